@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: every bound that a client can reach, with its reason
+ */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+/* HTTP.  Heads beyond 64 KiB or 200 lines are attacks: the largest real ones (cookies, tracing) stay below 16 KiB. */
+#define LIMIT_HTTP_HEAD_BYTES	 (64u * 1024)
+#define LIMIT_HTTP_HEADERS	 200u
+#define LIMIT_HTTP_TARGET_BYTES	 (16u * 1024)
+/* A lifecycle body holds one create request: 1 MiB is 8 times the largest argument list that we start. */
+#define LIMIT_API_BODY_BYTES	 (1024u * 1024)
+/* A slow sender may hold one connection, never memory: its head must be complete in this time. */
+#define LIMIT_HTTP_HEAD_MS	 10000u
+/* Go and undici keep idle sockets for 30 s; closing earlier races with their next POST. */
+#define LIMIT_HTTP_IDLE_MS	 75000u
+/* JSON nesting: the published requests use 6 levels. */
+#define LIMIT_JSON_DEPTH	 32u
+
+/* Start of a process inside: the kernel takes 128 KiB a string (MAX_ARG_STRLEN) and refuses the rest with E2BIG. */
+#define LIMIT_SPAWN_BYTES	 (512u * 1024)
+#define LIMIT_SPAWN_STRINGS	 8192u
+#define LIMIT_SPAWN_STRING_BYTES (128u * 1024)
+
+/* Per sandbox. */
+#define LIMIT_VOLUMES		 16u
+#define LIMIT_LAYERS		 127u /* the registry's own bound */
+#define LIMIT_METADATA		 64u
+#define LIMIT_PATH_BYTES	 4096u /* PATH_MAX with the NUL */
+#define LIMIT_COMMANDS_KEPT	 1024u /* finished commands whose status can still be asked for */
+#define LIMIT_SPOOL_BYTES	 (64ull * 1024 * 1024)
+#define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
+
+/* Per host: below the kernel's pid_max of 32768 with 16 tasks for each idle sandbox, and below 2046 id ranges. */
+#define LIMIT_SANDBOXES		 2000u
+
+#endif

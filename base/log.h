@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: log lines on stderr
+ *
+ * One line per call: level, UTC time, program, message; control characters are replaced, so that no client can forge a
+ * line.  Library functions log at debug only; the edge that drops an error logs it once.
+ */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include "base/err.h"
+
+enum log_level { LOG_LEVEL_ERROR = 1, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+/**
+ * log_init() - Name the program and set the threshold
+ * @program:	Shown in each line; borrowed for the life of the process
+ * @level:	Lines above it are dropped
+ */
+void log_init(const char *program, enum log_level level);
+
+/**
+ * log_level_from_name() - "error", "warn", "warning", "info", "debug", in any case
+ * @name:	The word
+ *
+ * Return: the level, or -EINVAL
+ */
+int log_level_from_name(const char *name);
+
+/**
+ * log_line() - Write one line; use the log_* macros
+ * @level:	Of the line
+ * @fmt:	printf format, no trailing newline
+ */
+void log_line(enum log_level level, const char *fmt, ...) SBX_PRINTF(2, 3);
+
+#define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warn(...)  log_line(LOG_LEVEL_WARN, __VA_ARGS__)
+#define log_info(...)  log_line(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...) log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
+
+#endif

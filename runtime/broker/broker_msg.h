@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: messages between sandboxd (or sandbox-dnsd) and the root broker
+ *
+ * SOCK_SEQPACKET on <run dir>/broker.sock, one fixed struct a message, host byte order, no pointers.  The size of a
+ * message must be exactly that of its op.  Who may send an op is decided by the peer's uid (SO_PEERCRED) and the table in
+ * broker_ops.c.  Strings are NUL-terminated within their field and checked by one charset function each; every byte
+ * behind the NUL must be 0.  Requests of one connection are answered in any order, matched by `tag`.
+ */
+#ifndef RUNTIME_BROKER_MSG_H
+#define RUNTIME_BROKER_MSG_H
+
+#include <stdint.h>
+
+#define BROKER_MAGIC	     0x314b5242u /* "BRK1" */
+#define BROKER_VERSION	     1u
+#define BROKER_KEY_BYTES     32u
+#define BROKER_MAX_LAYERS    127u
+#define BROKER_MAX_VOLUMES   16u
+#define BROKER_NAME_BYTES    64u
+#define BROKER_CLAIM_BYTES   64u  /* volume name: [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
+#define BROKER_REL_BYTES     256u /* relative path beneath a volume's root; "" is the root */
+#define BROKER_MOUNT_BYTES   1024u /* absolute path inside the sandbox; opened inside only, never by the broker */
+#define BROKER_TEXT_BYTES    240u
+
+enum broker_op {
+	BROKER_OP_NONE = 0,
+	BROKER_OP_HELLO,	  /* first message of each connection */
+	BROKER_OP_SANDBOX_CREATE, /* reply carries the two ends of the control channel */
+	BROKER_OP_CHANNEL_OPEN,	  /* reply carries {write end, read end} */
+	BROKER_OP_SANDBOX_KILL,	  /* answered when pid 1 is gone and the upper is in the trash */
+	BROKER_OP_SANDBOX_FREEZE,
+	BROKER_OP_SANDBOX_THAW,
+	BROKER_OP_SANDBOX_STAT,
+	BROKER_OP_SANDBOX_LIST, /* one reply per slot in use, then one with slot = BROKER_NO_SLOT */
+	BROKER_OP_SOCKET_OPEN,	/* reply carries an unconnected socket of the sandbox's network namespace */
+	BROKER_OP_LAYER_UNPACK, /* carries the blob: a regular file opened read-only */
+	BROKER_OP_LAYER_STAT,
+	BROKER_OP_LAYER_DROP,
+	BROKER_OP_VOLUME_MAKE,
+	BROKER_OP_VOLUME_DROP,
+	BROKER_OP_HOST_ROW, /* row N of the host's feature table; `doctor` asks until the reply says LAST */
+	BROKER_OP_DNS_SOCKETS, /* dnsd only: reply carries {udp, tcp} listeners of the router namespace */
+	BROKER_OP_COUNT
+};
+
+enum broker_event {
+	BROKER_EVENT_NONE = 0x100,
+	BROKER_EVENT_EXITED, /* pid 1 of a sandbox is gone */
+	BROKER_EVENT_OOM,    /* the memory limit killed a process of the tenants */
+	BROKER_EVENT_LIMIT,  /* the layer that had to give way: link lost, rules being restored (text says) */
+};
+
+#define BROKER_NO_SLOT UINT32_MAX
+
+struct broker_head {
+	uint32_t magic;
+	uint32_t op;   /* enum broker_op, or enum broker_event with tag 0 */
+	uint64_t tag;  /* chosen by the sender, echoed in the reply */
+	uint32_t size; /* of the whole message */
+	uint32_t zero;
+};
+
+/* Names one life of one slot; a stale one is refused, so nothing ever acts on the next tenant. */
+struct broker_slot_ref {
+	uint32_t slot;
+	uint32_t generation; /* never reused; also the conntrack mark */
+};
+
+struct broker_hello {
+	struct broker_head head;
+	uint32_t version;
+	uint32_t zero;
+};
+
+struct broker_hello_reply {
+	struct broker_head head;
+	int32_t status; /* 0, or an enum sbx_err_code */
+	uint32_t version;
+	uint8_t boot_id[16];
+	uint32_t n_slots;
+	uint32_t id_base;	/* host id of slot 0's root */
+	uint32_t subnet_addr;	/* IPv4, host byte order */
+	uint32_t subnet_prefix; /* bits */
+	uint32_t gateway_addr;	/* what a sandbox sees as router and name server; host byte order */
+	uint32_t cgroup_version; /* 1: hybrid, 2 */
+	uint32_t host_features; /* bit per row of host_check.def that holds */
+	uint32_t zero;
+	uint8_t host_image_key[BROKER_KEY_BYTES]; /* skeleton layer of the `host` image; zero: images.host is off */
+	char text[BROKER_TEXT_BYTES];
+};
+
+enum broker_volume_kind { BROKER_VOLUME_NONE = 0, BROKER_VOLUME_NAMED, BROKER_VOLUME_HOST };
+enum broker_volume_flags { BROKER_VOLUME_READ_ONLY = 1u << 0, BROKER_VOLUME_MAKE = 1u << 1 /* create when missing */ };
+
+struct broker_volume {
+	uint32_t kind;
+	uint32_t flags;
+	uint32_t host_root; /* HOST: index into the broker's own storage.allowed_host_paths */
+	uint32_t zero;
+	char claim[BROKER_CLAIM_BYTES]; /* NAMED */
+	char rel[BROKER_REL_BYTES];	/* beneath the volume or the allowed path */
+	char sub[BROKER_REL_BYTES];	/* subPath beneath that; "" for none */
+	char mount_path[BROKER_MOUNT_BYTES];
+};
+
+enum broker_create_flags {
+	BROKER_CREATE_HOST_USR = 1u << 0,      /* bind the host's /usr (the `host` image) */
+	BROKER_CREATE_NO_MEMORY_LIMIT = 1u << 1, /* the configuration allows that lack by name */
+	BROKER_CREATE_NO_PIDS_LIMIT = 1u << 2,
+	BROKER_CREATE_NO_CPU_LIMIT = 1u << 3,
+	BROKER_CREATE_NO_SWAP_LIMIT = 1u << 4,
+};
+
+struct broker_create {
+	struct broker_head head;
+	uint8_t sandbox_id[16];
+	uint32_t flags;
+	uint32_t n_layers; /* lowest first */
+	uint32_t n_volumes;
+	uint32_t pids_max;	 /* 0: the broker's default */
+	uint64_t memory_bytes;	 /* 0: none */
+	uint32_t cpu_millicores; /* 0: none */
+	uint32_t zero;
+	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
+	struct broker_volume volume[BROKER_MAX_VOLUMES];
+};
+
+struct broker_create_reply { /* with {control write, control read} */
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	struct broker_slot_ref ref;
+	uint32_t addr; /* IPv4, host byte order */
+	uint32_t pid;  /* pid 1's host pid, for the log */
+	char text[BROKER_TEXT_BYTES];
+};
+
+enum broker_channel { BROKER_CHANNEL_CONTROL = 1, BROKER_CHANNEL_EXEC };
+
+struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STAT, SOCKET_OPEN (arg: AF_INET or AF_INET6) */
+	struct broker_head head;
+	struct broker_slot_ref ref;
+	uint32_t arg;
+	uint32_t zero;
+};
+
+struct broker_plain_req { /* LIST, HOST_ROW (arg: row), DNS_SOCKETS */
+	struct broker_head head;
+	uint32_t arg;
+	uint32_t zero;
+};
+
+struct broker_reply { /* every op without a reply struct of its own */
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	char text[BROKER_TEXT_BYTES];
+};
+
+struct broker_stat_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint64_t memory_bytes;	     /* in use, page cache that can be dropped not counted */
+	uint64_t memory_limit_bytes; /* UINT64_MAX: none */
+	uint64_t memory_peak_bytes;
+	uint64_t oom_kills;
+	uint64_t cpu_usec; /* used since the start, agent included */
+	uint32_t cpu_millicores; /* limit; 0: none */
+	uint32_t pids;
+	uint32_t pids_max;
+	uint32_t n_cpus; /* of the host */
+	uint64_t host_memory_bytes;
+	char text[BROKER_TEXT_BYTES];
+};
+
+enum broker_slot_state {
+	BROKER_SLOT_FREE = 0,
+	BROKER_SLOT_MAKING,  /* namespaces, links, cgroups are being made */
+	BROKER_SLOT_SHELL,   /* waits in the pool, belongs to nobody */
+	BROKER_SLOT_ARMING,  /* root, limits, volumes */
+	BROKER_SLOT_LIVE,
+	BROKER_SLOT_FROZEN,
+	BROKER_SLOT_DYING,   /* killed; pid 1 not yet reaped */
+	BROKER_SLOT_DRAINING, /* dead; namespace, conntrack or cgroup not yet gone */
+	BROKER_SLOT_STATE_COUNT
+};
+
+struct broker_list_reply {
+	struct broker_head head;
+	int32_t status;
+	uint32_t state; /* enum broker_slot_state */
+	struct broker_slot_ref ref; /* slot = BROKER_NO_SLOT ends the list */
+	uint8_t sandbox_id[16];
+	uint32_t addr;
+	uint32_t pid;
+	uint64_t oom_kills;
+};
+
+enum broker_unpack_form { BROKER_FORM_TAR = 1, BROKER_FORM_TAR_GZIP, BROKER_FORM_TAR_ZSTD };
+
+struct broker_layer_req { /* LAYER_UNPACK (with the blob's descriptor), LAYER_STAT, LAYER_DROP */
+	struct broker_head head;
+	uint8_t key[BROKER_KEY_BYTES];
+	uint32_t form; /* UNPACK: enum broker_unpack_form */
+	uint32_t zero;
+	uint64_t max_bytes;   /* UNPACK: unpacked size at most */
+	uint64_t max_entries; /* UNPACK */
+};
+
+struct broker_layer_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint64_t bytes;	  /* unpacked; 0 when not known */
+	uint64_t entries;
+	uint32_t present; /* STAT */
+	uint32_t zero;
+	char text[BROKER_TEXT_BYTES];
+};
+
+struct broker_volume_req { /* VOLUME_MAKE, VOLUME_DROP */
+	struct broker_head head;
+	char claim[BROKER_CLAIM_BYTES];
+};
+
+enum broker_verdict { BROKER_HOST_OK = 1, BROKER_HOST_WARN, BROKER_HOST_FAIL };
+
+struct broker_host_reply {
+	struct broker_head head;
+	int32_t status;
+	uint32_t row;
+	uint32_t last; /* 1: no row behind this one */
+	uint32_t verdict;
+	char name[BROKER_NAME_BYTES]; /* "cgroup.memory" */
+	char found[BROKER_TEXT_BYTES];
+	char costs[BROKER_TEXT_BYTES]; /* what its absence costs; "" when OK */
+	char mend[BROKER_TEXT_BYTES];  /* what to do; "" when nothing can be done */
+};
+
+struct broker_event_msg {
+	struct broker_head head;
+	struct broker_slot_ref ref;
+	uint8_t sandbox_id[16];
+	uint64_t oom_kills;
+	char text[BROKER_TEXT_BYTES];
+};
+
+/* The largest message, for receive buffers. */
+union broker_any {
+	struct broker_head head;
+	struct broker_hello hello;
+	struct broker_hello_reply hello_reply;
+	struct broker_create create;
+	struct broker_create_reply create_reply;
+	struct broker_slot_req slot_req;
+	struct broker_plain_req plain_req;
+	struct broker_reply reply;
+	struct broker_stat_reply stat_reply;
+	struct broker_list_reply list_reply;
+	struct broker_layer_req layer_req;
+	struct broker_layer_reply layer_reply;
+	struct broker_volume_req volume_req;
+	struct broker_host_reply host_reply;
+	struct broker_event_msg event;
+};
+
+#endif

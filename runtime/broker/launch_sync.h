@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: the launch, step by step
+ *
+ * The broker makes a shell (a process with all its namespaces that waits) and later arms it with one sandbox's root,
+ * limits and files.  The launch socket is a SOCK_SEQPACKET pair, closed on both sides after ARMED.  Descriptors travel
+ * only towards the shell; the broker receives without a control buffer.
+ *
+ *   broker                                          child (launch_child.c, then sandbox-agent's shell stage)
+ *   ------                                          ------------------------------------------------------
+ *   seteuid(B) clone3(all namespaces) seteuid(0)     (waits on the launch socket)
+ *   write uid_map, gid_map; create veth into netns
+ *   LAUNCH_MAPPED                              -->   join cgroups (v1: write 0 to tasks), reset every inherited
+ *                                                    attribute, execveat(sealed agent)
+ *   LAUNCH_SETUP {addresses} + descriptors     -->   addresses, mounts on a staging tmpfs, inner user namespace
+ *                                              <--   LAUNCH_SHELL
+ *   ... in the pool ...
+ *   LAUNCH_ARM {hostname, mounts} + descriptors -->  root, volumes, files of /etc, masks, ids, no capability, filter
+ *                                              <--   LAUNCH_ARMED      (from here the control channel speaks)
+ *   any step may fail:                         <--   LAUNCH_FAILED {stage, errno}
+ */
+#ifndef RUNTIME_BROKER_LAUNCH_SYNC_H
+#define RUNTIME_BROKER_LAUNCH_SYNC_H
+
+#include <stdint.h>
+
+#define LAUNCH_SOCKET_FD 3 /* the agent finds its end of the launch socket here */
+#define LAUNCH_MAX_FILTER 1024u /* instructions of one seccomp program */
+#define LAUNCH_MOUNT_BYTES 1024u
+#define LAUNCH_MAX_VOLUMES 16u
+
+enum launch_msg {
+	LAUNCH_MAPPED = 0x4c01,
+	LAUNCH_SETUP,
+	LAUNCH_ARM,
+	LAUNCH_SHELL,
+	LAUNCH_ARMED,
+	LAUNCH_FAILED,
+};
+
+/* Descriptors of SETUP, in this order. */
+enum launch_setup_fd {
+	LAUNCH_FD_CONTROL_IN = 0, /* agent's read end, a description of its own, opened O_RDWR so that it never sees EOF */
+	LAUNCH_FD_CONTROL_OUT,
+	LAUNCH_FD_EXEC_IN,
+	LAUNCH_FD_EXEC_OUT,
+	LAUNCH_FD_SPOOL,	 /* unlinked file beside the upper, read-write */
+	LAUNCH_FD_DEV,		 /* detached read-only mount of the six device nodes */
+	LAUNCH_FD_FILTER_AGENT,	 /* memfd: struct sock_filter array */
+	LAUNCH_FD_FILTER_PAYLOAD, /* memfd: struct sock_filter array */
+	LAUNCH_FD_TENANT_CGROUP, /* v2: directory of the tenants' leaf for CLONE_INTO_CGROUP; v1: first `tasks` file */
+	LAUNCH_FD_TENANT_TASKS_1, /* v1: further `tasks` files; v2: absent (n_cgroup_fds tells) */
+	LAUNCH_FD_TENANT_TASKS_2,
+	LAUNCH_SETUP_FDS_MAX
+};
+
+struct launch_setup {
+	uint32_t msg; /* LAUNCH_SETUP */
+	uint32_t slot;
+	uint32_t addr;	       /* network byte order */
+	uint32_t gateway_addr; /* network byte order */
+	uint8_t gateway_mac[6];
+	uint8_t own_mac[6];
+	uint32_t agent_uid;    /* id of the agent in the outer namespace: 65536 */
+	uint32_t cgroup_version;
+	uint32_t n_cgroup_fds;
+	uint32_t filter_agent_len;   /* instructions */
+	uint32_t filter_payload_len;
+	uint32_t peer_ifindex; /* of eth0 inside */
+};
+
+/* Descriptors of ARM: the root mount, then (HOST_USR) the /usr mount, then one mount per volume. */
+enum launch_arm_flags { LAUNCH_ARM_HOST_USR = 1u << 0 };
+
+struct launch_volume {
+	uint32_t read_only;
+	uint32_t is_file; /* a regular file is bound, not a directory */
+	char path[LAUNCH_MOUNT_BYTES]; /* named by the client; opened beneath the new root by the shell */
+};
+
+struct launch_arm {
+	uint32_t msg; /* LAUNCH_ARM */
+	uint32_t flags;
+	uint32_t n_volumes;
+	uint32_t zero;
+	char hostname[64];
+	char nameserver[16]; /* dotted IPv4 */
+	struct launch_volume volume[LAUNCH_MAX_VOLUMES];
+};
+
+enum launch_stage {
+	LAUNCH_STAGE_NONE = 0,
+	LAUNCH_STAGE_CGROUP,
+	LAUNCH_STAGE_ATTRIBUTES,
+	LAUNCH_STAGE_EXEC,
+	LAUNCH_STAGE_NETWORK,
+	LAUNCH_STAGE_STAGING,
+	LAUNCH_STAGE_PROC,
+	LAUNCH_STAGE_DEV,
+	LAUNCH_STAGE_USERNS,
+	LAUNCH_STAGE_ROOT,
+	LAUNCH_STAGE_VOLUME, /* detail: index of the volume */
+	LAUNCH_STAGE_ETC,
+	LAUNCH_STAGE_MASK,
+	LAUNCH_STAGE_IDENTITY,
+	LAUNCH_STAGE_FILTER,
+	LAUNCH_STAGE_COUNT
+};
+
+struct launch_answer { /* SHELL, ARMED, FAILED */
+	uint32_t msg;
+	uint32_t stage;
+	int32_t sys;
+	uint32_t detail;
+};
+
+#endif

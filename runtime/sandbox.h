@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: sandboxes, from request to exit
+ *
+ * The manager holds every sandbox of this daemon in memory and in SQLite, and drives the broker and the agents' control
+ * channels.  All calls run in sandboxd's loop and never block: what takes time ends in a callback.  A struct sandbox is
+ * owned by the manager; callers read it during one call or callback and never keep it.
+ *
+ * States are exactly those published.  next_state in lifecycle.c says which event is allowed where; a refused one is
+ * NOT_RUNNING, NOT_PAUSED or the like, and changes nothing.
+ */
+#ifndef RUNTIME_SANDBOX_H
+#define RUNTIME_SANDBOX_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/num.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct broker_client;
+struct settings;
+
+enum sandbox_state {
+	SANDBOX_NONE = 0,
+	SANDBOX_PENDING,
+	SANDBOX_RUNNING,
+	SANDBOX_PAUSING,
+	SANDBOX_PAUSED,
+	SANDBOX_RESUMING,
+	SANDBOX_STOPPING,
+	SANDBOX_TERMINATED,
+	SANDBOX_FAILED,
+	SANDBOX_STATE_COUNT
+};
+
+struct sandbox_pair {
+	char *key;   /* owned */
+	char *value; /* owned */
+};
+
+enum sandbox_volume_kind { SANDBOX_VOLUME_NAMED = 1, SANDBOX_VOLUME_HOST };
+
+struct sandbox_volume {
+	enum sandbox_volume_kind kind;
+	char *name;	  /* owned; of the request */
+	char *source;	  /* owned; claim name, or absolute host path */
+	char *sub_path;	  /* owned; relative, "" for none */
+	char *mount_path; /* owned; absolute */
+	bool read_only;
+	bool create; /* make the volume or directory when it is missing */
+	bool remove_at_end;
+};
+
+/* A request that passed validation.  sandbox_spec_free() releases what it owns. */
+struct sandbox_spec {
+	char *image_uri;   /* owned; as asked */
+	char **entrypoint; /* owned, NULL-terminated, effective argv (after the one-string split); never empty */
+	struct sandbox_pair *env;
+	size_t n_env;
+	struct sandbox_pair *metadata;
+	size_t n_metadata;
+	struct sandbox_volume *volumes;
+	size_t n_volumes;
+	char *platform_os;   /* owned; NULL when not asked for */
+	char *platform_arch; /* owned; NULL when not asked for */
+	int64_t timeout_s;   /* -1: never expires */
+	uint64_t memory_bytes;	 /* 0: no limit asked for */
+	uint32_t cpu_millicores; /* 0: no limit asked for */
+	uint32_t pids_max;	 /* 0: the configured default */
+	uint32_t renew_extend_s; /* extensions access.renew.extend.seconds; 0: none */
+	bool image_entrypoint;	 /* take the image's ENTRYPOINT and CMD (sandboxctl without a command) */
+};
+
+struct sandbox {
+	uint8_t id[16];
+	char id_text[UUID_SIZE];
+	enum sandbox_state state;
+	char reason[48];
+	char message[SBX_ERR_MSG_SIZE];
+	int64_t created_wall_usec;
+	int64_t transition_wall_usec;
+	int64_t expires_wall_usec; /* 0: never */
+	struct sandbox_spec spec;
+	char execd_token[44];  /* URL-safe base64 of 32 random bytes; empty: none is required */
+	char egress_token[44];
+	uint32_t slot; /* BROKER_NO_SLOT: none */
+	uint32_t generation;
+	uint32_t addr;	    /* IPv4, host byte order; 0: none */
+	const char *log_file; /* borrowed: EXECD_LOG_FILE of its environment, or "" */
+};
+
+struct sandbox_manager;
+
+/* Called when something ended; @sandbox is NULL when @err->code is set or when the sandbox is gone. */
+typedef void sandbox_done(void *arg, const struct sandbox *sandbox, const struct sbx_err *err);
+
+struct sandbox_hooks {
+	void *arg;
+	/* After every change of state, generation or existence (@gone); before the done callback of what caused it. */
+	void (*changed)(void *arg, const struct sandbox *sandbox, bool gone);
+};
+
+/** sandbox_spec_free() - Release what @spec owns and zero it; NULL is fine */
+void sandbox_spec_free(struct sandbox_spec *spec);
+
+/**
+ * sandbox_manager_new() - Open the state and adopt or end what the last run left
+ * @loop:	sandboxd's loop
+ * @settings:	Configuration; borrowed for the manager's life
+ * @broker:	Connected client; borrowed
+ * @state_dir_fd: sandboxd's own folder; the database and the image index are below it
+ * @hooks:	Copied
+ * @err:	Filled on failure: SYSTEM, or INVALID_REQUEST when the state was written by a newer version
+ *
+ * Return: the manager, or NULL with @err set
+ */
+struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct settings *settings, struct broker_client *broker,
+					    int state_dir_fd, const struct sandbox_hooks *hooks, struct sbx_err *err) SBX_WUR;
+/** sandbox_manager_free() - Close the state; sandboxes go on */
+void sandbox_manager_free(struct sandbox_manager *m);
+
+/**
+ * sandbox_create() - Make a sandbox
+ * @m:		The manager
+ * @spec:	Taken over (zeroed) whatever happens
+ * @done:	Called once, perhaps before this returns: the sandbox Running (or Pending when it takes longer than the wait
+ *		of the configuration), or the error; a failed one stays listed as Failed when the failure is the host's
+ * @arg:	Handed to @done
+ */
+void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbox_done *done, void *arg);
+/** sandbox_delete() - End and remove @id; @done gets NULL and no error when it is gone */
+void sandbox_delete(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
+/** sandbox_pause() - Freeze @id; @done comes when it says Paused */
+void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
+/** sandbox_resume() - Thaw @id; @done comes when it says Running */
+void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
+/** sandbox_renew() - Set the expiry of @id to @expires_wall_usec; Return: the sandbox, or NULL with @err set */
+const struct sandbox *sandbox_renew(struct sandbox_manager *m, const uint8_t id[16], int64_t expires_wall_usec,
+				    struct sbx_err *err) SBX_WUR;
+/**
+ * sandbox_patch_metadata() - Merge @n pairs into the metadata of @id; a NULL value removes the key
+ *
+ * Return: the sandbox, or NULL with @err set
+ */
+const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const uint8_t id[16],
+					     const struct sandbox_pair *pairs, size_t n, struct sbx_err *err) SBX_WUR;
+/** sandbox_find() - The sandbox with @id; Return: NULL with @err set (SANDBOX_NOT_FOUND) when there is none */
+const struct sandbox *sandbox_find(struct sandbox_manager *m, const uint8_t id[16], struct sbx_err *err) SBX_WUR;
+/** sandbox_next() - Walk all, newest first: @after NULL gives the first; Return: NULL at the end */
+const struct sandbox *sandbox_next(struct sandbox_manager *m, const struct sandbox *after);
+/** sandbox_count() - How many there are, in any state */
+size_t sandbox_count(const struct sandbox_manager *m);
+
+/* Descriptors towards one sandbox, for the gateway: @fds are the callee's to close; n is 0 when @err is set. */
+typedef void sandbox_fds_done(void *arg, const int *fds, size_t n, const struct sbx_err *err);
+/** sandbox_open_exec() - {write, read} ends of the exec channel of @id, which must be Running */
+void sandbox_open_exec(struct sandbox_manager *m, const uint8_t id[16], sandbox_fds_done *done, void *arg);
+/** sandbox_open_socket() - An unconnected TCP socket of @family in the network namespace of @id */
+void sandbox_open_socket(struct sandbox_manager *m, const uint8_t id[16], int family, sandbox_fds_done *done, void *arg);
+
+struct sandbox_figures {
+	uint64_t memory_bytes, memory_limit_bytes, memory_peak_bytes, cpu_usec, oom_kills;
+	uint32_t cpu_millicores, pids;
+	int64_t mono_usec;
+};
+typedef void sandbox_figures_done(void *arg, const struct sandbox_figures *figures, const struct sbx_err *err);
+/** sandbox_stat() - Figures of the cgroup of @id */
+void sandbox_stat(struct sandbox_manager *m, const uint8_t id[16], sandbox_figures_done *done, void *arg);
+
+/** sandbox_state_name() - "Pending" ... "Failed" */
+const char *sandbox_state_name(enum sandbox_state state);
+
+#endif

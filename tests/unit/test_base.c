@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/tap.h"
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/num.h"
+#include "base/wallclock.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static void test_numbers(void)
+{
+	static const struct {
+		const char *why, *text;
+		uint64_t max;
+		int want;
+		uint64_t value;
+	} cases[] = {
+		{"plain", "42", 100, 0, 42},
+		{"at the bound", "100", 100, 0, 100},
+		{"past the bound", "101", 100, -ERANGE, 0},
+		{"empty", "", 100, -EINVAL, 0},
+		{"sign", "+1", 100, -EINVAL, 0},
+		{"minus", "-1", 100, -EINVAL, 0},
+		{"space", " 1", 100, -EINVAL, 0},
+		{"hex", "0x1", 100, -EINVAL, 0},
+		{"largest", "18446744073709551615", UINT64_MAX, 0, UINT64_MAX},
+		{"one more wraps", "18446744073709551616", UINT64_MAX, -ERANGE, 0},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint64_t v = 0;
+		int r = num_u64(cases[i].text, strlen(cases[i].text), cases[i].max, &v);
+		ok(r == cases[i].want && v == cases[i].value, "num_u64: %s", cases[i].why);
+	}
+}
+
+static void test_instants(void)
+{
+	static const struct {
+		const char *why, *text;
+		int want;
+		const char *again;
+	} cases[] = {
+		{"zulu", "2030-01-01T00:00:00Z", 0, "2030-01-01T00:00:00Z"},
+		{"offset east", "2031-05-04T12:00:00+08:00", 0, "2031-05-04T04:00:00Z"},
+		{"milliseconds", "2030-01-01T00:00:00.196Z", 0, "2030-01-01T00:00:00.196000Z"},
+		{"nanoseconds are cut", "2030-01-01T00:00:00.123456789Z", 0, "2030-01-01T00:00:00.123456Z"},
+		{"naive is UTC", "2030-01-01T00:00:00", 0, "2030-01-01T00:00:00Z"},
+		{"date only", "2030-01-01", 0, "2030-01-01T00:00:00Z"},
+		{"epoch seconds", "1893456000", 0, "2030-01-01T00:00:00Z"},
+		{"leap day", "2028-02-29T00:00:00Z", 0, "2028-02-29T00:00:00Z"},
+		{"no leap day", "2027-02-29T00:00:00Z", -EINVAL, NULL},
+		{"month 13", "2027-13-01T00:00:00Z", -EINVAL, NULL},
+		{"trailing bytes", "2030-01-01T00:00:00Zx", -EINVAL, NULL},
+		{"word", "tomorrow at noon", -EINVAL, NULL},
+		{"year 0", "0000-01-01T00:00:00Z", -ERANGE, NULL},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char text[RFC3339_SIZE];
+		int64_t usec = 0;
+		int r = rfc3339_parse(cases[i].text, strlen(cases[i].text), &usec);
+		is_int(r, cases[i].want, "rfc3339_parse: %s", cases[i].why);
+		rfc3339_format(usec, text);
+		if (cases[i].again)
+			is_str(text, cases[i].again, "rfc3339_format: %s", cases[i].why);
+	}
+}
+
+static void test_errors(void)
+{
+	struct sbx_err err = {0};
+
+	is_int(sbx_err_set(&err, SBX_E_SYSTEM, ENOENT, "open %s", "/x"), -1, "sbx_err_set returns -1");
+	sbx_err_wrap(&err, "create %d", 7);
+	is_str(err.msg, "create 7: open /x: No such file or directory", "context stands in front");
+	for (int c = 1; c < SBX_E_COUNT; c++) {
+		enum sbx_err_code code = (enum sbx_err_code)c;
+		ok(sbx_err_status(code) >= 400 && *sbx_err_api_code(code) && *sbx_err_meaning(code), "row %s is whole",
+		   sbx_err_name(code));
+	}
+}
+
+static void test_buffer(void)
+{
+	auto_buf b = {.max = 1000};
+
+	for (int i = 0; i < 100; i++) {
+		buf_printf(&b, "%d,", i);
+		if (i % 3 == 0)
+			buf_consume(&b, 2);
+	}
+	ok(!b.failed, "appending and consuming stays below the bound");
+	for (int i = 0; i < 1000 && !b.failed; i++)
+		buf_puts(&b, "0123456789");
+	ok(b.failed && buf_used(&b) <= 1000, "the bound holds and is said");
+}
+
+static void test_ids(void)
+{
+	uint8_t id[16], again[16];
+	char text[UUID_SIZE];
+
+	uuid_random(id);
+	uuid_format(id, text);
+	ok(uuid_parse(text, again) == 0 && !memcmp(id, again, 16), "an id survives its text %s", text);
+	ok(uuid_parse("6f0c1f7e-2b0d-4a53-9c1e-0c6f5d1b2a9", again) < 0, "one digit short");
+	ok(uuid_parse("6f0c1f7e+2b0d-4a53-9c1e-0c6f5d1b2a90", again) < 0, "another sign");
+}
+
+struct seen {
+	struct loop *loop;
+	struct loop_timer *timers[3];
+	int order[8], n;
+	struct loop_fd *source;
+};
+
+static void on_timer(void *arg)
+{
+	struct seen *s = arg;
+
+	s->order[s->n++] = 1;
+	loop_timer_disarm(s->timers[1]); /* disarming another from a handler */
+}
+
+static void on_second(void *arg)
+{
+	struct seen *s = arg;
+
+	s->order[s->n++] = 2;
+}
+
+static void on_last(void *arg)
+{
+	struct seen *s = arg;
+
+	s->order[s->n++] = 3;
+	loop_quit(s->loop, 5);
+}
+
+static void on_fd(void *arg, int fd, uint32_t events)
+{
+	struct seen *s = arg;
+	char c;
+
+	(void)events;
+	ignore_result(read(fd, &c, 1) < 0); /* the test only counts the call */
+	s->order[s->n++] = 9;
+	loop_fd_remove(s->source);
+}
+
+static void test_loop(void)
+{
+	struct seen s = {.loop = loop_new(NULL)};
+	int pipe_fd[2];
+
+	if (!ok(s.loop && pipe(pipe_fd) == 0, "a loop"))
+		return;
+	s.timers[0] = loop_timer_new(s.loop, on_timer, &s);
+	s.timers[1] = loop_timer_new(s.loop, on_second, &s);
+	s.timers[2] = loop_timer_new(s.loop, on_last, &s);
+	s.source = loop_fd_add(s.loop, pipe_fd[0], EPOLLIN, on_fd, &s);
+	loop_timer_arm(s.timers[2], 30);
+	loop_timer_arm(s.timers[1], 20);
+	loop_timer_arm(s.timers[0], 5);
+	ok(write(pipe_fd[1], "xy", 2) == 2, "two bytes wait");
+	is_int(loop_run(s.loop), 5, "loop_run returns the code of loop_quit");
+	ok(s.n == 3 && s.order[0] == 9 && s.order[1] == 1 && s.order[2] == 3,
+	   "removed source and disarmed timer stay silent, the rest come in order");
+	for (int i = 0; i < 3; i++)
+		loop_timer_free(s.timers[i]);
+	loop_free(s.loop);
+	close(pipe_fd[0]);
+	close(pipe_fd[1]);
+}
+
+int main(void)
+{
+	test_numbers();
+	test_instants();
+	test_errors();
+	test_buffer();
+	test_ids();
+	test_loop();
+	return tap_done();
+}
