@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: the index of images
+ *
+ * One JSON file an image below <sandboxd state>/images, named by the SHA-256 of the canonical reference, written beside
+ * and renamed, so that a reader or a crash sees the old or the new one.  The index says which layers (keys of the
+ * broker's layer store) make an image and how it wants to be started; it holds no file content.  Only sandboxd writes it.
+ * A file that cannot be read is skipped with a log line, never guessed at.
+ */
+#ifndef IMAGES_IMAGE_STORE_H
+#define IMAGES_IMAGE_STORE_H
+
+#include "base/err.h"
+#include "images/digest.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct image {
+	char *name;		/* owned; canonical reference (image_ref_canonical()) */
+	uint8_t (*layers)[DIGEST_BYTES]; /* owned; keys, lowest first */
+	size_t n_layers;	/* 1 .. LIMIT_LAYERS */
+	char **env;		/* owned, NULL-terminated "NAME=value"; NULL for none */
+	char *workdir;		/* owned; "" for none */
+	char *user;		/* owned; "name", "uid", "uid:gid"; "" for root */
+	char **entrypoint;	/* owned, NULL-terminated; NULL for none */
+	char **cmd;		/* owned, NULL-terminated; NULL for none */
+	int64_t created_wall_usec;
+	uint64_t bytes;		/* unpacked */
+};
+
+struct image_store;
+
+/** image_clear() - Release what @image owns and zero it; NULL is fine */
+void image_clear(struct image *image);
+
+/**
+ * image_store_open() - Open the index, making its folder when it is missing
+ * @state_dir_fd:	sandboxd's own folder; borrowed only during the call
+ * @err:		Filled on failure: SYSTEM, NO_MEMORY
+ *
+ * Return: the store with all readable images loaded (image_store_close() it), or NULL with @err set
+ */
+struct image_store *image_store_open(int state_dir_fd, struct sbx_err *err) SBX_WUR;
+/** image_store_close() - Release @store; NULL is fine */
+void image_store_close(struct image_store *store);
+
+/**
+ * image_store_put() - Add an image, or replace the one with its name
+ * @store:	The store
+ * @image:	Copied; name must be canonical
+ * @err:	Filled on failure: INVALID_REQUEST (name, number of layers), SYSTEM, NO_MEMORY
+ *
+ * The file is synced before it is renamed: an image that was answered for survives a power cut.
+ *
+ * Return: 0, or -1 with @err set and the index unchanged
+ */
+int image_store_put(struct image_store *store, const struct image *image, struct sbx_err *err) SBX_WUR;
+
+/**
+ * image_store_find() - Look an image up by any spelling of its reference
+ * @store:	The store
+ * @ref_text:	"debian", "docker.io/library/debian:latest" ...; a digest in it is compared with nothing and refused
+ * @err:	Filled on failure: INVALID_REQUEST (not a reference), IMAGE_NOT_FOUND (says what to type)
+ *
+ * Return: the image, owned by the store and valid until the next put or remove; NULL with @err set
+ */
+const struct image *image_store_find(struct image_store *store, const char *ref_text, struct sbx_err *err) SBX_WUR;
+
+/** image_store_next() - Walk the images of @store by name: NULL for @after gives the first; Return: NULL at the end */
+const struct image *image_store_next(struct image_store *store, const struct image *after);
+
+/**
+ * image_store_remove() - Forget an image
+ * @store:		The store
+ * @ref_text:		Any spelling
+ * @orphan:		Called for each layer key that no remaining image uses, before this returns; may be NULL
+ * @arg:		Handed to @orphan
+ * @err:		Filled on failure: INVALID_REQUEST, IMAGE_NOT_FOUND, SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int image_store_remove(struct image_store *store, const char *ref_text,
+		       void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]), void *arg, struct sbx_err *err) SBX_WUR;
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: what sandbox-unpack says to the one who started it
+ *
+ * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N
+ *	stdin: the blob; fd 3: the empty directory that becomes the layer; fd 4: write end of a pipe for the result
+ * sandbox-unpack --host-skeleton
+ *	fd 3, fd 4 as above; reads the host's world-readable files of the `host` image's list
+ *
+ * It runs as root of a user namespace that maps 0..65535, with no network.  It writes exactly one struct of this kind
+ * (less than PIPE_BUF bytes, so whole or not at all) and exits 0 when status is 0, else 1.  The reader treats it as
+ * hostile: magic, status range and the NUL of text are checked; a pipe closed without a struct means that it was killed.
+ */
+#ifndef IMAGES_UNPACK_RESULT_H
+#define IMAGES_UNPACK_RESULT_H
+
+#include <stdint.h>
+
+#define UNPACK_RESULT_MAGIC 0x314b5055u /* "UPK1" */
+#define UNPACK_TEXT_BYTES   200u
+
+#define UNPACK_TARGET_FD 3
+#define UNPACK_RESULT_FD 4
+
+struct unpack_result {
+	uint32_t magic;
+	int32_t status;	  /* 0, or an enum sbx_err_code: IMAGE_INVALID (the blob), LIMIT, NO_MEMORY, SYSTEM */
+	uint64_t entries; /* written */
+	uint64_t bytes;	  /* of file content */
+	char text[UNPACK_TEXT_BYTES]; /* printable ASCII, NUL-terminated; names the entry; "" when status is 0 */
+};
+
+#endif
