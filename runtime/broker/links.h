@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: links of the sandboxes
+ *
+ * All veths end in one router network namespace per instance, bind-mounted at <run dir>/router so that it outlives the
+ * broker.  One veth pair, the uplink, leads from the host into it.  A sandbox has one veth, whose other end is born inside
+ * its namespace: a /32 address there, a /32 route and a permanent neighbour in the router, no ARP on either side, no IPv6
+ * on it.  The gateway and name server is LINKS_GATEWAY for all of them; the address lies on the router's lo.
+ *
+ * Interface names are made from the generation, so they are never used again.  Deleting a veth by netlink blocks for 15
+ * to 35 ms: links are never deleted, they go with the sandbox's namespace, and netwatch.h tells when.
+ *
+ * Runs in: the broker (root, single thread: it enters other network namespaces and comes back within one call).
+ */
+#ifndef RUNTIME_LINKS_H
+#define RUNTIME_LINKS_H
+
+#include "base/err.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define LINKS_GATEWAY	     0xa9fe0101u /* 169.254.1.1, host byte order */
+#define LINKS_PEER_IFINDEX   2		 /* of eth0 in every sandbox */
+#define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */
+#define LINKS_DEFAULT_PREFIX 16u
+
+struct links_config {
+	const char *instance; /* borrowed; [a-z0-9-], at most 32 */
+	const char *run_dir;  /* borrowed; absolute */
+	uint32_t subnet_addr; /* host byte order */
+	uint32_t subnet_prefix;
+};
+
+struct links_end {
+	uint32_t ifindex; /* of the router's end, in the router namespace */
+	char ifname[IFNAMSIZ];
+	uint8_t gateway_mac[6]; /* for the permanent neighbour inside */
+	uint8_t own_mac[6];	/* of eth0 inside */
+};
+
+struct links;
+
+/**
+ * links_open() - Make the router namespace and the uplink, or adopt those that exist
+ * @config:	Copied; the strings are borrowed for the life of the result
+ * @err:	Filled on failure: INVALID_REQUEST (subnet overlaps a route of the host), SYSTEM
+ *
+ * The router forwards nothing yet: fw_rules_load_router() comes before links_uplink_set(true).
+ *
+ * Return: the links (links_free() them), or NULL with @err set
+ */
+struct links *links_open(const struct links_config *config, struct sbx_err *err) SBX_WUR;
+/** links_free() - Close what @links holds open; namespaces and links stay; NULL is fine */
+void links_free(struct links *links);
+/** links_purge() - Unmount the router namespace of @links and delete its uplink (uninstall, end of a test); Return: 0 or -1, @err set */
+int links_purge(struct links *links, struct sbx_err *err) SBX_WUR;
+/** links_router_fd() - The router's network namespace; borrowed from @links */
+int links_router_fd(const struct links *links);
+/** links_uplink_host() - Name of the host's end of the uplink of @links */
+const char *links_uplink_host(const struct links *links);
+/** links_uplink_router() - Name of the router's end of the uplink of @links */
+const char *links_uplink_router(const struct links *links);
+/** links_uplink_set() - Take the uplink of @links up (with its routes) or down; Return: 0, or -1 with @err set */
+int links_uplink_set(struct links *links, bool up, struct sbx_err *err) SBX_WUR;
+
+/**
+ * links_addr() - Address of a slot: the subnet's address + 1 + slot
+ * @config:	Subnet
+ * @slot:	Slot number
+ *
+ * Return: host byte order, or 0 when the subnet has no room for this slot
+ */
+uint32_t links_addr(const struct links_config *config, uint32_t slot);
+
+/**
+ * links_attach() - Give a new network namespace its veth
+ * @links:	The links
+ * @pid:	A process in the namespace (in the broker's pid namespace); it has just been cloned
+ * @generation:	Of the slot; names the interface
+ * @addr:	Address of the slot, host byte order
+ * @gid_first:	First host gid that may send pings inside
+ * @n_gids:	How many gids
+ * @ret:	Filled on success
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Also sets the sysctls of the new namespace: no IPv6 on eth0 (::1 stays), ports from 0 free, ping for the sandbox's gids.
+ * The child then brings eth0 up and adds address, neighbour and default route (struct launch_setup).
+ *
+ * Return: 0, or -1 with @err set; what was made goes with the namespace
+ */
+int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
+		 struct links_end *ret, struct sbx_err *err) SBX_WUR;
+/** links_present() - Whether interface @ifindex still exists in the router of @links; Return: 1, 0 or -errno */
+int links_present(struct links *links, uint32_t ifindex);
+/** links_name() - Write the router's interface name for @generation into @name */
+void links_name(uint32_t generation, char name[IFNAMSIZ]);
+/** links_find() - Index of the interface of @generation in the router of @links; Return: index, 0 when there is none, -errno */
+int links_find(struct links *links, uint32_t generation);
+
+/**
+ * links_conntrack_drop() - Delete every connection of one sandbox's address in the router and wait for the kernel's word
+ * @links:	The links
+ * @addr:	Address of the slot, host byte order
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Call it after the sandbox's link is gone and before its slot is given out again.
+ *
+ * Return: entries deleted, or -1 with @err set
+ */
+int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err) SBX_WUR;
+
+/**
+ * links_dns_sockets() - Make the listeners of sandbox-dnsd: the gateway address, port 53, in the router namespace
+ * @links:	The links
+ * @ret_udp_fd:	UDP, non-blocking, with IP_PKTINFO; the caller's
+ * @ret_tcp_fd:	TCP, listening, non-blocking; the caller's
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Made again for each caller: sockets of a dead dnsd do not stand in the way (SO_REUSEADDR, SO_REUSEPORT).
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err) SBX_WUR;
+
+/**
+ * links_netns_socket() - Make a socket in another network namespace
+ * @netns_fd:	The namespace
+ * @family:	AF_INET, AF_INET6 or AF_NETLINK
+ * @type:	As for socket(2); CLOEXEC and NONBLOCK are added
+ * @protocol:	As for socket(2)
+ *
+ * Return: descriptor, or -errno.  Aborts the process when the way back fails: nothing may run in the wrong namespace.
+ */
+int links_netns_socket(int netns_fd, int family, int type, int protocol);
+
+/**
+ * links_check_subnet() - Refuse a subnet that a route of the host covers in part or whole (default routes aside)
+ * @addr:	Host byte order
+ * @prefix:	Bits
+ * @own_dev:	Routes through this interface are ours; may be NULL
+ * @err:	Filled: INVALID_REQUEST naming the route, SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_check_subnet(uint32_t addr, uint32_t prefix, const char *own_dev, struct sbx_err *err) SBX_WUR;
+
+struct links_host_addrs {
+	uint32_t addr[256]; /* host byte order, without 127.0.0.0/8 */
+	uint32_t n;
+	bool truncated; /* the host has more: their ranges stay closed by the private and input rules only */
+};
+/** links_host_addrs() - Addresses of the host's interfaces (called in the host's namespace) into @ret; Return: 0 or -1, @err set */
+int links_host_addrs(struct links_host_addrs *ret, struct sbx_err *err) SBX_WUR;
+
+#endif
