@@ -3,3 +3,13 @@ noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = base/cleanup.h base/limits.h base/errors.def \
 	base/err.c base/err.h base/log.c base/log.h base/buf.c base/buf.h base/loop.c base/loop.h \
 	base/wallclock.c base/wallclock.h base/fdpass.c base/fdpass.h base/num.c base/num.h base/fault.c base/fault.h
+# The only user of cJSON; who links base/jv.o adds $(CJSON_LIBS).
+libbase_a_SOURCES += base/jv.c base/jv.h
+
+check_PROGRAMS += tests/unit/test_jv tests/fuzz/fuzz_json
+UNIT_TESTS += tests/unit/test_jv tests/fuzz/fuzz_json
+tests_unit_test_jv_SOURCES = tests/unit/test_jv.c
+tests_unit_test_jv_LDADD = libbase.a $(CJSON_LIBS)
+tests_fuzz_fuzz_json_SOURCES = tests/fuzz/fuzz_json.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_json_LDADD = libbase.a $(CJSON_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/json
