@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: applies one layer blob (tar, plain or compressed) to a directory
+ *
+ * The only reader of archives in the tree, and the only user of libarchive; it runs in sandbox-unpack alone.  What is
+ * written goes through tree_writer.h, which decides what a name may do.  Device nodes are skipped below dev/ (a sandbox
+ * has its own /dev; root file systems made by debootstrap carry a dozen) and refused elsewhere, but for overlay whiteouts.
+ * OCI's ".wh.NAME" becomes a whiteout; opaque markers are refused as NOT_IMPLEMENTED.
+ */
+#ifndef IMAGES_LAYER_H
+#define IMAGES_LAYER_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+enum layer_form { LAYER_FORM_NONE = 0, LAYER_TAR, LAYER_GZIP, LAYER_ZSTD };
+
+/* A blob that grows more than this, once beyond the floor, is a bomb: gzip cannot pass 1032, real layers stay below 20. */
+#define LAYER_MAX_RATIO	      2000u
+#define LAYER_RATIO_FROM_BYTES (256ull * 1024 * 1024)
+
+struct layer_counts {
+	uint64_t entries;
+	uint64_t bytes;
+};
+
+/** layer_form_parse() - "tar", "gzip" or "zstd"; Return: the form, LAYER_FORM_NONE for anything else */
+enum layer_form layer_form_parse(const char *text);
+
+/**
+ * layer_apply() - Unpack a blob into an empty directory
+ * @blob_fd:	The blob, read from its current offset to its end
+ * @form:	How it is packed; nothing is guessed
+ * @root_fd:	The directory; nobody else writes to it
+ * @max_entries: Entries at most
+ * @max_bytes:	Bytes of content at most
+ * @ret:	What was written; set on failure too
+ * @err:	Filled on failure: IMAGE_INVALID, NOT_IMPLEMENTED (opaque marker), LIMIT, NO_MEMORY, SYSTEM
+ *
+ * After a failure the directory holds a part and has to be thrown away.  The umask of the process must be 0.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes,
+		struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: writes a file tree beneath one directory, whatever the names say
+ *
+ * Every entry is reached from the root descriptor with openat2 beneath it, without following any symbolic link, and made
+ * by (parent descriptor, last name).  Names are relative; an absolute one, `..`, a symbolic link among the ancestors or a
+ * name that is too long or too deep is refused as IMAGE_INVALID.  A later entry replaces an earlier one of its name; a
+ * directory meeting a directory is kept.  Device nodes other than whiteouts (0/0) are refused, and so are owners outside
+ * 0..65535.  Limits on entries and bytes are counted here.  It reads no archive and knows none.
+ */
+#ifndef IMAGES_TREE_WRITER_H
+#define IMAGES_TREE_WRITER_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TREE_MAX_DEPTH	     256u /* components of a path; real images stay below 60 */
+#define TREE_MAX_XATTRS	     64u
+#define TREE_MAX_XATTR_BYTES (64u * 1024)
+#define TREE_MAX_ID	     65535u /* the id range of a sandbox */
+
+enum tree_kind {
+	TREE_NONE = 0,
+	TREE_FILE,
+	TREE_DIRECTORY,
+	TREE_SYMLINK,
+	TREE_HARD_LINK,
+	TREE_FIFO,
+	TREE_WHITEOUT,
+};
+
+struct tree_entry {
+	const char *path; /* relative; "" or "." is the root itself */
+	enum tree_kind kind;
+	uint32_t mode; /* permission bits with setuid, setgid, sticky: kept, inert below nosuid mounts */
+	uint64_t uid;
+	uint64_t gid;
+	int64_t mtime_s;
+	uint32_t mtime_ns;
+	const char *target; /* SYMLINK: its text; HARD_LINK: path of the entry that it shares */
+	uint64_t size;	    /* FILE: apparent size */
+};
+
+struct tree_writer;
+
+/**
+ * tree_writer_new() - Start writing beneath a directory
+ * @root_fd:	Open directory that nobody else writes to; borrowed until tree_writer_free()
+ * @max_entries: Entries at most; more is LIMIT
+ * @max_bytes:	Bytes of content at most, also the largest apparent size of one file; more is LIMIT
+ * @err:	Filled on failure: NO_MEMORY
+ *
+ * Return: the writer, or NULL with @err set
+ */
+struct tree_writer *tree_writer_new(int root_fd, uint64_t max_entries, uint64_t max_bytes, struct sbx_err *err) SBX_WUR;
+/** tree_writer_free() - Close what is open; what was written stays; NULL is fine */
+void tree_writer_free(struct tree_writer *w);
+
+/**
+ * tree_begin() - Make one entry, replacing what has its name
+ * @w:		The writer
+ * @entry:	Borrowed during the call
+ * @err:	Filled on failure: IMAGE_INVALID (the entry), LIMIT, NO_MEMORY, SYSTEM
+ *
+ * A FILE is open for tree_data() afterwards.  Missing ancestors are made as root:root 0755.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_begin(struct tree_writer *w, const struct tree_entry *entry, struct sbx_err *err) SBX_WUR;
+/** tree_data() - Write @n bytes of @data at @offset into the FILE just begun; Return: 0, or -1 (LIMIT, SYSTEM) */
+int tree_data(struct tree_writer *w, uint64_t offset, const void *data, size_t n, struct sbx_err *err) SBX_WUR;
+/** tree_owner() - Set owner and mode of the entry just begun; after its data, before its attributes; Return: 0 or -1 */
+int tree_owner(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
+/**
+ * tree_xattr() - Set one extended attribute of the entry just begun
+ * @w:		The writer
+ * @name:	user.* (not user.overlay.*) and security.capability are set; every other name is dropped without error
+ * @value:	Its bytes
+ * @n:		At most TREE_MAX_XATTR_BYTES
+ * @err:	Filled on failure: IMAGE_INVALID (too many, too long), SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_xattr(struct tree_writer *w, const char *name, const void *value, size_t n, struct sbx_err *err) SBX_WUR;
+/** tree_end() - Set size and time of the entry just begun and close it; Return: 0, or -1 with @err set */
+int tree_end(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
+/** tree_finish() - Set the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
+int tree_finish(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
+
+/** tree_entries() - Entries written so far */
+uint64_t tree_entries(const struct tree_writer *w);
+/** tree_bytes() - Bytes of content written so far */
+uint64_t tree_bytes(const struct tree_writer *w);
+
+/**
+ * tree_path_clean() - Check a name from an archive and bring it into the form that this file uses
+ * @path:	As the archive has it
+ * @out:	"a/b/c" without empty or "." parts; "" for the root; room for LIMIT_PATH_BYTES
+ * @err:	Filled on failure: IMAGE_INVALID (absolute, "..", too long, too deep)
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_path_clean(const char *path, char *out, struct sbx_err *err) SBX_WUR;
+
+#endif
