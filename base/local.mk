@@ -13,3 +13,4 @@ tests_unit_test_jv_LDADD = libbase.a $(CJSON_LIBS)
 tests_fuzz_fuzz_json_SOURCES = tests/fuzz/fuzz_json.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_json_LDADD = libbase.a $(CJSON_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/json
+libbase_a_SOURCES += base/config_file.c base/config_file.h base/settings.c base/settings.h base/settings.def

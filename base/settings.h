@@ -43,6 +43,7 @@ struct settings {
 	uint32_t subnet_prefix; /* bits */
 	uint32_t gateway_addr;	/* router and name server as a sandbox sees it: 169.254.1.1 */
 	uint32_t n_warnings;	/* lines logged while reading */
+	uint32_t derived;	/* private: which fields follow from the instance number */
 };
 
 /* Who may not learn the API key gets a copy without it. */
