@@ -16,3 +16,6 @@ tests_fuzz_fuzz_json_SOURCES = tests/fuzz/fuzz_json.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_json_LDADD = libbase.a $(CJSON_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/json
 libbase_a_SOURCES += base/config_file.c base/config_file.h base/settings.c base/settings.h base/settings.def
+
+# For root's part and its tests: names beneath directories, and the only user of libseccomp.
+libbase_a_SOURCES += base/path.c base/path.h base/sysfilter.c base/sysfilter.h
