@@ -8,3 +8,5 @@ sandbox_unpack_LDADD = libbase.a $(LIBARCHIVE_LIBS)
 check_PROGRAMS += tests/system/unpack_run
 tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
+ROOT_TESTS += tests/system/unpack_hostile.sh
+EXTRA_DIST += tests/images/make_hostile.py

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the corpus of hostile and of odd but good archives.
+
+make_hostile.py DIRECTORY writes NAME.STATUS.FORM files: STATUS is the error code that sandbox-unpack must report
+(NONE: it must unpack), FORM is tar, gzip or zstd.  NAME.expect beside a good one lists what must be in the tree:
+"KIND MODE UID NLINK PATH", as tests/system/unpack_hostile.sh prints it.
+"""
+import gzip
+import io
+import os
+
+import sys
+import tarfile
+
+OUT = sys.argv[1]
+
+def entry(name, kind=tarfile.REGTYPE, data=b"", mode=0o644, uid=0, gid=0, link="", pax=None, dev=(0, 0)):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.size = len(data) if kind == tarfile.REGTYPE else 0
+    info.mode, info.uid, info.gid, info.linkname = mode, uid, gid, link
+    info.devmajor, info.devminor = dev
+    info.mtime = 1000000000
+    info.pax_headers = pax or {}
+    return info, data
+
+def d(name, **kw):
+    return entry(name, tarfile.DIRTYPE, mode=kw.pop("mode", 0o755), **kw)
+
+def sym(name, to, **kw):
+    return entry(name, tarfile.SYMTYPE, link=to, mode=0o777, **kw)
+
+def hard(name, to, **kw):
+    return entry(name, tarfile.LNKTYPE, link=to, **kw)
+
+def pack(entries, fmt=tarfile.PAX_FORMAT):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=fmt) as tar:
+        for info, data in entries:
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+def raw_header(name, size, kind=b"0", mode=b"0000644", uid=b"0000000"):
+    h = bytearray(512)
+    h[0:len(name)] = name
+    h[100:107], h[108:115], h[116:123] = mode, uid, b"0000000"
+    h[124:136] = size.ljust(12, b"\0")
+    h[136:147] = b"00000000000"
+    h[156:157] = kind
+    h[257:265] = b"ustar\00000"
+    h[148:156] = b" " * 8
+    h[148:155] = b"%06o\0" % sum(h)
+    return bytes(h)
+
+def pax_block(records):
+    """A PAX extended header written by hand: tarfile would refuse some of these."""
+    body = b""
+    for key, value in records:
+        line = b" " + key + b"=" + value + b"\n"
+        n = len(line)
+        while n != len(str(n + 0)) + len(line):
+            n = len(str(n)) + len(line)
+        body += str(n).encode() + line
+    pad = (-len(body)) % 512
+    return raw_header(b"pax", b"%011o" % len(body), b"x") + body + b"\0" * pad
+
+def put(name, status, blob, form="tar", expect=None):
+    with open(os.path.join(OUT, f"{name}.{status}.{form}"), "wb") as f:
+        f.write(blob)
+    if expect is not None:
+        with open(os.path.join(OUT, f"{name}.expect"), "w") as f:
+            f.write("".join(line + "\n" for line in expect))
+
+BAD = "IMAGE_INVALID"
+x = b"owned"
+
+# --- names that leave
+put("dotdot", BAD, pack([entry("../canary", data=x)]))
+put("dotdot-inside", BAD, pack([d("a"), entry("a/../../canary", data=x)]))
+put("dotdot-harmless", BAD, pack([d("a"), entry("a/../b", data=x)]))
+put("dotdot-directory", BAD, pack([d("..")]))
+put("dotdot-pax", BAD, pax_block([(b"path", b"../canary")]) + raw_header(b"x", b"00000000005") + x.ljust(512, b"\0") + b"\0" * 1024)
+put("dotdot-gnu-longname", BAD, pack([entry("../" * 60 + "canary", data=x)], tarfile.GNU_FORMAT))
+put("absolute", BAD, pack([entry("/canary", data=x)]))
+put("absolute-symlink-name", BAD, pack([sym("/etc/x", "y")]))
+put("absolute-slashes", BAD, pack([entry("//canary", data=x)]))
+# --- links among the ancestors
+put("symlink-ancestor", BAD, pack([sym("a", ".."), entry("a/canary", data=x)]))
+put("symlink-ancestor-absolute", BAD, pack([sym("a", "/"), entry("a/canary", data=x)]))
+put("symlink-ancestor-deep", BAD, pack([d("a"), sym("a/b", "../.."), d("a/b/c"), entry("a/b/c/canary", data=x)]))
+put("symlink-ancestor-inside", BAD, pack([d("r"), sym("a", "r"), entry("a/f", data=x)]))
+put("symlink-ancestor-mkdir", BAD, pack([sym("a", ".."), d("a/newdir")]))
+put("symlink-ancestor-of-link", BAD, pack([sym("a", ".."), sym("a/l", "x")]))
+put("symlink-loop-ancestor", BAD, pack([sym("a", "a"), entry("a/f", data=x)]))
+put("symlink-proc", BAD, pack([sym("a", "/proc/self/fd/0/.."), entry("a/f", data=x)]))
+put("file-ancestor", BAD, pack([entry("a", data=x), entry("a/f", data=x)]))
+put("fifo-ancestor", BAD, pack([entry("a", tarfile.FIFOTYPE), entry("a/f", data=x)]))
+put("symlink-swap-after-parent", BAD, pack([d("a"), entry("a/1", data=x), sym("a", ".."), entry("a/canary", data=x)]))
+# --- hard links
+put("hardlink-dotdot", BAD, pack([hard("h", "../canary")]))
+put("hardlink-absolute", BAD, pack([hard("h", "/etc/passwd")]))
+put("hardlink-through-symlink", BAD, pack([sym("a", ".."), hard("h", "a/canary")]))
+put("hardlink-missing", BAD, pack([hard("h", "nothing")]))
+put("hardlink-missing-parent", BAD, pack([hard("h", "no/thing")]))
+put("hardlink-directory", BAD, pack([d("a"), hard("h", "a")]))
+put("hardlink-root", BAD, pack([hard("h", ".")]))
+put("hardlink-self", BAD, pack([hard("h", "h")]))
+put("hardlink-whiteout", BAD, pack([entry("w", tarfile.CHRTYPE), hard("h", "w")]))
+# --- nodes
+put("device-null", BAD, pack([entry("null", tarfile.CHRTYPE, dev=(1, 3))]))
+put("device-disk", BAD, pack([d("d"), entry("d/sda", tarfile.BLKTYPE, dev=(8, 0))]))
+put("device-block-zero", BAD, pack([entry("z", tarfile.BLKTYPE, dev=(0, 0))]))
+put("device-in-device-name", BAD, pack([entry("devices/null", tarfile.CHRTYPE, dev=(1, 3))]))
+put("root-is-file", BAD, pack([entry(".", data=x)]))
+put("root-is-symlink", BAD, pack([sym("./", "..")]))
+# --- owners, sizes, depth
+put("uid-65536", BAD, pack([entry("f", uid=65536)]))
+put("gid-65536", BAD, pack([entry("f", gid=65536)]))
+put("uid-huge", BAD, pack([entry("f", uid=4294967295)]))
+put("uid-negative", BAD, pack([entry("f", pax={"uid": "-1"})]))
+put("deep", BAD, pack([entry("d/" * 300 + "f", data=x)]))
+put("name-256", BAD, pack([entry("n" * 256, data=x)]))
+put("path-5000", BAD, pack([entry("/".join(["p" * 200] * 25), data=x)]))
+put("many-entries", "LIMIT", pack([entry(f"f{i}") for i in range(2001)]))
+put("same-entry-many-times", "LIMIT", pack([entry("f") for i in range(2001)]))
+put("many-devices", "LIMIT", pack([entry("dev/n", tarfile.CHRTYPE, dev=(1, 3)) for i in range(2001)]))
+put("implied-directories", "LIMIT", pack([entry(f"{i}/" + "d/" * 200 + "f") for i in range(12)]))
+put("sparse-exabyte", "LIMIT", pax_block([(b"GNU.sparse.major", b"0"), (b"GNU.sparse.minor", b"1"),
+    (b"GNU.sparse.size", b"1152921504606846976"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"0,5"),
+    (b"size", b"5")]) + raw_header(b"s", b"00000000005") + x.ljust(512, b"\0") + b"\0" * 1024)
+put("content-too-big", "LIMIT", pack([entry("big", data=b"\0" * (9 << 20))]))
+put("content-adds-up", "LIMIT", pack([entry(f"b{i}", data=b"\0" * (1 << 20)) for i in range(9)]))
+bomb = io.BytesIO()
+with gzip.GzipFile(fileobj=bomb, mode="wb", mtime=0) as g:
+    g.write(raw_header(b"bomb", b"%011o" % (1 << 32)))
+    for _ in range(64):
+        g.write(b"\0" * (1 << 20))
+put("gzip-bomb", "LIMIT", bomb.getvalue(), "gzip")
+put("xattr-count", BAD, pack([entry("f", pax={f"SCHILY.xattr.user.{i}": "v" for i in range(65)})]))
+put("xattr-size", BAD, pack([entry("f", pax={"SCHILY.xattr.user.big": "v" * 70000})]))
+# --- broken files
+good = pack([entry("f", data=b"1234" * 400), entry("g", data=x)])
+put("truncated", BAD, good[:1000])
+put("truncated-content", BAD, good[:512 + 700])
+put("garbage", BAD, bytes((i * 7 + 3) % 256 for i in range(4096)))
+put("empty", BAD, b"")
+put("zeros", BAD, b"\0" * 10240)
+put("checksum", BAD, good[:100] + b"9" + good[101:])
+put("gzip-not-tar-form", BAD, gzip.compress(good, mtime=0), "tar")
+put("tar-not-gzip-form", "NONE", good, "gzip", ["f 644 0 1 f", "f 644 0 1 g"])
+put("gzip-truncated", BAD, gzip.compress(good, mtime=0)[:-20], "gzip")
+put("zstd-garbage", BAD, b"\x28\xb5\x2f\xfd" + b"\xff" * 60, "zstd")
+put("zip", BAD, b"PK\x03\x04" + b"\0" * 600)
+put("cpio", BAD, b"070701" + b"0" * 104 + b"x\0" + b"\0" * 600)
+put("opaque", "NOT_IMPLEMENTED", pack([d("a"), entry("a/.wh..wh..opq")]))
+put("whiteout-of-nothing", BAD, pack([entry(".wh.")]))
+put("whiteout-dotdot", BAD, pack([entry("a/.wh...")]))
+
+# --- odd but good
+put("replace", "NONE", pack([
+    d("dir"), d("dir/sub"), entry("dir/sub/f", data=x), entry("dir", data=b"now a file"),
+    entry("file", data=x), d("file"), entry("file/in", data=x),
+    sym("link", ".."), entry("link", data=x),
+    entry("twice", data=b"first"), entry("twice", data=b"second", mode=0o600, uid=7),
+    d("keep"), entry("keep/in", data=x), d("keep", mode=0o700)]), expect=[
+    "d 700 0 2 keep", "d 755 0 2 file", "f 600 7 1 twice", "f 644 0 1 dir", "f 644 0 1 file/in", "f 644 0 1 keep/in",
+    "f 644 0 1 link"])
+put("symlink-replaced-by-directory", "NONE", pack([sym("a", ".."), d("a"), entry("a/canary", data=x)]),
+    expect=["d 755 0 2 a", "f 644 0 1 a/canary"])
+put("symlinks-anywhere", "NONE", pack([sym("up", "../../../../etc/passwd"), sym("abs", "/etc/shadow"), sym("loop", "loop")]),
+    expect=["l 777 0 1 abs", "l 777 0 1 loop", "l 777 0 1 up"])
+put("hardlinks", "NONE", pack([d("a"), entry("a/f", data=x), hard("b", "a/f"), hard("a/c", "./a//f"), sym("s", "a/f"), hard("t", "s")]),
+    expect=["d 755 0 2 a", "f 644 0 3 a/c", "f 644 0 3 a/f", "f 644 0 3 b", "l 777 0 2 s", "l 777 0 2 t"])
+put("hardlink-to-same", "NONE", pack([entry("f", data=x), hard("f", "f"), hard("f", "./f")]), expect=["f 644 0 1 f"])
+put("modes", "NONE", pack([entry("suid", mode=0o4755, uid=65535, gid=65535), entry("sgid", mode=0o2755), d("sticky", mode=0o1777),
+    entry("none", mode=0), entry("pipe", tarfile.FIFOTYPE, mode=0o620)]),
+    expect=["d 1777 0 2 sticky", "f 0 0 1 none", "f 2755 0 1 sgid", "f 4755 65535 1 suid", "p 620 0 1 pipe"])
+put("whiteouts", "NONE", pack([d("a"), entry("a/.wh.gone"), entry("w", tarfile.CHRTYPE)]),
+    expect=["c 0 0 1 a/gone", "c 0 0 1 w", "d 755 0 2 a"])
+put("devices-below-dev", "NONE", pack([d("dev"), entry("dev/null", tarfile.CHRTYPE, dev=(1, 3)), entry("dev/sda", tarfile.BLKTYPE, dev=(8, 0)),
+    sym("dev/fd", "/proc/self/fd")]), expect=["d 755 0 2 dev", "l 777 0 1 dev/fd"])
+put("no-parents", "NONE", pack([entry("x/y/z", data=x)]), expect=["d 755 0 2 x/y", "d 755 0 3 x", "f 644 0 1 x/y/z"])
+put("root-entry", "NONE", pack([d("./", mode=0o700), entry("./f", data=x)]), expect=["f 644 0 1 f"])
+put("names", "NONE", pack([entry("a" * 255, data=x), entry("e\u0301", data=x), entry("b/" + "l" * 200, data=x)]),
+    expect=["d 755 0 2 b", "f 644 0 1 " + "a" * 255, "f 644 0 1 b/" + "l" * 200, "f 644 0 1 e\u0301"])
+put("gnu-names", "NONE", pack([entry("g" * 180 + "/" + "h" * 180, data=x)], tarfile.GNU_FORMAT),
+    expect=["d 755 0 2 " + "g" * 180, "f 644 0 1 " + "g" * 180 + "/" + "h" * 180])
+put("xattrs-dropped", "NONE", pack([entry("f", pax={"SCHILY.xattr.user.overlay.redirect": "/etc", "SCHILY.xattr.trusted.overlay.opaque": "y",
+    "SCHILY.xattr.security.selinux": "x", "SCHILY.xattr.system.posix_acl_access": "x", "SCHILY.xattr.user.kept": "v"})]),
+    expect=["f 644 0 1 f"])
+put("global-header", "NONE", raw_header(b"g", b"%011o" % 22, b"g") + b"22 comment=hello world\n"[:22].ljust(512, b"\0") + pack([entry("f", data=x)]),
+    expect=["f 644 0 1 f"])
+put("ustar", "NONE", pack([entry("v7", data=x)], tarfile.USTAR_FORMAT), expect=["f 644 0 1 v7"])
