@@ -1,0 +1,11 @@
+# tests/bench/: `make bench` measures; it is never a test.
+EXTRA_PROGRAMS += tests/bench/bench
+EXTRA_DIST += tests/bench/run.sh
+CLEANFILES += tests/bench/bench
+tests_bench_bench_SOURCES = tests/bench/bench.c tests/bench/bench_http.c tests/bench/bench_http.h \
+	tests/bench/bench_peer.c tests/bench/bench_peer.h
+tests_bench_bench_LDADD = libbase.a $(CJSON_LIBS)
+
+bench: all tests/bench/bench
+	$(SHELL) $(srcdir)/tests/bench/run.sh
+.PHONY: bench
