@@ -4,3 +4,12 @@ libruntime_a_CFLAGS = $(AM_CFLAGS) $(SQLITE_CFLAGS)
 libruntime_a_SOURCES = runtime/sandbox.h runtime/agent_msg.h \
 	runtime/broker_client.c runtime/broker_client.h runtime/lifecycle.c runtime/lifecycle.h \
 	runtime/expiry.c runtime/expiry.h runtime/resources.c runtime/resources.h
+libruntime_a_SOURCES += runtime/state_store.c runtime/state_store.h
+nodist_libruntime_a_SOURCES = runtime/state_schema.h
+SCHEMA_FILES = runtime/schema/0001.sql
+EXTRA_DIST += $(SCHEMA_FILES) runtime/embed_schema.sh
+BUILT_SOURCES += runtime/state_schema.h
+CLEANFILES += runtime/state_schema.h
+runtime/state_schema.h: $(SCHEMA_FILES) runtime/embed_schema.sh
+	$(AM_V_GEN)$(MKDIR_P) runtime && cd $(srcdir) && $(SHELL) runtime/embed_schema.sh $(SCHEMA_FILES) >$(abs_builddir)/$@.tmp && \
+		mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
