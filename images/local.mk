@@ -10,3 +10,17 @@ tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
 ROOT_TESTS += tests/system/unpack_hostile.sh
 EXTRA_DIST += tests/images/make_hostile.py
+
+noinst_LIBRARIES += libimages.a
+libimages_a_SOURCES = images/digest.c images/digest.h images/image_ref.c images/image_ref.h images/image_store.c \
+	images/image_store.h
+libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)
+
+check_PROGRAMS += tests/unit/test_images tests/fuzz/fuzz_image_ref
+UNIT_TESTS += tests/unit/test_images tests/fuzz/fuzz_image_ref
+tests_unit_test_images_SOURCES = tests/unit/test_images.c images/tree_writer.c images/layer.c
+tests_unit_test_images_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
+tests_unit_test_images_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
+tests_fuzz_fuzz_image_ref_SOURCES = tests/fuzz/fuzz_image_ref.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_image_ref_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/image_ref

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/image_store.h"
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "images/image_ref.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define INDEX_VERSION	 1
+#define FILE_NAME_SIZE	 (2 * DIGEST_BYTES + sizeof(".json"))
+#define TEMPORARY	 ".new"
+/* A file holds one image's start-up data: the longest argument list that we start, twice. */
+#define MAX_FILE_BYTES	 (2 * (size_t)LIMIT_API_BODY_BYTES)
+#define MAX_STRINGS	 LIMIT_SPAWN_STRINGS
+
+struct image_store {
+	int dir_fd;
+	struct image *images; /* owned, sorted by name */
+	size_t n, cap;
+};
+
+static void strings_free(char **strings)
+{
+	for (char **s = strings; s && *s; s++)
+		free(*s);
+	free(strings);
+}
+
+void image_clear(struct image *image)
+{
+	if (!image)
+		return;
+	free(image->name);
+	free(image->layers);
+	strings_free(image->env);
+	free(image->workdir);
+	free(image->user);
+	strings_free(image->entrypoint);
+	strings_free(image->cmd);
+	*image = (struct image){0};
+}
+
+static int no_memory(struct sbx_err *err)
+{
+	return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "image index");
+}
+
+static char **strings_copy(char *const *from, bool *failed)
+{
+	size_t n = 0;
+
+	if (!from)
+		return NULL;
+	while (from[n])
+		n++;
+	char **to = calloc(n + 1, sizeof(*to));
+	for (size_t i = 0; to && i < n; i++) {
+		to[i] = strdup(from[i]);
+		if (!to[i]) {
+			strings_free(to);
+			to = NULL;
+		}
+	}
+	if (!to)
+		*failed = true;
+	return to;
+}
+
+static int image_copy(struct image *to, const struct image *from, struct sbx_err *err)
+{
+	bool failed = false;
+
+	*to = (struct image){.n_layers = from->n_layers, .created_wall_usec = from->created_wall_usec, .bytes = from->bytes};
+	to->name = strdup(from->name);
+	to->workdir = strdup(from->workdir ? from->workdir : "");
+	to->user = strdup(from->user ? from->user : "");
+	to->layers = calloc(from->n_layers, sizeof(*to->layers));
+	to->env = strings_copy(from->env, &failed);
+	to->entrypoint = strings_copy(from->entrypoint, &failed);
+	to->cmd = strings_copy(from->cmd, &failed);
+	if (failed || !to->name || !to->workdir || !to->user || !to->layers) {
+		image_clear(to);
+		return no_memory(err);
+	}
+	memcpy(to->layers, from->layers, from->n_layers * sizeof(*to->layers));
+	return 0;
+}
+
+/* --- the file form --- */
+
+static void write_strings(struct jw *w, const char *key, char *const *strings)
+{
+	if (!strings)
+		return;
+	jw_key(w, key);
+	jw_array(w);
+	for (; *strings; strings++)
+		jw_str(w, *strings);
+	jw_array_end(w);
+}
+
+static void image_write(struct buf *out, const struct image *image)
+{
+	struct jw w = {.out = out};
+
+	jw_object(&w);
+	jw_key_i64(&w, "version", INDEX_VERSION);
+	jw_key_str(&w, "name", image->name);
+	jw_key(&w, "layers");
+	jw_array(&w);
+	for (size_t i = 0; i < image->n_layers; i++) {
+		char hex[2 * DIGEST_BYTES + 1];
+
+		hex_encode(image->layers[i], DIGEST_BYTES, hex);
+		jw_str(&w, hex);
+	}
+	jw_array_end(&w);
+	write_strings(&w, "env", image->env);
+	jw_key_str(&w, "workdir", image->workdir);
+	jw_key_str(&w, "user", image->user);
+	write_strings(&w, "entrypoint", image->entrypoint);
+	write_strings(&w, "cmd", image->cmd);
+	jw_key_i64(&w, "created_wall_usec", image->created_wall_usec);
+	jw_key_u64(&w, "bytes", image->bytes);
+	jw_object_end(&w);
+}
+
+static int read_strings(const struct jv *array, char ***ret, struct sbx_err *err)
+{
+	if (!jv_is_set(array))
+		return 0;
+	size_t n = jv_count(array);
+	if (jv_type(array) != JV_ARRAY || n > MAX_STRINGS)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"%s\" is no list of strings", jv_name(array));
+	char **strings = calloc(n + 1, sizeof(*strings));
+	size_t i = 0;
+	if (!strings)
+		return no_memory(err);
+	for (const struct jv *v = jv_first(array); v; v = jv_next(v)) {
+		const char *text = jv_str(v);
+
+		strings[i] = text ? strdup(text) : NULL;
+		if (!strings[i++]) {
+			strings_free(strings);
+			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"%s\" is no list of strings", jv_name(array));
+		}
+	}
+	*ret = strings;
+	return 0;
+}
+
+static int read_text(const struct jv *object, const char *key, char **ret, struct sbx_err *err)
+{
+	const struct jv *v = jv_get(object, key);
+	const char *text = jv_is_set(v) ? jv_str(v) : "";
+
+	if (!text)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"%s\" is no string", key);
+	*ret = strdup(text);
+	return *ret ? 0 : no_memory(err);
+}
+
+static int read_layers(const struct jv *array, struct image *image, struct sbx_err *err)
+{
+	size_t n = jv_count(array);
+
+	if (jv_type(array) != JV_ARRAY || n < 1 || n > LIMIT_LAYERS)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "no list of 1 to %u layers", LIMIT_LAYERS);
+	image->layers = calloc(n, sizeof(*image->layers));
+	if (!image->layers)
+		return no_memory(err);
+	for (const struct jv *v = jv_first(array); v; v = jv_next(v)) {
+		const char *hex = jv_str(v);
+
+		if (!hex || strlen(hex) != 2 * DIGEST_BYTES || hex_decode(hex, image->layers[image->n_layers], DIGEST_BYTES) < 0)
+			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "a layer's key is not 64 hex digits");
+		image->n_layers++;
+	}
+	return 0;
+}
+
+static int image_read(const void *data, size_t n, struct image *image, struct sbx_err *err)
+{
+	auto_jv root = jv_parse(data, n, err);
+	struct image_ref ref;
+	char canonical[IMAGE_REF_TEXT_BYTES];
+	int64_t number = 0;
+
+	if (!root)
+		return -1;
+	if (jv_i64(jv_get(root, "version"), &number) < 0 || number != INDEX_VERSION)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "not version %d of the index", INDEX_VERSION);
+	if (read_text(root, "name", &image->name, err) < 0 || read_text(root, "workdir", &image->workdir, err) < 0 ||
+	    read_text(root, "user", &image->user, err) < 0)
+		return -1;
+	if (image_ref_parse(image->name, strlen(image->name), &ref, err) < 0)
+		return -1;
+	image_ref_canonical(&ref, canonical);
+	if (strcmp(canonical, image->name) != 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "name \"%.100s\" is not canonical", image->name);
+	if (read_layers(jv_get(root, "layers"), image, err) < 0 || read_strings(jv_get(root, "env"), &image->env, err) < 0 ||
+	    read_strings(jv_get(root, "entrypoint"), &image->entrypoint, err) < 0 ||
+	    read_strings(jv_get(root, "cmd"), &image->cmd, err) < 0)
+		return -1;
+	if (jv_i64(jv_get(root, "created_wall_usec"), &image->created_wall_usec) < 0 ||
+	    jv_i64(jv_get(root, "bytes"), &number) < 0 || number < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "no creation time or size");
+	image->bytes = (uint64_t)number;
+	return 0;
+}
+
+/* --- the folder --- */
+
+static int file_name(const char *canonical, char out[FILE_NAME_SIZE], struct sbx_err *err)
+{
+	uint8_t digest[DIGEST_BYTES];
+
+	if (digest_bytes(canonical, strlen(canonical), digest, err) < 0)
+		return -1;
+	hex_encode(digest, DIGEST_BYTES, out);
+	memcpy(out + 2 * DIGEST_BYTES, ".json", sizeof(".json"));
+	return 0;
+}
+
+static int load_file(struct image_store *store, const char *name, struct image *image, struct sbx_err *err)
+{
+	struct stat st;
+	auto_fd fd = openat(store->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	auto_free char *data = NULL;
+	size_t done = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open");
+	if (!S_ISREG(st.st_mode) || st.st_size < 0 || (size_t)st.st_size > MAX_FILE_BYTES)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "not a regular file of at most %zu bytes", MAX_FILE_BYTES);
+	size_t size = (size_t)st.st_size;
+	data = malloc(size + 1);
+	if (!data)
+		return no_memory(err);
+	while (done < size) {
+		ssize_t n = read(fd, data + done, size - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EIO, "read");
+		done += (size_t)n;
+	}
+	return image_read(data, size, image, err);
+}
+
+/* Where @canonical is, or where it belongs. */
+static size_t position(const struct image_store *store, const char *canonical, bool *ret_there)
+{
+	size_t low = 0;
+	size_t high = store->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		int order = strcmp(store->images[mid].name, canonical);
+
+		if (order == 0) {
+			*ret_there = true;
+			return mid;
+		}
+		if (order < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	*ret_there = false;
+	return low;
+}
+
+static int make_room(struct image_store *store, struct sbx_err *err)
+{
+	if (store->n < store->cap)
+		return 0;
+	size_t cap = store->cap ? store->cap * 2 : 16;
+	struct image *more = realloc(store->images, cap * sizeof(*more));
+	if (!more)
+		return no_memory(err);
+	store->images = more;
+	store->cap = cap;
+	return 0;
+}
+
+/* Takes @image over; room was made before. */
+static void keep(struct image_store *store, struct image *image)
+{
+	bool there;
+	size_t at = position(store, image->name, &there);
+
+	if (there) {
+		image_clear(&store->images[at]);
+	} else {
+		memmove(&store->images[at + 1], &store->images[at], (store->n - at) * sizeof(*image));
+		store->n++;
+	}
+	store->images[at] = *image;
+	*image = (struct image){0};
+}
+
+static bool is_index_name(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n == FILE_NAME_SIZE - 1 && !strcmp(name + 2 * DIGEST_BYTES, ".json");
+}
+
+static int load_all(struct image_store *store, struct sbx_err *err)
+{
+	int copy = fcntl(store->dir_fd, F_DUPFD_CLOEXEC, 3);
+	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
+
+	if (!dir) {
+		int saved = errno;
+
+		close_keep_errno(copy);
+		return sbx_err_set(err, SBX_E_SYSTEM, saved, "list the image index");
+	}
+	rewinddir(dir);
+	for (struct dirent *e; (e = readdir(dir));) {
+		struct image image = {0};
+		struct sbx_err why = {0};
+		char expected[FILE_NAME_SIZE];
+
+		if (!strcmp(e->d_name, TEMPORARY)) /* a put that was killed: never answered for */
+			unlinkat(store->dir_fd, e->d_name, 0);
+		if (!is_index_name(e->d_name))
+			continue;
+		if (load_file(store, e->d_name, &image, &why) < 0 || file_name(image.name, expected, &why) < 0 ||
+		    strcmp(expected, e->d_name) != 0) {
+			log_warn("image index: %s is skipped: %s", e->d_name, why.code ? why.msg : "holds another name");
+			image_clear(&image);
+			continue;
+		}
+		if (make_room(store, err) < 0) {
+			image_clear(&image);
+			return -1;
+		}
+		keep(store, &image);
+	}
+	return 0;
+}
+
+struct image_store *image_store_open(int state_dir_fd, struct sbx_err *err)
+{
+	struct image_store *store = calloc(1, sizeof(*store));
+
+	if (!store) {
+		no_memory(err);
+		return NULL;
+	}
+	store->dir_fd = -1;
+	if (mkdirat(state_dir_fd, "images", 0700) < 0 && errno != EEXIST)
+		sbx_err_set(err, SBX_E_SYSTEM, errno, "make the image index");
+	else if ((store->dir_fd = openat(state_dir_fd, "images", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+		sbx_err_set(err, SBX_E_SYSTEM, errno, "open the image index");
+	else if (load_all(store, err) == 0)
+		return store;
+	image_store_close(store);
+	return NULL;
+}
+
+void image_store_close(struct image_store *store)
+{
+	if (!store)
+		return;
+	for (size_t i = 0; i < store->n; i++)
+		image_clear(&store->images[i]);
+	free(store->images);
+	close_keep_errno(store->dir_fd);
+	free(store);
+}
+
+static int write_whole(int fd, const char *data, size_t n)
+{
+	while (n > 0) {
+		ssize_t did = write(fd, data, n);
+
+		if (did < 0 && errno == EINTR)
+			continue;
+		if (did < 0)
+			return -errno;
+		data += did;
+		n -= (size_t)did;
+	}
+	return 0;
+}
+
+static int save(struct image_store *store, const struct image *image, struct sbx_err *err)
+{
+	auto_buf text = {.max = MAX_FILE_BYTES};
+	char name[FILE_NAME_SIZE];
+
+	image_write(&text, image);
+	if (text.failed)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "image \"%.100s\": entry of the index is too large", image->name);
+	if (file_name(image->name, name, err) < 0)
+		return -1;
+	auto_fd fd = openat(store->dir_fd, TEMPORARY, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "write the image index");
+	int rc = write_whole(fd, buf_peek(&text), buf_used(&text));
+	if (rc == 0 && (fsync(fd) < 0 || renameat(store->dir_fd, TEMPORARY, store->dir_fd, name) < 0 || fsync(store->dir_fd) < 0))
+		rc = -errno;
+	if (rc < 0) {
+		unlinkat(store->dir_fd, TEMPORARY, 0);
+		return sbx_err_set(err, SBX_E_SYSTEM, -rc, "write the image index");
+	}
+	return 0;
+}
+
+static int canonical_of(const char *text, char out[IMAGE_REF_TEXT_BYTES], struct sbx_err *err)
+{
+	struct image_ref ref;
+
+	if (image_ref_parse(text, strlen(text), &ref, err) < 0)
+		return -1;
+	image_ref_canonical(&ref, out);
+	return 0;
+}
+
+int image_store_put(struct image_store *store, const struct image *image, struct sbx_err *err)
+{
+	char canonical[IMAGE_REF_TEXT_BYTES];
+	struct image copy;
+
+	if (canonical_of(image->name, canonical, err) < 0)
+		return -1;
+	if (strcmp(canonical, image->name) != 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "image name \"%.100s\" is not canonical", image->name);
+	if (!strcmp(canonical, "host"))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "\"host\" is the embedded image; choose another name");
+	if (image->n_layers < 1 || image->n_layers > LIMIT_LAYERS)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "an image has 1 to %u layers, not %zu", LIMIT_LAYERS,
+				   image->n_layers);
+	if (image_copy(&copy, image, err) < 0)
+		return -1;
+	if (make_room(store, err) < 0 || save(store, &copy, err) < 0) {
+		image_clear(&copy);
+		return -1;
+	}
+	keep(store, &copy);
+	return 0;
+}
+
+const struct image *image_store_find(struct image_store *store, const char *ref_text, struct sbx_err *err)
+{
+	char canonical[IMAGE_REF_TEXT_BYTES];
+	bool there;
+
+	if (canonical_of(ref_text, canonical, err) < 0)
+		return NULL;
+	size_t at = position(store, canonical, &there);
+	if (there)
+		return &store->images[at];
+	if (strchr(canonical, '@'))
+		sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0,
+			    "image \"%.80s\" is not here: imported images are found by name and tag, not by digest", ref_text);
+	else
+		sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "image \"%.80s\" is not here; import it: sandboxctl image import FILE %.60s",
+			    ref_text, ref_text);
+	return NULL;
+}
+
+const struct image *image_store_next(struct image_store *store, const struct image *after)
+{
+	const struct image *end = store->images + store->n;
+	const struct image *next = after ? after + 1 : store->images;
+
+	return store->n && next < end ? next : NULL;
+}
+
+static bool layer_is_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
+{
+	for (size_t i = 0; i < store->n; i++)
+		for (size_t j = 0; j < store->images[i].n_layers; j++)
+			if (!memcmp(store->images[i].layers[j], key, DIGEST_BYTES))
+				return true;
+	return false;
+}
+
+int image_store_remove(struct image_store *store, const char *ref_text,
+		       void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]), void *arg, struct sbx_err *err)
+{
+	char name[FILE_NAME_SIZE];
+	const struct image *found = image_store_find(store, ref_text, err);
+
+	if (!found || file_name(found->name, name, err) < 0)
+		return -1;
+	if ((unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT) || fsync(store->dir_fd) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "remove image \"%.100s\" from the index", found->name);
+	size_t at = (size_t)(found - store->images);
+	struct image gone = store->images[at];
+	memmove(&store->images[at], &store->images[at + 1], (store->n - at - 1) * sizeof(gone));
+	store->n--;
+	for (size_t i = 0; orphan && i < gone.n_layers; i++)
+		if (!layer_is_used(store, gone.layers[i]))
+			orphan(arg, gone.layers[i]);
+	image_clear(&gone);
+	return 0;
+}
