@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct links;
+struct buf;
 struct links_host_addrs;
 
 struct fw_rules_prefix {
@@ -63,8 +63,25 @@ int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, co
 int fw_rules_host_addrs(int router_fd, const struct links_host_addrs *addrs, struct sbx_err *err) SBX_WUR;
 /** fw_rules_load_host() - Replace this instance's table (@config) in the host's namespace, in one transaction; Return: 0 or -1, @err set */
 int fw_rules_load_host(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
-/** fw_rules_host_present() - Whether the host has the table of @config; Return: 1, 0, or -1 with @err set */
-int fw_rules_host_present(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
+/**
+ * fw_rules_host_list() - Text of this instance's table in the host's namespace, to see whether others changed it
+ * @config:	Names the instance
+ * @ret:	Empty buffer; filled when the table is there
+ * @err:	Filled on failure
+ *
+ * Return: 1 (there), 0 (gone), or -1 with @err set
+ */
+int fw_rules_host_list(const struct fw_rules_config *config, struct buf *ret, struct sbx_err *err) SBX_WUR;
+/**
+ * fw_rules_foreign() - Add accept rules for the uplink where other programs' forward chains drop by default
+ * @config:	Names uplink and instance (the rules carry it as comment)
+ * @err:	Filled on failure
+ *
+ * Chains that have the rules already are left alone.  Docker's own chain for rules of others is used where it exists.
+ *
+ * Return: 1 when rules were added, 0 when nothing was missing, or -1 with @err set
+ */
+int fw_rules_foreign(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
 /** fw_rules_purge_host() - Remove table and foreign accept rules of @config from the host; gone is fine; Return: 0 or -1, @err set */
 int fw_rules_purge_host(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
 

@@ -27,6 +27,8 @@
 #define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */
 #define LINKS_DEFAULT_PREFIX 16u
 
+struct fw_rules_prefix;
+
 struct links_config {
 	const char *instance; /* borrowed; [a-z0-9-], at most 32 */
 	const char *run_dir;  /* borrowed; absolute */
@@ -154,5 +156,24 @@ struct links_host_addrs {
 };
 /** links_host_addrs() - Addresses of the host's interfaces (called in the host's namespace) into @ret; Return: 0 or -1, @err set */
 int links_host_addrs(struct links_host_addrs *ret, struct sbx_err *err) SBX_WUR;
+
+
+#define LINKS_IFS_MAX 32
+struct links_if_list {
+	char name[LINKS_IFS_MAX][IFNAMSIZ];
+	uint32_t n;
+};
+/**
+ * links_out_ifs() - Interfaces of the host that sandboxes' packets leave by: those of the default routes and of the allowed prefixes
+ * @allow:	network.allow_private
+ * @n_allow:	Their number
+ * @uplink:	Our own uplink; always the first of the list
+ * @ret:	Filled; more than LINKS_IFS_MAX are cut, then those do not forward
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
+		  struct sbx_err *err) SBX_WUR;
 
 #endif

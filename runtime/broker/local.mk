@@ -5,4 +5,11 @@
 noinst_LIBRARIES += libhostside.a
 libhostside_a_CPPFLAGS = $(AM_CPPFLAGS) $(NLROUTE_CFLAGS) $(NFTABLES_CFLAGS)
 libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/broker/cgroup_int.h \
-	runtime/broker/cgroup_detect.c runtime/broker/cgroup_v1.c runtime/broker/cgroup_v2.c runtime/broker/cgroup_knobs.def
+	runtime/broker/cgroup_detect.c runtime/broker/cgroup_v1.c runtime/broker/cgroup_v2.c runtime/broker/cgroup_knobs.def \
+	runtime/broker/links.c runtime/broker/links.h runtime/broker/links_conntrack.c \
+	runtime/broker/fw_rules.c runtime/broker/fw_rules.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
+	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h
+
+check_PROGRAMS += tests/system/net_driver
+tests_system_net_driver_SOURCES = tests/system/net_driver.c
+tests_system_net_driver_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)

@@ -1,0 +1,817 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Router namespace, uplink and veths.  The only file that includes libnl-3; connection tracking, which it does not speak,
+ * goes through links_conntrack.c.
+ */
+#include "config.h"
+
+#include "runtime/broker/links.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/neighbour.h>
+#include <linux/veth.h>
+#include <netinet/in.h>
+#include <netlink/addr.h>
+#include <netlink/cache.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link.h>
+#include <netlink/route/neighbour.h>
+#include <netlink/route/route.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+
+#include "runtime/broker/fw_rules.h"
+
+/* Both ends of the transfer net of the uplink; seen by nobody but the two routing tables. */
+#define UPLINK_HOST_ADDR   0xa9fefd01u /* 169.254.253.1 */
+#define UPLINK_ROUTER_ADDR 0xa9fefd02u
+#define ROUTER_FILE	   "router"
+#define ROUTER_UPLINK	   "uplink"
+
+static const uint8_t gateway_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x01};
+static const uint8_t uplink_host_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x02};
+static const uint8_t uplink_router_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x03};
+
+struct links {
+	struct links_config config;
+	int host_fd;		/* owned; our own network namespace */
+	int router_fd;		/* owned */
+	struct nl_sock *host;	/* owned; rtnetlink of the host */
+	struct nl_sock *router; /* owned; rtnetlink of the router */
+	char uplink[IFNAMSIZ];
+};
+
+#define NL_CLEANUP(type, put) \
+	static inline void cleanup_##type(struct type *const *p) \
+	{ \
+		if (*p) \
+			put(*p); \
+	}
+NL_CLEANUP(nl_addr, nl_addr_put)
+NL_CLEANUP(nl_msg, nlmsg_free)
+NL_CLEANUP(nl_cache, nl_cache_free)
+NL_CLEANUP(rtnl_link, rtnl_link_put)
+NL_CLEANUP(rtnl_addr, rtnl_addr_put)
+NL_CLEANUP(rtnl_neigh, rtnl_neigh_put)
+NL_CLEANUP(rtnl_route, rtnl_route_put)
+#define auto_nl(type) __attribute__((cleanup(cleanup_##type))) struct type *
+
+static int fail_nl(struct sbx_err *err, int nl, const char *what)
+{
+	return sbx_err_set(err, SBX_E_SYSTEM, 0, "%s: %s", what, nl_geterror(nl));
+}
+
+/* ---- namespaces ---- */
+
+/* Everything below it would be done to the wrong host: there is no way to go on. */
+static void come_back(int home_fd)
+{
+	if (setns(home_fd, CLONE_NEWNET) < 0)
+		abort();
+}
+
+int links_netns_socket(int netns_fd, int family, int type, int protocol)
+{
+	auto_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int fd;
+
+	if (home < 0 || setns(netns_fd, CLONE_NEWNET) < 0)
+		return -errno;
+	fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+	if (fd < 0)
+		fd = -errno;
+	come_back(home);
+	return fd;
+}
+
+static int write_file(const char *path, const char *value)
+{
+	auto_fd fd = open(path, O_WRONLY | O_CLOEXEC);
+	size_t n = strlen(value);
+
+	if (fd < 0 || write(fd, value, n) != (ssize_t)n)
+		return -errno;
+	return 0;
+}
+
+struct netns_sysctl {
+	const char *path;
+	const char *value;
+	bool optional; /* a kernel without IPv6 has none of these */
+};
+
+/* /proc/sys/net shows the namespace of the process that looks. */
+static int set_sysctls(int netns_fd, const struct netns_sysctl *list, size_t n)
+{
+	auto_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int r = 0;
+
+	if (home < 0 || setns(netns_fd, CLONE_NEWNET) < 0)
+		return -errno;
+	for (size_t i = 0; !r && i < n; i++) {
+		r = write_file(list[i].path, list[i].value);
+		if (r == -ENOENT && list[i].optional)
+			r = 0;
+	}
+	come_back(home);
+	return r;
+}
+
+static int open_nl(struct nl_sock **ret, int netns_fd, struct sbx_err *err)
+{
+	auto_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct nl_sock *sock = nl_socket_alloc();
+	int r;
+
+	if (!sock)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netlink socket");
+	if (home < 0 || setns(netns_fd, CLONE_NEWNET) < 0) {
+		nl_socket_free(sock);
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "enter network namespace");
+	}
+	r = nl_connect(sock, NETLINK_ROUTE);
+	come_back(home);
+	if (r < 0) {
+		nl_socket_free(sock);
+		return fail_nl(err, r, "rtnetlink");
+	}
+	*ret = sock;
+	return 0;
+}
+
+/* A process of its own makes the namespace, so that this one never leaves its own without a way back. */
+static int make_router(const char *path, struct sbx_err *err)
+{
+	auto_fd file = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int status = 0;
+	pid_t pid;
+
+	if (file < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s", path);
+	pid = fork();
+	if (pid < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "fork");
+	if (!pid)
+		_exit(unshare(CLONE_NEWNET) < 0 || mount("/proc/self/ns/net", path, NULL, MS_BIND, NULL) < 0 ? errno & 0x7f : 0);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+		unlink(path);
+		return sbx_err_set(err, SBX_E_SYSTEM, WIFEXITED(status) ? WEXITSTATUS(status) : EINTR,
+				   "make router namespace at %s", path);
+	}
+	return 0;
+}
+
+static bool is_netns(int fd)
+{
+	struct stat st, own;
+
+	/* All nsfs files are on one device; a left-over plain file is not on it. */
+	return fstat(fd, &st) == 0 && stat("/proc/self/ns/net", &own) == 0 && st.st_dev == own.st_dev;
+}
+
+static int open_router(struct links *links, struct sbx_err *err)
+{
+	char path[512];
+	int n = snprintf(path, sizeof(path), "%s/" ROUTER_FILE, links->config.run_dir);
+
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "run directory's path is too long");
+	for (int attempt = 0; attempt < 2; attempt++) {
+		auto_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+		if (fd >= 0 && is_netns(fd)) {
+			links->router_fd = take_fd(&fd);
+			return 0;
+		}
+		if (fd < 0 && errno != ENOENT)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "open %s", path);
+		if (fd >= 0 && unlink(path) < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "remove %s", path);
+		if (make_router(path, err) < 0)
+			return -1;
+	}
+	return sbx_err_set(err, SBX_E_SYSTEM, 0, "%s is not a network namespace", path);
+}
+
+/* ---- single objects ---- */
+
+static struct nl_addr *mac_addr(const uint8_t mac[6])
+{
+	uint8_t copy[6];
+
+	memcpy(copy, mac, 6);
+	return nl_addr_build(AF_LLC, copy, 6);
+}
+
+static struct nl_addr *ip_addr(uint32_t addr, uint32_t prefix)
+{
+	uint32_t wire = htonl(addr);
+	struct nl_addr *a = nl_addr_build(AF_INET, &wire, sizeof(wire));
+
+	if (a)
+		nl_addr_set_prefixlen(a, (int)prefix);
+	return a;
+}
+
+static int ifindex_of(struct nl_sock *sock, const char *name)
+{
+	auto_nl(rtnl_link) link = NULL;
+	int r = rtnl_link_get_kernel(sock, 0, name, &link);
+
+	return r < 0 ? r : rtnl_link_get_ifindex(link);
+}
+
+static int set_up(struct nl_sock *sock, int ifindex, bool up)
+{
+	auto_nl(rtnl_link) change = rtnl_link_alloc();
+
+	if (!change)
+		return -NLE_NOMEM;
+	rtnl_link_set_ifindex(change, ifindex);
+	if (up)
+		rtnl_link_set_flags(change, IFF_UP);
+	else
+		rtnl_link_unset_flags(change, IFF_UP);
+	return rtnl_link_change(sock, change, change, 0);
+}
+
+static int add_neigh(struct nl_sock *sock, int ifindex, uint32_t addr, const uint8_t mac[6])
+{
+	auto_nl(rtnl_neigh) neigh = rtnl_neigh_alloc();
+	auto_nl(nl_addr) dst = ip_addr(addr, 32);
+	auto_nl(nl_addr) lladdr = mac_addr(mac);
+
+	if (!neigh || !dst || !lladdr)
+		return -NLE_NOMEM;
+	rtnl_neigh_set_ifindex(neigh, ifindex);
+	rtnl_neigh_set_state(neigh, NUD_PERMANENT);
+	rtnl_neigh_set_dst(neigh, dst);
+	rtnl_neigh_set_lladdr(neigh, lladdr);
+	return rtnl_neigh_add(sock, neigh, NLM_F_CREATE | NLM_F_REPLACE);
+}
+
+/* @via 0: the destination is on the link. */
+static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t prefix, uint32_t via)
+{
+	auto_nl(rtnl_route) route = rtnl_route_alloc();
+	auto_nl(nl_addr) to = ip_addr(dst, prefix);
+	auto_nl(nl_addr) gateway = via ? ip_addr(via, 32) : NULL;
+	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
+
+	if (!route || !to || !hop || (via && !gateway)) {
+		if (hop)
+			rtnl_route_nh_free(hop);
+		return -NLE_NOMEM;
+	}
+	rtnl_route_nh_set_ifindex(hop, ifindex);
+	if (via) {
+		rtnl_route_nh_set_gateway(hop, gateway);
+		rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
+	}
+	rtnl_route_set_family(route, AF_INET);
+	rtnl_route_set_table(route, RT_TABLE_MAIN);
+	rtnl_route_set_scope(route, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+	rtnl_route_set_protocol(route, RTPROT_STATIC);
+	rtnl_route_set_type(route, RTN_UNICAST);
+	if (rtnl_route_set_dst(route, to) < 0) {
+		rtnl_route_nh_free(hop);
+		return -NLE_INVAL;
+	}
+	rtnl_route_add_nexthop(route, hop);
+	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
+}
+
+static int add_lo_addr(struct nl_sock *sock, uint32_t addr)
+{
+	auto_nl(rtnl_addr) a = rtnl_addr_alloc();
+	auto_nl(nl_addr) local = ip_addr(addr, 32);
+	int r;
+
+	if (!a || !local)
+		return -NLE_NOMEM;
+	rtnl_addr_set_ifindex(a, 1);
+	if (rtnl_addr_set_local(a, local) < 0)
+		return -NLE_INVAL;
+	r = rtnl_addr_add(sock, a, 0);
+	return r == -NLE_EXIST ? 0 : r;
+}
+
+/* ---- veth ---- */
+
+struct veth {
+	const char *name;
+	const uint8_t *mac;
+	bool up;
+	const char *peer_name;
+	const uint8_t *peer_mac;
+	uint32_t peer_ifindex; /* 0: the kernel chooses */
+	int peer_netns_fd;     /* -1: by pid */
+	pid_t peer_pid;
+};
+
+/*
+ * One RTM_NEWLINK makes both ends, the far one in its namespace from birth.  Written by hand on libnl's message functions:
+ * its veth object cannot say NOARP and index for the peer.  The peer cannot be brought up here (ENOTCONN).
+ */
+static int add_veth(struct nl_sock *sock, const struct veth *v)
+{
+	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+	struct ifinfomsg end = {.ifi_family = AF_UNSPEC, .ifi_flags = IFF_NOARP | (v->up ? IFF_UP : 0u)};
+	struct ifinfomsg peer = {.ifi_family = AF_UNSPEC, .ifi_flags = IFF_NOARP, .ifi_index = (int)v->peer_ifindex};
+	struct nlattr *info, *data, *nest;
+
+	end.ifi_change = IFF_NOARP | (v->up ? IFF_UP : 0u);
+	peer.ifi_change = IFF_NOARP;
+	if (!msg || nlmsg_append(msg, &end, sizeof(end), NLMSG_ALIGNTO) < 0 || nla_put_string(msg, IFLA_IFNAME, v->name) < 0 ||
+	    nla_put(msg, IFLA_ADDRESS, 6, v->mac) < 0)
+		return -NLE_NOMEM;
+	info = nla_nest_start(msg, IFLA_LINKINFO);
+	if (!info || nla_put_string(msg, IFLA_INFO_KIND, "veth") < 0)
+		return -NLE_NOMEM;
+	data = nla_nest_start(msg, IFLA_INFO_DATA);
+	nest = data ? nla_nest_start(msg, VETH_INFO_PEER) : NULL;
+	if (!nest || nlmsg_append(msg, &peer, sizeof(peer), NLMSG_ALIGNTO) < 0 ||
+	    nla_put_string(msg, IFLA_IFNAME, v->peer_name) < 0 || nla_put(msg, IFLA_ADDRESS, 6, v->peer_mac) < 0)
+		return -NLE_NOMEM;
+	if (v->peer_netns_fd >= 0 ? nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)v->peer_netns_fd) < 0
+				  : nla_put_u32(msg, IFLA_NET_NS_PID, (uint32_t)v->peer_pid) < 0)
+		return -NLE_NOMEM;
+	nla_nest_end(msg, nest);
+	nla_nest_end(msg, data);
+	nla_nest_end(msg, info);
+	return nl_send_sync(sock, take_ptr(msg));
+}
+
+/* ---- uplink and router ---- */
+
+/* Two instances must not take each other's interface: the name carries a hash of the instance's. */
+static void uplink_name(const char *instance, char name[IFNAMSIZ])
+{
+	uint32_t hash = 2166136261u;
+
+	for (const char *c = instance; *c; c++)
+		hash = (hash ^ (uint8_t)*c) * 16777619u;
+	snprintf(name, IFNAMSIZ, "sbx%08xu", hash);
+}
+
+static const struct netns_sysctl router_sysctls[] = {
+	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true},
+	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
+	{"/proc/sys/net/ipv4/ip_forward", "1", false},
+	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/default/accept_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/default/send_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/all/accept_source_route", "0", false},
+	{"/proc/sys/net/ipv4/conf/default/accept_source_route", "0", false},
+	/* The fib rule of the raw chain checks sources; two checks would have to agree. */
+	{"/proc/sys/net/ipv4/conf/all/rp_filter", "0", false},
+	{"/proc/sys/net/ipv4/conf/default/rp_filter", "0", false},
+	{"/proc/sys/net/ipv4/conf/all/arp_ignore", "8", false},
+	{"/proc/sys/net/ipv4/conf/default/arp_ignore", "8", false},
+};
+
+static int prepare_router(struct links *links, struct sbx_err *err)
+{
+	int r = set_sysctls(links->router_fd, router_sysctls, ARRAY_SIZE(router_sysctls));
+
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the router namespace");
+	r = set_up(links->router, 1, true);
+	if (r < 0)
+		return fail_nl(err, r, "bring the router's lo up");
+	r = add_lo_addr(links->router, LINKS_GATEWAY);
+	return r < 0 ? fail_nl(err, r, "gateway address of the router") : 0;
+}
+
+static int open_uplink(struct links *links, struct sbx_err *err)
+{
+	struct veth v = {.name = links->uplink, .mac = uplink_host_mac, .peer_name = ROUTER_UPLINK,
+			 .peer_mac = uplink_router_mac, .peer_netns_fd = links->router_fd};
+	char path[96];
+	int host = ifindex_of(links->host, links->uplink), router = ifindex_of(links->router, ROUTER_UPLINK), r;
+
+	if (host > 0 && router > 0)
+		return 0;
+	/* An interface without its other half in our router belongs to somebody else, or to a router that is gone and took it. */
+	if (host > 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, 0, "interface %s exists and is not ours", links->uplink);
+	r = add_veth(links->host, &v);
+	if (r < 0)
+		return fail_nl(err, r, "make the uplink");
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", links->uplink);
+	r = write_file(path, "1");
+	return r < 0 && r != -ENOENT ? sbx_err_set(err, SBX_E_SYSTEM, -r, "write %s", path) : 0;
+}
+
+static int uplink_up(struct links *links, int host, int router)
+{
+	int r = set_up(links->router, router, true);
+
+	r = r < 0 ? r : set_up(links->host, host, true);
+	r = r < 0 ? r : add_neigh(links->host, host, UPLINK_ROUTER_ADDR, uplink_router_mac);
+	r = r < 0 ? r : add_neigh(links->router, router, UPLINK_HOST_ADDR, uplink_host_mac);
+	r = r < 0 ? r : add_route(links->host, host, links->config.subnet_addr, links->config.subnet_prefix, UPLINK_ROUTER_ADDR);
+	return r < 0 ? r : add_route(links->router, router, 0, 0, UPLINK_HOST_ADDR);
+}
+
+int links_uplink_set(struct links *links, bool up, struct sbx_err *err)
+{
+	int host = ifindex_of(links->host, links->uplink), router = ifindex_of(links->router, ROUTER_UPLINK), r;
+
+	if (host < 0 || router < 0)
+		return fail_nl(err, host < 0 ? host : router, "find the uplink");
+	/* Down: the kernel removes the routes through it. */
+	r = up ? uplink_up(links, host, router) : set_up(links->host, host, false);
+	return r < 0 ? fail_nl(err, r, up ? "take the uplink up" : "take the uplink down") : 0;
+}
+
+struct links *links_open(const struct links_config *config, struct sbx_err *err)
+{
+	struct links *links = calloc(1, sizeof(*links));
+
+	if (!links) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "links");
+		return NULL;
+	}
+	links->config = *config;
+	links->router_fd = -1;
+	links->host_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	uplink_name(config->instance, links->uplink);
+	if (links->host_fd < 0)
+		sbx_err_set(err, SBX_E_SYSTEM, errno, "open own network namespace");
+	else if (!links_check_subnet(config->subnet_addr, config->subnet_prefix, links->uplink, err) && !open_router(links, err) &&
+		 !open_nl(&links->host, links->host_fd, err) && !open_nl(&links->router, links->router_fd, err) &&
+		 !prepare_router(links, err) && !open_uplink(links, err))
+		return links;
+	sbx_err_wrap(err, "network of instance %s", config->instance);
+	links_free(links);
+	return NULL;
+}
+
+void links_free(struct links *links)
+{
+	if (!links)
+		return;
+	if (links->host)
+		nl_socket_free(links->host);
+	if (links->router)
+		nl_socket_free(links->router);
+	close_keep_errno(links->host_fd);
+	close_keep_errno(links->router_fd);
+	free(links);
+}
+
+int links_purge(struct links *links, struct sbx_err *err)
+{
+	char path[512];
+	int host = ifindex_of(links->host, links->uplink), r = 0;
+
+	if (host > 0) {
+		auto_nl(rtnl_link) link = rtnl_link_alloc();
+
+		if (!link)
+			return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "uplink");
+		rtnl_link_set_ifindex(link, host);
+		r = rtnl_link_delete(links->host, link);
+	}
+	snprintf(path, sizeof(path), "%s/" ROUTER_FILE, links->config.run_dir);
+	if (umount2(path, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "unmount %s", path);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "remove %s", path);
+	return r < 0 ? fail_nl(err, r, "remove the uplink") : 0;
+}
+
+int links_router_fd(const struct links *links)
+{
+	return links->router_fd;
+}
+
+const char *links_uplink_host(const struct links *links)
+{
+	return links->uplink;
+}
+
+const char *links_uplink_router(const struct links *links)
+{
+	(void)links; /* the router is its own namespace: one name does for all instances */
+	return ROUTER_UPLINK;
+}
+
+/* ---- sandboxes ---- */
+
+uint32_t links_addr(const struct links_config *config, uint32_t slot)
+{
+	uint64_t size = UINT64_C(1) << (32 - config->subnet_prefix);
+
+	/* Neither the first nor the last address of the subnet: some programs take these for broadcasts. */
+	return slot + UINT64_C(2) < size ? config->subnet_addr + 1 + slot : 0;
+}
+
+void links_name(uint32_t generation, char name[IFNAMSIZ])
+{
+	snprintf(name, IFNAMSIZ, "s%08x", generation);
+}
+
+static int netns_of(pid_t pid)
+{
+	char path[48];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int prepare_netns(int netns_fd, gid_t gid_first, uint32_t n_gids)
+{
+	char range[32];
+	const struct netns_sysctl list[] = {
+		/* lo is there already and keeps ::1; eth0 comes later and takes the default. */
+		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
+		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
+		{"/proc/sys/net/ipv4/ping_group_range", range, false},
+	};
+
+	/* Host ids: the file is read in the writer's user namespace. */
+	snprintf(range, sizeof(range), "%u %u", gid_first, gid_first + (n_gids ? n_gids - 1 : 0));
+	return set_sysctls(netns_fd, list, n_gids ? ARRAY_SIZE(list) : ARRAY_SIZE(list) - 1);
+}
+
+int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
+		 struct links_end *ret, struct sbx_err *err)
+{
+	struct links_end end = {0};
+	struct veth v = {.name = end.ifname, .mac = gateway_mac, .up = true, .peer_name = "eth0", .peer_mac = end.own_mac,
+			 .peer_ifindex = LINKS_PEER_IFINDEX, .peer_netns_fd = -1, .peer_pid = pid};
+	uint32_t wire = htonl(addr);
+	auto_fd netns = netns_of(pid);
+	int r, ifindex;
+
+	if (netns < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -netns, "network namespace of pid %d", (int)pid);
+	memcpy(end.gateway_mac, gateway_mac, 6);
+	end.own_mac[0] = 0x02;
+	memcpy(end.own_mac + 2, &wire, 4);
+	links_name(generation, end.ifname);
+	r = prepare_netns(netns, gid_first, n_gids);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the sandbox's network");
+	if (FAULT_POINT("links-attach"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "make link %s", end.ifname);
+	r = add_veth(links->router, &v);
+	if (r < 0)
+		return fail_nl(err, r, "make link of the sandbox");
+	ifindex = ifindex_of(links->router, end.ifname);
+	if (ifindex < 0)
+		return fail_nl(err, ifindex, "find link of the sandbox");
+	r = add_neigh(links->router, ifindex, addr, end.own_mac);
+	r = r < 0 ? r : add_route(links->router, ifindex, addr, 32, 0);
+	if (r < 0)
+		return fail_nl(err, r, "route to the sandbox");
+	end.ifindex = (uint32_t)ifindex;
+	*ret = end;
+	return 0;
+}
+
+int links_find(struct links *links, uint32_t generation)
+{
+	char name[IFNAMSIZ];
+	int r;
+
+	links_name(generation, name);
+	r = ifindex_of(links->router, name);
+	if (r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND)
+		return 0;
+	return r < 0 ? -EIO : r;
+}
+
+int links_present(struct links *links, uint32_t ifindex)
+{
+	auto_nl(rtnl_link) link = NULL;
+	int r = rtnl_link_get_kernel(links->router, (int)ifindex, NULL, &link);
+
+	if (r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND)
+		return 0;
+	return r < 0 ? -EIO : 1;
+}
+
+static int dns_socket(struct links *links, int type, struct sbx_err *err)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(LINKS_GATEWAY)};
+	auto_fd fd = links_netns_socket(links->router_fd, AF_INET, type, 0);
+	int on = 1;
+
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "socket of the name server");
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+	    (type == SOCK_DGRAM && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) < 0) ||
+	    bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 256) < 0))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "bind the name server's socket");
+	return take_fd(&fd);
+}
+
+int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err)
+{
+	auto_fd udp = dns_socket(links, SOCK_DGRAM, err);
+	auto_fd tcp = udp < 0 ? -1 : dns_socket(links, SOCK_STREAM, err);
+
+	if (udp < 0 || tcp < 0)
+		return -1;
+	*ret_udp_fd = take_fd(&udp);
+	*ret_tcp_fd = take_fd(&tcp);
+	return 0;
+}
+
+/* ---- the host's routes and addresses ---- */
+
+static uint32_t mask_of(uint32_t prefix)
+{
+	return prefix ? ~UINT32_C(0) << (32 - prefix) : 0;
+}
+
+struct overlap_search {
+	uint32_t addr, prefix;
+	int own_ifindex;
+	uint32_t found_addr, found_prefix;
+	bool found;
+};
+
+static void check_route(struct nl_object *object, void *arg)
+{
+	struct rtnl_route *route = (struct rtnl_route *)object;
+	struct overlap_search *search = arg;
+	struct nl_addr *dst = rtnl_route_get_dst(route);
+	struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, 0);
+	uint32_t wire, addr, prefix, shorter;
+
+	if (!dst || nl_addr_get_len(dst) != sizeof(wire) || rtnl_route_get_table(route) == RT_TABLE_LOCAL)
+		return;
+	if (hop && search->own_ifindex > 0 && rtnl_route_nh_get_ifindex(hop) == search->own_ifindex)
+		return;
+	memcpy(&wire, nl_addr_get_binary_addr(dst), sizeof(wire));
+	addr = ntohl(wire);
+	prefix = nl_addr_get_prefixlen(dst);
+	/* The default route, also split in two as VPNs do, covers everything by intent. */
+	if (prefix <= 1)
+		return;
+	shorter = prefix < search->prefix ? prefix : search->prefix;
+	if ((addr & mask_of(shorter)) != (search->addr & mask_of(shorter)) || search->found)
+		return;
+	search->found = true;
+	search->found_addr = addr;
+	search->found_prefix = prefix;
+}
+
+int links_check_subnet(uint32_t addr, uint32_t prefix, const char *own_dev, struct sbx_err *err)
+{
+	struct overlap_search search = {.addr = addr, .prefix = prefix};
+	auto_nl(nl_cache) routes = NULL;
+	char text[INET_ADDRSTRLEN], other[INET_ADDRSTRLEN];
+	struct nl_sock *sock;
+	uint32_t wire = htonl(addr);
+	int r;
+
+	inet_ntop(AF_INET, &wire, text, sizeof(text));
+	if (prefix < 8 || prefix > 28 || (addr & ~mask_of(prefix)))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.subnet %s/%u: want a prefix of 8 to 28 with no host bits",
+				   text, prefix);
+	sock = nl_socket_alloc();
+	if (!sock)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netlink socket");
+	r = nl_connect(sock, NETLINK_ROUTE);
+	if (!r && own_dev)
+		search.own_ifindex = ifindex_of(sock, own_dev);
+	if (!r)
+		r = rtnl_route_alloc_cache(sock, AF_INET, 0, &routes);
+	nl_socket_free(sock);
+	if (r < 0)
+		return fail_nl(err, r, "list the host's routes");
+	nl_cache_foreach(routes, check_route, &search);
+	if (!search.found)
+		return 0;
+	wire = htonl(search.found_addr);
+	inet_ntop(AF_INET, &wire, other, sizeof(other));
+	return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0,
+			   "network.subnet %s/%u overlaps the host's route to %s/%u: choose another one", text, prefix, other,
+			   search.found_prefix);
+}
+
+static void take_addr(struct nl_object *object, void *arg)
+{
+	struct nl_addr *local = rtnl_addr_get_local((struct rtnl_addr *)object);
+	struct links_host_addrs *list = arg;
+	uint32_t wire, addr;
+
+	if (!local || nl_addr_get_len(local) != sizeof(wire))
+		return;
+	memcpy(&wire, nl_addr_get_binary_addr(local), sizeof(wire));
+	addr = ntohl(wire);
+	if (addr >> 24 == 127)
+		return;
+	for (uint32_t i = 0; i < list->n; i++)
+		if (list->addr[i] == addr)
+			return;
+	if (list->n == ARRAY_SIZE(list->addr))
+		list->truncated = true;
+	else
+		list->addr[list->n++] = addr;
+}
+
+int links_host_addrs(struct links_host_addrs *ret, struct sbx_err *err)
+{
+	struct nl_sock *sock = nl_socket_alloc();
+	auto_nl(nl_cache) addrs = NULL;
+	int r;
+
+	if (!sock)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netlink socket");
+	r = nl_connect(sock, NETLINK_ROUTE);
+	if (!r)
+		r = rtnl_addr_alloc_cache(sock, &addrs);
+	nl_socket_free(sock);
+	if (r < 0)
+		return fail_nl(err, r, "list the host's addresses");
+	memset(ret, 0, sizeof(*ret));
+	nl_cache_foreach(addrs, take_addr, ret);
+	return 0;
+}
+
+struct out_search {
+	const struct fw_rules_prefix *allow;
+	size_t n_allow;
+	struct nl_sock *sock;
+	struct links_if_list *list;
+};
+
+static void take_if(struct out_search *search, int ifindex)
+{
+	auto_nl(rtnl_link) link = NULL;
+	struct links_if_list *list = search->list;
+	const char *name;
+
+	if (ifindex <= 1 || list->n == LINKS_IFS_MAX || rtnl_link_get_kernel(search->sock, ifindex, NULL, &link) < 0)
+		return;
+	name = rtnl_link_get_name(link);
+	for (uint32_t i = 0; i < list->n; i++)
+		if (!strcmp(list->name[i], name))
+			return;
+	snprintf(list->name[list->n++], IFNAMSIZ, "%s", name);
+}
+
+static void take_route(struct nl_object *object, void *arg)
+{
+	struct rtnl_route *route = (struct rtnl_route *)object;
+	struct out_search *search = arg;
+	struct nl_addr *dst = rtnl_route_get_dst(route);
+	uint32_t wire = 0, addr, prefix = dst ? nl_addr_get_prefixlen(dst) : 0;
+	bool wanted = prefix <= 1;
+
+	if (rtnl_route_get_table(route) == RT_TABLE_LOCAL || rtnl_route_get_type(route) != RTN_UNICAST)
+		return;
+	if (dst && nl_addr_get_len(dst) == sizeof(wire))
+		memcpy(&wire, nl_addr_get_binary_addr(dst), sizeof(wire));
+	addr = ntohl(wire);
+	for (size_t i = 0; !wanted && i < search->n_allow; i++) {
+		uint32_t shorter = prefix < search->allow[i].prefix ? prefix : search->allow[i].prefix;
+
+		wanted = (addr & mask_of(shorter)) == (search->allow[i].addr & mask_of(shorter));
+	}
+	for (int i = 0; wanted && i < rtnl_route_get_nnexthops(route); i++)
+		take_if(search, rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(route, i)));
+}
+
+int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
+		  struct sbx_err *err)
+{
+	struct out_search search = {.allow = allow, .n_allow = n_allow, .list = ret, .sock = nl_socket_alloc()};
+	auto_nl(nl_cache) routes = NULL;
+	int r;
+
+	if (!search.sock)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netlink socket");
+	memset(ret, 0, sizeof(*ret));
+	snprintf(ret->name[ret->n++], IFNAMSIZ, "%s", uplink);
+	r = nl_connect(search.sock, NETLINK_ROUTE);
+	if (!r)
+		r = rtnl_route_alloc_cache(search.sock, AF_INET, 0, &routes);
+	if (!r)
+		nl_cache_foreach(routes, take_route, &search);
+	nl_socket_free(search.sock);
+	return r < 0 ? fail_nl(err, r, "list the host's routes") : 0;
+}

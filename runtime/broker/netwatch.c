@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps links, rules and addresses as they have to be.  Three netlink sockets and one timer; the first job after a message
+ * about our own table is always to close the uplink.
+ */
+#include "config.h"
+
+#include "runtime/broker/netwatch.h"
+
+#include <arpa/inet.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#include "runtime/broker/fw_rules.h"
+#include "runtime/broker/links.h"
+#include "runtime/broker/sysctl_record.h"
+
+/* Docker and firewalld write many rules one by one; looking at each step would only see half of them. */
+#define SETTLE_MS 250u
+/* After a failure to restore: the uplink is down meanwhile. */
+#define RETRY_MS  1000u
+
+struct netwatch {
+	struct loop *loop;
+	struct links *links;
+	struct fw_rules_config rules;
+	const char *run_dir;
+	struct netwatch_hooks hooks;
+	int host_fd, router_fd, nft_fd; /* owned */
+	struct loop_fd *host_src, *router_src, *nft_src;
+	struct loop_timer *settle;
+	struct loop_timer *retry;
+	struct buf want; /* text of our table as it was after loading */
+	struct links_host_addrs addrs;
+	bool open;
+	struct {
+		bool ours, others;
+	} seen; /* by the batch of nftables messages that is being read */
+};
+
+static void tell_lost(struct netwatch *w, const char *text)
+{
+	if (w->hooks.rules_lost)
+		w->hooks.rules_lost(w->hooks.arg, text);
+}
+
+/* ---- sockets ---- */
+
+static int open_watch(int netns_fd, int protocol, const uint32_t *groups, size_t n, struct sbx_err *err)
+{
+	struct sockaddr_nl at = {.nl_family = AF_NETLINK};
+	int size = 1 << 20;
+	auto_fd fd = netns_fd < 0 ? socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)
+				  : links_netns_socket(netns_fd, AF_NETLINK, SOCK_RAW, protocol);
+
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, netns_fd < 0 ? errno : -fd, "netlink socket");
+	if (bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "bind netlink socket");
+	for (size_t i = 0; i < n; i++)
+		if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &groups[i], sizeof(groups[i])) < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "join netlink group %u", groups[i]);
+	/* A small buffer only costs a full look after ENOBUFS. */
+	ignore_result(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0);
+	return take_fd(&fd);
+}
+
+typedef void message_handler(struct netwatch *w, const struct nlmsghdr *h);
+
+/* Reads all that is there; Return: false when messages were lost or the socket is broken */
+static bool read_messages(struct netwatch *w, int fd, message_handler *handler)
+{
+	static union {
+		struct nlmsghdr head;
+		uint8_t bytes[32768];
+	} buf;
+
+	for (;;) {
+		ssize_t n = recv(fd, &buf, sizeof(buf), MSG_DONTWAIT);
+		unsigned left = n > 0 ? (unsigned)n : 0;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN;
+		for (const struct nlmsghdr *h = &buf.head; handler && NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
+			handler(w, h);
+	}
+}
+
+/* ---- the router: links ---- */
+
+static void on_link(struct netwatch *w, const struct nlmsghdr *h)
+{
+	const struct ifinfomsg *info = NLMSG_DATA(h);
+
+	if (h->nlmsg_type == RTM_DELLINK && h->nlmsg_len >= NLMSG_LENGTH(sizeof(*info)) && info->ifi_index > 0)
+		w->hooks.link_gone(w->hooks.arg, (uint32_t)info->ifi_index);
+}
+
+static void router_ready(void *arg, int fd, uint32_t events)
+{
+	struct netwatch *w = arg;
+
+	(void)events;
+	if (!read_messages(w, fd, on_link))
+		w->hooks.link_gone(w->hooks.arg, 0);
+}
+
+/* ---- the host: addresses, forwarding ---- */
+
+static int set_forwarding(struct netwatch *w, struct sbx_err *err)
+{
+	struct links_if_list list;
+	char path[96];
+
+	if (links_out_ifs(w->rules.allow, w->rules.n_allow, links_uplink_host(w->links), &list, err) < 0)
+		return -1;
+	for (uint32_t i = 0; i < list.n; i++) {
+		snprintf(path, sizeof(path), "net/ipv4/conf/%s/forwarding", list.name[i]);
+		if (sysctl_record_set(w->run_dir, path, "1", err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int follow_addrs(struct netwatch *w, struct sbx_err *err)
+{
+	struct links_host_addrs now;
+
+	if (links_host_addrs(&now, err) < 0)
+		return -1;
+	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])))
+		return 0;
+	if (fw_rules_host_addrs(links_router_fd(w->links), &now, err) < 0)
+		return -1;
+	w->addrs = now;
+	return 0;
+}
+
+static void close_uplink(struct netwatch *w)
+{
+	struct sbx_err err;
+
+	if (!w->open)
+		return;
+	w->open = false;
+	if (links_uplink_set(w->links, false, &err) < 0)
+		log_error("cannot take the uplink down: %s", err.msg);
+}
+
+static void host_ready(void *arg, int fd, uint32_t events)
+{
+	struct netwatch *w = arg;
+	struct sbx_err err;
+
+	(void)events;
+	/* Content and losses mean the same: look at the whole. */
+	ignore_result(!read_messages(w, fd, NULL));
+	if (!follow_addrs(w, &err) && !set_forwarding(w, &err))
+		return;
+	/* An address of the host that the router does not know must not be reachable. */
+	log_error("network of the host changed: %s", err.msg);
+	close_uplink(w);
+	tell_lost(w, "the host's addresses could not be followed; the network is closed");
+	loop_timer_arm(w->retry, RETRY_MS);
+}
+
+/* ---- the host: rules ---- */
+
+/* Attribute 1 of tables, chains, sets and rules is the name of the table. */
+_Static_assert((int)NFTA_TABLE_NAME == 1 && (int)NFTA_CHAIN_TABLE == 1 && (int)NFTA_RULE_TABLE == 1 && (int)NFTA_SET_TABLE == 1 &&
+		       (int)NFTA_SET_ELEM_LIST_TABLE == 1,
+	       "nf_tables.h changed");
+
+static bool names_table(const struct nlmsghdr *h, const char *name)
+{
+	const uint8_t *data = NLMSG_DATA(h);
+	size_t len = h->nlmsg_len - (size_t)NLMSG_HDRLEN, at = (size_t)NLMSG_ALIGN(sizeof(struct nfgenmsg));
+	struct nlattr a;
+
+	while (at + sizeof(a) <= len) {
+		memcpy(&a, data + at, sizeof(a));
+		if (a.nla_len < sizeof(a) || a.nla_len > len - at)
+			return false;
+		if ((a.nla_type & NLA_TYPE_MASK) == NFTA_TABLE_NAME)
+			return a.nla_len - sizeof(a) == strlen(name) + 1 && !memcmp(data + at + sizeof(a), name, strlen(name) + 1);
+		at += (a.nla_len + 3u) & ~(size_t)3;
+	}
+	return false;
+}
+
+static bool touches_rules(const struct nlmsghdr *h)
+{
+	return (h->nlmsg_type >> 8) == NFNL_SUBSYS_NFTABLES && (h->nlmsg_type & 0xff) != NFT_MSG_NEWGEN;
+}
+
+static int load_all(struct netwatch *w, struct sbx_err *err)
+{
+	buf_clear(&w->want);
+	if (fw_rules_load_host(&w->rules, err) < 0 || fw_rules_foreign(&w->rules, err) < 0)
+		return -1;
+	/* Our own messages, and perhaps somebody's in between: the comparison below finds the latter. */
+	ignore_result(!read_messages(w, w->nft_fd, NULL));
+	switch (fw_rules_host_list(&w->rules, &w->want, err)) {
+	case 1:
+		return 0;
+	case 0:
+		return sbx_err_set(err, SBX_E_SYSTEM, 0, "our table is gone right after it was loaded");
+	default:
+		return -1;
+	}
+}
+
+static void restore(struct netwatch *w)
+{
+	struct sbx_err err;
+
+	if (!load_all(w, &err) && !follow_addrs(w, &err) && !set_forwarding(w, &err) && !links_uplink_set(w->links, true, &err)) {
+		w->open = true;
+		log_info("rules of the host are back, the network is open again");
+		return;
+	}
+	log_error("restore the host's rules: %s", err.msg);
+	close_uplink(w);
+	tell_lost(w, "the host's rules could not be restored; the network is closed");
+	loop_timer_arm(w->retry, RETRY_MS);
+}
+
+/* Whether our table is what we loaded. */
+static bool intact(struct netwatch *w)
+{
+	auto_buf now = {.max = 1u << 20};
+	struct sbx_err err;
+
+	return fw_rules_host_list(&w->rules, &now, &err) == 1 && buf_used(&now) == buf_used(&w->want) &&
+	       !memcmp(buf_peek(&now), buf_peek(&w->want), buf_used(&now));
+}
+
+
+static void on_nft(struct netwatch *w, const struct nlmsghdr *h)
+{
+	char name[64];
+
+	if (!touches_rules(h))
+		return;
+	snprintf(name, sizeof(name), "sandboxd-%s", w->rules.instance);
+	if (names_table(h, name))
+		w->seen.ours = true;
+	else
+		w->seen.others = true;
+}
+
+static void nft_ready(void *arg, int fd, uint32_t events)
+{
+	struct netwatch *w = arg;
+
+	(void)events;
+	w->seen.ours = w->seen.others = false;
+	if (!read_messages(w, fd, on_nft))
+		w->seen.ours = true;
+	if (w->seen.ours && w->open && !intact(w)) {
+		close_uplink(w);
+		log_warn("our rules on the host were changed or removed: the network is closed until they are back");
+		tell_lost(w, "our rules on the host were removed; the network is closed until they are back");
+		restore(w);
+	}
+	if (w->seen.others)
+		loop_timer_arm(w->settle, SETTLE_MS);
+}
+
+static void settled(void *arg)
+{
+	struct netwatch *w = arg;
+	struct sbx_err err;
+	int r = fw_rules_foreign(&w->rules, &err);
+
+	if (r < 0)
+		log_warn("forward chains of others: %s", err.msg);
+	else if (r)
+		log_info("added accept rules for our uplink to forward chains that drop by default");
+}
+
+static void retry(void *arg)
+{
+	restore(arg);
+}
+
+/* ---- life ---- */
+
+static int start(struct netwatch *w, struct sbx_err *err)
+{
+	static const uint32_t host_groups[] = {RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE};
+	static const uint32_t link_groups[] = {RTNLGRP_LINK};
+	static const uint32_t nft_groups[] = {NFNLGRP_NFTABLES};
+
+	/* Listening comes before looking, so that nothing is missed in between. */
+	w->router_fd = open_watch(links_router_fd(w->links), NETLINK_ROUTE, link_groups, ARRAY_SIZE(link_groups), err);
+	w->host_fd = w->router_fd < 0 ? -1 : open_watch(-1, NETLINK_ROUTE, host_groups, ARRAY_SIZE(host_groups), err);
+	w->nft_fd = w->host_fd < 0 ? -1 : open_watch(-1, NETLINK_NETFILTER, nft_groups, ARRAY_SIZE(nft_groups), err);
+	if (w->nft_fd < 0)
+		return -1;
+	w->router_src = loop_fd_add(w->loop, w->router_fd, EPOLLIN, router_ready, w);
+	w->host_src = loop_fd_add(w->loop, w->host_fd, EPOLLIN, host_ready, w);
+	w->nft_src = loop_fd_add(w->loop, w->nft_fd, EPOLLIN, nft_ready, w);
+	w->settle = loop_timer_new(w->loop, settled, w);
+	w->retry = loop_timer_new(w->loop, retry, w);
+	if (!w->router_src || !w->host_src || !w->nft_src || !w->settle || !w->retry)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "watch the network");
+	if (links_host_addrs(&w->addrs, err) < 0 || fw_rules_load_router(&w->rules, links_router_fd(w->links), &w->addrs, err) < 0 ||
+	    load_all(w, err) < 0 || set_forwarding(w, err) < 0 || links_uplink_set(w->links, true, err) < 0)
+		return -1;
+	w->open = true;
+	return 0;
+}
+
+struct netwatch *netwatch_new(struct loop *loop, struct links *links, const struct fw_rules_config *rules, const char *run_dir,
+			      const struct netwatch_hooks *hooks, struct sbx_err *err)
+{
+	struct netwatch *w = calloc(1, sizeof(*w));
+	struct sbx_err second;
+
+	if (!w) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netwatch");
+		return NULL;
+	}
+	w->loop = loop;
+	w->links = links;
+	w->rules = *rules;
+	w->run_dir = run_dir;
+	w->hooks = *hooks;
+	w->host_fd = w->router_fd = w->nft_fd = -1;
+	if (!start(w, err))
+		return w;
+	/* An uplink that an earlier broker left up has perhaps no rules now.  The first error is the one to tell. */
+	ignore_result(links_uplink_set(links, false, &second) < 0);
+	netwatch_free(w);
+	return NULL;
+}
+
+void netwatch_free(struct netwatch *watch)
+{
+	if (!watch)
+		return;
+	loop_fd_remove(watch->router_src);
+	loop_fd_remove(watch->host_src);
+	loop_fd_remove(watch->nft_src);
+	loop_timer_free(watch->settle);
+	loop_timer_free(watch->retry);
+	close_keep_errno(watch->router_fd);
+	close_keep_errno(watch->host_fd);
+	close_keep_errno(watch->nft_fd);
+	buf_free(&watch->want);
+	free(watch);
+}
+
+bool netwatch_open(const struct netwatch *watch)
+{
+	return watch->open;
+}

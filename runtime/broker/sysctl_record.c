@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What we changed below /proc/sys of the host, and the way back. */
+#include "config.h"
+
+#include "runtime/broker/sysctl_record.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+
+#define RECORD_FILE "sysctl"
+#define RECORD_MAX  65536u
+#define LINE_MAX_BYTES 512u
+
+/* Names of interfaces may hold nearly anything; these are the paths that we ever write. */
+static bool path_ok(const char *path)
+{
+	return *path && strlen(path) < 200 && !strstr(path, "..") && !strpbrk(path, " \n\t") && *path != '/';
+}
+
+static int read_text(const char *path, char *buf, size_t size)
+{
+	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t used = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (used + 1 < size) {
+		ssize_t n = read(fd, buf + used, size - 1 - used);
+
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break;
+		used += (size_t)n;
+	}
+	buf[used] = '\0';
+	return (int)used;
+}
+
+static int sysctl_file(const char *path, char out[256])
+{
+	return snprintf(out, 256, "/proc/sys/%s", path) < 256 ? 0 : -ENAMETOOLONG;
+}
+
+static int write_value(const char *path, const char *value)
+{
+	char file[256];
+	int r = sysctl_file(path, file);
+	auto_fd fd = r ? r : open(file, O_WRONLY | O_CLOEXEC);
+	size_t n = strlen(value);
+
+	if (r || fd < 0)
+		return r ? r : -errno;
+	return write(fd, value, n) == (ssize_t)n ? 0 : -errno;
+}
+
+int sysctl_record_set(const char *run_dir, const char *path, const char *value, struct sbx_err *err)
+{
+	char record[512], old[128], file[256], line[LINE_MAX_BYTES];
+	auto_fd fd = -1;
+	int n, r;
+
+	if (!path_ok(path) || sysctl_file(path, file) < 0 || snprintf(record, sizeof(record), "%s/" RECORD_FILE, run_dir) >= (int)sizeof(record))
+		return sbx_err_set(err, SBX_E_SYSTEM, EINVAL, "sysctl %s", path);
+	r = read_text(file, old, sizeof(old));
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "read sysctl %s", path);
+	old[strcspn(old, "\n")] = '\0';
+	if (!strcmp(old, value))
+		return 0;
+	n = snprintf(line, sizeof(line), "%s %s\n", path, old);
+	fd = open(record, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || write(fd, line, (size_t)n) != n)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "record sysctl %s in %s", path, record);
+	r = write_value(path, value);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set sysctl %s to %s", path, value) : 1;
+}
+
+int sysctl_record_undo(const char *run_dir, struct sbx_err *err)
+{
+	char record[512], text[RECORD_MAX];
+	int n, count = 0, failed = 0;
+
+	if (snprintf(record, sizeof(record), "%s/" RECORD_FILE, run_dir) >= (int)sizeof(record))
+		return sbx_err_set(err, SBX_E_SYSTEM, ENAMETOOLONG, "run directory");
+	n = read_text(record, text, sizeof(text));
+	if (n == -ENOENT)
+		return 0;
+	if (n < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -n, "read %s", record);
+	/* Backwards, so that of several values of one path the oldest is written last. */
+	while (n > 0) {
+		char *line, *space;
+		int r;
+
+		text[--n] = '\0';
+		line = memrchr(text, '\n', (size_t)n);
+		line = line ? line + 1 : text;
+		n = (int)(line - text);
+		space = strchr(line, ' ');
+		if (!space)
+			continue;
+		*space = '\0';
+		if (!path_ok(line))
+			continue;
+		r = write_value(line, space + 1);
+		if (!r)
+			count++;
+		else if (r != -ENOENT && !failed)
+			failed = sbx_err_set(err, SBX_E_SYSTEM, -r, "restore sysctl %s", line);
+	}
+	if (unlink(record) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "remove %s", record);
+	return failed ? failed : count;
+}
