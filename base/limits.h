@@ -32,6 +32,9 @@
 #define LIMIT_SPOOL_BYTES	 (64ull * 1024 * 1024)
 #define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
 
+/* A client's line buffer ends at 4 MiB (Go SDK); escaping makes a byte at most six. */
+#define LIMIT_EVENT_LINE_BYTES	 (640u * 1024)
+
 /* Per host: below the kernel's pid_max of 32768 with 16 tasks for each idle sandbox, and below 2046 id ranges. */
 #define LIMIT_SANDBOXES		 2000u
 

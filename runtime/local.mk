@@ -13,3 +13,5 @@ CLEANFILES += runtime/state_schema.h
 runtime/state_schema.h: $(SCHEMA_FILES) runtime/embed_schema.sh
 	$(AM_V_GEN)$(MKDIR_P) runtime && cd $(srcdir) && $(SHELL) runtime/embed_schema.sh $(SCHEMA_FILES) >$(abs_builddir)/$@.tmp && \
 		mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
+# the gateway's side of the exec channel
+libruntime_a_SOURCES += runtime/agent_client.c runtime/agent_client.h

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * POST /files/upload: pairs of a `metadata` part (JSON: path, owner, group, mode) and a `file` part, matched by order.
+ *
+ *	client          gateway                          agent
+ *	metadata -----> queue of targets
+ *	file ---------> FS WRITE, DATA... --------------> spools, then puts the file in place
+ *	        <------ body paused while no credit <---- CREDIT
+ *	end of part --> EOF ----------------------------> END; only then the next part is looked at
+ *
+ * Content is never kept here beyond INPUT_BYTES: a file part whose metadata has not come yet is therefore refused (every
+ * known client sends the metadata first).
+ */
+#include "api/execd/execd_int.h"
+#include "api/execd/file_info.h"
+#include "api/execd/fs_call.h"
+#include "api/execd/multipart.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/limits.h"
+
+#include <string.h>
+
+/* Enough to keep the FIFO towards the agent filled. */
+#define INPUT_BYTES	(128u * 1024)
+#define METADATA_BYTES	(32u * 1024)
+#define PENDING_TARGETS 256u
+
+enum part_kind { PART_OTHER = 0, PART_METADATA, PART_FILE };
+
+struct upload {
+	struct execd_box *box;
+	struct http_request *req;
+	struct agent_stream *stream;
+	struct multipart form;
+	struct buf input;
+	struct buf metadata; /* of the current part */
+	struct buf *targets; /* owned ring: FS payloads of metadata whose file has not come */
+	size_t first_target, n_targets;
+	enum part_kind part;
+	unsigned n_metadata, n_files;
+	bool waiting;	 /* for the agent: END of a file */
+	bool complete;	 /* the whole body is here */
+	bool paused;
+};
+
+static void upload_free(struct upload *u)
+{
+	for (size_t i = 0; u->targets && i < PENDING_TARGETS; i++)
+		buf_free(&u->targets[i]);
+	free(u->targets);
+	buf_free(&u->input);
+	buf_free(&u->metadata);
+	execd_box_unref(u->box);
+	free(u);
+}
+
+/* What was written by earlier pairs stays; the file under way is given up. */
+static void upload_refuse(struct upload *u, const struct sbx_err *err)
+{
+	agent_stream_detach(u->stream);
+	execd_respond_err(u->req, err);
+	upload_free(u);
+}
+
+/* ---- parts ---- */
+
+static int string_member(const struct jv *object, const char *name, const char **ret, struct sbx_err *err)
+{
+	const struct jv *v = jv_get(object, name);
+
+	if (jv_is_set(v) && !jv_str(v))
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "'%s' of the metadata is not a string", name);
+	*ret = jv_is_set(v) ? jv_str(v) : "";
+	return 0;
+}
+
+static int read_metadata(const struct buf *text, struct buf *payload, struct sbx_err *err)
+{
+	struct sbx_err why;
+	auto_jv root = jv_parse(buf_peek(text), buf_used(text), &why);
+	const char *strings[3];
+	struct fs_request r = {.op = AGENT_FS_WRITE, .strings = strings, .n_strings = 3};
+	bool has_mode;
+
+	if (!root || jv_type(root) != JV_OBJECT)
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "the metadata is not a JSON object: %.120s",
+				   root ? jv_type_name(jv_type(root)) : why.msg);
+	if (string_member(root, "path", &strings[0], err) < 0 || string_member(root, "owner", &strings[1], err) < 0 ||
+	    string_member(root, "group", &strings[2], err) < 0)
+		return -1;
+	if (!*strings[0])
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata path is empty");
+	if (file_info_mode(jv_get(root, "mode"), &r.mode, &has_mode) < 0)
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "'mode' of the metadata is not octal digits");
+	r.flags = has_mode ? AGENT_FS_HAS_MODE : 0;
+	return fs_request_payload(&r, payload, err);
+}
+
+static int metadata_over(struct upload *u, struct sbx_err *err)
+{
+	if (u->n_targets == PENDING_TARGETS)
+		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0, "more than %u metadata parts before their files",
+				   PENDING_TARGETS);
+	struct buf *payload = &u->targets[(u->first_target + u->n_targets) % PENDING_TARGETS];
+	buf_clear(payload);
+	if (read_metadata(&u->metadata, payload, err) < 0)
+		return -1;
+	u->n_targets++;
+	u->n_metadata++;
+	buf_clear(&u->metadata);
+	return 0;
+}
+
+static void pump(struct upload *u);
+
+static void file_writable(void *arg)
+{
+	pump(arg);
+}
+
+static void file_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
+{
+	struct upload *u = arg;
+	struct sbx_err err;
+
+	u->stream = NULL;
+	if (end->reason != AGENT_OK) {
+		fs_map_errno(AGENT_FS_WRITE, end, text, n, &err);
+		upload_refuse(u, &err);
+		return;
+	}
+	if (!u->waiting) {
+		sbx_err_set(&err, SBX_E_PROTOCOL, 0, "the agent of the sandbox ended a file before its end");
+		upload_refuse(u, &err);
+		return;
+	}
+	u->waiting = false;
+	pump(u);
+}
+
+static void file_lost(void *arg, const struct sbx_err *why)
+{
+	struct upload *u = arg;
+
+	u->stream = NULL;
+	upload_refuse(u, why);
+}
+
+static int file_begin(struct upload *u, struct sbx_err *err)
+{
+	static const struct agent_stream_ops ops = {.writable = file_writable, .ended = file_ended, .lost = file_lost};
+	struct agent_client *agent = execd_box_agent(u->box, err);
+
+	u->n_files++;
+	if (!agent)
+		return -1;
+	if (!u->n_targets && !u->n_metadata)
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata file is missing");
+	if (!u->n_targets)
+		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0,
+				   "metadata and file count mismatch: %u vs %u; each file must follow its metadata", u->n_metadata,
+				   u->n_files);
+	struct buf *payload = &u->targets[u->first_target];
+	u->stream = agent_stream_open(agent, AGENT_FS, 0, buf_peek(payload), buf_used(payload), &ops, u, err);
+	buf_clear(payload);
+	u->first_target = (u->first_target + 1) % PENDING_TARGETS;
+	u->n_targets--;
+	return u->stream ? 0 : -1;
+}
+
+static int part_begin(struct upload *u, struct sbx_err *err)
+{
+	u->part = PART_OTHER;
+	buf_clear(&u->metadata);
+	if (!strcmp(u->form.name, "metadata"))
+		u->part = PART_METADATA;
+	if (strcmp(u->form.name, "file"))
+		return 0;
+	u->part = PART_FILE;
+	return file_begin(u, err);
+}
+
+/* Takes up to u->form.n bytes; *ret_taken is less when the agent has no credit for more. */
+static int part_data(struct upload *u, size_t *ret_taken, struct sbx_err *err)
+{
+	size_t n = u->form.n;
+
+	*ret_taken = n;
+	if (u->part == PART_METADATA) {
+		if (buf_used(&u->metadata) + n > METADATA_BYTES)
+			return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata is longer than %u bytes", METADATA_BYTES);
+		return buf_append(&u->metadata, u->form.data, n) < 0 ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "upload") : 0;
+	}
+	if (u->part != PART_FILE)
+		return 0;
+	size_t room = agent_stream_room(u->stream);
+	*ret_taken = n < room ? n : room;
+	return *ret_taken ? agent_stream_send(u->stream, AGENT_DATA, u->form.data, *ret_taken, err) : 0;
+}
+
+static int part_over(struct upload *u, struct sbx_err *err)
+{
+	enum part_kind part = u->part;
+
+	u->part = PART_OTHER;
+	if (part == PART_METADATA)
+		return metadata_over(u, err);
+	if (part == PART_FILE) {
+		u->waiting = true;
+		agent_stream_control(u->stream, AGENT_EOF, 0);
+	}
+	return 0;
+}
+
+/* ---- the form ---- */
+
+static void form_over(struct upload *u)
+{
+	struct sbx_err err = {0};
+
+	if (!u->n_metadata)
+		sbx_err_set(&err, SBX_E_EXECD_FILE_METADATA, 0, "metadata file is missing");
+	else if (!u->n_files)
+		sbx_err_set(&err, SBX_E_EXECD_FILE_CONTENT, 0, "file is missing");
+	else if (u->n_metadata != u->n_files)
+		sbx_err_set(&err, SBX_E_EXECD_INVALID_FILE, 0, "metadata and file count mismatch: %u vs %u", u->n_metadata,
+			    u->n_files);
+	if (err.code) {
+		upload_refuse(u, &err);
+		return;
+	}
+	execd_respond_empty(u->req);
+	upload_free(u);
+}
+
+static int form_event(struct upload *u, enum multipart_event event, size_t *used, struct sbx_err *err)
+{
+	switch (event) {
+	case MULTIPART_PART:
+		return part_begin(u, err);
+	case MULTIPART_DATA:
+		return part_data(u, used, err);
+	case MULTIPART_PART_END:
+		return part_over(u, err);
+	case MULTIPART_ERROR:
+		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0, "%s", u->form.wrong);
+	case MULTIPART_NEED_MORE:
+	case MULTIPART_END:
+		break;
+	}
+	return 0;
+}
+
+static void read_more(struct upload *u)
+{
+	if (u->paused && buf_used(&u->input) < INPUT_BYTES / 2) {
+		u->paused = false;
+		http_request_resume(u->req);
+	}
+}
+
+/* Goes through what is here until input, credit or the agent's word is missing. */
+static void pump(struct upload *u)
+{
+	struct sbx_err err;
+
+	while (!u->waiting) {
+		size_t used = 0, offered = buf_used(&u->input);
+		const char *in = offered ? buf_peek(&u->input) : "";
+		enum multipart_event event = multipart_step(&u->form, in, offered, &used);
+		bool stuck = event == MULTIPART_NEED_MORE && !used;
+
+		if (event == MULTIPART_DATA && u->part == PART_FILE && !agent_stream_room(u->stream))
+			return; /* `writable` comes; the input stays, and the body pauses when it is full */
+		if (form_event(u, event, &used, &err) < 0) {
+			upload_refuse(u, &err);
+			return;
+		}
+		buf_consume(&u->input, used);
+		if (event == MULTIPART_END && u->complete) {
+			form_over(u);
+			return;
+		}
+		if (stuck && u->complete) {
+			sbx_err_set(&err, SBX_E_EXECD_INVALID_FILE, 0,
+				    u->form.state == MULTIPART_PREAMBLE ? "multipart form is empty" : "the form is cut short");
+			upload_refuse(u, &err);
+			return;
+		}
+		if (stuck || event == MULTIPART_END)
+			break;
+	}
+	read_more(u);
+}
+
+static void upload_body(void *user, struct http_request *req, const char *data, size_t n)
+{
+	struct upload *u = user;
+	struct sbx_err err;
+
+	if (buf_append(&u->input, data, n) < 0) {
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "upload");
+		upload_refuse(u, &err);
+		return;
+	}
+	if (buf_used(&u->input) >= INPUT_BYTES && !u->paused) {
+		u->paused = true;
+		http_request_pause(req);
+	}
+	pump(u);
+}
+
+static void upload_body_end(void *user, struct http_request *req)
+{
+	struct upload *u = user;
+
+	(void)req;
+	u->complete = true;
+	pump(u);
+}
+
+static void upload_abort(void *user, struct http_request *req)
+{
+	struct upload *u = user;
+
+	(void)req;
+	agent_stream_detach(u->stream);
+	upload_free(u);
+}
+
+void upload_files(const struct execd_match *match)
+{
+	static const struct http_request_ops ops = {.body = upload_body, .body_end = upload_body_end, .abort = upload_abort};
+	struct http_request *req = match->call->req;
+	struct http_text type = http_request_header(req, "Content-Type");
+	struct multipart form;
+
+	if (!type.data || multipart_init(&form, type.data, type.len) < 0) {
+		http_respond_code(req, SBX_E_EXECD_INVALID_FILE, "multipart form is empty");
+		return;
+	}
+	struct upload *u = calloc(1, sizeof(*u));
+	struct buf *targets = u ? calloc(PENDING_TARGETS, sizeof(*targets)) : NULL;
+	if (!targets) {
+		free(u);
+		http_respond_code(req, SBX_E_NO_MEMORY, "out of memory");
+		return;
+	}
+	*u = (struct upload){.box = execd_box_ref(match->box), .req = req, .form = form, .targets = targets};
+	http_request_accept(req, &ops, u);
+}
