@@ -160,7 +160,7 @@ static int parse_name(const char *text, size_t n, const char *name, size_t n_nam
 
 	if (n_name == 0)
 		return refuse(err, text, n, "no name");
-	if (n_name >= IMAGE_REF_NAME_BYTES - sizeof("docker.io/library/"))
+	if (n_name >= IMAGE_REF_NAME_BYTES)
 		return refuse(err, text, n, "name too long");
 	if (slash && looks_like_registry(name, (size_t)(slash - name))) {
 		size_t n_registry = (size_t)(slash - name);
@@ -179,7 +179,11 @@ static int parse_name(const char *text, size_t n, const char *name, size_t n_nam
 	}
 	if (n_path == 0 || !path_is_good(path, n_path))
 		return refuse(err, text, n, "a name is lower-case letters, digits, and . _ - between them");
-	if (!strcmp(ref->registry, "docker.io") && !memchr(path, '/', n_path))
+	bool library = !strcmp(ref->registry, "docker.io") && !memchr(path, '/', n_path);
+	/* the bound is on the canonical form, so that it always reads back */
+	if (strlen(ref->registry) + 1 + n_path + (library ? 8 : 0) >= IMAGE_REF_NAME_BYTES)
+		return refuse(err, text, n, "name too long");
+	if (library)
 		snprintf(ref->path, sizeof(ref->path), "library/%.*s", (int)n_path, path);
 	else
 		copy_text(ref->path, path, n_path);
@@ -248,15 +252,17 @@ void image_ref_canonical(const struct image_ref *ref, char out[IMAGE_REF_TEXT_BY
 void image_ref_familiar(const struct image_ref *ref, char out[IMAGE_REF_TEXT_BYTES])
 {
 	char name[2 * IMAGE_REF_NAME_BYTES];
+	const char *slash = strchr(ref->path, '/');
 	bool docker = !strcmp(ref->registry, "docker.io");
 
 	if (ref->host) {
 		copy_text(out, "host", 4);
 		return;
 	}
-	if (docker && !strncmp(ref->path, "library/", 8))
+	/* what is left must not begin with something that would be taken for a registry */
+	if (docker && !strncmp(ref->path, "library/", 8) && !strchr(ref->path + 8, '/'))
 		snprintf(name, sizeof(name), "%s", ref->path + 8);
-	else if (docker)
+	else if (docker && slash && !looks_like_registry(ref->path, (size_t)(slash - ref->path)))
 		snprintf(name, sizeof(name), "%s", ref->path);
 	else
 		snprintf(name, sizeof(name), "%s/%s", ref->registry, ref->path);

@@ -32,6 +32,8 @@ static void test_ref_good(void)
 		 "reg.example:5000/a/b:v1.2-x_y"},
 		{"localhost without port", "localhost/a", "localhost/a:latest", "localhost/a:latest"},
 		{"IPv6 registry", "[2001:db8::1]:5000/a", "[2001:db8::1]:5000/a:latest", "[2001:db8::1]:5000/a:latest"},
+		{"a short form that would name a registry", "docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"},
+		{"likewise below library", "library/a.b/c", "docker.io/library/a.b/c:latest", "library/a.b/c:latest"},
 		{"joints", "a.b_c__d-e---f", "docker.io/library/a.b_c__d-e---f:latest", "a.b_c__d-e---f:latest"},
 		{"digest alone has no tag",
 		 "a@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
