@@ -575,3 +575,32 @@ int fw_rules_purge_host(const struct fw_rules_config *config, struct sbx_err *er
 	buf_printf(&text, "add table inet sandboxd-%s\ndelete table inet sandboxd-%s\n", config->instance, config->instance);
 	return run_text(&text, -1, &out, "remove rules of the host", err);
 }
+
+int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
+{
+	struct foreign_list list = {0};
+	auto_buf ruleset = {.max = OUTPUT_MAX};
+	auto_fd legacy = open("/proc/net/ip_tables_names", O_RDONLY | O_CLOEXEC);
+	char names[64];
+
+	if (list_ruleset(&ruleset, err) < 0)
+		return -1;
+	scan_foreign(&ruleset, "comment \"sandboxd-", &list);
+	memset(ret, 0, sizeof(*ret));
+	ret->docker = list.docker_user;
+	for (size_t i = 0; i < list.n; i++) {
+		ret->n_drop++;
+		ret->firewalld |= !strcmp(list.chain[i].at.table, "firewalld");
+	}
+	ret->legacy = legacy >= 0 && read(legacy, names, sizeof(names)) > 0;
+	return 0;
+}
+
+int fw_rules_try(struct sbx_err *err)
+{
+	const struct fw_rules_config config = {.instance = "probe", .uplink_host = "probe0", .uplink_router = "probe1",
+					       .subnet_addr = LINKS_DEFAULT_SUBNET, .subnet_prefix = LINKS_DEFAULT_PREFIX};
+	static const struct links_host_addrs none;
+
+	return fw_rules_load_host(&config, err) < 0 ? -1 : fw_rules_load_router(&config, -1, &none, err);
+}

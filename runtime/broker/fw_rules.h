@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -84,5 +85,15 @@ int fw_rules_host_list(const struct fw_rules_config *config, struct buf *ret, st
 int fw_rules_foreign(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
 /** fw_rules_purge_host() - Remove table and foreign accept rules of @config from the host; gone is fine; Return: 0 or -1, @err set */
 int fw_rules_purge_host(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
+
+struct fw_rules_others {
+	uint32_t n_drop; /* forward chains of others that drop by default */
+	bool docker, firewalld;
+	bool legacy; /* iptables-legacy has a filter table, which nftables does not show */
+};
+/** fw_rules_look() - See what other programs' rules of the host do to forwarded packets, into @ret; Return: 0, or -1 with @err set */
+int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err) SBX_WUR;
+/** fw_rules_try() - Load both rule sets in the calling process's network namespace (a probe's own); Return: 0, or -1 with @err set */
+int fw_rules_try(struct sbx_err *err) SBX_WUR;
 
 #endif
