@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct broker_client;
+struct image_store;
 struct settings;
 
 enum sandbox_state {
@@ -83,7 +84,7 @@ struct sandbox {
 	int64_t transition_wall_usec;
 	int64_t expires_wall_usec; /* 0: never */
 	struct sandbox_spec spec;
-	char execd_token[44];  /* URL-safe base64 of 32 random bytes; empty: none is required */
+	char execd_token[256]; /* URL-safe base64 of 32 random bytes, or the request's EXECD_ACCESS_TOKEN; empty: none is required */
 	char egress_token[44];
 	uint32_t slot; /* BROKER_NO_SLOT: none */
 	uint32_t generation;
@@ -118,6 +119,14 @@ void sandbox_spec_free(struct sandbox_spec *spec);
  */
 struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct settings *settings, struct broker_client *broker,
 					    int state_dir_fd, const struct sandbox_hooks *hooks, struct sbx_err *err) SBX_WUR;
+/** sandbox_manager_set_images() - Where creates look images up but "host"; @images is borrowed, NULL: only "host" is there */
+void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images);
+/** sandbox_manager_ready() - Whether what the last run left has been adopted or ended; requests before it are refused */
+bool sandbox_manager_ready(const struct sandbox_manager *m);
+/** sandbox_manager_image_used() - Whether a sandbox that has processes was made from the image that @uri names exactly so */
+bool sandbox_manager_image_used(const struct sandbox_manager *m, const char *uri);
+/** sandbox_manager_log_pages() - Pages of the state's log that wait for a checkpoint in a child (state_store_checkpoint()) */
+unsigned sandbox_manager_log_pages(const struct sandbox_manager *m);
 /** sandbox_manager_free() - Close the state; sandboxes go on */
 void sandbox_manager_free(struct sandbox_manager *m);
 

@@ -1,0 +1,1218 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The life of a sandbox, as steps that are undone in the opposite order:
+ *
+ *   create:  row Pending -> broker CREATE -> control channel, START -> agent says RUNNING -> row Running -> answer
+ *   undo:    broker KILL -> row Failed (the host's failure) or no row (the client's)
+ *   delete:  row deleting -> broker KILL -> no row -> answer
+ *
+ * A kill -9 between any two of them leaves a row and perhaps a slot; recover.c finishes what was begun.
+ */
+#include "runtime/sandbox_int.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/settings.h"
+#include "base/wallclock.h"
+#include "runtime/resources.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define KILL_RETRY_MS 2000u
+
+/* ---- memory ---- */
+
+static void pairs_free(struct sandbox_pair *pairs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(pairs[i].key);
+		free(pairs[i].value);
+	}
+	free(pairs);
+}
+
+void sandbox_spec_free(struct sandbox_spec *spec)
+{
+	if (!spec)
+		return;
+	for (char **arg = spec->entrypoint; arg && *arg; arg++)
+		free(*arg);
+	free(spec->entrypoint);
+	free(spec->image_uri);
+	pairs_free(spec->env, spec->n_env);
+	pairs_free(spec->metadata, spec->n_metadata);
+	for (size_t i = 0; i < spec->n_volumes; i++) {
+		free(spec->volumes[i].name);
+		free(spec->volumes[i].source);
+		free(spec->volumes[i].sub_path);
+		free(spec->volumes[i].mount_path);
+	}
+	free(spec->volumes);
+	free(spec->platform_os);
+	free(spec->platform_arch);
+	*spec = (struct sandbox_spec){0};
+}
+
+struct sandbox_entry *entry_new(struct sandbox_manager *m)
+{
+	struct sandbox_entry *e = calloc(1, sizeof(*e));
+
+	if (e) {
+		e->manager = m;
+		e->pub.slot = BROKER_NO_SLOT;
+		e->pub.log_file = "";
+	}
+	return e;
+}
+
+static void waiters_free(struct waiter *w)
+{
+	while (w) {
+		struct waiter *next = w->next;
+		free(w);
+		w = next;
+	}
+}
+
+void entry_free(struct sandbox_entry *e)
+{
+	if (!e)
+		return;
+	agent_control_free(e->control);
+	loop_timer_free(e->create_timer);
+	start_plan_clear(&e->start);
+	waiters_free(e->creator);
+	waiters_free(e->changer);
+	waiters_free(e->deleters);
+	sandbox_spec_free(&e->pub.spec);
+	free(e);
+}
+
+static struct waiter *waiter_new(sandbox_done *done, void *arg)
+{
+	struct waiter *w = malloc(sizeof(*w));
+
+	if (w)
+		*w = (struct waiter){.done = done, .arg = arg};
+	return w;
+}
+
+/* Takes the list before the first call: a callback may add to it. */
+static void tell_waiters(struct waiter **list, const struct sandbox *sandbox, const struct sbx_err *err)
+{
+	static const struct sbx_err none;
+	struct waiter *w = *list;
+
+	*list = NULL;
+	while (w) {
+		struct waiter *next = w->next;
+		w->done(w->arg, err ? NULL : sandbox, err ? err : &none);
+		free(w);
+		w = next;
+	}
+}
+
+/* ---- tables ---- */
+
+static size_t bucket_of(const uint8_t id[16])
+{
+	return ((size_t)id[0] << 8 | id[1]) % ENTRY_BUCKETS; /* ids are random */
+}
+
+struct sandbox_entry *manager_entry(const struct sandbox_manager *m, const uint8_t id[16])
+{
+	for (struct sandbox_entry *e = m->bucket[bucket_of(id)]; e; e = e->bucket_next)
+		if (!memcmp(e->pub.id, id, 16))
+			return e;
+	return NULL;
+}
+
+static const char *env_of(const struct sandbox_spec *spec, const char *key)
+{
+	for (size_t i = 0; i < spec->n_env; i++)
+		if (!strcmp(spec->env[i].key, key))
+			return spec->env[i].value;
+	return "";
+}
+
+int manager_adopt(struct sandbox_manager *m, struct sandbox_entry *e, struct sbx_err *err)
+{
+	if (expiry_set(m->expiry, &e->expiry, e->pub.expires_wall_usec) < 0)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
+	e->pub.log_file = env_of(&e->pub.spec, "EXECD_LOG_FILE");
+	size_t b = bucket_of(e->pub.id);
+	e->bucket_next = m->bucket[b];
+	m->bucket[b] = e;
+	e->older = m->newest;
+	if (m->newest)
+		m->newest->newer = e;
+	else
+		m->oldest = e;
+	m->newest = e;
+	m->n_entries++;
+	return 0;
+}
+
+static void unlink_entry(struct sandbox_entry *e)
+{
+	struct sandbox_manager *m = e->manager;
+
+	expiry_clear(m->expiry, &e->expiry);
+	for (struct sandbox_entry **at = &m->bucket[bucket_of(e->pub.id)]; *at; at = &(*at)->bucket_next)
+		if (*at == e) {
+			*at = e->bucket_next;
+			break;
+		}
+	*(e->newer ? &e->newer->older : &m->newest) = e->older;
+	*(e->older ? &e->older->newer : &m->oldest) = e->newer;
+	m->n_entries--;
+	e->removed = true;
+}
+
+static void changed(struct sandbox_entry *e, bool gone)
+{
+	const struct sandbox_hooks *hooks = &e->manager->hooks;
+
+	if (hooks->changed)
+		hooks->changed(hooks->arg, &e->pub, gone);
+}
+
+/* The end of a broker call's callback: the last one releases an entry that was removed meanwhile. */
+static bool call_ended(struct sandbox_entry *e)
+{
+	e->n_calls--;
+	if (!e->removed)
+		return true;
+	if (!e->n_calls)
+		entry_free(e);
+	return false;
+}
+
+struct broker_slot_ref entry_ref(const struct sandbox_entry *e)
+{
+	return (struct broker_slot_ref){.slot = e->pub.slot, .generation = e->pub.generation};
+}
+
+/* ---- rows ---- */
+
+static void row_of(const struct sandbox_entry *e, const char *spec, const char *metadata, bool deleting, struct state_row *row)
+{
+	const struct sandbox *s = &e->pub;
+
+	*row = (struct state_row){
+		.id = s->id_text,
+		.state = sandbox_state_name(s->state),
+		.reason = s->reason,
+		.message = s->message,
+		.boot_id = e->boot_id,
+		.spec = spec,
+		.metadata = metadata,
+		.execd_token = s->execd_token,
+		.egress_token = s->egress_token,
+		.slot = s->slot == BROKER_NO_SLOT ? -1 : (int64_t)s->slot,
+		.generation = s->generation,
+		.addr = s->addr,
+		.created_wall_usec = s->created_wall_usec,
+		.transition_wall_usec = s->transition_wall_usec,
+		.expires_wall_usec = s->expires_wall_usec,
+		.deleting = deleting,
+	};
+}
+
+int entry_write(struct sandbox_entry *e, bool deleting, struct sbx_err *err)
+{
+	auto_buf metadata = {0};
+	struct state_row row;
+
+	row_write_metadata(&e->pub.spec, &metadata);
+	const char *text = buf_str(&metadata);
+	if (!text)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
+	row_of(e, "", text, deleting, &row);
+	return state_store_update(e->manager->store, &row, err);
+}
+
+static int insert_row(struct sandbox_entry *e, struct sbx_err *err)
+{
+	auto_buf spec = {0};
+	auto_buf metadata = {0};
+	struct state_row row;
+
+	row_write_spec(&e->pub.spec, &spec);
+	row_write_metadata(&e->pub.spec, &metadata);
+	const char *spec_text = buf_str(&spec), *metadata_text = buf_str(&metadata);
+	if (!spec_text || !metadata_text)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
+	row_of(e, spec_text, metadata_text, false, &row);
+	return state_store_insert(e->manager->store, &row, err);
+}
+
+bool entry_move(struct sandbox_entry *e, enum lifecycle_event event, const char *reason, const char *message)
+{
+	enum sandbox_state to = lifecycle_next(e->pub.state, event);
+	struct sbx_err err;
+
+	if (to == SANDBOX_NONE)
+		return false;
+	log_debug("sandbox %s: %s: %s -> %s", e->pub.id_text, lifecycle_event_name(event), sandbox_state_name(e->pub.state),
+		  sandbox_state_name(to));
+	e->pub.state = to;
+	snprintf(e->pub.reason, sizeof(e->pub.reason), "%s", reason);
+	snprintf(e->pub.message, sizeof(e->pub.message), "%s", message);
+	e->pub.transition_wall_usec = wall_usec();
+	if (entry_write(e, to == SANDBOX_STOPPING, &err) < 0)
+		log_error("sandbox %s: %s", e->pub.id_text, err.msg);
+	changed(e, false);
+	return true;
+}
+
+static void remove_entry(struct sandbox_entry *e)
+{
+	struct sbx_err err;
+
+	if (state_store_remove(e->manager->store, e->pub.id_text, &err) < 0)
+		log_error("sandbox %s: %s", e->pub.id_text, err.msg); /* found and finished at the next start */
+	unlink_entry(e);
+	changed(e, true);
+	e->n_calls++; /* keep it while the callbacks run */
+	tell_waiters(&e->deleters, NULL, NULL);
+	call_ended(e);
+}
+
+/* ---- end ---- */
+
+void entry_gone(struct sandbox_entry *e)
+{
+	agent_control_free(e->control);
+	e->control = NULL;
+	e->pub.slot = BROKER_NO_SLOT;
+	e->pub.addr = 0;
+	if (e->undo && e->pub.state == SANDBOX_FAILED && !e->deleters) {
+		struct sbx_err err;
+
+		e->undo = false;
+		if (entry_write(e, false, &err) < 0)
+			log_error("sandbox %s: %s", e->pub.id_text, err.msg);
+		return;
+	}
+	remove_entry(e);
+}
+
+static void on_killed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	(void)reply, (void)fds, (void)n_fds;
+	e->killing = false;
+	if (!call_ended(e))
+		return;
+	if (!err->code || err->code == SBX_E_SANDBOX_NOT_FOUND) { /* already gone is success */
+		ignore_result(FAULT_POINT("delete-killed"));
+		entry_gone(e);
+		return;
+	}
+	if (err->code == SBX_E_PEER_GONE)
+		return; /* recover_begin() goes on when the broker is back */
+	log_error("sandbox %s: end it: %s", e->pub.id_text, err->msg);
+	struct sbx_err shown;
+	sbx_err_set(&shown, SBX_E_DELETE_FAILED, 0, "the sandbox could not be ended yet; it is tried again");
+	tell_waiters(&e->deleters, NULL, &shown);
+	loop_timer_arm(e->manager->retry, KILL_RETRY_MS);
+}
+
+void entry_kill(struct sandbox_entry *e)
+{
+	struct sbx_err err;
+
+	if (e->killing || e->creating)
+		return; /* on_created() ends what it finds unwanted */
+	if (e->pub.slot == BROKER_NO_SLOT) {
+		entry_gone(e);
+		return;
+	}
+	if (broker_client_slot(e->manager->broker, BROKER_OP_SANDBOX_KILL, entry_ref(e), 0, on_killed, e, &err) < 0) {
+		log_error("sandbox %s: end it: %s", e->pub.id_text, err.msg);
+		loop_timer_arm(e->manager->retry, KILL_RETRY_MS);
+		return;
+	}
+	e->killing = true;
+	e->n_calls++;
+}
+
+static bool wants_kill(const struct sandbox_entry *e)
+{
+	return e->pub.state == SANDBOX_STOPPING || e->undo;
+}
+
+static void retry_kills(void *arg)
+{
+	struct sandbox_manager *m = arg;
+
+	for (struct sandbox_entry *e = m->newest, *older; e; e = older) {
+		older = e->older;
+		if (wants_kill(e))
+			entry_kill(e);
+	}
+}
+
+void entry_delete(struct sandbox_entry *e)
+{
+	struct sbx_err gone;
+
+	sbx_err_set(&gone, SBX_E_SANDBOX_NOT_FOUND, 0, "sandbox %s was deleted meanwhile", e->pub.id_text);
+	entry_move(e, LIFECYCLE_DELETE, "CONTAINER_STOPPING", "the sandbox is being removed");
+	ignore_result(FAULT_POINT("delete-marked"));
+	loop_timer_disarm(e->create_timer);
+	expiry_clear(e->manager->expiry, &e->expiry);
+	/* Their callbacks may not free this entry: it is in the tables until the kill is answered. */
+	tell_waiters(&e->creator, NULL, &gone);
+	tell_waiters(&e->changer, NULL, &gone);
+	entry_kill(e);
+}
+
+static void on_expired(void *arg, struct expiry_node *node)
+{
+	struct sandbox_entry *e = (struct sandbox_entry *)((uintptr_t)node - offsetof(struct sandbox_entry, expiry));
+
+	(void)arg;
+	log_info("sandbox %s: its time is over", e->pub.id_text);
+	entry_delete(e);
+}
+
+/* ---- what the agent says ---- */
+
+/* Ends a create that failed.  @err decides: the client's failure leaves no record, the host's one does for a while. */
+static void create_failed(struct sandbox_entry *e, const struct sbx_err *err)
+{
+	struct sandbox_manager *m = e->manager;
+	bool hosts = sbx_err_status(err->code) >= 500;
+	struct sbx_err told = *err;
+
+	loop_timer_disarm(e->create_timer);
+	if (hosts)
+		log_error("sandbox %s: create: %s", e->pub.id_text, err->msg);
+	e->undo = true;
+	start_plan_clear(&e->start);
+	if ((hosts && m->settings->lifecycle_failure_ttl_seconds) || !e->creator) {
+		int64_t until = wall_usec() + m->settings->lifecycle_failure_ttl_seconds * 1000000;
+		if (!e->pub.expires_wall_usec || e->pub.expires_wall_usec > until)
+			e->pub.expires_wall_usec = until;
+		if (expiry_set(m->expiry, &e->expiry, e->pub.expires_wall_usec) < 0)
+			log_error("sandbox %s: no memory for its deadline", e->pub.id_text);
+		entry_move(e, LIFECYCLE_NOT_MADE, REASON_NOT_MADE,
+			   hosts ? "the host could not make the sandbox; the server's log says why" : err->msg);
+	} else {
+		entry_move(e, LIFECYCLE_DELETE, REASON_NOT_MADE, err->msg);
+	}
+	tell_waiters(&e->creator, NULL, &told);
+	entry_kill(e);
+}
+
+static void start_failed(struct sandbox_entry *e, const struct agent_status *status)
+{
+	static const char *const stages[] = {
+		[AGENT_STAGE_NONE] = "start it",   [AGENT_STAGE_SPEC] = "read the start message",
+		[AGENT_STAGE_FORK] = "fork",	   [AGENT_STAGE_CGROUP] = "enter the limits",
+		[AGENT_STAGE_USER] = "user",	   [AGENT_STAGE_CWD] = "working directory",
+		[AGENT_STAGE_IDENTITY] = "change the identity", [AGENT_STAGE_FILTER] = "load the system call filter",
+		[AGENT_STAGE_EXEC] = "entrypoint",
+	};
+	const struct sandbox_spec *spec = &e->pub.spec;
+	struct sbx_err err;
+
+	switch (status->stage) {
+	case AGENT_STAGE_EXEC:
+		sbx_err_set(&err, SBX_E_INVALID_REQUEST, status->sys, "entrypoint \"%.100s\" cannot be started in image \"%.60s\"",
+			    spec->entrypoint && spec->entrypoint[0] ? spec->entrypoint[0] : "", spec->image_uri);
+		break;
+	case AGENT_STAGE_USER:
+		sbx_err_set(&err, SBX_E_IMAGE_INVALID, status->sys, "image \"%.100s\" names a user that it does not have",
+			    spec->image_uri);
+		break;
+	case AGENT_STAGE_CWD:
+		sbx_err_set(&err, SBX_E_IMAGE_INVALID, status->sys, "working directory of image \"%.100s\"", spec->image_uri);
+		break;
+	default:
+		sbx_err_set(&err, SBX_E_START_FAILED, status->sys, "start of the entrypoint: %s",
+			    status->stage < ARRAY_SIZE(stages) ? stages[status->stage] : "unknown stage");
+	}
+	create_failed(e, &err);
+}
+
+static void created(struct sandbox_entry *e)
+{
+	ignore_result(FAULT_POINT("create-started"));
+	loop_timer_disarm(e->create_timer);
+	start_plan_clear(&e->start);
+	entry_move(e, LIFECYCLE_STARTED, REASON_RUNNING, "the sandbox is up");
+	ignore_result(FAULT_POINT("create-running"));
+	tell_waiters(&e->creator, &e->pub, NULL);
+}
+
+static void entrypoint_ended(struct sandbox_entry *e, const struct agent_status *status)
+{
+	char message[SBX_ERR_MSG_SIZE];
+
+	/* It may end before its start was seen: a start and an end are then two steps at once. */
+	if (e->pub.state == SANDBOX_PENDING)
+		created(e);
+	if (e->removed || !lifecycle_has_processes(e->pub.state) || e->pub.state == SANDBOX_STOPPING)
+		return;
+	if (!status->exit_signal && !status->exit_code) {
+		entry_move(e, LIFECYCLE_FINISHED, REASON_EXITED, "the entrypoint finished with exit code 0");
+		return;
+	}
+	if (!status->exit_signal)
+		snprintf(message, sizeof(message), "the entrypoint ended with exit code %d", status->exit_code);
+	else if (status->exit_signal == SIGKILL && e->oom_kills)
+		snprintf(message, sizeof(message), "out of memory (limit %llu bytes): the entrypoint was killed, exit code 137",
+			 (unsigned long long)e->pub.spec.memory_bytes);
+	else
+		snprintf(message, sizeof(message), "the entrypoint was killed by signal %d, exit code %d", status->exit_signal,
+			 128 + status->exit_signal);
+	entry_move(e, LIFECYCLE_DIED, REASON_ERROR, message);
+}
+
+static void on_status(void *arg, const struct agent_status *status)
+{
+	struct sandbox_entry *e = arg;
+
+	if (!status) {
+		/* The broker's EXITED event follows when pid 1 is gone; a channel that only misbehaves is of no use either. */
+		agent_control_free(e->control);
+		e->control = NULL;
+		if (e->pub.state == SANDBOX_PENDING) {
+			struct sbx_err err;
+			sbx_err_set(&err, SBX_E_START_FAILED, 0, "the sandbox's first process ended while it was started");
+			create_failed(e, &err);
+		}
+		return;
+	}
+	switch ((enum agent_state)status->state) {
+	case AGENT_STATE_WAITING:
+		break;
+	case AGENT_STATE_RUNNING:
+		if (e->pub.state == SANDBOX_PENDING)
+			created(e);
+		break;
+	case AGENT_STATE_START_FAILED:
+		if (e->pub.state == SANDBOX_PENDING)
+			start_failed(e, status);
+		break;
+	case AGENT_STATE_ENDED:
+		entrypoint_ended(e, status);
+		break;
+	}
+}
+
+static void close_fds(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		close_keep_errno(fds[i]);
+}
+
+/* Takes the two descriptors over. */
+static int take_control(struct sandbox_entry *e, const int *fds, size_t n_fds, struct sbx_err *err)
+{
+	if (n_fds != 2) {
+		close_fds(fds, n_fds);
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "the broker sent %zu descriptors for a control channel", n_fds);
+	}
+	for (size_t i = 0; i < 2; i++) {
+		int flags = fcntl(fds[i], F_GETFL);
+		if (flags >= 0 && !(flags & O_NONBLOCK))
+			ignore_result(fcntl(fds[i], F_SETFL, flags | O_NONBLOCK) < 0); /* a FIFO of ours takes it */
+	}
+	agent_control_free(e->control);
+	e->control = agent_control_new(e->manager->loop, fds[0], fds[1], on_status, e, err);
+	return e->control ? 0 : -1;
+}
+
+static void on_control(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+	struct sbx_err mine;
+
+	(void)reply;
+	e->opening = false;
+	if (!call_ended(e)) {
+		close_fds(fds, n_fds);
+		return;
+	}
+	if (err->code) {
+		log_warn("sandbox %s: open its control channel: %s", e->pub.id_text, err->msg);
+		return;
+	}
+	if (take_control(e, fds, n_fds, &mine) < 0 || agent_control_query(e->control, &mine) < 0)
+		log_error("sandbox %s: %s", e->pub.id_text, mine.msg);
+}
+
+void entry_open_control(struct sandbox_entry *e)
+{
+	struct sbx_err err;
+
+	if (e->opening || e->control)
+		return;
+	if (broker_client_slot(e->manager->broker, BROKER_OP_CHANNEL_OPEN, entry_ref(e), BROKER_CHANNEL_CONTROL, on_control, e,
+			       &err) < 0) {
+		log_error("sandbox %s: %s", e->pub.id_text, err.msg);
+		return;
+	}
+	e->opening = true;
+	e->n_calls++;
+}
+
+/* ---- create ---- */
+
+static void on_created(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+	struct sbx_err mine = *err;
+
+	e->creating = false;
+	if (!call_ended(e)) {
+		close_fds(fds, n_fds);
+		return;
+	}
+	if (!err->code) {
+		e->pub.slot = reply->create_reply.ref.slot;
+		e->pub.generation = reply->create_reply.ref.generation;
+		e->pub.addr = reply->create_reply.addr;
+	}
+	ignore_result(FAULT_POINT("create-armed"));
+	if (e->pub.state != SANDBOX_PENDING) { /* deleted, expired or given up meanwhile */
+		close_fds(fds, n_fds);
+		entry_kill(e);
+		return;
+	}
+	if (err->code) {
+		create_failed(e, &mine);
+		return;
+	}
+	const struct agent_start start = {
+		.cwd = e->start.cwd,
+		.user = e->start.user,
+		.args = (const char *const *)e->start.args,
+		.env = (const char *const *)e->start.env,
+		.flags = e->start.flags,
+	};
+	if (take_control(e, fds, n_fds, &mine) < 0 || agent_control_start(e->control, &start, &mine) < 0)
+		create_failed(e, &mine);
+}
+
+static void on_create_slow(void *arg)
+{
+	struct sandbox_entry *e = arg;
+	struct sbx_err err;
+
+	snprintf(e->pub.reason, sizeof(e->pub.reason), "%s", REASON_STARTING);
+	if (entry_write(e, false, &err) < 0)
+		log_error("sandbox %s: %s", e->pub.id_text, err.msg);
+	tell_waiters(&e->creator, &e->pub, NULL);
+}
+
+static void fill_new(struct sandbox_entry *e)
+{
+	struct sandbox *s = &e->pub;
+
+	uuid_random(s->id);
+	uuid_format(s->id, s->id_text);
+	s->state = SANDBOX_PENDING;
+	snprintf(s->reason, sizeof(s->reason), "%s", REASON_SCHEDULED);
+	snprintf(s->message, sizeof(s->message), "the sandbox is being made");
+	s->created_wall_usec = wall_usec();
+	s->transition_wall_usec = s->created_wall_usec;
+	if (s->spec.timeout_s >= 0 &&
+	    (__builtin_mul_overflow(s->spec.timeout_s, (int64_t)1000000, &s->expires_wall_usec) ||
+	     __builtin_add_overflow(s->expires_wall_usec, s->created_wall_usec, &s->expires_wall_usec)))
+		s->expires_wall_usec = INT64_MAX;
+	memcpy(e->boot_id, e->manager->boot_id, sizeof(e->boot_id));
+}
+
+/* Everything up to the first kernel effect; the entry is in the tables when it returns 0. */
+static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct broker_create *msg, struct sbx_err *err)
+{
+	if (!m->ready)
+		return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the server is starting; try again");
+	if (m->n_entries >= LIMIT_SANDBOXES)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "there are already %u sandboxes", LIMIT_SANDBOXES);
+	fill_new(e);
+	if (launch_plan(m, e, msg, err) < 0)
+		return -1;
+	e->create_timer = loop_timer_new(m->loop, on_create_slow, e);
+	if (!e->create_timer)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "create a sandbox");
+	if (insert_row(e, err) < 0)
+		return -1;
+	ignore_result(FAULT_POINT("create-row"));
+	if (manager_adopt(m, e, err) < 0) {
+		ignore_result(state_store_remove(m->store, e->pub.id_text, NULL)); /* the first error is the one to tell */
+		return -1;
+	}
+	return 0;
+}
+
+void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbox_done *done, void *arg)
+{
+	struct sandbox_entry *e = entry_new(m);
+	auto_free struct broker_create *msg = malloc(sizeof(*msg));
+	struct sbx_err err = {0};
+
+	if (e) {
+		e->pub.spec = *spec;
+		*spec = (struct sandbox_spec){0};
+		e->creator = waiter_new(done, arg);
+	}
+	sandbox_spec_free(spec);
+	if (!e || !msg || !e->creator) {
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "create a sandbox");
+		entry_free(e);
+		done(arg, NULL, &err);
+		return;
+	}
+	if (prepare(m, e, msg, &err) < 0) {
+		entry_free(e);
+		done(arg, NULL, &err);
+		return;
+	}
+	changed(e, false);
+	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
+	e->creating = true;
+	e->n_calls++;
+	if (broker_client_call(m->broker, msg, -1, on_created, e, &err) < 0) {
+		e->creating = false;
+		e->n_calls--;
+		create_failed(e, &err);
+		return;
+	}
+	ignore_result(FAULT_POINT("create-asked"));
+}
+
+/* ---- delete, pause, resume ---- */
+
+/* The entry for a request, or @done is told why not. */
+static struct sandbox_entry *wanted(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	struct sbx_err err = {0};
+	struct sandbox_entry *e = manager_entry(m, id);
+
+	if (e && m->ready)
+		return e;
+	if (!m->ready)
+		sbx_err_set(&err, SBX_E_PEER_GONE, 0, "the server is starting; try again");
+	else
+		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
+	done(arg, NULL, &err);
+	return NULL;
+}
+
+void sandbox_delete(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	struct sandbox_entry *e = wanted(m, id, done, arg);
+	struct sbx_err err = {0};
+
+	if (!e)
+		return;
+	struct waiter *w = waiter_new(done, arg);
+	if (!w) {
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "delete a sandbox");
+		done(arg, NULL, &err);
+		return;
+	}
+	w->next = e->deleters;
+	e->deleters = w;
+	entry_delete(e);
+}
+
+struct change {
+	enum broker_op op;
+	enum lifecycle_event begin, good, bad;
+	enum sbx_err_code refused, failed;
+	const char *verb, *good_reason, *good_message, *bad_reason, *bad_message;
+};
+
+static const struct change pause_change = {
+	.op = BROKER_OP_SANDBOX_FREEZE,
+	.begin = LIFECYCLE_PAUSE,
+	.good = LIFECYCLE_FROZEN,
+	.bad = LIFECYCLE_NOT_FROZEN,
+	.refused = SBX_E_NOT_RUNNING,
+	.failed = SBX_E_PAUSE_FAILED,
+	.verb = "pause",
+	.good_reason = REASON_PAUSED,
+	.good_message = "the sandbox is frozen",
+	.bad_reason = REASON_RUNNING,
+	.bad_message = "the sandbox is up",
+};
+
+static const struct change resume_change = {
+	.op = BROKER_OP_SANDBOX_THAW,
+	.begin = LIFECYCLE_RESUME,
+	.good = LIFECYCLE_THAWED,
+	.bad = LIFECYCLE_NOT_THAWED,
+	.refused = SBX_E_NOT_PAUSED,
+	.failed = SBX_E_RESUME_FAILED,
+	.verb = "resume",
+	.good_reason = REASON_RUNNING,
+	.good_message = "the sandbox is up",
+	.bad_reason = REASON_PAUSED,
+	.bad_message = "the sandbox is frozen",
+};
+
+static void change_answered(struct sandbox_entry *e, const struct change *c, const struct sbx_err *err)
+{
+	if (!err->code) {
+		/* Refused when the sandbox ended or was deleted meanwhile: whoever did that told our waiter. */
+		if (entry_move(e, c->good, c->good_reason, c->good_message))
+			tell_waiters(&e->changer, &e->pub, NULL);
+	} else {
+		struct sbx_err told = *err;
+
+		log_warn("sandbox %s: %s: %s", e->pub.id_text, c->verb, err->msg);
+		if (told.code != SBX_E_PEER_GONE && sbx_err_status(told.code) >= 500)
+			told.code = c->failed;
+		entry_move(e, c->bad, c->bad_reason, c->bad_message);
+		tell_waiters(&e->changer, NULL, &told);
+	}
+	if (!e->changer)
+		return;
+	struct sbx_err ended;
+	sbx_err_set(&ended, c->refused, 0, "sandbox %s: %s: it ended meanwhile", e->pub.id_text, c->verb);
+	tell_waiters(&e->changer, NULL, &ended);
+}
+
+static void on_paused(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	(void)reply;
+	close_fds(fds, n_fds);
+	if (call_ended(e))
+		change_answered(e, &pause_change, err);
+}
+
+static void on_resumed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	(void)reply;
+	close_fds(fds, n_fds);
+	if (call_ended(e))
+		change_answered(e, &resume_change, err);
+}
+
+static void change(struct sandbox_manager *m, const uint8_t id[16], const struct change *c, sandbox_done *done, void *arg)
+{
+	struct sandbox_entry *e = wanted(m, id, done, arg);
+	struct sbx_err err = {0};
+
+	if (!e)
+		return;
+	if (lifecycle_next(e->pub.state, c->begin) == SANDBOX_NONE) {
+		sbx_err_set(&err, c->refused, 0, "sandbox %s is %s: %s is not possible", e->pub.id_text,
+			    sandbox_state_name(e->pub.state), c->verb);
+		done(arg, NULL, &err);
+		return;
+	}
+	struct waiter *w = waiter_new(done, arg);
+	if (!w) {
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "%s a sandbox", c->verb);
+		done(arg, NULL, &err);
+		return;
+	}
+	entry_move(e, c->begin, e->pub.reason, e->pub.message);
+	e->changer = w;
+	e->n_calls++;
+	if (broker_client_slot(m->broker, c->op, entry_ref(e), 0, c == &pause_change ? on_paused : on_resumed, e, &err) < 0) {
+		e->n_calls--;
+		change_answered(e, c, &err);
+	}
+}
+
+void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	change(m, id, &pause_change, done, arg);
+}
+
+void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	change(m, id, &resume_change, done, arg);
+}
+
+/* ---- renew, metadata ---- */
+
+const struct sandbox *sandbox_renew(struct sandbox_manager *m, const uint8_t id[16], int64_t expires_wall_usec, struct sbx_err *err)
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+
+	if (!e)
+		return sandbox_find(m, id, err);
+	if (expires_wall_usec <= wall_usec()) {
+		sbx_err_set(err, SBX_E_EXPIRATION_INVALID, 0, "expiresAt is not in the future");
+		return NULL;
+	}
+	if (!e->pub.expires_wall_usec) {
+		sbx_err_set(err, SBX_E_EXPIRATION_MANUAL, 0, "sandbox %s never expires", e->pub.id_text);
+		return NULL;
+	}
+	if (e->pub.state == SANDBOX_STOPPING)
+		return sandbox_find(m, id, err);
+	int64_t before = e->pub.expires_wall_usec;
+	e->pub.expires_wall_usec = expires_wall_usec;
+	if (entry_write(e, false, err) < 0) {
+		e->pub.expires_wall_usec = before;
+		return NULL;
+	}
+	if (expiry_set(m->expiry, &e->expiry, expires_wall_usec) < 0) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "renew a sandbox");
+		return NULL;
+	}
+	return &e->pub;
+}
+
+static const struct sandbox_pair *find_pair(const struct sandbox_pair *pairs, size_t n, const char *key)
+{
+	/* The last one of a name counts. */
+	for (size_t i = n; i; i--)
+		if (!strcmp(pairs[i - 1].key, key))
+			return &pairs[i - 1];
+	return NULL;
+}
+
+static int add_pair(struct sandbox_pair *to, size_t *n, const char *key, const char *value)
+{
+	to[*n] = (struct sandbox_pair){strdup(key), strdup(value)};
+	(*n)++;
+	return to[*n - 1].key && to[*n - 1].value ? 0 : -ENOMEM;
+}
+
+static int merge_pairs(const struct sandbox_spec *spec, const struct sandbox_pair *patch, size_t n_patch,
+		       struct sandbox_pair **ret, size_t *ret_n)
+{
+	struct sandbox_pair *out = calloc(spec->n_metadata + n_patch + 1, sizeof(*out));
+	size_t n = 0;
+	int r = out ? 0 : -ENOMEM;
+
+	for (size_t i = 0; !r && i < spec->n_metadata; i++) {
+		const struct sandbox_pair *old = &spec->metadata[i], *now = find_pair(patch, n_patch, old->key);
+		if (!now || now->value)
+			r = add_pair(out, &n, old->key, now ? now->value : old->value);
+	}
+	for (size_t i = 0; !r && i < n_patch; i++)
+		if (find_pair(patch, n_patch, patch[i].key) == &patch[i] && patch[i].value &&
+		    !find_pair(spec->metadata, spec->n_metadata, patch[i].key))
+			r = add_pair(out, &n, patch[i].key, patch[i].value);
+	if (r) {
+		if (out)
+			pairs_free(out, n);
+		return r;
+	}
+	*ret = out;
+	*ret_n = n;
+	return 0;
+}
+
+const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const uint8_t id[16], const struct sandbox_pair *pairs,
+					     size_t n, struct sbx_err *err)
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+	struct sandbox_pair *merged = NULL;
+	size_t n_merged = 0;
+
+	if (!e || e->pub.state == SANDBOX_STOPPING)
+		return sandbox_find(m, id, err);
+	struct sandbox_spec *spec = &e->pub.spec;
+	if (merge_pairs(spec, pairs, n, &merged, &n_merged) < 0) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "metadata");
+		return NULL;
+	}
+	if (n_merged > LIMIT_METADATA && n_merged > spec->n_metadata) {
+		pairs_free(merged, n_merged);
+		sbx_err_set(err, SBX_E_METADATA_LABEL, 0, "metadata: more than %u keys", LIMIT_METADATA);
+		return NULL;
+	}
+	struct sandbox_pair *old = spec->metadata;
+	size_t n_old = spec->n_metadata;
+	spec->metadata = merged;
+	spec->n_metadata = n_merged;
+	if (entry_write(e, false, err) < 0) {
+		spec->metadata = old;
+		spec->n_metadata = n_old;
+		pairs_free(merged, n_merged);
+		return NULL;
+	}
+	pairs_free(old, n_old);
+	return &e->pub;
+}
+
+/* ---- look-ups ---- */
+
+const struct sandbox *sandbox_find(struct sandbox_manager *m, const uint8_t id[16], struct sbx_err *err)
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+	char text[UUID_SIZE];
+
+	/* A sandbox that is being removed has no name any more; a second DELETE of it waits for the first all the same. */
+	if (e && e->pub.state != SANDBOX_STOPPING)
+		return &e->pub;
+	uuid_format(id, text);
+	sbx_err_set(err, SBX_E_SANDBOX_NOT_FOUND, 0, "sandbox %s not found", text);
+	return NULL;
+}
+
+const struct sandbox *sandbox_next(struct sandbox_manager *m, const struct sandbox *after)
+{
+	/* pub is the first member */
+	const struct sandbox_entry *e = after ? ((const struct sandbox_entry *)(uintptr_t)after)->older : m->newest;
+
+	while (e && e->pub.state == SANDBOX_STOPPING)
+		e = e->older;
+	return e ? &e->pub : NULL;
+}
+
+size_t sandbox_count(const struct sandbox_manager *m)
+{
+	return m->n_entries;
+}
+
+/* ---- descriptors and figures ---- */
+
+struct fds_call {
+	struct sandbox_entry *e;
+	sandbox_fds_done *done;
+	void *arg;
+};
+
+static void on_fds(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct fds_call call = *(struct fds_call *)arg;
+
+	(void)reply;
+	free(arg);
+	call.done(call.arg, fds, n_fds, err);
+	ignore_result(call_ended(call.e)); /* nothing follows */
+}
+
+static void open_fds(struct sandbox_manager *m, const uint8_t id[16], enum broker_op op, uint32_t value, sandbox_fds_done *done,
+		     void *arg)
+{
+	struct sbx_err err = {0};
+	struct sandbox_entry *e = manager_entry(m, id);
+
+	if (!e || e->pub.state == SANDBOX_STOPPING) {
+		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
+	} else if (e->pub.state != SANDBOX_RUNNING) {
+		sbx_err_set(&err, SBX_E_NOT_READY, 0, "sandbox %s is %s", e->pub.id_text, sandbox_state_name(e->pub.state));
+	} else {
+		struct fds_call *call = malloc(sizeof(*call));
+
+		if (!call) {
+			sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "open a channel");
+		} else {
+			*call = (struct fds_call){e, done, arg};
+			e->n_calls++;
+			if (broker_client_slot(m->broker, op, entry_ref(e), value, on_fds, call, &err) == 0)
+				return;
+			e->n_calls--;
+			free(call);
+		}
+	}
+	done(arg, NULL, 0, &err);
+}
+
+void sandbox_open_exec(struct sandbox_manager *m, const uint8_t id[16], sandbox_fds_done *done, void *arg)
+{
+	open_fds(m, id, BROKER_OP_CHANNEL_OPEN, BROKER_CHANNEL_EXEC, done, arg);
+}
+
+void sandbox_open_socket(struct sandbox_manager *m, const uint8_t id[16], int family, sandbox_fds_done *done, void *arg)
+{
+	open_fds(m, id, BROKER_OP_SOCKET_OPEN, (uint32_t)family, done, arg);
+}
+
+struct figures_call {
+	struct sandbox_entry *e;
+	sandbox_figures_done *done;
+	void *arg;
+};
+
+static void on_stat(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct figures_call call = *(struct figures_call *)arg;
+	struct sandbox_figures figures = {0};
+
+	free(arg);
+	close_fds(fds, n_fds);
+	if (reply)
+		figures = (struct sandbox_figures){
+			.memory_bytes = reply->stat_reply.memory_bytes,
+			.memory_limit_bytes = reply->stat_reply.memory_limit_bytes == UINT64_MAX ?
+						      reply->stat_reply.host_memory_bytes :
+						      reply->stat_reply.memory_limit_bytes,
+			.memory_peak_bytes = reply->stat_reply.memory_peak_bytes,
+			.cpu_usec = reply->stat_reply.cpu_usec,
+			.oom_kills = reply->stat_reply.oom_kills,
+			.cpu_millicores = reply->stat_reply.cpu_millicores ? reply->stat_reply.cpu_millicores :
+									     reply->stat_reply.n_cpus * 1000,
+			.pids = reply->stat_reply.pids,
+			.mono_usec = (int64_t)mono_usec(),
+		};
+	call.done(call.arg, err->code ? NULL : &figures, err);
+	ignore_result(call_ended(call.e)); /* nothing follows */
+}
+
+void sandbox_stat(struct sandbox_manager *m, const uint8_t id[16], sandbox_figures_done *done, void *arg)
+{
+	struct sbx_err err = {0};
+	struct sandbox_entry *e = manager_entry(m, id);
+	struct figures_call *call = NULL;
+
+	if (!e || e->pub.state == SANDBOX_STOPPING)
+		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
+	else if (e->pub.slot == BROKER_NO_SLOT)
+		sbx_err_set(&err, SBX_E_NOT_READY, 0, "sandbox %s is %s", e->pub.id_text, sandbox_state_name(e->pub.state));
+	else if (!(call = malloc(sizeof(*call))))
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "figures");
+	if (call) {
+		*call = (struct figures_call){e, done, arg};
+		e->n_calls++;
+		if (broker_client_slot(m->broker, BROKER_OP_SANDBOX_STAT, entry_ref(e), 0, on_stat, call, &err) == 0)
+			return;
+		e->n_calls--;
+		free(call);
+	}
+	done(arg, NULL, &err);
+}
+
+/* ---- the manager ---- */
+
+static void on_event(void *arg, const struct broker_event_msg *event)
+{
+	struct sandbox_manager *m = arg;
+	struct sandbox_entry *e = manager_entry(m, event->sandbox_id);
+
+	if (event->head.op == BROKER_EVENT_LIMIT) {
+		log_warn("broker: %.*s", (int)sizeof(event->text), event->text);
+		return;
+	}
+	/* An event of another life of the slot, or of a sandbox whose create is not answered yet, says nothing about e. */
+	if (!e || e->pub.slot != event->ref.slot || e->pub.generation != event->ref.generation)
+		return;
+	if (event->head.op == BROKER_EVENT_OOM) {
+		e->oom_kills = event->oom_kills ? event->oom_kills : e->oom_kills + 1;
+		log_info("sandbox %s: out of memory, %llu killed so far", e->pub.id_text, (unsigned long long)e->oom_kills);
+		return;
+	}
+	if (event->head.op != BROKER_EVENT_EXITED || e->killing || e->undo || e->pub.state == SANDBOX_STOPPING)
+		return;
+	if (e->pub.state == SANDBOX_PENDING) {
+		struct sbx_err err;
+		sbx_err_set(&err, SBX_E_START_FAILED, 0, "the sandbox's first process ended while it was started");
+		create_failed(e, &err);
+		return;
+	}
+	entry_move(e, LIFECYCLE_DIED, REASON_ERROR, "the sandbox's first process was killed from outside");
+}
+
+static void on_ready(void *arg, const struct broker_hello_reply *hello)
+{
+	recover_begin(arg, hello);
+}
+
+static int open_state(struct sandbox_manager *m, int state_dir_fd, struct sbx_err *err)
+{
+	char link[48], path[4096];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", state_dir_fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "state directory");
+	path[n] = '\0';
+	m->store = state_store_open(path, err);
+	return m->store ? 0 : -1;
+}
+
+static int check_default_limits(const struct settings *settings, struct sbx_err *err)
+{
+	uint64_t memory;
+	uint32_t cpu;
+
+	if (*settings->limits_default_memory && resources_memory(settings->limits_default_memory, &memory) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_memory \"%s\" is not a size such as 512Mi",
+				   settings->limits_default_memory);
+	if (*settings->limits_default_cpu && resources_cpu(settings->limits_default_cpu, &cpu) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_cpu \"%s\" is not a number such as 2 or 500m",
+				   settings->limits_default_cpu);
+	return 0;
+}
+
+struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct settings *settings, struct broker_client *broker,
+					    int state_dir_fd, const struct sandbox_hooks *hooks, struct sbx_err *err)
+{
+	struct sandbox_manager *m = calloc(1, sizeof(*m));
+
+	if (!m) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox manager");
+		return NULL;
+	}
+	*m = (struct sandbox_manager){.loop = loop, .settings = settings, .broker = broker, .hooks = *hooks};
+	m->expiry = expiry_new(loop, on_expired, m, err);
+	m->retry = loop_timer_new(loop, retry_kills, m);
+	if (!m->retry)
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox manager");
+	if (!m->expiry || !m->retry || check_default_limits(settings, err) < 0 || open_state(m, state_dir_fd, err) < 0 ||
+	    recover_load(m, err) < 0) {
+		sandbox_manager_free(m);
+		return NULL;
+	}
+	const struct broker_client_hooks broker_hooks = {.arg = m, .ready = on_ready, .event = on_event};
+	broker_client_set_hooks(broker, &broker_hooks);
+	return m;
+}
+
+void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images)
+{
+	m->images = images;
+}
+
+bool sandbox_manager_ready(const struct sandbox_manager *m)
+{
+	return m->ready;
+}
+
+bool sandbox_manager_image_used(const struct sandbox_manager *m, const char *uri)
+{
+	for (const struct sandbox_entry *e = m->newest; e; e = e->older)
+		if (e->pub.slot != BROKER_NO_SLOT && e->pub.spec.image_uri && !strcmp(e->pub.spec.image_uri, uri))
+			return true;
+	return false;
+}
+
+unsigned sandbox_manager_log_pages(const struct sandbox_manager *m)
+{
+	return state_store_log_pages(m->store);
+}
+
+void sandbox_manager_free(struct sandbox_manager *m)
+{
+	static const struct broker_client_hooks none;
+
+	if (!m)
+		return;
+	broker_client_set_hooks(m->broker, &none);
+	while (m->newest) {
+		struct sandbox_entry *e = m->newest;
+		m->newest = e->older;
+		if (m->expiry)
+			expiry_clear(m->expiry, &e->expiry);
+		entry_free(e); /* calls under way end with the broker client, which the caller frees next */
+	}
+	loop_timer_free(m->retry);
+	expiry_free(m->expiry);
+	state_store_close(m->store);
+	free(m);
+}
