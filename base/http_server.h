@@ -9,7 +9,8 @@
  *    handler calls http_respond(), http_respond_error(), http_respond_code(), http_response_end() or http_response_fail()
  *    the server calls ops->abort (the client vanished or broke the protocol; release what you hold, answer nothing)
  *
- * The handler may return at once and answer later from any loop callback.  The body is not read before
+ * The handler may return at once and answer later from any loop callback, but then it must have called
+ * http_request_accept(), so that it can be told of an abort (HTTP_BODY_PAUSED when it is too early for the body).  The body is not read before
  * http_request_accept() names who takes it (a client that sent `Expect: 100-continue` is told to go on then).  A body
  * nobody took is drained within a bound, or the connection is closed.  All answers carry X-Request-ID and, when they are
  * not streamed, Content-Length.  Text views point into the connection's buffer and live as long as the request.

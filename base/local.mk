@@ -4,7 +4,8 @@ libbase_a_SOURCES = base/cleanup.h base/limits.h base/errors.def \
 	base/err.c base/err.h base/log.c base/log.h base/buf.c base/buf.h base/loop.c base/loop.h \
 	base/wallclock.c base/wallclock.h base/fdpass.c base/fdpass.h base/num.c base/num.h base/fault.c base/fault.h
 # HTTP and WebSocket.
-libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.h base/http_client.h
+libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.c base/http_server.h base/http_server_int.h \
+	base/http_response.c base/http_text.c base/http_client.h
 # The only user of cJSON; who links base/jv.o adds $(CJSON_LIBS).
 libbase_a_SOURCES += base/jv.c base/jv.h
 
@@ -19,3 +20,15 @@ libbase_a_SOURCES += base/config_file.c base/config_file.h base/settings.c base/
 
 # For root's part and its tests: names beneath directories, and the only user of libseccomp.
 libbase_a_SOURCES += base/path.c base/path.h base/sysfilter.c base/sysfilter.h
+
+check_PROGRAMS += tests/unit/test_http1 tests/fuzz/fuzz_http1
+UNIT_TESTS += tests/unit/test_http1 tests/fuzz/fuzz_http1
+tests_unit_test_http1_SOURCES = tests/unit/test_http1.c
+tests_unit_test_http1_LDADD = libbase.a
+tests_fuzz_fuzz_http1_SOURCES = tests/fuzz/fuzz_http1.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_http1_LDADD = libbase.a
+EXTRA_DIST += tests/fuzz/corpus/http1
+check_PROGRAMS += tests/unit/test_http_server
+UNIT_TESTS += tests/unit/test_http_server
+tests_unit_test_http_server_SOURCES = tests/unit/test_http_server.c
+tests_unit_test_http_server_LDADD = libbase.a

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/http_server_int.h"
+
+#include "base/cleanup.h"
+#include "base/wallclock.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* An unread rest of a body up to this size is read over, so that the connection can be kept. */
+#define DRAIN_MAX 65536u
+/* Past this the handler ignores the watermark: a bug, or an answer that no client needs. */
+#define OUT_MAX	  (256u * 1024 * 1024)
+#define PIECES	  6
+
+static const char *reason_of(unsigned status)
+{
+	static const struct {
+		unsigned status;
+		const char *reason;
+	} reasons[] = {
+		{101, "Switching Protocols"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"},
+		{206, "Partial Content"}, {301, "Moved Permanently"}, {302, "Found"}, {304, "Not Modified"},
+		{307, "Temporary Redirect"}, {308, "Permanent Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
+		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
+		{409, "Conflict"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {416, "Range Not Satisfiable"},
+		{421, "Misdirected Request"}, {422, "Unprocessable Content"}, {431, "Request Header Fields Too Large"},
+		{500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"},
+		{503, "Service Unavailable"}, {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "Status";
+}
+
+/* ---- output ---- */
+
+void http_conn_flush(struct http_conn *conn)
+{
+	while (buf_used(&conn->out) && !conn->broken) {
+		ssize_t n = send(conn->fd, buf_peek(&conn->out), buf_used(&conn->out), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n > 0)
+			buf_consume(&conn->out, (size_t)n);
+		else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		else
+			conn->broken = true;
+	}
+	/* a large answer is over: an idle connection holds little */
+	if (!conn->rq && conn->out.cap > DRAIN_MAX)
+		buf_free(&conn->out);
+}
+
+void http_conn_send(struct http_conn *conn, const struct iovec *iov, size_t n)
+{
+	size_t sent = 0;
+
+	if (conn->broken || conn->dead)
+		return;
+	if (!buf_used(&conn->out)) {
+		struct iovec pieces[PIECES];
+		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = n};
+
+		assert(n <= PIECES);
+		memcpy(pieces, iov, n * sizeof(*iov));
+		ssize_t r = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (r >= 0) {
+			sent = (size_t)r;
+		} else if (errno != EAGAIN && errno != EINTR) {
+			conn->broken = true;
+			http_conn_kick(conn);
+			return;
+		}
+	}
+	conn->out.max = OUT_MAX;
+	for (size_t i = 0; i < n; i++) {
+		size_t skip = sent < iov[i].iov_len ? sent : iov[i].iov_len;
+
+		sent -= skip;
+		if (skip < iov[i].iov_len)
+			buf_append(&conn->out, (const char *)iov[i].iov_base + skip, iov[i].iov_len - skip);
+	}
+	if (conn->out.failed)
+		conn->broken = true;
+	if (conn->rq && buf_used(&conn->out) >= HTTP_QUEUE_HIGH_BYTES)
+		conn->rq->high = true;
+	/* who is busy updates the events at its end; else they are set here, or nobody would wait for the socket */
+	if (conn->broken)
+		http_conn_kick(conn);
+	else if (!conn->busy && buf_used(&conn->out) && conn->rq)
+		http_conn_update(conn);
+}
+
+static struct iovec piece(const void *data, size_t n)
+{
+	return (struct iovec){(void *)(uintptr_t)data, n};
+}
+
+/* ---- heads ---- */
+
+static const char *date_line(struct http_server *server)
+{
+	int64_t now_s = wall_usec() / 1000000;
+
+	if (now_s != server->date_s) {
+		time_t t = (time_t)now_s;
+		struct tm tm;
+
+		gmtime_r(&t, &tm);
+		strftime(server->date, sizeof(server->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+		server->date_s = now_s;
+	}
+	return server->date;
+}
+
+static void head_begin(struct http_server *server, struct buf *b, unsigned status, const char *content_type, const char *id)
+{
+	buf_printf(b, "HTTP/1.1 %u %s\r\nDate: %s\r\nX-Request-ID: %s\r\n", status, reason_of(status), date_line(server), id);
+	if (content_type)
+		buf_printf(b, "Content-Type: %s\r\n", content_type);
+}
+
+/* Whether the connection can be kept is known now, before the head says so. */
+static void decide_close(struct http_request *rq)
+{
+	const struct http1_body *body = &rq->body;
+
+	if (rq->body_complete || body->kind == HTTP1_BODY_NONE)
+		return;
+	if (rq->continue_due || body->kind != HTTP1_BODY_LENGTH || body->left > DRAIN_MAX)
+		rq->close_after = true;
+}
+
+static void head_end(struct http_request *rq, struct buf *b, struct http_text headers)
+{
+	buf_append(b, headers.data, headers.len);
+	if (buf_used(&rq->extra))
+		buf_append(b, buf_peek(&rq->extra), buf_used(&rq->extra));
+	if (rq->close_after)
+		buf_puts(b, "Connection: close\r\n");
+	else if (rq->h.minor == 0)
+		buf_puts(b, "Connection: keep-alive\r\n");
+	buf_puts(b, "\r\n");
+}
+
+void http_request_extra(struct http_request *req, struct http_text lines)
+{
+	buf_append(&req->extra, lines.data, lines.len);
+}
+
+void http_request_close_after(struct http_request *req)
+{
+	req->close_after = true;
+}
+
+/* ---- whole answers ---- */
+
+void http_respond(struct http_request *req, unsigned status, const char *content_type, struct http_text headers,
+		  const void *body, size_t n)
+{
+	struct http_conn *conn = req->conn;
+	struct buf *b = &conn->server->scratch;
+	bool no_body = status == 204 || status == 304;
+
+	assert(req->answer == HTTP_ANSWER_NONE);
+	decide_close(req);
+	buf_clear(b);
+	head_begin(conn->server, b, status, content_type, req->id);
+	if (!no_body)
+		buf_printf(b, "Content-Length: %zu\r\n", n);
+	head_end(req, b, headers);
+	struct iovec iov[2] = {piece(NULL, 0), piece(body, req->is_head || no_body ? 0 : n)};
+	if (b->failed || req->extra.failed) {
+		conn->broken = true;
+	} else {
+		iov[0] = piece(buf_peek(b), buf_used(b));
+		http_conn_send(conn, iov, 2);
+	}
+	http_request_over(req, false);
+}
+
+/* {"code","message"} with the message's characters made safe. */
+static void error_body(struct buf *b, const char *code, const char *message)
+{
+	buf_printf(b, "{\"code\":\"%s\",\"message\":\"", code);
+	for (const char *p = message; *p; p++) {
+		unsigned char u = (unsigned char)*p;
+
+		if (u == '"' || u == '\\')
+			buf_printf(b, "\\%c", *p);
+		else if (u < 0x20 || u >= 0x7f) /* text from a client may be cut inside a character: never send half of one */
+			buf_printf(b, "\\u%04x", u < 0x80 ? (unsigned)u : 0xfffdu);
+		else
+			buf_append(b, p, 1);
+	}
+	buf_puts(b, "\"}");
+}
+
+static const char *visible_message(const struct sbx_err *err)
+{
+	/* a 5xx may name paths and errnos of the host; 501 to 503 are our own sentences about what to do */
+	if (sbx_err_status(err->code) == 500 || !err->msg[0])
+		return sbx_err_meaning(err->code);
+	return err->msg;
+}
+
+void http_respond_error(struct http_request *req, const struct sbx_err *err)
+{
+	auto_buf b = {0};
+
+	error_body(&b, sbx_err_api_code(err->code), visible_message(err));
+	http_respond(req, (unsigned)sbx_err_status(err->code), "application/json", HTTP_NO_TEXT, b.failed ? "" : buf_peek(&b),
+		     b.failed ? 0 : buf_used(&b));
+}
+
+void http_respond_code(struct http_request *req, enum sbx_err_code code, const char *fmt, ...)
+{
+	struct sbx_err err = {.code = code};
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err.msg, sizeof(err.msg), fmt, ap);
+	va_end(ap);
+	http_respond_error(req, &err);
+}
+
+void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const char *id)
+{
+	struct buf *b = &conn->server->scratch;
+	auto_buf body = {0};
+	char fresh[33];
+
+	if (!id) {
+		http_new_id(fresh);
+		id = fresh;
+	}
+	error_body(&body, sbx_err_api_code(err->code), visible_message(err));
+	buf_clear(b);
+	head_begin(conn->server, b, (unsigned)sbx_err_status(err->code), "application/json", id);
+	buf_printf(b, "Content-Length: %zu\r\nConnection: close\r\n\r\n", buf_used(&body));
+	conn->closing = conn->must_linger = true;
+	conn->draining = false;
+	conn->in_start = conn->in_len = 0;
+	if (b->failed || body.failed) {
+		conn->broken = true;
+		return;
+	}
+	struct iovec iov[2] = {piece(buf_peek(b), buf_used(b)), piece(buf_peek(&body), buf_used(&body))};
+	http_conn_send(conn, iov, 2);
+}
+
+/* ---- streamed answers ---- */
+
+void http_response_begin(struct http_request *req, unsigned status, const char *content_type, struct http_text headers,
+			 int64_t length)
+{
+	assert(req->answer == HTTP_ANSWER_NONE);
+	req->answer = HTTP_ANSWER_BEGUN;
+	decide_close(req);
+	req->chunked = length < 0 && req->h.minor == 1 && status != 204 && status != 304;
+	req->until_close = length < 0 && req->h.minor == 0;
+	req->left = length;
+	if (req->until_close)
+		req->close_after = true;
+	head_begin(req->conn->server, &req->head, status, content_type, req->id);
+	if (req->chunked)
+		buf_puts(&req->head, "Transfer-Encoding: chunked\r\n");
+	else if (length >= 0 && status != 204 && status != 304)
+		buf_printf(&req->head, "Content-Length: %lld\r\n", (long long)length);
+	head_end(req, &req->head, headers);
+	if (req->head.failed || req->extra.failed) {
+		req->conn->broken = true;
+		http_conn_kick(req->conn);
+	}
+}
+
+static void head_leaves(struct http_request *req, const struct iovec *iov, size_t n)
+{
+	struct iovec all[PIECES];
+	size_t k = 0;
+
+	if (req->answer == HTTP_ANSWER_BEGUN) {
+		all[k++] = piece(buf_peek(&req->head), buf_used(&req->head));
+		req->answer = HTTP_ANSWER_FLOWING;
+	}
+	if (!k && !n)
+		return;
+	memcpy(all + k, iov, n * sizeof(*iov));
+	http_conn_send(req->conn, all, k + n);
+	buf_free(&req->head);
+}
+
+void http_response_flush(struct http_request *req)
+{
+	struct iovec none = {0};
+
+	if (req->answer == HTTP_ANSWER_BEGUN && !req->head.failed)
+		head_leaves(req, &none, 0);
+}
+
+void http_response_write(struct http_request *req, const void *data, size_t n)
+{
+	char size[24];
+	struct iovec iov[3];
+	size_t k = 0;
+
+	assert(req->answer != HTTP_ANSWER_NONE);
+	if (!n || req->conn->broken)
+		return;
+	if (req->is_head) {
+		http_response_flush(req);
+		return;
+	}
+	if (req->answer == HTTP_ANSWER_TUNNEL || (!req->chunked && req->until_close)) {
+		iov[k++] = piece(data, n);
+	} else if (req->chunked) {
+		int size_len = snprintf(size, sizeof(size), "%zx\r\n", n);
+		iov[k++] = piece(size, (size_t)size_len);
+		iov[k++] = piece(data, n);
+		iov[k++] = piece("\r\n", 2);
+	} else {
+		if ((uint64_t)n > (uint64_t)req->left)
+			n = (size_t)req->left; /* more than was announced would be read as the next answer */
+		if (!n)
+			return;
+		req->left -= (int64_t)n;
+		iov[k++] = piece(data, n);
+	}
+	head_leaves(req, iov, k);
+}
+
+size_t http_response_queued(const struct http_request *req)
+{
+	return buf_used(&req->conn->out);
+}
+
+bool http_response_begun(const struct http_request *req)
+{
+	return req->answer != HTTP_ANSWER_NONE;
+}
+
+void http_response_end(struct http_request *req)
+{
+	struct iovec last = piece("0\r\n\r\n", 5);
+
+	assert(req->answer != HTTP_ANSWER_NONE);
+	if (req->answer != HTTP_ANSWER_TUNNEL && !req->conn->broken) {
+		bool final_chunk = req->chunked && !req->is_head;
+		head_leaves(req, &last, final_chunk ? 1 : 0);
+	}
+	bool short_of = req->answer != HTTP_ANSWER_TUNNEL && !req->chunked && !req->until_close && !req->is_head && req->left > 0;
+	if (short_of)
+		req->close_after = true;
+	http_request_over(req, false);
+}
+
+void http_response_fail(struct http_request *req)
+{
+	http_request_over(req, true);
+}
+
+void http_response_upgrade(struct http_request *req, struct http_text headers)
+{
+	auto_buf b = {0};
+
+	assert(req->answer == HTTP_ANSWER_NONE && req->ops);
+	buf_printf(&b, "HTTP/1.1 101 Switching Protocols\r\nX-Request-ID: %s\r\n", req->id);
+	buf_append(&b, headers.data, headers.len);
+	if (buf_used(&req->extra))
+		buf_append(&b, buf_peek(&req->extra), buf_used(&req->extra));
+	buf_puts(&b, "\r\n");
+	req->answer = HTTP_ANSWER_TUNNEL;
+	req->body_complete = req->end_told = false;
+	if (b.failed) {
+		req->conn->broken = true;
+	} else {
+		struct iovec iov = piece(buf_peek(&b), buf_used(&b));
+		http_conn_send(req->conn, &iov, 1);
+	}
+	http_conn_kick(req->conn);
+}
+
+void http_tunnel_shutdown(struct http_request *req)
+{
+	req->conn->want_shut = true;
+	if (!req->conn->busy)
+		http_conn_kick(req->conn);
+}
