@@ -7,3 +7,16 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/upload.c api/execd/multipart.c api/execd/multipart.h \
 	api/execd/download.c api/execd/range.c api/execd/range.h api/execd/escape.c api/execd/escape.h \
 	api/execd/metrics.c api/execd/request_log.c
+
+EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS)
+check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
+UNIT_TESTS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
+tests_unit_test_execd_text_SOURCES = tests/unit/test_execd_text.c
+tests_unit_test_execd_text_LDADD = $(EXECD_TEST_LIBS)
+tests_unit_test_execd_input_SOURCES = tests/unit/test_execd_input.c
+tests_unit_test_execd_input_LDADD = $(EXECD_TEST_LIBS)
+tests_fuzz_fuzz_multipart_SOURCES = tests/fuzz/fuzz_multipart.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_multipart_LDADD = $(EXECD_TEST_LIBS)
+tests_fuzz_fuzz_range_SOURCES = tests/fuzz/fuzz_range.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_range_LDADD = $(EXECD_TEST_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/multipart tests/fuzz/corpus/range
