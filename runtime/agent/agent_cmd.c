@@ -1,0 +1,672 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/agent/agent_int.h"
+#include "runtime/agent/agent_proc.h"
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+/* ---- records ---- */
+
+static struct cmd *cmd_new(const uint8_t id[AGENT_ID_BYTES])
+{
+	struct cmd *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	memcpy(c->id, id, AGENT_ID_BYTES);
+	c->report.fd = c->out[0].fd = c->out[1].fd = c->in.fd = c->watch.fd = -1;
+	spool_init(&c->spool);
+	return c;
+}
+
+static void cmd_free(struct service *s, struct cmd *c)
+{
+	service_unwatch(s, &c->report);
+	service_unwatch(s, &c->out[0]);
+	service_unwatch(s, &c->out[1]);
+	service_unwatch(s, &c->in);
+	service_unwatch(s, &c->watch);
+	spool_drop(&c->spool, s->agent->spool_fd);
+	free(c->in_bytes);
+	free(c->text);
+	free(c);
+}
+
+static void append(struct service *s, struct cmd *c)
+{
+	if (s->newest)
+		s->newest->next = c;
+	else
+		s->oldest = c;
+	s->newest = c;
+}
+
+static void forget(struct service *s, struct cmd *gone)
+{
+	struct cmd *prev = NULL;
+
+	for (struct cmd *c = s->oldest; c; prev = c, c = c->next) {
+		if (c != gone)
+			continue;
+		if (prev)
+			prev->next = c->next;
+		else
+			s->oldest = c->next;
+		if (s->newest == c)
+			s->newest = prev;
+		cmd_free(s, c);
+		return;
+	}
+}
+
+static bool referenced(const struct service *s, const struct cmd *c)
+{
+	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+		if (s->streams[i].kind != STREAM_FREE && s->streams[i].cmd == c)
+			return true;
+	return false;
+}
+
+/* The oldest finished command makes room; the entrypoint's record stays. */
+static void evict(struct service *s)
+{
+	if (s->n_finished < LIMIT_COMMANDS_KEPT)
+		return;
+	for (struct cmd *c = s->oldest; c; c = c->next)
+		if (c->state == CMD_ENDED && !c->entrypoint && !referenced(s, c)) {
+			s->n_finished--;
+			forget(s, c);
+			return;
+		}
+}
+
+struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES])
+{
+	for (struct cmd *c = s->oldest; c; c = c->next)
+		if (!memcmp(c->id, id, AGENT_ID_BYTES))
+			return c;
+	return NULL;
+}
+
+/* ---- start ---- */
+
+struct ends { /* [0] ours, [1] the child's */
+	int report[2], out[2], err[2], in[2];
+};
+
+static void ends_close(struct ends *e, int which)
+{
+	replace_fd(&e->report[which], -1);
+	replace_fd(&e->out[which], -1);
+	replace_fd(&e->err[which], -1);
+	replace_fd(&e->in[which], -1);
+}
+
+/* Ours is the reading end for output: non-blocking at our end only, since the flag belongs to the description. */
+static int pipe_from_child(int end[2])
+{
+	if (pipe2(end, O_CLOEXEC) < 0)
+		return -errno;
+	return sysx_ret(fcntl(end[0], F_SETFL, O_NONBLOCK));
+}
+
+static int pipe_to_child(int end[2])
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	end[0] = p[1];
+	end[1] = p[0];
+	return sysx_ret(fcntl(end[0], F_SETFL, O_NONBLOCK));
+}
+
+static int ends_open(struct ends *e, const struct spec_view *v, bool background)
+{
+	int r;
+
+	*e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+	if (v->spec.flags & AGENT_SPEC_PTY)
+		return sysx_ret(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, e->report));
+	r = pipe_from_child(e->report);
+	if (!r)
+		r = pipe_from_child(e->out);
+	if (!r && !background)
+		r = pipe_from_child(e->err);
+	if (!r && (v->spec.flags & AGENT_SPEC_STDIN))
+		r = pipe_to_child(e->in);
+	return r;
+}
+
+static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
+{
+	int r = service_watch(s, &c->report, e->report[0], false);
+
+	if (!r)
+		e->report[0] = -1;
+	if (!r && e->out[0] >= 0 && !(r = service_watch(s, &c->out[0], e->out[0], false)))
+		e->out[0] = -1;
+	if (!r && e->err[0] >= 0 && !(r = service_watch(s, &c->out[1], e->err[0], false)))
+		e->err[0] = -1;
+	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], true)))
+		e->in[0] = -1;
+	return r;
+}
+
+static char *command_text(const struct spec_view *v)
+{
+	size_t n = 0, at = 0;
+	const char *arg = v->args;
+
+	for (uint32_t i = 0; i < v->spec.n_args && n < INT_TEXT_BYTES; i++, arg = spec_next(arg))
+		n += strlen(arg) + 1;
+	if (n > INT_TEXT_BYTES)
+		n = INT_TEXT_BYTES;
+	char *text = malloc(n + 1);
+	if (!text)
+		return NULL;
+	memcpy(text, v->args, n);
+	text[n] = 0;
+	for (at = 0; at + 1 < n; at++)
+		if (!text[at])
+			text[at] = ' ';
+	return text;
+}
+
+int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct spec_view *view, bool entrypoint,
+	      struct cmd **ret, enum agent_stage *ret_stage)
+{
+	const struct agent_spec *spec = &view->spec;
+	struct ends e;
+
+	*ret_stage = AGENT_STAGE_FORK;
+	evict(s);
+	struct cmd *c = cmd_new(id);
+	if (!c)
+		return -ENOMEM;
+	c->entrypoint = entrypoint;
+	c->background = entrypoint || (spec->flags & AGENT_SPEC_BACKGROUND);
+	c->pty = spec->flags & AGENT_SPEC_PTY;
+	c->tag = proc_tag(++s->serial);
+	c->text = command_text(view);
+	int r = c->text ? ends_open(&e, view, c->background) : -ENOMEM;
+	struct spawn_req req = {.agent = s->agent, .view = view, .entrypoint = entrypoint, .tag = c->tag};
+	if (!r) {
+		req.stdin_fd = e.in[1];
+		req.stdout_fd = e.out[1];
+		req.stderr_fd = e.err[1] >= 0 ? e.err[1] : e.out[1];
+		req.report_fd = e.report[1];
+		c->started_wall_usec = sysx_wall_usec();
+		r = spawn_process(&req);
+	}
+	if (r > 0) {
+		c->pid = c->group = r;
+		c->state = CMD_SPAWNED;
+		ends_close(&e, 1);
+		r = watch_ends(s, c, &e);
+		if (r)
+			kill(c->pid, SIGKILL); /* reaped as a stranger */
+	}
+	if (r) {
+		if (c->text)
+			ends_close(&e, 0);
+		if (c->text && !c->pid)
+			ends_close(&e, 1);
+		cmd_free(s, c);
+		return r;
+	}
+	if (spec->timeout_ms)
+		c->deadline_mono_usec = sysx_mono_usec() + (int64_t)spec->timeout_ms * 1000;
+	append(s, c);
+	s->n_running++;
+	s->cmd_events = true;
+	*ret = c;
+	return 0;
+}
+
+/* ---- life ---- */
+
+static int take_master(struct service *s, struct cmd *c)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control.room)};
+	ssize_t n = recvmsg(c->report.fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	int fd;
+
+	if (n < 0)
+		return -errno;
+	if (n == 0 || byte != 'T' || !head || head->cmsg_type != SCM_RIGHTS)
+		return -EPROTO; /* a report: the terminal was not made */
+	memcpy(&fd, CMSG_DATA(head), sizeof(fd));
+	int r = service_watch(s, &c->out[0], fd, true);
+	if (r)
+		close(fd);
+	return r;
+}
+
+static void entry_failed(struct service *s, const struct spawn_report *rep)
+{
+	s->status.state = AGENT_STATE_START_FAILED;
+	s->status.sys = rep->sys;
+	s->status.stage = rep->stage;
+	s->status_due = true;
+	s->dead = true;
+}
+
+static void started(struct service *s, struct cmd *c)
+{
+	c->state = CMD_STARTED;
+	service_unwatch(s, &c->report);
+	if (c->entrypoint) {
+		s->status.state = AGENT_STATE_RUNNING;
+		s->status.started_wall_usec = c->started_wall_usec;
+		s->status_due = true;
+	}
+}
+
+/*
+ * EOF says that the exec took place, since the descriptor is closed by it; or that the child died before, which the reaper
+ * then finds without a report.
+ */
+static void read_report(struct service *s, struct cmd *c)
+{
+	while (c->report.fd >= 0 && c->report.ready) {
+		struct spawn_report rep;
+		ssize_t n;
+
+		if (c->pty && c->out[0].fd < 0 && !c->failure.stage) {
+			char first;
+
+			/* the terminal's descriptor comes before anything else, unless something failed before it */
+			n = recv(c->report.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+			if (n == 1 && first == 'T') {
+				if (take_master(s, c))
+					c->failure = (struct spawn_report){.stage = AGENT_STAGE_IDENTITY, .sys = EIO};
+				continue;
+			}
+		}
+		n = read(c->report.fd, &rep, sizeof(rep));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			c->report.ready = 0;
+			return;
+		}
+		if (n == (ssize_t)sizeof(rep)) {
+			if (rep.stage == AGENT_STAGE_NONE)
+				s->agent->default_user = rep.who;
+			else
+				c->failure = rep;
+			continue;
+		}
+		service_unwatch(s, &c->report);
+		if (!c->failure.stage)
+			started(s, c);
+		else if (c->entrypoint)
+			entry_failed(s, &c->failure);
+	}
+}
+
+static void end_sandbox(struct service *s, const struct cmd *c)
+{
+	s->status.state = AGENT_STATE_ENDED;
+	s->status.exit_code = c->code;
+	s->status.exit_signal = c->signal;
+	s->status.ended_wall_usec = c->ended_wall_usec;
+	s->status_due = true;
+	s->dead = true;
+	/* all processes of this pid namespace but us; the kernel lets none of them fork past it */
+	kill(-1, SIGKILL);
+}
+
+static uint64_t pipe_holds(const struct agent_source *src)
+{
+	int n = 0;
+
+	return src->fd >= 0 && !ioctl(src->fd, FIONREAD, &n) && n > 0 ? (uint64_t)n : 0;
+}
+
+static void interrupt_over(struct service *s, struct cmd *c)
+{
+	c->interrupted = false;
+	c->kill_mono_usec = 0;
+	service_unwatch(s, &c->watch);
+	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+		if (s->streams[i].kind == STREAM_INTERRUPT && s->streams[i].cmd == c)
+			service_end(s, &s->streams[i], AGENT_OK, 0, 0, "");
+}
+
+/* Is anyone of the group left?  If so the kernel tells us about that one's end; no polling. */
+static void interrupt_check(struct service *s, struct cmd *c)
+{
+	service_unwatch(s, &c->watch);
+	for (int tries = 0; tries < 16; tries++) {
+		pid_t member = proc_group_member(s->agent, c->group);
+
+		if (!member) {
+			interrupt_over(s, c);
+			return;
+		}
+		int fd = sysx_pidfd_open(member);
+		if (fd == -ESRCH)
+			continue; /* it ended in between: look again */
+		/* without a watch the next SIGCHLD or the KILL timer looks again */
+		if (fd >= 0 && service_watch(s, &c->watch, fd, false))
+			close(fd);
+		return;
+	}
+}
+
+bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
+{
+	struct cmd *c = s->oldest;
+
+	while (c && c->pid != pid)
+		c = c->next;
+	if (!c)
+		return false;
+	c->report.ready = 1;
+	read_report(s, c);
+	c->pid = 0;
+	c->deadline_mono_usec = 0;
+	c->ended_wall_usec = sysx_wall_usec();
+	c->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+	c->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+	c->state = CMD_ENDED;
+	s->n_running--;
+	s->n_finished++;
+	for (int i = 0; i < 2; i++) {
+		c->drain_bytes[i] = pipe_holds(&c->out[i]);
+		c->out[i].ready = c->out[i].fd >= 0;
+	}
+	if (c->pty) {
+		/* its last bytes are on their way through a kernel worker; the hang-up behind them ends the wait */
+		c->drain_bytes[0] = UINT64_MAX;
+		c->drain_mono_usec = sysx_mono_usec() + INT_PTY_DRAIN_USEC;
+	}
+	s->cmd_events = true;
+	if (c->entrypoint && !c->failure.stage)
+		end_sandbox(s, c);
+	return true;
+}
+
+/* ---- output ---- */
+
+static void close_output(struct service *s, struct cmd *c, int i)
+{
+	service_unwatch(s, &c->out[i]);
+	c->drain_bytes[i] = 0;
+}
+
+/* Reads once into @out; closes at the end.  Return: bytes, 0 when nothing is there now. */
+static uint32_t read_output(struct service *s, struct cmd *c, int i, uint8_t *out, uint64_t n)
+{
+	ssize_t r = read(c->out[i].fd, out, n < INT_SCRATCH_BYTES ? (size_t)n : INT_SCRATCH_BYTES);
+
+	if (r < 0 && (errno == EAGAIN || errno == EINTR)) {
+		c->out[i].ready = errno == EINTR;
+		return 0;
+	}
+	if (r <= 0) {
+		close_output(s, c, i);
+		return 0;
+	}
+	if (c->state == CMD_ENDED && c->drain_bytes[i] != UINT64_MAX)
+		c->drain_bytes[i] -= (uint64_t)r < c->drain_bytes[i] ? (uint64_t)r : c->drain_bytes[i];
+	return (uint32_t)r;
+}
+
+/* Output that nobody is attached to: to the spool; what a finished foreground command left behind: nowhere. */
+static bool drain_detached(struct service *s, struct cmd *c, int i)
+{
+	struct agent_source *src = &c->out[i];
+	bool keep = c->background || c->state != CMD_ENDED || c->drain_bytes[i];
+
+	if (src->fd < 0 || !src->ready || c->state == CMD_SPAWNED)
+		return false;
+	uint32_t n = read_output(s, c, i, s->scratch, INT_SCRATCH_BYTES);
+	if (n && keep)
+		spool_append(&c->spool, s->agent->spool_fd, s->scratch, n);
+	return src->fd >= 0 && src->ready;
+}
+
+static bool attached(const struct cmd *c)
+{
+	return c->stream && !c->background;
+}
+
+static bool send_output(struct service *s, struct stream *st, int i)
+{
+	struct cmd *c = st->cmd;
+	uint64_t n = INT_SCRATCH_BYTES;
+
+	if (c->out[i].fd < 0 || !c->out[i].ready || st->credit <= 0)
+		return false;
+	if (c->state == CMD_ENDED) {
+		if (!c->drain_bytes[i])
+			return false;
+		if (n > c->drain_bytes[i])
+			n = c->drain_bytes[i];
+	}
+	if (n > (uint64_t)st->credit)
+		n = (uint64_t)st->credit;
+	uint8_t *room = service_room(s, INT_SCRATCH_BYTES);
+	if (!room)
+		return false;
+	uint32_t got = read_output(s, c, i, room, n);
+	if (!got)
+		return false;
+	spool_append(&c->spool, s->agent->spool_fd, room, got);
+	st->credit -= got;
+	service_commit(s, i ? AGENT_STDERR : AGENT_STDOUT, st->id, got);
+	return true;
+}
+
+static bool drained(const struct cmd *c)
+{
+	return (c->out[0].fd < 0 || !c->drain_bytes[0]) && (c->out[1].fd < 0 || !c->drain_bytes[1]);
+}
+
+bool cmd_produce(struct service *s, struct stream *st)
+{
+	struct cmd *c = st->cmd;
+
+	if (c->failure.stage) {
+		service_end(s, st, AGENT_FAILED_START, c->failure.sys, c->failure.stage, "");
+		return true;
+	}
+	if (c->state == CMD_SPAWNED)
+		return false;
+	if (!st->started_sent) {
+		struct agent_started msg = {.pid = (uint32_t)c->group, .started_wall_usec = c->started_wall_usec};
+
+		st->started_sent = true;
+		service_frame(s, AGENT_STARTED, st->id, 0, &msg, sizeof(msg), NULL, 0);
+		if (c->background)
+			service_end(s, st, AGENT_OK, 0, 0, "");
+		return true;
+	}
+	if (st->grant) {
+		service_frame(s, AGENT_CREDIT, st->id, st->grant, NULL, 0, NULL, 0);
+		st->window += st->grant;
+		st->grant = 0;
+		return true;
+	}
+	if (send_output(s, st, 0) || send_output(s, st, 1))
+		return true;
+	if (c->state != CMD_ENDED || !drained(c))
+		return false;
+	struct agent_exit msg = {.code = c->code, .signal = c->signal, .flags = c->exit_flags,
+				 .started_wall_usec = c->started_wall_usec, .ended_wall_usec = c->ended_wall_usec};
+	service_frame(s, AGENT_EXIT, st->id, 0, &msg, sizeof(msg), NULL, 0);
+	c->stream = NULL;
+	s->cmd_events = true;
+	service_free_stream(s, st);
+	return true;
+}
+
+/* ---- input ---- */
+
+static struct agent_source *input_of(struct cmd *c)
+{
+	return c->pty ? &c->out[0] : &c->in;
+}
+
+static void push_input(struct service *s, struct cmd *c)
+{
+	struct agent_source *src = input_of(c);
+
+	while (c->in_sent < c->in_have) {
+		ssize_t n = -1;
+
+		if (src->fd >= 0) {
+			if (!src->writable)
+				return;
+			n = write(src->fd, c->in_bytes + c->in_sent, c->in_have - c->in_sent);
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n < 0 && errno == EAGAIN) {
+				src->writable = 0;
+				return;
+			}
+		}
+		/* nobody reads any more: the rest is dropped, and the client is not stalled by it */
+		uint32_t took = n > 0 ? (uint32_t)n : c->in_have - c->in_sent;
+		c->in_sent += took;
+		if (c->stream)
+			c->stream->grant += took;
+	}
+	c->in_have = c->in_sent = 0;
+	free(c->in_bytes);
+	c->in_bytes = NULL;
+	if (!c->in_eof)
+		return;
+	c->in_eof = false;
+	if (!c->pty)
+		service_unwatch(s, &c->in);
+	else if (src->fd >= 0)
+		ignore_result(write(src->fd, "\004", 1)); /* a full terminal queue has no reader to tell */
+}
+
+int cmd_input(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n)
+{
+	if (c->in_eof || n > AGENT_WINDOW - (c->in_have - c->in_sent))
+		return -EPROTO;
+	if (c->in_sent) {
+		memmove(c->in_bytes, c->in_bytes + c->in_sent, c->in_have - c->in_sent);
+		c->in_have -= c->in_sent;
+		c->in_sent = 0;
+	}
+	uint8_t *p = realloc(c->in_bytes, c->in_have + n + !n);
+	if (!p)
+		return -ENOMEM;
+	c->in_bytes = p;
+	memcpy(p + c->in_have, data, n);
+	c->in_have += n;
+	push_input(s, c);
+	return 0;
+}
+
+void cmd_input_eof(struct service *s, struct cmd *c)
+{
+	c->in_eof = true;
+	push_input(s, c);
+}
+
+void cmd_resize(const struct cmd *c, uint32_t rows_cols)
+{
+	struct winsize size = {.ws_row = (unsigned short)(rows_cols >> 16), .ws_col = (unsigned short)rows_cols};
+
+	if (c->pty && c->out[0].fd >= 0 && size.ws_row && size.ws_col)
+		ignore_result(ioctl(c->out[0].fd, TIOCSWINSZ, &size)); /* the terminal has just been hung up */
+}
+
+/* ---- signals and time ---- */
+
+int cmd_signal(const struct cmd *c, int sig)
+{
+	pid_t group = c->group;
+
+	if (c->state == CMD_ENDED || !c->pid)
+		return -ESRCH;
+	if (c->pty && c->out[0].fd >= 0) {
+		pid_t front = 0;
+
+		if (!ioctl(c->out[0].fd, TIOCGPGRP, &front) && front > 1)
+			group = front;
+	}
+	return sysx_ret(kill(-group, sig));
+}
+
+void cmd_interrupt(struct service *s, struct cmd *c)
+{
+	c->exit_flags |= AGENT_EXIT_INTERRUPTED;
+	if (!c->interrupted) {
+		c->interrupted = true;
+		c->kill_mono_usec = sysx_mono_usec() + INT_INTERRUPT_USEC;
+	}
+	kill(-c->group, SIGTERM);
+	s->cmd_events = true;
+	interrupt_check(s, c);
+}
+
+int64_t cmd_timers(struct service *s, int64_t now_usec)
+{
+	int64_t next = INT64_MAX;
+
+	for (struct cmd *c = s->oldest; c; c = c->next) {
+		if (c->deadline_mono_usec && c->deadline_mono_usec <= now_usec) {
+			c->deadline_mono_usec = 0;
+			c->exit_flags |= AGENT_EXIT_TIMEOUT;
+			proc_kill_tree(s->agent, c->group, c->tag);
+		}
+		if (c->kill_mono_usec && c->kill_mono_usec <= now_usec) {
+			c->kill_mono_usec = 0;
+			kill(-c->group, SIGKILL);
+			interrupt_check(s, c);
+		}
+		if (c->drain_mono_usec && c->drain_mono_usec <= now_usec) {
+			c->drain_mono_usec = 0;
+			c->drain_bytes[0] = 0;
+			s->cmd_events = true;
+		}
+		int64_t due[] = {c->deadline_mono_usec, c->kill_mono_usec, c->drain_mono_usec};
+		for (size_t i = 0; i < ARRAY_SIZE(due); i++)
+			if (due[i] && due[i] < next)
+				next = due[i];
+	}
+	return next;
+}
+
+void cmd_walk(struct service *s)
+{
+	bool more = false;
+
+	s->cmd_events = false;
+	for (struct cmd *c = s->oldest; c; c = c->next) {
+		if (c->report.fd >= 0 && c->report.ready)
+			read_report(s, c);
+		if (c->interrupted && (c->watch.fd < 0 || c->watch.ready))
+			interrupt_check(s, c);
+		if (c->in_have || c->in_eof)
+			push_input(s, c);
+		if (attached(c))
+			continue;
+		for (int i = 0; i < 2; i++)
+			more |= drain_detached(s, c, i);
+	}
+	s->cmd_events |= more;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: commands, streams and the loop that serves them
+ *
+ * Every descriptor in the loop is edge-triggered and has a struct agent_source whose `ready` stays set until a read said
+ * EAGAIN.  A command that may not go on (no credit, gateway not reading) is simply not read; no event is lost or repeated.
+ *
+ * A command: SPAWNED (report open) -> STARTED or FAILED -> ENDED (reaped); its stream, if it still has one, gets what the
+ * pipes held at that moment and EXIT.  Its pipes stay open as long as somebody inside holds the other end.
+ */
+#ifndef RUNTIME_AGENT_AGENT_INT_H
+#define RUNTIME_AGENT_AGENT_INT_H
+
+#include "runtime/agent/agent.h"
+#include "runtime/agent/agent_spawn.h"
+#include "runtime/agent/agent_spool.h"
+
+#include "base/limits.h"
+
+#include <stdbool.h>
+
+#define INT_IN_BYTES	  (64u * 1024)
+#define INT_OUT_BYTES	  (2u * AGENT_OUT_FRAME)
+#define INT_SCRATCH_BYTES (32u * 1024)
+#define INT_DATA_BYTES	  (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
+#define INT_TEXT_BYTES	  4096u /* of a command that are kept for STATUS: 1024 of them fit the agent's memory limit */
+#define INT_RUNNING_MAX	  1024u
+#define INT_ASSEMBLY_BYTES (4u * 1024 * 1024) /* of half-received requests, all streams together */
+#define INT_END_TEXT	  200u
+#define INT_INTERRUPT_USEC 3000000
+#define INT_PTY_DRAIN_USEC 500000
+
+struct stream;
+
+enum cmd_state { CMD_SPAWNED = 1, CMD_STARTED, CMD_ENDED };
+
+struct cmd {
+	struct cmd *next; /* towards the newer */
+	uint8_t id[AGENT_ID_BYTES];
+	enum cmd_state state;
+	bool entrypoint, background, pty;
+	bool interrupted; /* an INTERRUPT is under way */
+	uint32_t exit_flags;
+	pid_t pid; /* also its group and, with a terminal, its session; 0 once it is reaped */
+	pid_t group;
+	uint64_t tag;
+	int32_t code, signal;
+	int64_t started_wall_usec, ended_wall_usec;
+	int64_t deadline_mono_usec; /* 0: none */
+	int64_t kill_mono_usec;	    /* INTERRUPT: when to go from TERM to KILL */
+	int64_t drain_mono_usec;    /* terminal: when to stop waiting for its last bytes */
+	struct agent_source report, out[2], in, watch; /* watch: pidfd of a member of an interrupted group */
+	uint64_t drain_bytes[2]; /* ENDED: what the pipe held then and still has to be sent */
+	uint8_t *in_bytes;	 /* owned; STDIN not yet taken */
+	uint32_t in_have, in_sent;
+	bool in_eof;
+	struct spool spool;
+	char *text; /* owned */
+	struct stream *stream; /* borrowed; NULL: detached */
+	struct spawn_report failure;
+};
+
+enum stream_kind {
+	STREAM_FREE = 0,
+	STREAM_ASSEMBLING, /* EXEC or FS, more of it to come */
+	STREAM_COMMAND,
+	STREAM_FILES,
+	STREAM_LOGS,
+	STREAM_INTERRUPT,
+	STREAM_END,    /* only END is left to send */
+	STREAM_STATUS, /* only STATUS_REPLY is left to send */
+};
+
+struct stream {
+	enum stream_kind kind;
+	uint32_t id;
+	uint16_t type; /* ASSEMBLING: AGENT_EXEC or AGENT_FS */
+	bool started_sent;
+	uint8_t *bytes; /* owned: ASSEMBLING: the request; FILES: upload not yet taken by the child */
+	uint32_t size, have, sent;
+	int64_t credit; /* payload bytes that we may still send */
+	uint32_t grant; /* credit to give back to the gateway */
+	uint32_t window; /* payload bytes that the gateway may still send */
+	struct cmd *cmd; /* COMMAND, LOGS, INTERRUPT, STATUS; borrowed */
+	uint64_t offset, end_offset; /* LOGS */
+	struct agent_source files; /* FILES: our end of the child's socket */
+	pid_t files_pid;
+	bool upload_eof;
+	struct agent_end end;
+	char text[INT_END_TEXT];
+};
+
+struct service {
+	struct agent *agent;
+	struct agent_source signals, control_in, control_out, exec_in, exec_out;
+	int epoll_fd;
+	bool attached;
+	bool attach_reply;
+	bool cmd_events; /* some command's source is ready: walk them */
+	bool status_due;
+	bool dead;	 /* the entrypoint has ended */
+	struct agent_attach attach;
+	struct agent_status status;
+	uint8_t *in, *out, *scratch; /* one mapping; its pages are given back when nothing is going on */
+	uint32_t in_have, out_have, out_sent;
+	uint32_t in_high, out_high;
+	uint8_t *start; /* owned; START being received */
+	uint32_t start_size, start_have;
+	uint32_t assembly_bytes;
+	uint32_t serial;
+	struct cmd *oldest, *newest, *entry;
+	uint32_t n_running, n_finished;
+	uint32_t next_stream; /* round robin */
+	struct stream streams[LIMIT_STREAMS];
+};
+
+/* agent_service.c */
+
+/** service_watch() - Put @src into the loop; @out: also tell when it is writable; Return: 0 or -errno */
+int service_watch(struct service *s, struct agent_source *src, int fd, bool out);
+/** service_unwatch() - Take @src out of the loop and close it; fine when it is not open */
+void service_unwatch(struct service *s, struct agent_source *src);
+/** service_frame() - Append one whole frame to the output; the caller has made sure that it fits */
+void service_frame(struct service *s, uint16_t type, uint32_t stream, uint32_t value, const void *a, uint32_t a_n,
+		   const void *b, uint32_t b_n);
+/** service_room() - Where the payload of a frame of @n bytes can be put before service_commit(), NULL when it does not fit */
+uint8_t *service_room(struct service *s, uint32_t n);
+/** service_commit() - Make a frame of the @n bytes put at service_room() */
+void service_commit(struct service *s, uint16_t type, uint32_t stream, uint32_t n);
+/** service_end() - Leave @st with nothing but an END to send */
+void service_end(struct service *s, struct stream *st, enum agent_reason reason, int sys, uint64_t value, const char *text);
+/** service_free_stream() - The stream's number may be used again */
+void service_free_stream(struct service *s, struct stream *st);
+
+/* agent_cmd.c */
+
+/**
+ * cmd_start() - Start a process and keep its record
+ * @id:		All zero for the entrypoint
+ * @ret_stage:	On failure, where
+ *
+ * Return: 0 with *@ret, or a negative errno
+ */
+int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct spec_view *view, bool entrypoint,
+	      struct cmd **ret, enum agent_stage *ret_stage);
+/** cmd_find() - The command of @id; Return: it or NULL */
+struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES]);
+/** cmd_reaped() - Process @pid has ended; Return: true when it was a command's */
+bool cmd_reaped(struct service *s, pid_t pid, int wait_status);
+/** cmd_walk() - Serve the sources of all commands: reports, detached output, standard input, interrupts */
+void cmd_walk(struct service *s);
+/** cmd_produce() - Append at most one frame of the command of @st; Return: true when one was appended */
+bool cmd_produce(struct service *s, struct stream *st);
+/** cmd_timers() - Do what is due at @now_usec; Return: when the next is due, or INT64_MAX */
+int64_t cmd_timers(struct service *s, int64_t now_usec);
+/** cmd_interrupt() - TERM now, KILL in three seconds; the streams that wait are told when the group is gone */
+void cmd_interrupt(struct service *s, struct cmd *c);
+/** cmd_signal() - Signal the group, or with a terminal its foreground group; Return: 0 or -errno */
+int cmd_signal(const struct cmd *c, int sig);
+/** cmd_input() - Queue bytes for standard input; Return: 0, or -EPROTO when the window is exceeded */
+int cmd_input(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n);
+/** cmd_input_eof() - Close standard input behind what is queued */
+void cmd_input_eof(struct service *s, struct cmd *c);
+/** cmd_resize() - Set the size of the terminal; nothing without one */
+void cmd_resize(const struct cmd *c, uint32_t rows_cols);
+
+/* agent_fs.c */
+
+/** fs_start() - Begin the file operation in @st->bytes; @st becomes FILES or END */
+void fs_start(struct service *s, struct stream *st);
+/** fs_produce() - Append at most one frame of the operation of @st; Return: true when one was appended */
+bool fs_produce(struct service *s, struct stream *st);
+/** fs_input() - Upload bytes; Return: 0 or -EPROTO */
+int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n);
+/** fs_push() - Hand queued upload bytes to the child as far as it takes them */
+void fs_push(struct service *s, struct stream *st);
+/** fs_cancel() - The client is gone: kill the child */
+void fs_cancel(struct service *s, struct stream *st);
+/** fs_reaped() - Process @pid has ended; Return: true when it was a file operation's */
+bool fs_reaped(struct service *s, pid_t pid);
+
+#endif

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/agent/agent_net.h"
+
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include <linux/if.h>
+#include <linux/if_link.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+
+#define LO_IFINDEX 1
+#define N_REQUESTS 6
+
+struct batch {
+	_Alignas(struct nlmsghdr) uint8_t bytes[1024];
+	uint32_t n;
+	struct nlmsghdr *head; /* of the message being built */
+};
+
+static void *begin(struct batch *b, uint16_t type, uint16_t flags, uint32_t body)
+{
+	b->head = (struct nlmsghdr *)(void *)(b->bytes + b->n);
+	*b->head = (struct nlmsghdr){.nlmsg_len = (uint32_t)NLMSG_LENGTH(body), .nlmsg_type = type,
+				     .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), .nlmsg_seq = b->n + 1};
+	b->n += (uint32_t)NLMSG_ALIGN(b->head->nlmsg_len);
+	return (uint8_t *)b->head + NLMSG_HDRLEN;
+}
+
+static void attr(struct batch *b, uint16_t type, const void *data, uint16_t n)
+{
+	struct rtattr *a = (struct rtattr *)(void *)(b->bytes + b->n);
+
+	a->rta_type = type;
+	a->rta_len = (uint16_t)RTA_LENGTH(n);
+	memcpy((uint8_t *)a + RTA_LENGTH(0), data, n);
+	b->n += (uint32_t)RTA_ALIGN(a->rta_len);
+	b->head->nlmsg_len = (uint32_t)(b->bytes + b->n - (uint8_t *)b->head);
+}
+
+static void link_message(struct batch *b, uint32_t ifindex, unsigned flags, const uint8_t *mac)
+{
+	struct ifinfomsg *m = begin(b, RTM_NEWLINK, 0, sizeof(*m));
+
+	*m = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = (int)ifindex, .ifi_flags = flags, .ifi_change = flags};
+	if (mac) {
+		attr(b, IFLA_ADDRESS, mac, 6);
+		attr(b, IFLA_IFNAME, "eth0", 5);
+	}
+}
+
+static void build(struct batch *b, const struct launch_setup *s)
+{
+	uint32_t oif = s->peer_ifindex;
+
+	link_message(b, LO_IFINDEX, IFF_UP, NULL);
+	/* name and hardware address can only be set while it is down: a message of their own before IFF_UP */
+	link_message(b, oif, IFF_NOARP, s->own_mac);
+	link_message(b, oif, IFF_UP, NULL);
+
+	struct ifaddrmsg *a = begin(b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*a));
+	*a = (struct ifaddrmsg){.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = oif};
+	attr(b, IFA_LOCAL, &s->addr, 4);
+	attr(b, IFA_ADDRESS, &s->addr, 4);
+
+	/* nobody answers ARP on this link, and nobody may fill the neighbour table that all namespaces share */
+	struct ndmsg *n = begin(b, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*n));
+	*n = (struct ndmsg){.ndm_family = AF_INET, .ndm_ifindex = (int)oif, .ndm_state = NUD_PERMANENT};
+	attr(b, NDA_DST, &s->gateway_addr, 4);
+	attr(b, NDA_LLADDR, s->gateway_mac, 6);
+
+	/* via the gateway, never scope link: with an on-link route each destination would be a neighbour of its own */
+	struct rtmsg *r = begin(b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*r));
+	*r = (struct rtmsg){.rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+			    .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK};
+	attr(b, RTA_OIF, &oif, 4);
+	attr(b, RTA_GATEWAY, &s->gateway_addr, 4);
+}
+
+/* One answer for each request; the first error is the result, the others are still taken. */
+static int read_acks(int fd, int want)
+{
+	_Alignas(struct nlmsghdr) uint8_t buf[4096];
+	int first = 0;
+
+	while (want > 0) {
+		ssize_t n = recv(fd, buf, sizeof(buf), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		for (uint8_t *at = buf; at + NLMSG_HDRLEN <= buf + n;) {
+			struct nlmsghdr h;
+			int32_t error;
+
+			memcpy(&h, at, sizeof(h));
+			if (h.nlmsg_len < NLMSG_HDRLEN || h.nlmsg_len > (size_t)(buf + n - at))
+				return -EPROTO;
+			if (h.nlmsg_type == NLMSG_ERROR && h.nlmsg_len >= NLMSG_HDRLEN + sizeof(error)) {
+				memcpy(&error, at + NLMSG_HDRLEN, sizeof(error));
+				want--;
+				if (error && !first)
+					first = error;
+			}
+			at += NLMSG_ALIGN(h.nlmsg_len);
+		}
+	}
+	return first;
+}
+
+int net_setup(const struct launch_setup *setup)
+{
+	struct batch b = {0};
+	auto_fd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	if (fd < 0)
+		return -errno;
+	build(&b, setup);
+	if (send(fd, b.bytes, b.n, 0) != (ssize_t)b.n)
+		return -errno;
+	return read_acks(fd, N_REQUESTS);
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/agent/agent_proc.h"
+
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define TAG_BASE   (1ull << 50)
+#define MAX_PASSES 64
+
+struct entry {
+	pid_t pid, ppid, pgid;
+	char state;
+	uint8_t member;
+	uint8_t stopped;
+};
+
+struct table {
+	struct entry *at; /* owned */
+	size_t n, room;
+};
+
+uint64_t proc_tag(uint32_t serial)
+{
+	return TAG_BASE + serial;
+}
+
+static pid_t parse_pid(const char *s)
+{
+	uint32_t v;
+
+	return users_id(s, strlen(s), &v) ? 0 : (pid_t)v;
+}
+
+/* "pid (comm) S ppid pgrp ...": comm may hold anything, so the fields are taken behind the last parenthesis. */
+static int read_stat(int proc_fd, const char *name, struct entry *e)
+{
+	char path[32], text[512];
+
+	snprintf(path, sizeof(path), "%.16s/stat", name);
+	auto_fd fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -1;
+	text[n] = 0;
+	char *s = strrchr(text, ')');
+	if (!s || strlen(s) < 5)
+		return -1;
+	e->state = s[2];
+	char *ppid = s + 4, *end = strchr(ppid, ' ');
+	if (!end)
+		return -1;
+	*end = 0;
+	char *pgid = end + 1;
+	end = strchr(pgid, ' ');
+	if (!end)
+		return -1;
+	*end = 0;
+	e->ppid = parse_pid(ppid);
+	e->pgid = parse_pid(pgid);
+	return 0;
+}
+
+static int table_add(struct table *t, const struct entry *e)
+{
+	if (t->n == t->room) {
+		size_t room = t->room ? t->room * 2 : 64;
+		void *p = realloc(t->at, room * sizeof(*t->at));
+
+		if (!p)
+			return -ENOMEM;
+		t->at = p;
+		t->room = room;
+	}
+	t->at[t->n++] = *e;
+	return 0;
+}
+
+static int table_read(int proc_fd, struct table *t)
+{
+	int fd = openat(proc_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
+
+	t->n = 0;
+	if (!dir) {
+		close_keep_errno(fd);
+		return -errno;
+	}
+	for (struct dirent *d; (d = readdir(dir));) {
+		struct entry e = {.pid = parse_pid(d->d_name)};
+
+		if (e.pid <= 1 || read_stat(proc_fd, d->d_name, &e) < 0)
+			continue;
+		int r = table_add(t, &e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int carries_tag(pid_t pid, uint64_t tag)
+{
+	struct rlimit lim;
+
+	return !prlimit(pid, RLIMIT_RTTIME, NULL, &lim) && lim.rlim_max == tag;
+}
+
+static int is_member(const struct table *t, pid_t pid)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (t->at[i].pid == pid)
+			return t->at[i].member;
+	return 0;
+}
+
+/* Marks root, tagged processes and, until nothing changes, children of members. */
+static void mark_members(struct table *t, pid_t root, uint64_t tag)
+{
+	int changed = 1;
+
+	for (size_t i = 0; i < t->n; i++)
+		t->at[i].member = t->at[i].pid == root || carries_tag(t->at[i].pid, tag);
+	while (changed) {
+		changed = 0;
+		for (size_t i = 0; i < t->n; i++)
+			if (!t->at[i].member && t->at[i].ppid > 1 && is_member(t, t->at[i].ppid))
+				changed = t->at[i].member = 1;
+	}
+}
+
+static void signal_members(const struct table *t, int sig)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (t->at[i].member)
+			kill(t->at[i].pid, sig);
+}
+
+void proc_kill_tree(const struct agent *a, pid_t root, uint64_t tag)
+{
+	struct table t = {0};
+
+	/* stop everything that can still fork; a pass that finds all members stopped (or dead) ends the search */
+	for (int pass = 0; pass < MAX_PASSES; pass++) {
+		size_t running = 0;
+
+		if (table_read(a->proc_fd, &t))
+			break;
+		mark_members(&t, root, tag);
+		for (size_t i = 0; i < t.n; i++) {
+			if (!t.at[i].member || strchr("TtZX", t.at[i].state))
+				continue;
+			running++;
+			kill(t.at[i].pid, SIGSTOP);
+		}
+		if (!running)
+			break;
+	}
+	signal_members(&t, SIGKILL);
+	if (root > 0) {
+		kill(-root, SIGKILL);
+		kill(root, SIGKILL);
+	}
+	free(t.at);
+}
+
+pid_t proc_group_member(const struct agent *a, pid_t pgid)
+{
+	struct table t = {0};
+	pid_t found = 0;
+
+	if (kill(-pgid, 0) < 0 && errno == ESRCH)
+		return 0;
+	if (!table_read(a->proc_fd, &t))
+		for (size_t i = 0; i < t.n && !found; i++)
+			if (t.at[i].pgid == pgid && !strchr("ZX", t.at[i].state))
+				found = t.at[i].pid;
+	free(t.at);
+	return found;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: mounts of the sandbox
+ *
+ * root_stage() runs at pool time, before any image is known: it builds /proc, /sys and /dev with their masks on a staging
+ * tmpfs and leaves the host's tree for good.  root_arm() runs when the image is known: it mounts the root over the staging,
+ * writes the files of /etc, binds the volumes and moves the three trees beneath.
+ *
+ * What an image may contain at the places that we need: a directory is used; nothing there: it is made; a symlink, a FIFO or
+ * a file at /proc, /sys or /dev is removed (in the sandbox's own upper layer; the image keeps it) and a directory made.
+ * /etc and the volumes' places may be reached over the image's symlinks, resolved beneath the root by the kernel.
+ */
+#ifndef RUNTIME_AGENT_AGENT_ROOT_H
+#define RUNTIME_AGENT_AGENT_ROOT_H
+
+#include "runtime/broker/launch_sync.h"
+
+struct root_stage {
+	int stage_fd;  /* root of the staging tmpfs */
+	int proc_fd, sys_fd, dev_fd, devpts_fd;
+};
+
+/**
+ * root_stage() - Build the three trees and leave the host's tree
+ * @dev_fd:	LAUNCH_FD_DEV; taken over
+ * @ret:	Filled
+ * @ret_stage:	On failure, where
+ *
+ * Return: 0 or -errno
+ */
+int root_stage(int dev_fd, struct root_stage *ret, enum launch_stage *ret_stage);
+
+/**
+ * root_arm() - Make @fd[0] the root of everything
+ * @fd:		Descriptors of LAUNCH_ARM in its order
+ * @ret_detail:	On failure at LAUNCH_STAGE_VOLUME, which
+ *
+ * Return: 0 or -errno
+ */
+int root_arm(const struct root_stage *stage, const struct launch_arm *arm, const int *fd, enum launch_stage *ret_stage,
+	     uint32_t *ret_detail);
+
+#endif

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/agent/agent_spawn.h"
+
+#include "runtime/agent/agent_env.h"
+#include "runtime/agent/agent_proc.h"
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define REPORT_FD    3
+
+/*
+ * What root inside keeps: the usual container set less NET_RAW, MKNOD, AUDIT_WRITE, NET_ADMIN and SETFCAP.  All of it is over
+ * the inner user namespace only, so over files and processes of this sandbox.
+ */
+static const uint8_t kept_caps[] = {
+	CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID,	  CAP_KILL,
+	CAP_SETGID, CAP_SETUID,	      CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT,
+};
+
+int spawn_cgroup(const struct agent *a)
+{
+	return a->cgroup_version == 2 && a->n_cgroup_fds ? a->cgroup_fd[0] : -1;
+}
+
+int spawn_enter(const struct agent *a, enum agent_stage *ret_stage)
+{
+	*ret_stage = AGENT_STAGE_CGROUP;
+	/* `tasks`, not `cgroup.procs`: moving a single task spares the kernel's wait of some 7 ms */
+	if (a->cgroup_version == 1)
+		for (uint32_t i = 0; i < a->n_cgroup_fds; i++)
+			if (write(a->cgroup_fd[i], "0", 1) != 1)
+				return -errno;
+	*ret_stage = AGENT_STAGE_IDENTITY;
+	return sysx_ret(setns(a->userns_fd, CLONE_NEWUSER));
+}
+
+static uint64_t cap_mask(uint32_t uid)
+{
+	uint64_t mask = 0;
+
+	for (size_t i = 0; uid == 0 && i < ARRAY_SIZE(kept_caps); i++)
+		mask |= 1ull << kept_caps[i];
+	return mask;
+}
+
+static int cut_bounding_set(uint64_t keep)
+{
+	for (unsigned cap = 0; cap < 64; cap++) {
+		if (keep & (1ull << cap))
+			continue;
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			return errno == EINVAL && cap > CAP_AUDIT_READ ? 0 : -errno; /* past the kernel's last one */
+	}
+	return 0;
+}
+
+static int set_caps(uint64_t keep)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {
+		{.effective = (uint32_t)keep, .permitted = (uint32_t)keep},
+		{.effective = (uint32_t)(keep >> 32), .permitted = (uint32_t)(keep >> 32)},
+	};
+
+	return sysx_ret(syscall(SYS_capset, &head, data));
+}
+
+static int set_identity(const struct users_identity *who)
+{
+	uint64_t keep = cap_mask(who->uid);
+	gid_t groups[USERS_GROUPS];
+
+	for (uint32_t i = 0; i < who->n_groups; i++)
+		groups[i] = who->groups[i];
+	if (setgroups(who->n_groups, groups) < 0 || setresgid(who->gid, who->gid, who->gid) < 0)
+		return -errno;
+	int r = cut_bounding_set(keep); /* needs SETPCAP, so before the ids and sets go */
+	if (r)
+		return r;
+	if (setresuid(who->uid, who->uid, who->uid) < 0)
+		return -errno;
+	r = set_caps(keep);
+	/* changing ids has set the flag to the host's default for such a process, which may be 2: never dumpable here */
+	if (!r && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		r = -errno;
+	return r;
+}
+
+int spawn_as_tenant(const struct agent *a, const struct users_identity *who, enum agent_stage *ret_stage)
+{
+	int r = spawn_enter(a, ret_stage);
+
+	return r ? r : set_identity(who);
+}
+
+/* ---- the child of spawn_process() ---- */
+
+__attribute__((noreturn)) static void fail(enum agent_stage stage, int sys)
+{
+	struct spawn_report rep = {.stage = stage, .sys = sys < 0 ? -sys : sys};
+
+	ignore_result(write(REPORT_FD, &rep, sizeof(rep))); /* the agent then reads EOF from a process that died */
+	_exit(127);
+}
+
+static void place_fds(const struct spawn_req *req)
+{
+	int fd[4] = {req->stdin_fd, req->stdout_fd, req->stderr_fd, req->report_fd};
+
+	/* above the targets first, so that no dup2 overwrites one that is still needed */
+	for (int i = 0; i < 4; i++)
+		if (fd[i] >= 0 && (fd[i] = fcntl(fd[i], F_DUPFD_CLOEXEC, 16)) < 0)
+			_exit(127);
+	for (int i = 0; i < 3; i++) {
+		/* 0, 1 and 2 of the agent are /dev/null */
+		if (fd[i] >= 0 && dup2(fd[i], i) < 0)
+			_exit(127);
+	}
+	if (dup3(fd[3], REPORT_FD, O_CLOEXEC) < 0)
+		_exit(127);
+}
+
+static int send_fd(int sock, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	char byte = 'T';
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control.room)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	return sysx_ret(sendmsg(sock, &msg, MSG_NOSIGNAL));
+}
+
+/*
+ * The terminal is opened with the tenant's identity, so that it belongs to the tenant, and through the devpts that we
+ * mounted, so that no path of the image is involved.
+ */
+static int open_terminal(int devpts_fd, const struct agent_spec *spec)
+{
+	struct winsize size = {.ws_row = spec->rows ? spec->rows : 24, .ws_col = spec->cols ? spec->cols : 80};
+	int unlock = 0;
+	auto_fd master = openat(devpts_fd, "ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		return -errno;
+	auto_fd slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0 || ioctl(master, TIOCSWINSZ, &size) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+		return -errno;
+	for (int i = 0; i < 3; i++)
+		if (dup2(slave, i) < 0)
+			return -errno;
+	return send_fd(REPORT_FD, master);
+}
+
+static int load_filter(const struct agent *a)
+{
+	struct sock_fprog prog = {.len = (unsigned short)a->payload_filter_len, .filter = a->payload_filter};
+
+	if (!a->payload_filter)
+		return 0;
+	return sysx_ret(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0));
+}
+
+static int resolve_user(const struct spawn_req *req, struct users_identity *ret)
+{
+	const struct agent_spec *s = &req->view->spec;
+
+	if (s->flags & AGENT_SPEC_UID)
+		return users_resolve_uid(s->uid, s->flags & AGENT_SPEC_GID ? &s->gid : NULL, ret);
+	if (req->entrypoint)
+		return users_resolve(req->view->user, ret);
+	*ret = req->agent->default_user;
+	return 0;
+}
+
+static int add_env_file(struct env_set *set)
+{
+	struct env_set base = {0};
+	const char *path = env_get(set, "EXECD_ENVS", 10);
+	char *text;
+	size_t n;
+
+	if (!path || *path != '/')
+		return 0;
+	int r = users_load(path, &text, &n);
+	if (r || !text)
+		return r;
+	for (size_t i = 0; i < set->n && !r; i++)
+		r = env_put(&base, set->at[i]);
+	return r ? r : env_file(set, &base, text, n < ENV_FILE_BYTES ? n : ENV_FILE_BYTES);
+}
+
+/* The order of decisions: image Env < defaults < request env (all three in START) < the env file < EXEC's own. */
+static int build_env(const struct spawn_req *req, const char *home, struct env_set *set)
+{
+	static char home_entry[USERS_HOME_BYTES + 8];
+	const struct agent *a = req->agent;
+	const struct spec_view *v = req->view;
+	int r = 0;
+
+	if (!req->entrypoint)
+		r = env_put_row(set, a->base_env, a->n_base_env);
+	else
+		r = env_put_row(set, v->env, v->spec.n_env);
+	if (!r && !env_get(set, "HOME", 4)) {
+		snprintf(home_entry, sizeof(home_entry), "HOME=%s", *home ? home : "/");
+		r = env_put(set, home_entry);
+	}
+	if (!r && !env_get(set, "PATH", 4))
+		r = env_put(set, "PATH=" DEFAULT_PATH);
+	if (!r && !req->entrypoint)
+		r = add_env_file(set);
+	if (!r && !req->entrypoint)
+		r = env_put_row(set, v->env, v->spec.n_env);
+	if (!r && (v->spec.flags & AGENT_SPEC_PTY) && !env_get(set, "TERM", 4))
+		r = env_put(set, "TERM=xterm-256color");
+	return r;
+}
+
+static int enter_cwd(const struct spawn_req *req, const struct env_set *set)
+{
+	const char *base = req->entrypoint ? req->view->cwd : req->agent->base_cwd;
+	char *path;
+
+	/* a relative cwd is beneath the sandbox's own; with neither, / */
+	if (chdir(base && *base ? base : "/") < 0) {
+		if (!*req->view->cwd || req->view->cwd[0] != '/')
+			return -errno;
+	}
+	if (req->entrypoint || !*req->view->cwd)
+		return 0;
+	int r = env_path(set, req->view->cwd, &path);
+	return r ? r : sysx_ret(chdir(path));
+}
+
+/* Tries @name in each directory of @path as execvp does: a later hit wins over an earlier EACCES, nothing over ENOENT. */
+static int exec_on_path(const char *name, const char *path, char *const argv[], char *const envp[])
+{
+	char file[4096];
+	int result = -ENOENT;
+	size_t len = strlen(name);
+
+	if (strchr(name, '/')) {
+		execve(name, argv, envp);
+		return -errno;
+	}
+	for (const char *p = path; p;) {
+		const char *colon = strchr(p, ':');
+		size_t dir = colon ? (size_t)(colon - p) : strlen(p);
+
+		if (dir + len + 2 <= sizeof(file)) {
+			memcpy(file, p, dir);
+			file[dir] = '/';
+			memcpy(file + dir + !!dir, name, len + 1);
+			execve(file, argv, envp);
+			if (errno != ENOENT && errno != ENOTDIR)
+				result = -errno;
+			if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+				return result;
+		}
+		p = colon ? colon + 1 : NULL;
+	}
+	return result;
+}
+
+static int exec_program(const struct spawn_req *req, const struct env_set *set)
+{
+	static const char *const shells[] = {"bash", "sh"};
+	const struct spec_view *v = req->view;
+	char *const *envp = (char *const *)(uintptr_t)set->at;
+	const char *path = env_get(set, "PATH", 4);
+
+	if (v->spec.flags & AGENT_SPEC_SHELL) {
+		/* the shell itself is found on the sandbox's PATH: a PATH of this command alone does not hide it */
+		struct env_set base = {0};
+		int r = env_put_row(&base, req->entrypoint ? v->env : req->agent->base_env,
+				    req->entrypoint ? v->spec.n_env : req->agent->n_base_env);
+
+		if (!r)
+			path = env_get(&base, "PATH", 4);
+		for (size_t i = 0; !r && i < ARRAY_SIZE(shells); i++) {
+			const char *argv[] = {shells[i], "-c", v->args, NULL};
+
+			r = exec_on_path(shells[i], path ? path : DEFAULT_PATH, (char *const *)(uintptr_t)argv, envp);
+			if (r == -ENOENT && i + 1 < ARRAY_SIZE(shells))
+				r = 0;
+		}
+		return r;
+	}
+	const char **argv = calloc(v->spec.n_args + 1, sizeof(*argv));
+	if (!argv)
+		return -ENOMEM;
+	const char *s = v->args;
+	for (uint32_t i = 0; i < v->spec.n_args; i++, s = spec_next(s))
+		argv[i] = s;
+	return exec_on_path(argv[0], path ? path : DEFAULT_PATH, (char *const *)(uintptr_t)argv, envp);
+}
+
+__attribute__((noreturn)) static void child(const struct spawn_req *req)
+{
+	const struct agent_spec *spec = &req->view->spec;
+	struct rlimit tag = {req->tag, req->tag};
+	struct users_identity who;
+	struct env_set env = {0};
+	enum agent_stage stage;
+	sigset_t none;
+
+	place_fds(req);
+	sigemptyset(&none);
+	if (req->entrypoint || (spec->flags & AGENT_SPEC_PTY))
+		setsid();
+	else
+		setpgid(0, 0);
+	signal(SIGPIPE, SIG_DFL); /* the only disposition that the agent changes */
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* a hard limit below the tag leaves descent by parent as the only mark of the command; see agent_proc.h */
+	ignore_result(setrlimit(RLIMIT_RTTIME, &tag));
+	int r = spawn_enter(req->agent, &stage);
+	if (r)
+		fail(stage, r);
+	/* the image's passwd is read with all powers over the sandbox: its mode must not decide who runs */
+	r = resolve_user(req, &who);
+	if (r)
+		fail(AGENT_STAGE_USER, r);
+	int devpts_fd = spec->flags & AGENT_SPEC_PTY ? req->agent->devpts_fd : -1;
+	if (devpts_fd >= 0 && (devpts_fd = dup3(devpts_fd, REPORT_FD + 1, O_CLOEXEC)) < 0)
+		fail(AGENT_STAGE_IDENTITY, -errno);
+	sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
+	umask(022);
+	r = set_identity(&who);
+	if (r)
+		fail(AGENT_STAGE_IDENTITY, r);
+	if (devpts_fd >= 0 && (r = open_terminal(devpts_fd, spec)) < 0)
+		fail(AGENT_STAGE_IDENTITY, r);
+	r = build_env(req, req->entrypoint ? who.home : req->agent->default_user.home, &env);
+	if (r)
+		fail(AGENT_STAGE_SPEC, r);
+	r = enter_cwd(req, &env);
+	if (r)
+		fail(AGENT_STAGE_CWD, r);
+	if (req->entrypoint) {
+		struct spawn_report rep = {.who = who};
+
+		if (write(REPORT_FD, &rep, sizeof(rep)) != (ssize_t)sizeof(rep))
+			_exit(127);
+	}
+	r = load_filter(req->agent);
+	if (r)
+		fail(AGENT_STAGE_FILTER, r);
+	fail(AGENT_STAGE_EXEC, exec_program(req, &env));
+}
+
+pid_t spawn_process(const struct spawn_req *req)
+{
+	pid_t pid = sysx_fork(spawn_cgroup(req->agent));
+
+	if (pid == 0)
+		child(req);
+	return pid;
+}

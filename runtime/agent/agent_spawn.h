@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: from the agent to a tenant's process
+ *
+ * spawn_process() forks; the child joins the tenants' cgroup, enters the inner user namespace, takes the tenant's identity,
+ * cuts the capabilities to the table in agent_spawn.c, loads the payload filter and executes.  Until the exec it is not
+ * dumpable: tenants of the same uid can neither trace it nor read its memory or descriptors.
+ */
+#ifndef RUNTIME_AGENT_AGENT_SPAWN_H
+#define RUNTIME_AGENT_AGENT_SPAWN_H
+
+#include "runtime/agent/agent.h"
+#include "runtime/agent/agent_spec.h"
+
+struct spawn_report { /* from the child, over a CLOEXEC descriptor: nothing but EOF is success */
+	uint32_t stage;
+	int32_t sys;
+	struct users_identity who; /* entrypoint, stage NONE: its identity */
+};
+
+struct spawn_req {
+	const struct agent *agent;
+	const struct spec_view *view;
+	int entrypoint;
+	int stdin_fd, stdout_fd, stderr_fd; /* the child's ends; -1: /dev/null; unused with a terminal */
+	int report_fd; /* the child's end; with a terminal a socket that carries its master end to us */
+	uint64_t tag;
+};
+
+/** spawn_process() - Start one process; Return: its pid, or a negative errno (nothing was started) */
+pid_t spawn_process(const struct spawn_req *req);
+
+/**
+ * spawn_as_tenant() - In a forked child: enter the cgroup and the inner user namespace as @who
+ * @keep_fd:	The one descriptor above 2 that stays open, as descriptor 3
+ *
+ * Return: 0, or a negative errno with *@ret_stage
+ */
+int spawn_as_tenant(const struct agent *a, const struct users_identity *who, enum agent_stage *ret_stage);
+
+/** spawn_enter() - In a forked child: join the tenants' cgroup and enter the inner user namespace, all powers in it */
+int spawn_enter(const struct agent *a, enum agent_stage *ret_stage);
+
+/** spawn_cgroup() - The descriptor for sysx_fork(): the tenants' cgroup with version 2, else -1 */
+int spawn_cgroup(const struct agent *a);
+
+#endif
