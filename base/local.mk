@@ -32,3 +32,4 @@ check_PROGRAMS += tests/unit/test_http_server
 UNIT_TESTS += tests/unit/test_http_server
 tests_unit_test_http_server_SOURCES = tests/unit/test_http_server.c
 tests_unit_test_http_server_LDADD = libbase.a
+libbase_a_SOURCES += base/isolate.c base/isolate.h
