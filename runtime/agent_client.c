@@ -108,9 +108,14 @@ static void enter(struct agent_client *c)
 	c->busy++;
 }
 
+static void flush(struct agent_client *c);
+
+/* What the callbacks queued leaves in one write. */
 static void leave(struct agent_client *c)
 {
 	c->busy--;
+	if (!c->busy && !c->broken && buf_used(&c->unsent))
+		flush(c);
 	release_dead(c);
 }
 
@@ -533,9 +538,6 @@ static void can_read(void *arg, int fd, uint32_t events)
 	} else if (n > 0) {
 		buf_commit(&c->received, (size_t)n);
 		parse_frames(c);
-		/* grants and requests that the callbacks queued leave in one write */
-		if (!c->freed)
-			flush(c);
 	} else if (n == 0) {
 		sbx_err_set(&c->why, SBX_E_NOT_READY, 0, "the sandbox has ended");
 		break_later(c);
@@ -820,7 +822,5 @@ void agent_stream_detach(struct agent_stream *s)
 		agent_stream_control(s, AGENT_DETACH, 0);
 	}
 	stream_drop(s);
-	if (!c->broken && c->busy == 1)
-		flush(c);
 	leave(c);
 }

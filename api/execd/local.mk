@@ -20,3 +20,7 @@ tests_fuzz_fuzz_multipart_LDADD = $(EXECD_TEST_LIBS)
 tests_fuzz_fuzz_range_SOURCES = tests/fuzz/fuzz_range.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_range_LDADD = $(EXECD_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/multipart tests/fuzz/corpus/range
+check_PROGRAMS += tests/unit/test_agent_client
+UNIT_TESTS += tests/unit/test_agent_client
+tests_unit_test_agent_client_SOURCES = tests/unit/test_agent_client.c tests/unit/fake_agent.c tests/unit/fake_agent.h
+tests_unit_test_agent_client_LDADD = $(EXECD_TEST_LIBS)
