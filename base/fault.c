@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/fault.h"
 
+#include "base/num.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,7 +32,7 @@ static const char *wish_text(char out[FAULT_WISH_SIZE])
 
 bool fault_wanted(const char *name)
 {
-	static unsigned long passed;
+	static uint64_t passed;
 	char text[FAULT_WISH_SIZE];
 	const char *wish = wish_text(text);
 	size_t n = strlen(name);
@@ -39,7 +41,8 @@ bool fault_wanted(const char *name)
 		return false;
 	const char *action = wish + n + 1;
 	const char *count = strchr(action, ':');
-	if (count && ++passed != strtoul(count + 1, NULL, 10))
+	uint64_t wanted = 0;
+	if (count && (num_u64(count + 1, strcspn(count + 1, "\n"), UINT32_MAX, &wanted) < 0 || ++passed != wanted))
 		return false;
 	if (!strncmp(action, "kill", 4))
 		kill(getpid(), SIGKILL);

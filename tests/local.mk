@@ -1,5 +1,6 @@
 # tests/: how tests are found and run.  Unit tests and corpora need no root; ROOT_TESTS make real sandboxes.
-EXTRA_DIST += tests/tap.h tests/fuzz/run_corpus.c $(LINT_TESTS) $(ROOT_TESTS)
+EXTRA_DIST += tests/tap.h tests/fuzz/run_corpus.c tests/fuzz/run.sh $(LINT_TESTS) $(filter %.sh,$(ROOT_TESTS) $(E2E_TESTS) $(VM_TESTS)) \
+	setup run-tests .ci/run build-aux/common.sh
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)
 TEST_EXTENSIONS = .sh
@@ -21,3 +22,28 @@ TESTS = $(UNIT_TESTS) $(LINT_TESTS)
 check-root: all $(check_PROGRAMS)
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(ROOT_TESTS)'
 .PHONY: check-root
+
+LINT_TESTS += tests/lint/includes tests/lint/headers tests/lint/banned
+
+# What run-tests asks for, and its way to build tests without running them.
+FUZZ_TARGETS = $(filter tests/fuzz/fuzz_%,$(check_PROGRAMS))
+print-%:
+	@echo $($*)
+check-programs: all $(check_PROGRAMS)
+.PHONY: check-programs
+
+# The same tests under ASan and UBSan, in a build of their own.
+check-asan:
+	$(MKDIR_P) _asan && cd _asan && { test -e Makefile || $(abs_srcdir)/configure --silent --enable-sanitizers --enable-fault-points; }
+	$(MAKE) $(AM_MAKEFLAGS) -C _asan check
+# gcc's analyzer over everything; slow, and read by people.
+analyze:
+	$(MKDIR_P) _analyze && cd _analyze && { test -e Makefile || $(abs_srcdir)/configure --silent CC=gcc CFLAGS='-g -O1 -fanalyzer'; }
+	$(MAKE) $(AM_MAKEFLAGS) -C _analyze all
+# Sizes of functions: the ten longest.
+sizes:
+	@cd $(srcdir) && awk 'FNR == 1 {f = 0} /^[a-z].*\)$$/ {name = $$0} /^{$$/ {start = FNR} /^}$$/ {print FNR - start, FILENAME ": " name}' \
+		$$(find base images netpolicy runtime api -name '*.c') | sort -rn | head -n 10
+distclean-local:
+	rm -rf _asan _analyze
+.PHONY: check-asan analyze sizes

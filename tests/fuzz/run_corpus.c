@@ -3,6 +3,8 @@
  * DOC: runs one fuzz target over every file of its corpus and prints TAP, so that the corpus is an ordinary test and
  * needs no fuzzing engine.  Argument: the corpus directory, or $srcdir/tests/fuzz/corpus/<program name without fuzz_>.
  */
+/* With an engine (tests/fuzz/run.sh) main() is the engine's. */
+#ifndef SBX_FUZZERS
 #include "tests/tap.h"
 
 #include "base/cleanup.h"
@@ -51,3 +53,4 @@ int main(int argc, char **argv)
 	ok(files > 0, "%s holds inputs", path);
 	return tap_done();
 }
+#endif
