@@ -20,7 +20,8 @@ set -- $(make -s print-FUZZ_TARGETS)
 each=$((seconds / ($# > 0 ? $# : 1)))
 [ $each -ge 2 ] || each=2
 n=0 failed=0
-make -j"$(nproc)" libbase.a >&2
+# shellcheck disable=SC2046
+make -j"$(nproc)" libbase.a $(make -s print-BUILT_SOURCES) >&2
 for target in "$@"; do
 	n=$((n + 1))
 	name=${target##*/fuzz_}
