@@ -225,10 +225,6 @@ static int set_up(struct shell *sh)
 	r = root_stage(fd[LAUNCH_FD_DEV], &sh->stage, &sh->at);
 	if (r)
 		return r;
-	/* the cgroups were joined before, so what is now is what tenants see as "/" */
-	sh->at = LAUNCH_STAGE_CGROUP;
-	if (unshare(CLONE_NEWCGROUP) < 0)
-		return -errno;
 	sh->at = LAUNCH_STAGE_USERNS;
 	r = make_userns(sh);
 	sh->agent->proc_fd = sh->stage.proc_fd;

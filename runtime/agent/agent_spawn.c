@@ -46,7 +46,17 @@ int spawn_enter(const struct agent *a, enum agent_stage *ret_stage)
 			if (write(a->cgroup_fd[i], "0", 1) != 1)
 				return -errno;
 	*ret_stage = AGENT_STAGE_IDENTITY;
-	return sysx_ret(setns(a->userns_fd, CLONE_NEWUSER));
+	if (setns(a->userns_fd, CLONE_NEWUSER) < 0)
+		return -errno;
+	/*
+	 * What is the group now is what the tenant sees as "/".  Not done once in the agent: version 2 lets nobody place
+	 * a child outside the root of its own cgroup namespace, and the tenants' leaf is beside the agent's.
+	 */
+	*ret_stage = AGENT_STAGE_CGROUP;
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		return -errno;
+	*ret_stage = AGENT_STAGE_IDENTITY;
+	return 0;
 }
 
 static uint64_t cap_mask(uint32_t uid)

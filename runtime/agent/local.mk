@@ -22,3 +22,11 @@ sandbox-agent$(EXEEXT): $(agent_files) $(agent_headers)
 		-Wl,-z,norelro -s -o $@ $(agent_files:%=$(top_srcdir)/%)
 pkglibexec_SCRIPTS = sandbox-agent$(EXEEXT)
 CLEANFILES += sandbox-agent$(EXEEXT)
+
+# The harness plays broker and gateway around the real program.
+check_PROGRAMS += tests/system/sys_agent
+ROOT_TESTS += tests/system/sys_agent
+tests_system_sys_agent_SOURCES = tests/system/sys_agent.c tests/system/agent_harness.c tests/system/agent_harness.h \
+	runtime/broker/profile.c
+tests_system_sys_agent_CPPFLAGS = $(AM_CPPFLAGS) $(SECCOMP_CFLAGS)
+tests_system_sys_agent_LDADD = libbase.a $(SECCOMP_LIBS)
