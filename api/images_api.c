@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config.h"
+
+#include "api/images_api.h"
+
+#include "api/images_int.h"
+#include "api/render.h"
+#include "api/volumes_request.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/log.h"
+#include "images/image_ref.h"
+#include "images/image_store.h"
+#include "runtime/broker_client.h"
+#include "runtime/sandbox.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int images_query_text(struct http_text query, const char *name, char **ret, struct sbx_err *err)
+{
+	int r = http_query_get(query, name, ret);
+
+	if (r == -ENOMEM)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "query");
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "the query has a broken percent escape");
+	return 0;
+}
+
+/* ---- images ---- */
+
+static void write_strings(struct jw *w, const char *key, char *const *list)
+{
+	if (!list || !*list)
+		return;
+	jw_key(w, key);
+	jw_array(w);
+	for (; *list; list++)
+		jw_str(w, *list);
+	jw_array_end(w);
+}
+
+void images_render(struct jw *w, const struct image *image)
+{
+	char familiar[IMAGE_REF_TEXT_BYTES], text[DIGEST_TEXT_SIZE];
+	struct image_ref ref;
+	struct sbx_err err = {0};
+
+	jw_object(w);
+	if (!image_ref_parse(image->name, strlen(image->name), &ref, &err)) {
+		image_ref_familiar(&ref, familiar);
+		jw_key_str(w, "name", familiar);
+	} else {
+		jw_key_str(w, "name", image->name);
+	}
+	jw_key_str(w, "ref", image->name);
+	render_instant(w, "createdAt", image->created_wall_usec);
+	jw_key_u64(w, "bytes", image->bytes);
+	jw_key(w, "layers");
+	jw_array(w);
+	for (size_t i = 0; i < image->n_layers; i++) {
+		digest_format(image->layers[i], text);
+		jw_str(w, text);
+	}
+	jw_array_end(w);
+	jw_key_str(w, "workdir", image->workdir && image->workdir[0] ? image->workdir : NULL);
+	jw_key_str(w, "user", image->user && image->user[0] ? image->user : NULL);
+	write_strings(w, "env", image->env);
+	write_strings(w, "entrypoint", image->entrypoint);
+	write_strings(w, "cmd", image->cmd);
+	jw_object_end(w);
+}
+
+static struct image_store *store_of(struct api_call *call)
+{
+	if (!call->context->images)
+		api_reply_code(call, SBX_E_OVERLOADED, "the image store is not ready");
+	return call->context->images;
+}
+
+void images_api_list(struct api_call *call)
+{
+	struct image_store *store = store_of(call);
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	if (!store)
+		return;
+	jw_object(&w);
+	jw_key(&w, "items");
+	jw_array(&w);
+	for (const struct image *i = image_store_next(store, NULL); i; i = image_store_next(store, i))
+		images_render(&w, i);
+	jw_array_end(&w);
+	jw_object_end(&w);
+	api_reply_json(call, 200, &body);
+}
+
+/* In a path an image that is not there is 404; in a create request the same thing is a bad value. */
+static void reply_image_error(struct api_call *call, struct sbx_err *err)
+{
+	if (err->code == SBX_E_IMAGE_NOT_FOUND)
+		err->code = SBX_E_IMAGE_UNKNOWN;
+	api_reply_error(call, err);
+}
+
+void images_api_get(struct api_call *call)
+{
+	struct image_store *store = store_of(call);
+	struct sbx_err err = {0};
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	if (!store)
+		return;
+	const struct image *image = image_store_find(store, call->param[0], &err);
+	if (!image) {
+		reply_image_error(call, &err);
+		return;
+	}
+	images_render(&w, image);
+	api_reply_json(call, 200, &body);
+}
+
+static bool image_in_use(const struct api_context *context, const char *canonical)
+{
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
+		char text[IMAGE_REF_TEXT_BYTES];
+		struct image_ref ref;
+		struct sbx_err err = {0};
+
+		/* what has ended holds no mount of the layers any more */
+		if (s->state == SANDBOX_TERMINATED || s->state == SANDBOX_FAILED || !s->spec.image_uri)
+			continue;
+		if (image_ref_parse(s->spec.image_uri, strlen(s->spec.image_uri), &ref, &err) < 0)
+			continue;
+		image_ref_canonical(&ref, text);
+		if (!strcmp(text, canonical))
+			return true;
+	}
+	return false;
+}
+
+static void layer_dropped(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	(void)arg;
+	(void)reply;
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code)
+		log_warn("image: a layer that nobody uses was not removed: %s", err->msg);
+}
+
+static void drop_layer(void *arg, const uint8_t key[DIGEST_BYTES])
+{
+	const struct api_context *context = arg;
+	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_DROP, .size = sizeof(req)}};
+	struct sbx_err err = {0};
+
+	memcpy(req.key, key, sizeof(req.key));
+	if (!context->broker || broker_client_call(context->broker, &req, -1, layer_dropped, NULL, &err) < 0)
+		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
+}
+
+void images_api_delete(struct api_call *call)
+{
+	struct image_store *store = store_of(call);
+	struct api_context context = *call->context;
+	struct sbx_err err = {0};
+
+	if (!store)
+		return;
+	const struct image *image = image_store_find(store, call->param[0], &err);
+	if (!image) {
+		reply_image_error(call, &err);
+		return;
+	}
+	if (image_in_use(call->context, image->name)) {
+		api_reply_code(call, SBX_E_IMAGE_IN_USE, "a sandbox uses the image \"%.80s\"", call->param[0]);
+		return;
+	}
+	if (image_store_remove(store, call->param[0], drop_layer, &context, &err) < 0)
+		reply_image_error(call, &err);
+	else
+		api_reply_empty(call, 204);
+}
+
+/* ---- volumes ---- */
+
+static bool volume_in_use(const struct api_context *context, const char *claim)
+{
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s))
+		for (size_t i = 0; i < s->spec.n_volumes; i++)
+			if (s->spec.volumes[i].kind == SANDBOX_VOLUME_NAMED && !strcmp(s->spec.volumes[i].source, claim))
+				return true;
+	return false;
+}
+
+/* Whether an earlier volume of the walk has the same claim. */
+static bool seen_before(const struct api_context *context, const struct sandbox *until, size_t index)
+{
+	const char *claim = until->spec.volumes[index].source;
+
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
+		for (size_t i = 0; i < s->spec.n_volumes; i++) {
+			if (s == until && i == index)
+				return false;
+			if (s->spec.volumes[i].kind == SANDBOX_VOLUME_NAMED && !strcmp(s->spec.volumes[i].source, claim))
+				return true;
+		}
+	}
+	return false;
+}
+
+void images_api_volumes(struct api_call *call)
+{
+	const struct api_context *context = call->context;
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	jw_object(&w);
+	jw_key(&w, "items");
+	jw_array(&w);
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
+		for (size_t i = 0; i < s->spec.n_volumes; i++) {
+			if (s->spec.volumes[i].kind != SANDBOX_VOLUME_NAMED || seen_before(context, s, i))
+				continue;
+			jw_object(&w);
+			jw_key_str(&w, "name", s->spec.volumes[i].source);
+			jw_key_bool(&w, "inUse", true);
+			jw_object_end(&w);
+		}
+	}
+	jw_array_end(&w);
+	jw_object_end(&w);
+	api_reply_json(call, 200, &body);
+}
+
+/* A call and what to answer when the broker has done it. */
+struct volume_step {
+	struct api_call *call;
+	enum broker_op op;
+	char claim[BROKER_CLAIM_BYTES];
+};
+
+static void volume_done(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct volume_step *step = arg;
+	struct sbx_err copy = *err;
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	(void)reply;
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code) {
+		if (copy.code == SBX_E_VOLUME_NOT_FOUND)
+			copy.code = SBX_E_VOLUME_UNKNOWN;
+		api_reply_error(step->call, &copy);
+	} else if (step->op == BROKER_OP_VOLUME_DROP) {
+		api_reply_empty(step->call, 204);
+	} else {
+		jw_object(&w);
+		jw_key_str(&w, "name", step->claim);
+		jw_object_end(&w);
+		api_reply_json(step->call, 201, &body);
+	}
+	free(step);
+}
+
+static void volume_call(struct api_call *call, enum broker_op op, const char *claim)
+{
+	struct broker_volume_req req = {.head = {.op = op, .size = sizeof(req)}};
+	struct sbx_err err = {0};
+
+	if (!claim || !volumes_request_claim_valid(claim)) {
+		api_reply_code(call, SBX_E_INVALID_REQUEST, "a volume's name is lower-case letters, digits and ._-, at most %u",
+			       BROKER_CLAIM_BYTES - 1);
+		return;
+	}
+	if (!call->context->broker) {
+		api_reply_code(call, SBX_E_OVERLOADED, "the broker is not connected");
+		return;
+	}
+	if (op == BROKER_OP_VOLUME_DROP && volume_in_use(call->context, claim)) {
+		api_reply_code(call, SBX_E_VOLUME_IN_USE, "a sandbox uses the volume \"%s\"", claim);
+		return;
+	}
+	struct volume_step *step = calloc(1, sizeof(*step));
+	if (!step) {
+		api_reply_code(call, SBX_E_NO_MEMORY, "out of memory");
+		return;
+	}
+	step->call = call;
+	step->op = op;
+	snprintf(step->claim, sizeof(step->claim), "%s", claim);
+	snprintf(req.claim, sizeof(req.claim), "%s", claim);
+	if (broker_client_call(call->context->broker, &req, -1, volume_done, step, &err) < 0) {
+		free(step);
+		api_reply_error(call, &err);
+	}
+}
+
+void images_api_volume_make(struct api_call *call)
+{
+	auto_free char *name = NULL;
+	struct sbx_err err = {0};
+
+	if (images_query_text(call->query, "name", &name, &err) < 0)
+		api_reply_error(call, &err);
+	else
+		volume_call(call, BROKER_OP_VOLUME_MAKE, name);
+}
+
+void images_api_volume_drop(struct api_call *call)
+{
+	volume_call(call, BROKER_OP_VOLUME_DROP, call->param[0]);
+}
+
+/* ---- the host ---- */
+
+#define HOST_ROWS_MAX 64u
+
+struct host_step {
+	struct api_call *call;
+	struct broker_client *broker;
+	struct buf rows; /* owned; JSON objects with commas between */
+	struct jw writer;
+	uint32_t next;
+	bool ok;
+};
+
+static void host_row(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err);
+
+static void host_finish(struct host_step *step, const struct sbx_err *err)
+{
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	if (err) {
+		api_reply_error(step->call, err);
+	} else {
+		jw_object(&w);
+		jw_key_bool(&w, "ok", step->ok);
+		jw_key(&w, "rows");
+		jw_array(&w);
+		jw_raw(&w, buf_peek(&step->rows), buf_used(&step->rows));
+		jw_array_end(&w);
+		jw_object_end(&w);
+		if (step->rows.failed)
+			body.failed = true;
+		api_reply_json(step->call, 200, &body);
+	}
+	buf_free(&step->rows);
+	free(step);
+}
+
+static void host_ask(struct host_step *step)
+{
+	struct broker_plain_req req = {.head = {.op = BROKER_OP_HOST_ROW, .size = sizeof(req)}, .arg = step->next++};
+	struct sbx_err err = {0};
+
+	if (broker_client_call(step->broker, &req, -1, host_row, step, &err) < 0)
+		host_finish(step, &err);
+}
+
+static void host_row(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	static const char *const verdicts[] = {[BROKER_HOST_OK] = "ok", [BROKER_HOST_WARN] = "warn", [BROKER_HOST_FAIL] = "fail"};
+	struct host_step *step = arg;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code) {
+		host_finish(step, err);
+		return;
+	}
+	const struct broker_host_reply *row = &reply->host_reply;
+	uint32_t verdict = row->verdict >= BROKER_HOST_OK && row->verdict <= BROKER_HOST_FAIL ? row->verdict : BROKER_HOST_FAIL;
+	step->ok &= verdict != BROKER_HOST_FAIL;
+	jw_object(&step->writer);
+	jw_key_str(&step->writer, "name", row->name);
+	jw_key_str(&step->writer, "verdict", verdicts[verdict]);
+	jw_key_str(&step->writer, "found", row->found);
+	jw_key_str(&step->writer, "costs", row->costs[0] ? row->costs : NULL);
+	jw_key_str(&step->writer, "mend", row->mend[0] ? row->mend : NULL);
+	jw_object_end(&step->writer);
+	if (row->last || step->next >= HOST_ROWS_MAX)
+		host_finish(step, NULL);
+	else
+		host_ask(step);
+}
+
+void images_api_host(struct api_call *call)
+{
+	struct host_step *step = call->context->broker ? calloc(1, sizeof(*step)) : NULL;
+
+	if (!step) {
+		api_reply_code(call, SBX_E_OVERLOADED, "the broker is not connected");
+		return;
+	}
+	step->call = call;
+	step->broker = call->context->broker;
+	step->writer.out = &step->rows;
+	step->ok = true;
+	host_ask(step);
+}
+
+void images_api_version(struct api_call *call)
+{
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	jw_object(&w);
+	jw_key_str(&w, "version", PACKAGE_VERSION);
+	jw_key_str(&w, "api", "v1");
+	jw_object_end(&w);
+	api_reply_json(call, 200, &body);
+}

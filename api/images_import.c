@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/images_import.h"
+
+#include "api/images_int.h"
+#include "api/lifecycle/word_split.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/settings.h"
+#include "base/wallclock.h"
+#include "images/digest.h"
+#include "images/image_ref.h"
+#include "images/image_store.h"
+#include "runtime/broker_client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Each may hold as much disk as an image: an operator imports one after another. */
+#define IMPORTS_MAX 4u
+/* What one turn of the loop spends on a digest: under a millisecond also without SHA instructions. */
+#define DIGEST_STEP_BYTES (256u * 1024)
+#define ENV_MAX		  256u
+#define IMPORT_DIR	  "import"
+
+struct images_import {
+	struct images_imports *set;
+	struct images_import *next;
+	const void *owner; /* compared only */
+	uint64_t handle;
+	bool finishing; /* done was called */
+	int fd;		/* read-only, owned */
+	struct image image;
+	uint32_t form; /* enum broker_unpack_form; 0: look at the first bytes */
+	struct digest *digest;
+	struct loop_timer *timer;
+	uint8_t key[DIGEST_BYTES];
+	api_answer_fn *answer;
+	void *answer_arg;
+};
+
+struct images_imports {
+	const struct api_context *context;
+	struct images_import *first;
+	unsigned n;
+};
+
+struct images_imports *images_imports_new(const struct api_context *context, struct sbx_err *err)
+{
+	struct images_imports *set = calloc(1, sizeof(*set));
+
+	if (!set) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "imports");
+		return NULL;
+	}
+	set->context = context;
+	return set;
+}
+
+static void import_free(struct images_import *import)
+{
+	for (struct images_import **at = &import->set->first; *at; at = &(*at)->next) {
+		if (*at != import)
+			continue;
+		*at = import->next;
+		import->set->n--;
+		break;
+	}
+	close_keep_errno(import->fd);
+	image_clear(&import->image);
+	digest_free(import->digest);
+	loop_timer_free(import->timer);
+	free(import);
+}
+
+void images_imports_free(struct images_imports *set)
+{
+	if (!set)
+		return;
+	while (set->first)
+		import_free(set->first);
+	free(set);
+}
+
+uint64_t images_import_handle(const struct images_import *import)
+{
+	return import->handle;
+}
+
+uint64_t images_import_max_bytes(const struct images_import *import)
+{
+	return (uint64_t)import->set->context->settings->images_max_unpacked_bytes;
+}
+
+struct images_import *images_import_find(struct images_imports *set, uint64_t handle, const void *owner)
+{
+	for (struct images_import *i = set->first; i; i = i->next)
+		if (i->handle == handle && i->owner == owner && !i->finishing)
+			return i;
+	return NULL;
+}
+
+void images_import_drop(struct images_import *import)
+{
+	import_free(import);
+}
+
+void images_imports_drop_owner(struct images_imports *set, const void *owner)
+{
+	for (struct images_import *i = set->first, *next; i; i = next) {
+		next = i->next;
+		if (i->owner == owner && !i->finishing)
+			import_free(i);
+	}
+}
+
+/* ---- begin ---- */
+
+static int read_form(struct http_text query, uint32_t *ret, struct sbx_err *err)
+{
+	static const struct {
+		const char *name;
+		enum broker_unpack_form form;
+	} forms[] = {{"tar", BROKER_FORM_TAR},		{"tar.gz", BROKER_FORM_TAR_GZIP}, {"tgz", BROKER_FORM_TAR_GZIP},
+		     {"tar.zst", BROKER_FORM_TAR_ZSTD}, {"tar.zstd", BROKER_FORM_TAR_ZSTD}};
+	auto_free char *text = NULL;
+
+	*ret = 0;
+	if (images_query_text(query, "format", &text, err) < 0)
+		return -1;
+	if (!text)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		if (strcmp(text, forms[i].name) != 0)
+			continue;
+		*ret = forms[i].form;
+		return 0;
+	}
+	return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: format must be tar, tar.gz or tar.zst, not \"%.32s\"", text);
+}
+
+static int read_name(struct http_text query, struct image *image, struct sbx_err *err)
+{
+	auto_free char *text = NULL;
+	char canonical[IMAGE_REF_TEXT_BYTES];
+	struct image_ref ref;
+
+	if (images_query_text(query, "name", &text, err) < 0)
+		return -1;
+	if (!text || !text[0])
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: name is required");
+	if (image_ref_parse(text, strlen(text), &ref, err) < 0)
+		return -1;
+	if (ref.host || ref.digest[0])
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: the name \"%.64s\" cannot be given to an image",  text);
+	image_ref_canonical(&ref, canonical);
+	image->name = strdup(canonical);
+	return image->name ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
+}
+
+static int read_env(struct http_text query, struct image *image, struct sbx_err *err)
+{
+	struct http_text name, value;
+	size_t n = 0;
+
+	image->env = calloc(ENV_MAX + 1, sizeof(*image->env));
+	if (!image->env)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
+	while (http_next_query(&query, &name, &value)) {
+		if (!http_text_is(name, "env"))
+			continue;
+		char *text = malloc(value.len + 1);
+		if (!text)
+			return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
+		if (http_decode(value, true, text, value.len + 1) < 0 || !strchr(text, '=') || text[0] == '=' || n == ENV_MAX) {
+			free(text);
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: env must be NAME=value, at most %u times", ENV_MAX);
+		}
+		image->env[n++] = text;
+	}
+	return 0;
+}
+
+static int read_config(struct http_text query, struct image *image, struct sbx_err *err)
+{
+	auto_free char *cmd = NULL;
+
+	if (read_env(query, image, err) < 0 || images_query_text(query, "workdir", &image->workdir, err) < 0 ||
+	    images_query_text(query, "user", &image->user, err) < 0 || images_query_text(query, "cmd", &cmd, err) < 0)
+		return -1;
+	if (image->workdir && image->workdir[0] && (image->workdir[0] != '/' || strlen(image->workdir) >= LIMIT_PATH_BYTES))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: workdir must be an absolute path");
+	if (image->user && strlen(image->user) > 255)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "import: user is too long");
+	if (cmd && cmd[0] && word_split(cmd, LIMIT_SPAWN_STRINGS, &image->cmd, err) < 0)
+		return -1;
+	if (!image->workdir)
+		image->workdir = strdup("");
+	if (!image->user)
+		image->user = strdup("");
+	return image->workdir && image->user ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
+}
+
+/*
+ * A file that has no name from the start of its life in our hands, so that nothing is left of it after a crash and nobody
+ * can open it a second time.
+ */
+static int make_file(int state_dir_fd, uint64_t handle, int *ret_read, int *ret_write, struct sbx_err *err)
+{
+	char name[64];
+
+	if (mkdirat(state_dir_fd, IMPORT_DIR, 0700) < 0 && errno != EEXIST)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "import: mkdir");
+	snprintf(name, sizeof(name), IMPORT_DIR "/%016llx", (unsigned long long)handle);
+	auto_fd write_fd = openat(state_dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (write_fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "import: open");
+	auto_fd read_fd = openat(state_dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int saved = errno;
+	unlinkat(state_dir_fd, name, 0);
+	if (read_fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, saved, "import: open");
+	*ret_read = take_fd(&read_fd);
+	*ret_write = take_fd(&write_fd);
+	return 0;
+}
+
+struct images_import *images_import_begin(struct images_imports *set, struct http_text query, const void *owner,
+					  int *ret_write_fd, struct sbx_err *err)
+{
+	if (!set->context->images || !set->context->broker) {
+		sbx_err_set(err, SBX_E_OVERLOADED, 0, "import: the image store is not ready");
+		return NULL;
+	}
+	if (set->n >= IMPORTS_MAX) {
+		sbx_err_set(err, SBX_E_LIMIT, 0, "import: %u are under way, try again", set->n);
+		return NULL;
+	}
+	struct images_import *import = calloc(1, sizeof(*import));
+	if (!import) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
+		return NULL;
+	}
+	import->set = set;
+	import->fd = -1;
+	import->owner = owner;
+	import->next = set->first;
+	set->first = import;
+	set->n++;
+	do
+		random_bytes(&import->handle, sizeof(import->handle));
+	while (!import->handle);
+	if (read_name(query, &import->image, err) < 0 || read_form(query, &import->form, err) < 0 ||
+	    read_config(query, &import->image, err) < 0 ||
+	    make_file(set->context->state_dir_fd, import->handle, &import->fd, ret_write_fd, err) < 0) {
+		import_free(import);
+		return NULL;
+	}
+	return import;
+}
+
+/* ---- done ---- */
+
+static void finish(struct images_import *import, const struct sbx_err *err)
+{
+	api_answer_fn *answer = import->answer;
+	void *arg = import->answer_arg;
+	struct api_answer reply;
+	auto_buf body = {0};
+
+	if (err) {
+		api_error_answer(err, &body, &reply);
+	} else {
+		struct jw w = {.out = &body};
+
+		images_render(&w, &import->image);
+		const char *text = buf_str(&body);
+		reply = (struct api_answer){.status = text ? 201 : 500,
+					    .content_type = "application/json",
+					    .headers = "",
+					    .body = text ? text : "{}",
+					    .body_len = text ? buf_used(&body) : 2};
+	}
+	import_free(import);
+	answer(arg, &reply);
+}
+
+static void finish_code(struct images_import *import, enum sbx_err_code code, int sys, const char *text)
+{
+	struct sbx_err err = {0};
+
+	sbx_err_set(&err, code, sys, "import: %s", text);
+	finish(import, &err);
+}
+
+static void put(struct images_import *import, const struct broker_layer_reply *reply)
+{
+	struct sbx_err err = {0};
+
+	import->image.layers = calloc(1, sizeof(*import->image.layers));
+	if (!import->image.layers) {
+		finish_code(import, SBX_E_NO_MEMORY, 0, "out of memory");
+		return;
+	}
+	memcpy(import->image.layers[0], import->key, DIGEST_BYTES);
+	import->image.n_layers = 1;
+	import->image.bytes = reply->bytes;
+	import->image.created_wall_usec = wall_usec();
+	finish(import, image_store_put(import->set->context->images, &import->image, &err) < 0 ? &err : NULL);
+}
+
+/* broker_client_free() drops its calls and comes before the set goes only at the end of the process, so @arg is alive. */
+static void unpacked(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct images_import *import = arg;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code)
+		finish(import, err);
+	else
+		put(import, &reply->layer_reply);
+}
+
+static int sniff_form(int fd, uint32_t *ret)
+{
+	uint8_t first[4] = {0};
+
+	if (pread(fd, first, sizeof(first), 0) < 0)
+		return -errno;
+	if (first[0] == 0x1f && first[1] == 0x8b)
+		*ret = BROKER_FORM_TAR_GZIP;
+	else if (!memcmp(first, "\x28\xb5\x2f\xfd", 4))
+		*ret = BROKER_FORM_TAR_ZSTD;
+	else
+		*ret = BROKER_FORM_TAR;
+	return 0;
+}
+
+static void unpack(struct images_import *import)
+{
+	const struct api_context *context = import->set->context;
+	struct broker_layer_req req = {
+		.head = {.op = BROKER_OP_LAYER_UNPACK, .size = sizeof(req)},
+		.form = import->form,
+		.max_bytes = (uint64_t)context->settings->images_max_unpacked_bytes,
+		.max_entries = (uint64_t)context->settings->images_max_entries,
+	};
+	struct sbx_err err = {0};
+
+	memcpy(req.key, import->key, sizeof(req.key));
+	if (lseek(import->fd, 0, SEEK_SET) < 0)
+		finish_code(import, SBX_E_SYSTEM, errno, "seek");
+	else if (broker_client_call(context->broker, &req, import->fd, unpacked, import, &err) < 0)
+		finish(import, &err);
+}
+
+static void digest_turn(void *arg)
+{
+	struct images_import *import = arg;
+	uint8_t blob[DIGEST_BYTES];
+	struct sbx_err err = {0};
+	ssize_t n = digest_step(import->digest, import->fd, DIGEST_STEP_BYTES, &err);
+
+	if (n > 0) {
+		loop_timer_arm(import->timer, 0);
+		return;
+	}
+	if (n < 0 || digest_finish(import->digest, blob, &err) < 0 || digest_chain(NULL, blob, import->key, &err) < 0)
+		finish(import, &err);
+	else
+		unpack(import);
+}
+
+void images_import_done(struct images_import *import, api_answer_fn *answer, void *arg)
+{
+	struct sbx_err err = {0};
+	struct stat st;
+
+	import->answer = answer;
+	import->answer_arg = arg;
+	import->finishing = true;
+	/* EAGAIN: somebody has it open for writing, and could change what was digested before it is unpacked */
+	if (fcntl(import->fd, F_SETLEASE, F_RDLCK) < 0) {
+		if (errno == EAGAIN)
+			finish_code(import, SBX_E_PROTOCOL, 0, "the file is still open for writing");
+		else
+			finish_code(import, SBX_E_SYSTEM, errno, "lease");
+		return;
+	}
+	if (fstat(import->fd, &st) < 0)
+		finish_code(import, SBX_E_SYSTEM, errno, "stat");
+	else if (!st.st_size)
+		finish_code(import, SBX_E_IMAGE_INVALID, 0, "the body is empty");
+	else if ((uint64_t)st.st_size > images_import_max_bytes(import))
+		finish_code(import, SBX_E_TOO_LARGE, 0, "larger than images.max_unpacked_bytes");
+	else if (!import->form && sniff_form(import->fd, &import->form) < 0)
+		finish_code(import, SBX_E_SYSTEM, errno, "read");
+	else if (!(import->digest = digest_new(&err)))
+		finish(import, &err);
+	else if (!(import->timer = loop_timer_new(import->set->context->loop, digest_turn, import)))
+		finish_code(import, SBX_E_NO_MEMORY, 0, "out of memory");
+	else
+		loop_timer_arm(import->timer, 0);
+}
