@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/broker_decode.h"
+
+#include "base/cleanup.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool string_ok(const char *s, size_t size)
+{
+	size_t n = strnlen(s, size);
+
+	for (size_t i = n; i < size; i++)
+		if (s[i])
+			return false;
+	return n < size;
+}
+
+static bool all_zero(const void *data, size_t n)
+{
+	const unsigned char *at = data;
+
+	for (size_t i = 0; i < n; i++)
+		if (at[i])
+			return false;
+	return true;
+}
+
+static const char *check_hello(const union broker_any *any)
+{
+	return any->hello.zero ? "reserved field" : NULL;
+}
+
+static const char *check_create(const union broker_any *any)
+{
+	const struct broker_create *c = &any->create;
+	const uint32_t known = BROKER_CREATE_HOST_USR | BROKER_CREATE_NO_MEMORY_LIMIT | BROKER_CREATE_NO_PIDS_LIMIT |
+			       BROKER_CREATE_NO_CPU_LIMIT | BROKER_CREATE_NO_SWAP_LIMIT;
+
+	if (c->zero || (c->flags & ~known))
+		return "flags";
+	if (c->n_layers == 0 || c->n_layers > BROKER_MAX_LAYERS || c->n_volumes > BROKER_MAX_VOLUMES)
+		return "counts";
+	if (!all_zero(c->layer[c->n_layers], sizeof(c->layer[0]) * (BROKER_MAX_LAYERS - c->n_layers)))
+		return "layers behind the last";
+	for (uint32_t i = 0; i < BROKER_MAX_VOLUMES; i++) {
+		const struct broker_volume *v = &c->volume[i];
+
+		if (i >= c->n_volumes ? !all_zero(v, sizeof(*v)) : v->zero != 0)
+			return "volumes";
+		if (!string_ok(v->claim, sizeof(v->claim)) || !string_ok(v->rel, sizeof(v->rel)) || !string_ok(v->sub, sizeof(v->sub)) ||
+		    !string_ok(v->mount_path, sizeof(v->mount_path)))
+			return "string of a volume";
+	}
+	return NULL;
+}
+
+static const char *check_slot(const union broker_any *any)
+{
+	return any->slot_req.zero ? "reserved field" : NULL;
+}
+
+static const char *check_plain(const union broker_any *any)
+{
+	return any->plain_req.zero ? "reserved field" : NULL;
+}
+
+static const char *check_layer(const union broker_any *any)
+{
+	const struct broker_layer_req *l = &any->layer_req;
+
+	if (l->zero || all_zero(l->key, sizeof(l->key)))
+		return "layer key";
+	if (l->head.op == BROKER_OP_LAYER_UNPACK)
+		return l->form < BROKER_FORM_TAR || l->form > BROKER_FORM_TAR_ZSTD || !l->max_bytes || !l->max_entries ? "form and bounds" : NULL;
+	return l->form || l->max_bytes || l->max_entries ? "fields of another request" : NULL;
+}
+
+static const char *check_volume(const union broker_any *any)
+{
+	return string_ok(any->volume_req.claim, sizeof(any->volume_req.claim)) ? NULL : "volume name";
+}
+
+static const struct {
+	size_t size;
+	size_t n_fds;
+	const char *(*check)(const union broker_any *any); /* Return: what is wrong, or NULL */
+} forms[BROKER_OP_COUNT] = {
+	[BROKER_OP_HELLO] = {sizeof(struct broker_hello), 0, check_hello},
+	[BROKER_OP_SANDBOX_CREATE] = {sizeof(struct broker_create), 0, check_create},
+	[BROKER_OP_CHANNEL_OPEN] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_KILL] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_FREEZE] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_THAW] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_STAT] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_LIST] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_SOCKET_OPEN] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_LAYER_UNPACK] = {sizeof(struct broker_layer_req), 1, check_layer},
+	[BROKER_OP_LAYER_STAT] = {sizeof(struct broker_layer_req), 0, check_layer},
+	[BROKER_OP_LAYER_DROP] = {sizeof(struct broker_layer_req), 0, check_layer},
+	[BROKER_OP_VOLUME_MAKE] = {sizeof(struct broker_volume_req), 0, check_volume},
+	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
+	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_DNS_SOCKETS] = {sizeof(struct broker_plain_req), 0, check_plain},
+};
+
+int broker_decode(const union broker_any *any, size_t len, size_t n_fds, struct sbx_err *err)
+{
+	const struct broker_head *head = &any->head;
+
+	if (len < sizeof(*head) || head->magic != BROKER_MAGIC || head->size != len || head->zero)
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "head of a message of %zu bytes", len);
+	if (head->op >= BROKER_OP_COUNT || !forms[head->op].check)
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "unknown request %u", head->op);
+	if (len != forms[head->op].size || n_fds != forms[head->op].n_fds)
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "request %u with %zu bytes and %zu descriptors", head->op, len, n_fds);
+	const char *wrong = forms[head->op].check(any);
+	return wrong ? sbx_err_set(err, SBX_E_PROTOCOL, 0, "request %u: %s", head->op, wrong) : 0;
+}

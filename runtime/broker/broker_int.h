@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: what the files of the broker share
+ *
+ * One struct broker, one loop, a fixed table of slots.  A slot goes
+ *
+ *	FREE -> MAKING -> SHELL -> ARMING -> LIVE <-> FROZEN
+ *	           \________\________\________\______\____-> DYING -> DRAINING -> FREE
+ *
+ * and only the functions named here move it.  MAKING and ARMING end by a message of the shell, DYING by the end of pid 1,
+ * DRAINING when cgroup, link and connection entries are gone.  Each step writes the slot's record before its effect, so
+ * that a broker which is killed anywhere finds what it has to undo.
+ */
+#ifndef RUNTIME_BROKER_INT_H
+#define RUNTIME_BROKER_INT_H
+
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/loop.h"
+#include "base/settings.h"
+#include "runtime/broker/broker_msg.h"
+#include "runtime/broker/cgroup.h"
+#include "runtime/broker/fw_rules.h"
+#include "runtime/broker/links.h"
+#include "runtime/broker/netwatch.h"
+#include "runtime/broker/profile.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define BROKER_IDS_PER_SLOT	65536u
+#define BROKER_KILL_WAITERS	4
+#define BROKER_MAX_CONNECTIONS	64
+#define BROKER_MAX_UNPACKS	4
+#define BROKER_KEY_HEX		(2 * BROKER_KEY_BYTES + 1)
+#define BROKER_AGENT_INSIDE	65536u /* id of the agent in a slot's outer user namespace */
+#define BROKER_HOST_ROOTS	64
+/* A step of the launch that takes longer is given up: 500 times what it takes. */
+#define BROKER_LAUNCH_MS	10000u
+
+struct broker;
+
+/* Who asked, for answers that come later; a connection number is never used twice. */
+struct broker_asker {
+	uint64_t connection; /* 0: nobody */
+	uint64_t tag;
+	uint32_t op;
+};
+
+struct slot {
+	struct broker *broker;
+	uint32_t number;
+	uint32_t generation;
+	enum broker_slot_state state;
+	pid_t pid; /* 0: none */
+	uint64_t start_time; /* of pid, clock ticks after boot: pid and this name one process */
+	int pidfd;
+	struct loop_fd *pid_source;
+	struct cgroup_slot cg;
+	bool has_cgroup;
+	struct loop_fd *events_source, *oom_source;
+	struct links_end link;
+	bool has_link;
+	int dir_fd; /* <run dir>/slots/<n> */
+	int launch_fd; /* our end of the launch socket */
+	struct loop_fd *launch_source;
+	struct loop_timer *deadline;
+	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
+	int volume_ns_fd; /* helper V -> B */
+	uint32_t addr;
+	uint8_t sandbox_id[16];
+	uint64_t oom_kills;
+	uint64_t made_ms;
+	bool has_files; /* sandboxes/<slot>.<generation> exists */
+	struct broker_create *create; /* owned; waits for the shell, or is being armed */
+	struct broker_asker creator;
+	struct broker_asker killer[BROKER_KILL_WAITERS];
+	uint32_t n_layers;
+	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES]; /* in use by this life */
+	uint32_t n_claims;
+	char claim[BROKER_MAX_VOLUMES][BROKER_CLAIM_BYTES];
+	struct slot *next; /* in the list of free slots or in the pool */
+};
+
+struct slot_list {
+	struct slot *first, *last;
+	uint32_t n;
+};
+
+struct host_root {
+	const char *path; /* borrowed from the settings */
+	int fd;		  /* O_PATH; -1: not there */
+};
+
+struct connection;
+struct unpack;
+struct trash;
+
+struct broker {
+	struct loop *loop;
+	struct settings settings;
+	char instance[33];
+	char run_dir[128];
+	char state_dir[1025];
+	uint32_t id_base, agent_base, layer_base, volume_base;
+	uint32_t n_slots;
+	uid_t sandboxd_uid, dnsd_uid;
+	uint8_t boot_id[16];
+	uint64_t host_memory_bytes;
+	uint32_t n_cpus;
+	int listen_fd;
+	int state_fd, layers_fd, sandboxes_fd, volumes_fd, trash_fd, slots_fd, null_fd, netns_fd;
+	int agent_fd, unpack_fd;
+	int filter_fd[PROFILE_COUNT];
+	uint32_t filter_len[PROFILE_COUNT];
+	int stage_fd, upper_fd; /* rootfs_mount.c */
+	bool has_usr, layers_unmapped;
+	struct cgroup *cg;
+	struct links_config links_config;
+	struct links *links;
+	struct fw_rules_config rules;
+	struct netwatch *watch;
+	uint32_t host_features;
+	struct host_root host_root[BROKER_HOST_ROOTS];
+	uint32_t n_host_roots;
+	uint8_t host_key[BROKER_KEY_BYTES];
+	bool has_host_image;
+	struct slot *slot; /* LIMIT_SANDBOXES, indexed by number */
+	struct slot_list free_slots, pool;
+	bool recovered;
+	uint32_t n_making; /* shells on their way into the pool */
+	struct loop_timer *refill, *sweep;
+	uint64_t last_request_ms;
+	uint32_t next_generation, generation_end;
+	struct connection *connection[BROKER_MAX_CONNECTIONS];
+	uint64_t next_connection;
+	struct unpack *unpack[BROKER_MAX_UNPACKS];
+	struct trash *trash;
+};
+
+static inline uint32_t slot_base(const struct broker *b, const struct slot *s)
+{
+	return b->id_base + s->number * BROKER_IDS_PER_SLOT;
+}
+
+static inline uint32_t slot_agent_id(const struct broker *b, const struct slot *s)
+{
+	return b->agent_base + s->number;
+}
+
+/* ---- broker_ops.c: answers and events ---- */
+
+/** broker_create_done() - Answer the create that waits for slot @s of @b; @err NULL: it lives */
+void broker_create_done(struct broker *b, struct slot *s, const struct sbx_err *err);
+/** broker_kill_done() - Answer every kill that waits for slot @s of @b */
+void broker_kill_done(struct broker *b, struct slot *s);
+/** broker_event() - Tell sandboxd's connections of @b about slot @s: @op is an enum broker_event, @text may be "" */
+void broker_event(struct broker *b, const struct slot *s, uint32_t op, const char *text);
+/** broker_accept() - Loop handler of the listening socket */
+void broker_accept(void *arg, int fd, uint32_t events);
+/** broker_unpack_done() - Answer the unpack that @asker of @b asked for; @err NULL: published */
+void broker_unpack_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err, uint64_t bytes,
+			uint64_t entries);
+
+#endif

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/idmap.h"
+
+#include "base/cleanup.h"
+#include "base/path.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAP_TEXT_SIZE 256
+#define PROC_PATH_SIZE 48
+
+static int write_map(pid_t pid, const char *file, const struct idmap_row *row, size_t n)
+{
+	char path[PROC_PATH_SIZE];
+	char text[MAP_TEXT_SIZE];
+	int len = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int more = snprintf(text + len, sizeof(text) - (size_t)len, "%u %u %u\n", row[i].inside, row[i].outside, row[i].count);
+
+		if (more < 0 || more >= (int)sizeof(text) - len)
+			return -E2BIG;
+		len += more;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+	return path_write_file(AT_FDCWD, path, text, (size_t)len);
+}
+
+int idmap_write(pid_t pid, const struct idmap_row *uid, const struct idmap_row *gid, size_t n)
+{
+	int r = write_map(pid, "uid_map", uid, n);
+
+	return r < 0 ? r : write_map(pid, "gid_map", gid, n);
+}
+
+int idmap_namespace(const struct idmap_row *uid, const struct idmap_row *gid, size_t n, struct sbx_err *err)
+{
+	char path[PROC_PATH_SIZE];
+	long pid = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
+
+	if (pid < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "user namespace for an id map");
+	if (pid == 0)
+		for (;;)
+			pause(); /* until the parent kills us: signals with handlers are blocked in the broker */
+	int r = idmap_write((pid_t)pid, uid, gid, n);
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+	int fd = r < 0 ? r : open(path, O_RDONLY | O_CLOEXEC);
+	if (r == 0 && fd < 0)
+		r = -errno;
+	kill((pid_t)pid, SIGKILL);
+	while (waitpid((pid_t)pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "id map %u -> %u", uid[0].inside, uid[0].outside);
+	return fd;
+}

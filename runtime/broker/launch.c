@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/launch.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/fdpass.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/idmap.h"
+#include "runtime/broker/launch_child.h"
+#include "runtime/broker/launch_sync.h"
+#include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/slot.h"
+#include "runtime/broker/volumes.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define UPPER_MODE	0755
+#define HOSTNAME_DIGITS 8 /* of the sandbox id's text: unique enough for a prompt */
+
+static_assert(LAUNCH_MAX_VOLUMES == BROKER_MAX_VOLUMES, "the shell takes as many volumes as a request has");
+static_assert(LAUNCH_FD_TENANT_CGROUP + CGROUP_TENANT_MAX == LAUNCH_SETUP_FDS_MAX, "room for the tenants' groups");
+
+static const char *const fifo_names[] = {"control.in", "control.out", "exec.in", "exec.out"};
+
+static const char *const stage_names[LAUNCH_STAGE_COUNT] = {
+	[LAUNCH_STAGE_NONE] = "start", [LAUNCH_STAGE_CGROUP] = "joining its groups", [LAUNCH_STAGE_ATTRIBUTES] = "inherited attributes",
+	[LAUNCH_STAGE_EXEC] = "executing the agent", [LAUNCH_STAGE_NETWORK] = "network", [LAUNCH_STAGE_STAGING] = "staging mounts",
+	[LAUNCH_STAGE_PROC] = "/proc", [LAUNCH_STAGE_DEV] = "/dev", [LAUNCH_STAGE_USERNS] = "inner user namespace",
+	[LAUNCH_STAGE_ROOT] = "root file system", [LAUNCH_STAGE_VOLUME] = "volume", [LAUNCH_STAGE_ETC] = "files of /etc",
+	[LAUNCH_STAGE_MASK] = "masked paths", [LAUNCH_STAGE_IDENTITY] = "identity", [LAUNCH_STAGE_FILTER] = "system call filter",
+};
+
+void launch_dir_name(const struct slot *s, char name[32])
+{
+	snprintf(name, 32, "%u.%u", s->number, s->generation);
+}
+
+/* ---- what a life has on disk and in the run directory ---- */
+
+/* Made anew for each life: somebody may still hold an end of the last tenant's. */
+static int make_fifos(const struct slot *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(fifo_names); i++) {
+		if (unlinkat(s->dir_fd, fifo_names[i], 0) < 0 && errno != ENOENT)
+			return -errno;
+		if (mkfifoat(s->dir_fd, fifo_names[i], 0600) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int make_files(struct broker *b, struct slot *s, int *ret_spool_fd)
+{
+	char name[32];
+
+	launch_dir_name(s, name);
+	s->has_files = true;
+	auto_fd dir = path_make_dir(b->sandboxes_fd, name, 0, 0, 0700);
+	if (dir < 0)
+		return dir;
+	auto_fd upper = path_make_dir(dir, "upper", slot_base(b, s), slot_base(b, s), UPPER_MODE);
+	if (upper < 0)
+		return upper;
+	if (mkdirat(dir, "work", 0700) < 0)
+		return -errno;
+	*ret_spool_fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (*ret_spool_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+		*ret_spool_fd = openat(dir, "spool", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+		if (*ret_spool_fd >= 0 && unlinkat(dir, "spool", 0) < 0)
+			return -errno;
+	}
+	return *ret_spool_fd < 0 ? -errno : 0;
+}
+
+int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[2])
+{
+	size_t first = channel == BROKER_CHANNEL_CONTROL ? 0 : 2;
+
+	/* The agent holds both ends of both, so neither open waits; ENXIO: the agent is gone. */
+	auto_fd to_agent = openat(s->dir_fd, fifo_names[first], O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	if (to_agent < 0)
+		return -errno;
+	auto_fd from_agent = openat(s->dir_fd, fifo_names[first + 1], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	if (from_agent < 0)
+		return -errno;
+	ret_fd[0] = take_fd(&to_agent);
+	ret_fd[1] = take_fd(&from_agent);
+	return 0;
+}
+
+/* ---- messages of the shell: our own code up to ARMED, yet read as if it were not ---- */
+
+static void launch_failed(struct broker *b, struct slot *s, const struct sbx_err *err)
+{
+	if (s->create)
+		broker_create_done(b, s, err);
+	else
+		log_error("shell of slot %u: %s", s->number, err->msg);
+	slot_kill(b, s);
+}
+
+void launch_end(struct slot *s)
+{
+	loop_fd_remove(s->launch_source);
+	s->launch_source = NULL;
+	replace_fd(&s->launch_fd, -1);
+	loop_timer_free(s->deadline);
+	s->deadline = NULL;
+}
+
+static void too_late(void *arg)
+{
+	struct slot *s = arg;
+	struct sbx_err err;
+
+	sbx_err_set(&err, SBX_E_START_FAILED, 0, "slot %u was %s for %u s", s->number, slot_state_name(s->state), BROKER_LAUNCH_MS / 1000);
+	launch_failed(s->broker, s, &err);
+}
+
+static void shell_ready(struct broker *b, struct slot *s)
+{
+	loop_timer_disarm(s->deadline);
+	cgroup_slot_close_entry(&s->cg);
+	if (!s->create && b->n_making > 0)
+		b->n_making--;
+	(void)slot_set_state(b, s, BROKER_SLOT_SHELL);
+	if (!s->create) {
+		slot_list_push(&b->pool, s);
+		return;
+	}
+	launch_arm(b, s);
+}
+
+static void armed(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+
+	launch_end(s);
+	if (slot_watch_cgroup(b, s, &err) < 0 || slot_set_state(b, s, BROKER_SLOT_LIVE) < 0) {
+		if (!err.code)
+			sbx_err_set(&err, SBX_E_SYSTEM, 0, "record of slot %u", s->number);
+		launch_failed(b, s, &err);
+		return;
+	}
+	broker_create_done(b, s, NULL);
+}
+
+static void refused(struct broker *b, struct slot *s, const struct launch_answer *answer)
+{
+	const char *stage = answer->stage < LAUNCH_STAGE_COUNT ? stage_names[answer->stage] : "an unknown step";
+	int sys = answer->sys > 0 && answer->sys < 4096 ? answer->sys : 0;
+	struct sbx_err err;
+
+	if (answer->stage == LAUNCH_STAGE_VOLUME)
+		sbx_err_set(&err, SBX_E_START_FAILED, sys, "volume %u cannot be mounted at its place inside", answer->detail);
+	else
+		sbx_err_set(&err, SBX_E_START_FAILED, sys, "the shell failed at: %s (%u)", stage, answer->detail);
+	launch_failed(b, s, &err);
+}
+
+static void on_answer(void *arg, int fd, uint32_t events)
+{
+	struct slot *s = arg;
+	struct launch_answer answer;
+	struct sbx_err err;
+
+	(void)events;
+	ssize_t n = fdpass_recv(fd, &answer, sizeof(answer), NULL, 0, NULL);
+	if (n == -EAGAIN)
+		return;
+	if (n == sizeof(answer) && answer.msg == LAUNCH_SHELL && s->state == BROKER_SLOT_MAKING) {
+		shell_ready(s->broker, s);
+		return;
+	}
+	if (n == sizeof(answer) && answer.msg == LAUNCH_ARMED && s->state == BROKER_SLOT_ARMING) {
+		armed(s->broker, s);
+		return;
+	}
+	if (n == sizeof(answer) && answer.msg == LAUNCH_FAILED) {
+		refused(s->broker, s, &answer);
+		return;
+	}
+	if (n == 0)
+		sbx_err_set(&err, SBX_E_START_FAILED, 0, "the shell of slot %u ended while %s", s->number, slot_state_name(s->state));
+	else
+		sbx_err_set(&err, SBX_E_PROTOCOL, n < 0 ? (int)-n : 0, "the shell of slot %u does not keep the protocol", s->number);
+	launch_failed(s->broker, s, &err);
+}
+
+/* ---- first phase: the shell ---- */
+
+/*
+ * The namespaces belong to B, not to host root: what the kernel counts per user (inotify, signals, mlocked memory of pipes)
+ * is then the sandbox's own.  NO_SETUID_FIXUP keeps the capabilities over the change.
+ */
+static pid_t clone_as(uid_t owner, int into_cgroup_fd, int *ret_pidfd)
+{
+	struct clone_args args = {
+		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |
+			 CLONE_CLEAR_SIGHAND,
+		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
+		.exit_signal = SIGCHLD,
+	};
+
+	if (into_cgroup_fd >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (unsigned)into_cgroup_fd;
+	}
+	if (!FAULT_POINT("launch-owner") && seteuid(owner) < 0)
+		return -errno;
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	int failed = pid < 0 ? -errno : 0;
+	if (pid != 0 && seteuid(0) < 0)
+		abort(); /* nothing may go on with the wrong identity */
+	return failed ? failed : (pid_t)pid;
+}
+
+static int write_maps(const struct broker *b, const struct slot *s)
+{
+	struct idmap_row row[] = {
+		{.inside = 0, .outside = slot_base(b, s), .count = BROKER_IDS_PER_SLOT},
+		{.inside = BROKER_AGENT_INSIDE, .outside = slot_agent_id(b, s), .count = 1},
+	};
+
+	return idmap_write(s->pid, row, row, ARRAY_SIZE(row));
+}
+
+static int clone_shell(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "launch socket");
+	s->launch_fd = pair[0];
+	auto_fd theirs = pair[1];
+	s->pid = clone_as(slot_base(b, s), s->cg.into_fd, &s->pidfd);
+	if (s->pid == 0) {
+		struct launch_child child = {.socket = theirs,
+					     .agent_fd = b->agent_fd,
+					     .null_fd = b->null_fd,
+					     .join_fd = s->cg.join_fd,
+					     .n_join = s->cg.n_join};
+		launch_child_run(&child);
+	}
+	if (s->pid < 0) {
+		int sys = -s->pid;
+
+		s->pid = 0;
+		s->pidfd = -1;
+		return sbx_err_set(err, SBX_E_SYSTEM, sys, "make the namespaces of slot %u", s->number);
+	}
+	if (slot_adopt_pid(b, s, err) < 0)
+		return -1;
+	s->start_time = slot_start_time(s->pid);
+	int r = slot_set_state(b, s, BROKER_SLOT_MAKING); /* now with the pid */
+	if (r == 0)
+		r = write_maps(b, s);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "id maps of slot %u", s->number) : 0;
+}
+
+static void close_all(int *fd, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		close_keep_errno(fd[i]);
+}
+
+static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx_err *err)
+{
+	struct launch_setup setup = {
+		.msg = LAUNCH_SETUP,
+		.slot = s->number,
+		.addr = htonl(s->addr),
+		.gateway_addr = htonl(b->settings.gateway_addr),
+		.agent_uid = BROKER_AGENT_INSIDE,
+		.cgroup_version = cgroup_version(b->cg),
+		.n_cgroup_fds = (uint32_t)s->cg.n_tenant,
+		.filter_agent_len = b->filter_len[PROFILE_AGENT],
+		.filter_payload_len = b->filter_len[PROFILE_PAYLOAD],
+		.peer_ifindex = LINKS_PEER_IFINDEX,
+	};
+	uint32_t mapped = LAUNCH_MAPPED;
+	int fd[LAUNCH_SETUP_FDS_MAX];
+	size_t n_own = 0; /* descriptors made here, the first of fd */
+	int r = 0;
+
+	memcpy(setup.gateway_mac, s->link.gateway_mac, sizeof(setup.gateway_mac));
+	memcpy(setup.own_mac, s->link.own_mac, sizeof(setup.own_mac));
+	for (; n_own < ARRAY_SIZE(fifo_names) && r == 0; n_own++) {
+		/* read-write, so that the agent never sees an end of file while a daemon is restarted */
+		fd[n_own] = openat(s->dir_fd, fifo_names[n_own], O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+		r = fd[n_own] < 0 ? -errno : 0;
+	}
+	auto_fd dev = r == 0 ? rootfs_dev(b) : r;
+	if (dev < 0)
+		r = dev;
+	fd[LAUNCH_FD_SPOOL] = spool_fd;
+	fd[LAUNCH_FD_DEV] = dev;
+	fd[LAUNCH_FD_FILTER_AGENT] = b->filter_fd[PROFILE_AGENT];
+	fd[LAUNCH_FD_FILTER_PAYLOAD] = b->filter_fd[PROFILE_PAYLOAD];
+	for (int i = 0; i < s->cg.n_tenant; i++)
+		fd[LAUNCH_FD_TENANT_CGROUP + i] = s->cg.tenant_fd[i];
+	struct iovec first = {.iov_base = &mapped, .iov_len = sizeof(mapped)};
+	struct iovec second = {.iov_base = &setup, .iov_len = sizeof(setup)};
+	if (r == 0)
+		r = fdpass_send(s->launch_fd, &first, 1, NULL, 0);
+	if (r == 0)
+		r = fdpass_send(s->launch_fd, &second, 1, fd, (size_t)(LAUNCH_FD_TENANT_CGROUP + s->cg.n_tenant));
+	close_all(fd, n_own);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set up the shell of slot %u", s->number) : 0;
+}
+
+static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	auto_fd spool = -1;
+	int r = make_fifos(s);
+
+	if (r == 0)
+		r = make_files(b, s, &spool);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "files of slot %u", s->number);
+	if (FAULT_POINT("launch-files"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (cgroup_make(b->cg, s->number, s->generation, slot_agent_id(b, s), &s->cg, err) < 0)
+		return -1;
+	s->has_cgroup = true;
+	if (FAULT_POINT("launch-cgroup") || clone_shell(b, s, err) < 0 || FAULT_POINT("launch-clone"))
+		return err->code ? -1 : sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (links_attach(b->links, s->pid, s->generation, s->addr, slot_base(b, s), BROKER_IDS_PER_SLOT, &s->link, err) < 0)
+		return -1;
+	s->has_link = true;
+	if (FAULT_POINT("launch-link"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (send_setup(b, s, spool, err) < 0)
+		return -1;
+	s->deadline = loop_timer_new(b->loop, too_late, s);
+	s->launch_source = loop_fd_add(b->loop, s->launch_fd, EPOLLIN, on_answer, s);
+	if (!s->deadline || !s->launch_source)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "slot %u", s->number);
+	loop_timer_arm(s->deadline, BROKER_LAUNCH_MS);
+	return 0;
+}
+
+void launch_make(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+
+	if (!s->create)
+		b->n_making++;
+	if (make_shell(b, s, &err) < 0)
+		launch_failed(b, s, &err);
+}
+
+/* ---- second phase: the sandbox ---- */
+
+static uint32_t allowed_lacks(uint32_t flags)
+{
+	uint32_t mask = 0;
+
+	mask |= flags & BROKER_CREATE_NO_MEMORY_LIMIT ? CGROUP_MEMORY : 0u;
+	mask |= flags & BROKER_CREATE_NO_PIDS_LIMIT ? CGROUP_PIDS : 0u;
+	mask |= flags & BROKER_CREATE_NO_CPU_LIMIT ? CGROUP_CPU : 0u;
+	mask |= flags & BROKER_CREATE_NO_SWAP_LIMIT ? CGROUP_SWAP : 0u;
+	return mask;
+}
+
+static int limit(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	struct cgroup_limits limits = {
+		.memory_bytes = s->create->memory_bytes,
+		.pids_max = s->create->pids_max ? s->create->pids_max : (uint32_t)b->settings.docker_pids_limit,
+		.cpu_millicores = s->create->cpu_millicores,
+	};
+
+	if (!s->create->pids_max && b->settings.limits_default_pids)
+		limits.pids_max = (uint32_t)b->settings.limits_default_pids;
+	return cgroup_limit(b->cg, &s->cg, &limits, allowed_lacks(s->create->flags), err) < 0 ? -1 : 0;
+}
+
+static void fill_arm(const struct broker *b, const struct slot *s, struct launch_arm *arm)
+{
+	char id[UUID_SIZE];
+
+	uuid_format(s->sandbox_id, id);
+	arm->msg = LAUNCH_ARM;
+	arm->flags = s->create->flags & BROKER_CREATE_HOST_USR ? LAUNCH_ARM_HOST_USR : 0;
+	snprintf(arm->hostname, sizeof(arm->hostname), "%.*s", HOSTNAME_DIGITS, id);
+	snprintf(arm->nameserver, sizeof(arm->nameserver), "%u.%u.%u.%u", b->settings.gateway_addr >> 24,
+		 b->settings.gateway_addr >> 16 & 0xff, b->settings.gateway_addr >> 8 & 0xff, b->settings.gateway_addr & 0xff);
+}
+
+/* Root, /usr and volumes into @fd, in the order of launch_sync.h; Return: 0, or -1 with @err set; *n of @fd are open. */
+static int mounts(struct broker *b, struct slot *s, struct launch_arm *arm, int *fd, size_t *n, struct sbx_err *err)
+{
+	const struct broker_create *c = s->create;
+
+	fd[*n] = rootfs_overlay(b, s, c, err);
+	if (fd[*n] < 0)
+		return -1;
+	++*n;
+	if (c->flags & BROKER_CREATE_HOST_USR) {
+		fd[*n] = rootfs_usr(b);
+		if (fd[*n] < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, -fd[*n], "/usr of the host image");
+		++*n;
+	}
+	for (uint32_t i = 0; i < c->n_volumes; i++) {
+		bool is_file = false;
+
+		fd[*n] = volumes_open(b, s, &c->volume[i], &is_file, err);
+		if (fd[*n] < 0)
+			return -1;
+		++*n;
+		arm->volume[i].read_only = !!(c->volume[i].flags & BROKER_VOLUME_READ_ONLY);
+		arm->volume[i].is_file = is_file;
+		memcpy(arm->volume[i].path, c->volume[i].mount_path, sizeof(arm->volume[i].path));
+	}
+	arm->n_volumes = c->n_volumes;
+	return 0;
+}
+
+static void note_use(struct slot *s)
+{
+	const struct broker_create *c = s->create;
+
+	memcpy(s->sandbox_id, c->sandbox_id, sizeof(s->sandbox_id));
+	memcpy(s->layer, c->layer, sizeof(s->layer[0]) * c->n_layers);
+	s->n_layers = c->n_layers;
+	for (uint32_t i = 0; i < c->n_volumes; i++)
+		if (c->volume[i].kind == BROKER_VOLUME_NAMED)
+			memcpy(s->claim[s->n_claims++], c->volume[i].claim, sizeof(s->claim[0]));
+}
+
+static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	int fd[2 + BROKER_MAX_VOLUMES];
+	size_t n = 0;
+	struct launch_arm arm = {0};
+
+	note_use(s);
+	int r = slot_set_state(b, s, BROKER_SLOT_ARMING);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "record of slot %u", s->number);
+	if (limit(b, s, err) < 0)
+		return -1;
+	fill_arm(b, s, &arm);
+	if (FAULT_POINT("arm-mounts"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	r = mounts(b, s, &arm, fd, &n, err);
+	if (r == 0) {
+		struct iovec iov = {.iov_base = &arm, .iov_len = sizeof(arm)};
+
+		r = fdpass_send(s->launch_fd, &iov, 1, fd, n);
+		if (r < 0)
+			r = sbx_err_set(err, SBX_E_SYSTEM, -r, "arm the shell of slot %u", s->number);
+	}
+	close_all(fd, n);
+	if (r == 0)
+		loop_timer_arm(s->deadline, BROKER_LAUNCH_MS);
+	return r;
+}
+
+void launch_arm(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+
+	if (arm_shell(b, s, &err) < 0)
+		launch_failed(b, s, &err);
+}

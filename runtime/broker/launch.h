@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: launch, the broker's half (the order is drawn in launch_sync.h)
+ *
+ * Two phases.  launch_make() makes a shell; launch_arm() gives a shell its sandbox.  Both only start: the shell's answers
+ * come through the loop.  A shell serves one sandbox once; whatever fails in it ends the slot's life.
+ */
+#ifndef RUNTIME_LAUNCH_H
+#define RUNTIME_LAUNCH_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+struct broker;
+struct slot;
+
+/**
+ * launch_make() - Start to make the shell of slot @s of @b, which was slot_take()n
+ *
+ * Its create, when there is one, is armed as soon as the shell is ready.  A failure is answered to the create or logged, and
+ * the slot is then on its way to FREE.
+ */
+void launch_make(struct broker *b, struct slot *s);
+/** launch_arm() - Give the shell of slot @s of @b root, limits and volumes of s->create; a failure is answered to the create */
+void launch_arm(struct broker *b, struct slot *s);
+/** launch_end() - Close the launch socket of @s and forget its deadline */
+void launch_end(struct slot *s);
+/** launch_channel() - Open the host's two ends of @channel (enum broker_channel) of @s: {write, read}; Return: 0 or -errno */
+int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[2]) SBX_WUR;
+/** launch_dir_name() - Name of the files of @s below sandboxes/ */
+void launch_dir_name(const struct slot *s, char name[32]);
+
+#endif

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/layers.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "images/unpack_result.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/idmap.h"
+#include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/slot.h"
+#include "runtime/broker/trash.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define LAYER_MODE	  0755
+#define HOST_IMAGE_MS	  60000
+#define WORKING_PREFIX	  "new."
+#define WORKER_ARGS	  8
+#define NUMBER_TEXT	  24
+#define SAFE_FD		  64
+
+struct unpack {
+	struct broker *b;
+	uint8_t key[BROKER_KEY_BYTES];
+	char name[sizeof(WORKING_PREFIX) + BROKER_KEY_HEX]; /* of the directory being filled */
+	int pidfd, result_fd;
+	struct loop_fd *source;
+	struct broker_asker asker;
+};
+
+static const char *const form_names[] = {[BROKER_FORM_TAR] = "tar", [BROKER_FORM_TAR_GZIP] = "gzip", [BROKER_FORM_TAR_ZSTD] = "zstd"};
+
+void layers_name(const uint8_t key[BROKER_KEY_BYTES], char name[2 * BROKER_KEY_BYTES + 1])
+{
+	hex_encode(key, BROKER_KEY_BYTES, name);
+}
+
+bool layers_present(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	char name[BROKER_KEY_HEX];
+	struct stat st;
+
+	layers_name(key, name);
+	return fstatat(b->layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* ---- the worker ---- */
+
+struct worker {
+	int sync_fd, blob_fd, target_fd, result_fd, unpack_fd;
+	char **argv;
+};
+
+/* fds 0 (blob), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result); 5 is the program. */
+static int worker_descriptors(const struct worker *w)
+{
+	int blob = fcntl(w->blob_fd, F_DUPFD_CLOEXEC, SAFE_FD);
+	int target = fcntl(w->target_fd, F_DUPFD_CLOEXEC, SAFE_FD);
+	int result = fcntl(w->result_fd, F_DUPFD_CLOEXEC, SAFE_FD);
+	int program = fcntl(w->unpack_fd, F_DUPFD_CLOEXEC, SAFE_FD);
+
+	if (blob < 0 || target < 0 || result < 0 || program < 0)
+		return -errno;
+	if (dup2(blob, 0) < 0 || dup2(2, 1) < 0 || dup2(target, UNPACK_TARGET_FD) < 0 || dup2(result, UNPACK_RESULT_FD) < 0 ||
+	    dup3(program, UNPACK_RESULT_FD + 1, O_CLOEXEC) < 0)
+		return -errno;
+	return syscall(SYS_close_range, UNPACK_RESULT_FD + 2, ~0u, 0) < 0 ? -errno : 0;
+}
+
+_Noreturn static void run_worker(const struct worker *w)
+{
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+	struct rlimit no_core = {.rlim_cur = 1, .rlim_max = 1};
+	char *envp[] = {NULL};
+	sigset_t none;
+	char byte;
+
+	if (read(w->sync_fd, &byte, 1) != 1)
+		_exit(1);
+	sigemptyset(&none);
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		_exit(1);
+	/* The host is visible (the program needs its libraries, the skeleton its /etc), yet nothing of it can be written. */
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)) < 0)
+		_exit(1);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0 || chdir("/") < 0)
+		_exit(1);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || worker_descriptors(w) < 0)
+		_exit(1);
+	syscall(SYS_execveat, UNPACK_RESULT_FD + 1, "", w->argv, envp, AT_EMPTY_PATH);
+	_exit(1);
+}
+
+/* Starts the program on an empty directory; Return: its pidfd, or -errno. */
+static int start_worker(struct broker *b, const char *dir_name, int blob_fd, char **argv, int *ret_result_fd)
+{
+	struct idmap_row row = {.inside = 0, .outside = b->layer_base, .count = BROKER_IDS_PER_SLOT};
+	int sync[2], result[2];
+	int pidfd = -1;
+
+	/* A detached copy of the one directory: ".." of its root leads nowhere. */
+	auto_fd mount = rootfs_clone(b->layers_fd, dir_name, false, -1);
+	if (mount < 0)
+		return mount;
+	auto_fd target = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (target < 0 || pipe2(sync, O_CLOEXEC) < 0)
+		return -errno;
+	auto_fd sync_read = sync[0];
+	auto_fd sync_write = sync[1];
+	if (pipe2(result, O_CLOEXEC) < 0)
+		return -errno;
+	auto_fd result_read = result[0];
+	auto_fd result_write = result[1];
+	struct worker w = {.sync_fd = sync_read,
+			   .blob_fd = blob_fd,
+			   .target_fd = target,
+			   .result_fd = result_write,
+			   .unpack_fd = b->unpack_fd,
+			   .argv = argv};
+	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
+			   CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		close(sync_write);
+		run_worker(&w);
+	}
+	int r = idmap_write((pid_t)pid, &row, &row, 1);
+	if (r == 0 && (write(sync_write, "!", 1) != 1 || fcntl(result_read, F_SETFL, O_NONBLOCK) < 0))
+		r = -errno;
+	if (r < 0) {
+		siginfo_t info;
+
+		ignore_result(kill((pid_t)pid, SIGKILL)); /* our child, not reaped: it is there */
+		ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
+		close(pidfd);
+		return r;
+	}
+	*ret_result_fd = take_fd(&result_read);
+	return pidfd;
+}
+
+/* The worker has ended: judge what it says.  It may be hostile by now, so its word only ever makes the result worse. */
+static int judge(int pidfd, int result_fd, struct unpack_result *ret, struct sbx_err *err)
+{
+	siginfo_t info = {0};
+
+	if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait for sandbox-unpack");
+	ssize_t n = read(result_fd, ret, sizeof(*ret));
+	if (n != (ssize_t)sizeof(*ret) || ret->magic != UNPACK_RESULT_MAGIC || ret->text[UNPACK_TEXT_BYTES - 1])
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
+				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+	for (char *c = ret->text; *c; c++)
+		*c = *c < 0x20 || *c > 0x7e ? '?' : *c;
+	if (ret->status != 0) {
+		enum sbx_err_code code = ret->status == SBX_E_LIMIT || ret->status == SBX_E_NO_MEMORY || ret->status == SBX_E_SYSTEM ?
+						 (enum sbx_err_code)ret->status : SBX_E_IMAGE_INVALID;
+		return sbx_err_set(err, code, 0, "%s", ret->text);
+	}
+	if (info.si_code != CLD_EXITED || info.si_status != 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack failed after its result");
+	return 0;
+}
+
+/* One rename publishes; who came first wins, and both had the same verified blobs. */
+static int publish(struct broker *b, const char *from, const uint8_t *key, struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+
+	layers_name(key, name);
+	if (FAULT_POINT("layer-publish"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (renameat2(b->layers_fd, from, b->layers_fd, name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "publish layer %.12s", name);
+	return trash_put(b, b->layers_fd, from, b->layer_base) < 0 ? sbx_err_set(err, SBX_E_SYSTEM, EIO, "layer %.12s", name) : 0;
+}
+
+static int make_target(struct broker *b, const char *name, struct sbx_err *err)
+{
+	int r = trash_put(b, b->layers_fd, name, b->layer_base); /* of an attempt that was cut off */
+	int fd = r < 0 && r != -ENOENT ? r : path_make_dir(b->layers_fd, name, b->layer_base, b->layer_base, LAYER_MODE);
+
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "directory for a layer");
+	close(fd);
+	return 0;
+}
+
+/* ---- LAYER_UNPACK ---- */
+
+static void unpack_free(struct unpack *u)
+{
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++)
+		if (u->b->unpack[i] == u)
+			u->b->unpack[i] = NULL;
+	loop_fd_remove(u->source);
+	close_keep_errno(u->pidfd);
+	close_keep_errno(u->result_fd);
+	free(u);
+}
+
+static void unpack_ended(void *arg, int fd, uint32_t events)
+{
+	struct unpack *u = arg;
+	struct unpack_result result = {0};
+	struct sbx_err err = {0};
+
+	(void)fd;
+	(void)events;
+	/* It was pid 1 of its namespace: nothing that runs as S is left. */
+	int r = judge(u->pidfd, u->result_fd, &result, &err);
+	if (r == 0)
+		r = publish(u->b, u->name, u->key, &err);
+	if (r < 0 && trash_put(u->b, u->b->layers_fd, u->name, u->b->layer_base) < 0)
+		log_error("unfinished layer %s stays until the next start", u->name);
+	broker_unpack_done(u->b, &u->asker, r < 0 ? &err : NULL, result.bytes, result.entries);
+	unpack_free(u);
+}
+
+static struct unpack **free_place(struct broker *b, const uint8_t *key, struct sbx_err *err)
+{
+	struct unpack **place = NULL;
+
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++) {
+		if (b->unpack[i] && !memcmp(b->unpack[i]->key, key, BROKER_KEY_BYTES)) {
+			sbx_err_set(err, SBX_E_LIMIT, 0, "this layer is being unpacked");
+			return NULL;
+		}
+		if (!b->unpack[i])
+			place = &b->unpack[i];
+	}
+	if (!place)
+		sbx_err_set(err, SBX_E_LIMIT, 0, "%d layers are being unpacked", BROKER_MAX_UNPACKS);
+	return place;
+}
+
+static int check_blob(int fd, struct sbx_err *err)
+{
+	struct stat st;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fstat(fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, errno, "blob");
+	if (!S_ISREG(st.st_mode) || (flags & O_ACCMODE) != O_RDONLY || (flags & O_PATH))
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the blob is not a regular file opened for reading only");
+	return 0;
+}
+
+int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob_fd, const struct broker_asker *asker,
+		  struct sbx_err *err)
+{
+	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], hex[BROKER_KEY_HEX];
+	char program[] = "sandbox-unpack", o_form[] = "--form", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
+	char form[8];
+
+	struct unpack **place = free_place(b, req->key, err);
+	if (!place || check_blob(blob_fd, err) < 0)
+		return -1;
+	struct unpack *u = calloc(1, sizeof(*u));
+	if (!u)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "unpack");
+	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .asker = *asker};
+	memcpy(u->key, req->key, sizeof(u->key));
+	layers_name(req->key, hex);
+	snprintf(u->name, sizeof(u->name), WORKING_PREFIX "%s", hex);
+	snprintf(form, sizeof(form), "%s", form_names[req->form]);
+	snprintf(max_bytes, sizeof(max_bytes), "%llu", (unsigned long long)req->max_bytes);
+	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
+	char *argv[WORKER_ARGS] = {program, o_form, form, o_bytes, max_bytes, o_entries, max_entries, NULL};
+	if (make_target(b, u->name, err) < 0) {
+		unpack_free(u);
+		return -1;
+	}
+	u->pidfd = start_worker(b, u->name, blob_fd, argv, &u->result_fd);
+	u->source = u->pidfd < 0 ? NULL : loop_fd_add(b->loop, u->pidfd, EPOLLIN, unpack_ended, u);
+	if (!u->source) {
+		sbx_err_set(err, SBX_E_SYSTEM, u->pidfd < 0 ? -u->pidfd : errno, "start sandbox-unpack");
+		unpack_free(u);
+		return -1;
+	}
+	*place = u;
+	return 0;
+}
+
+int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+
+	layers_name(key, name);
+	if (slot_layer_used(b, key) || (b->has_host_image && !memcmp(b->host_key, key, BROKER_KEY_BYTES)))
+		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
+	int r = trash_put(b, b->layers_fd, name, b->layer_base);
+	if (r == -ENOENT)
+		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
+}
+
+/* ---- the host image ---- */
+
+/*
+ * Its /etc is a copy of what the host has today, so each start builds it again.  The key starts with these bytes, so that the
+ * skeletons of earlier starts are known; the rest is random: no blob's digest is chosen by us.
+ */
+static const uint8_t host_key_start[] = {0, 0, 0, 0, 'h', 'o', 's', 't'};
+
+int layers_host_image(struct broker *b, struct sbx_err *err)
+{
+	static const char name[] = WORKING_PREFIX "host";
+	char program[] = "sandbox-unpack", option[] = "--host-skeleton";
+	char *argv[] = {program, option, NULL};
+	struct unpack_result result = {0};
+	auto_fd result_fd = -1;
+
+	if (make_target(b, name, err) < 0)
+		return -1;
+	auto_fd pidfd = start_worker(b, name, b->null_fd, argv, &result_fd);
+	if (pidfd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -pidfd, "start sandbox-unpack");
+	struct pollfd wait = {.fd = pidfd, .events = POLLIN};
+	if (poll(&wait, 1, HOST_IMAGE_MS) != 1) {
+		ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); /* it is there: not yet waited for */
+		sbx_err_set(err, SBX_E_SYSTEM, ETIME, "sandbox-unpack --host-skeleton");
+	} else if (judge(pidfd, result_fd, &result, err) == 0) {
+		memcpy(b->host_key, host_key_start, sizeof(host_key_start));
+		random_bytes(b->host_key + sizeof(host_key_start), sizeof(b->host_key) - sizeof(host_key_start));
+		if (publish(b, name, b->host_key, err) == 0) {
+			b->has_host_image = true;
+			return 0;
+		}
+	}
+	ignore_result(trash_put(b, b->layers_fd, name, b->layer_base)); /* the failure that counts is in err */
+	return sbx_err_wrap(err, "host image");
+}
+
+void layers_sweep(struct broker *b)
+{
+	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
+
+	if (!dir)
+		return;
+	for (struct dirent *e; (e = readdir(dir));) {
+		uint8_t key[BROKER_KEY_BYTES];
+		bool stale = !strncmp(e->d_name, WORKING_PREFIX, strlen(WORKING_PREFIX));
+
+		if (strlen(e->d_name) == BROKER_KEY_HEX - 1 && hex_decode(e->d_name, key, sizeof(key)) == 0)
+			stale = !memcmp(key, host_key_start, sizeof(host_key_start)) && !slot_layer_used(b, key) &&
+				(!b->has_host_image || memcmp(key, b->host_key, sizeof(key)) != 0);
+		if (stale && trash_put(b, b->layers_fd, e->d_name, b->layer_base) < 0)
+			log_error("stale layer %s stays until the next start", e->d_name);
+	}
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: image layers on disk
+ *
+ * <state dir>/layers/<key hex>, owned by ids S..S+65535, published by rename and then never changed.  What unpacks one is
+ * sandbox-unpack in namespaces of its own, as root of a user namespace that maps 0..65535 to S: it is taken for hostile as soon
+ * as it has read the first byte.  The rename happens after its pid namespace is empty.  The broker never reads the blob.
+ */
+#ifndef RUNTIME_LAYERS_H
+#define RUNTIME_LAYERS_H
+
+#include "base/err.h"
+#include "runtime/broker/broker_msg.h"
+
+#include <stdbool.h>
+
+struct broker;
+struct broker_asker;
+
+/** layers_name() - Write the directory name of @key into @name */
+void layers_name(const uint8_t key[BROKER_KEY_BYTES], char name[2 * BROKER_KEY_BYTES + 1]);
+/** layers_present() - Whether @b has the layer @key */
+bool layers_present(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
+/**
+ * layers_unpack() - Start to unpack a blob; broker_unpack_done() comes later
+ * @b:		The broker
+ * @req:	Key, form, bounds
+ * @blob_fd:	Regular file opened for reading only; stays the caller's
+ * @asker:	Copied
+ * @err:	Filled on failure: IMAGE_INVALID (not such a file), LIMIT (too many at once), SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob_fd, const struct broker_asker *asker,
+		  struct sbx_err *err) SBX_WUR;
+/** layers_drop() - Move the layer @key of @b to the trash; Return: 0, or -1 with @err set (IMAGE_NOT_FOUND, IMAGE_IN_USE) */
+int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sbx_err *err) SBX_WUR;
+/** layers_host_image() - Build the skeleton of the `host` image of @b and set host_key; waits for it; Return: 0 or -1, @err set */
+int layers_host_image(struct broker *b, struct sbx_err *err) SBX_WUR;
+/** layers_sweep() - Move what an earlier broker of @b left unfinished to the trash */
+void layers_sweep(struct broker *b);
+
+#endif

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/rootfs_mount.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/idmap.h"
+#include "runtime/broker/launch.h"
+#include "runtime/broker/layers.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+/* <sys/mount.h> of glibc and <linux/mount.h> exclude each other; these are the constants that only the former has. */
+extern int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
+extern int umount2(const char *target, int flags);
+#define UNMOUNT_DETACH 2
+
+#define STAGE_OPTIONS "mode=0700,size=1m"
+#define LOWER_NAME_SIZE 12
+#define OVERLAY_OPTIONS_SIZE 1024
+#define UPPER_FD_FROM 32 /* the upper is always named by the same number, so that mountinfo inside tells nothing */
+#define MODE_DIR 0755
+
+/* clang-format off */
+static const struct { const char *name; mode_t mode; unsigned major, minor; } devices[] = {
+	{"null",    0666, 1, 3},
+	{"zero",    0666, 1, 5},
+	{"full",    0666, 1, 7},
+	{"random",  0666, 1, 8},
+	{"urandom", 0666, 1, 9},
+	{"tty",     0666, 5, 0},
+};
+
+static const struct { const char *name, *target; } dev_links[] = {
+	{"fd",	   "/proc/self/fd"},
+	{"stdin",  "/proc/self/fd/0"},
+	{"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"},
+	{"ptmx",   "pts/ptmx"},
+};
+/* clang-format on */
+
+static const char *const dev_dirs[] = {"pts", "shm", "mqueue"};
+/* What the host's administrator put there is not part of the image. */
+static const char *const usr_covers[] = {"usr/local", "usr/src"};
+
+static int sys_open_tree(int dir_fd, const char *path, unsigned flags)
+{
+	long fd = syscall(SYS_open_tree, dir_fd, path, flags | OPEN_TREE_CLOEXEC);
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+static int sys_mount_setattr(int fd, unsigned flags, struct mount_attr *attr)
+{
+	return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | flags, attr, sizeof(*attr)) < 0 ? -errno : 0;
+}
+
+static int sys_move_mount(int from_fd, int to_dir_fd, const char *to)
+{
+	return syscall(SYS_move_mount, from_fd, "", to_dir_fd, to, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+int rootfs_clone(int dir_fd, const char *name, bool read_only, int ns_fd)
+{
+	struct mount_attr attr = {
+		.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (read_only ? MOUNT_ATTR_RDONLY : 0),
+		.propagation = MS_PRIVATE,
+	};
+	auto_fd fd = sys_open_tree(dir_fd, name, OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH));
+
+	if (fd < 0)
+		return fd;
+	if (ns_fd >= 0) {
+		attr.attr_set |= MOUNT_ATTR_IDMAP;
+		attr.userns_fd = (unsigned)ns_fd;
+	}
+	int r = sys_mount_setattr(fd, 0, &attr);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+static int make_dev(void)
+{
+	if (mkdir("dev", MODE_DIR) < 0 ||
+	    mount("dev", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k,nr_inodes=64") < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "dev/%s", devices[i].name);
+		if (mknod(path, S_IFCHR | devices[i].mode, makedev(devices[i].major, devices[i].minor)) < 0 ||
+		    chmod(path, devices[i].mode) < 0)
+			return -errno;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(dev_links); i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "dev/%s", dev_links[i].name);
+		if (symlink(dev_links[i].target, path) < 0)
+			return -errno;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(dev_dirs); i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "dev/%s", dev_dirs[i]);
+		if (mkdir(path, MODE_DIR) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* The host's /usr, made once: copies of it are one system call each. */
+static int make_usr(void)
+{
+	struct stat st;
+	auto_fd fd = rootfs_clone(AT_FDCWD, "/usr", true, -1);
+
+	if (fd < 0)
+		return fd;
+	if (mkdir("usr", MODE_DIR) < 0)
+		return -errno;
+	int r = sys_move_mount(fd, AT_FDCWD, "usr");
+	for (size_t i = 0; i < ARRAY_SIZE(usr_covers) && r == 0; i++)
+		if (lstat(usr_covers[i], &st) == 0 && S_ISDIR(st.st_mode) &&
+		    mount("none", usr_covers[i], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=4k,nr_inodes=2") < 0)
+			r = -errno;
+	return r;
+}
+
+int rootfs_init(struct broker *b, struct sbx_err *err)
+{
+	char path[sizeof(b->run_dir) + 8];
+
+	snprintf(path, sizeof(path), "%s/stage", b->run_dir);
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s", path);
+	/* Slave: what the host mounts or unmounts later is seen here, what we do is not seen there. */
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "own mount namespace");
+	if (mount("stage", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, STAGE_OPTIONS) < 0 ||
+	    mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0 || chdir(path) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
+	b->stage_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	b->upper_fd = fcntl(b->null_fd, F_DUPFD_CLOEXEC, UPPER_FD_FROM);
+	if (b->stage_fd < 0 || b->upper_fd < 0 || mkdir("m", MODE_DIR) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
+	for (unsigned i = 0; i < BROKER_MAX_LAYERS; i++) {
+		char name[LOWER_NAME_SIZE];
+
+		snprintf(name, sizeof(name), "%u", i);
+		if (mkdir(name, 0700) < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
+	}
+	int r = make_dev();
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "/dev of the sandboxes");
+	if (!b->settings.images_host)
+		return 0;
+	r = make_usr();
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "/usr for the host image");
+	b->has_usr = true;
+	return 0;
+}
+
+int rootfs_dev(struct broker *b)
+{
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
+	auto_fd fd = sys_open_tree(b->stage_fd, "dev", OPEN_TREE_CLONE);
+
+	if (fd < 0)
+		return fd;
+	int r = sys_mount_setattr(fd, 0, &attr);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+int rootfs_usr(struct broker *b)
+{
+	return sys_open_tree(b->stage_fd, "usr", OPEN_TREE_CLONE | AT_RECURSIVE);
+}
+
+/* The helper user namespace of a slot is made when it is first needed and belongs to the slot for good. */
+static int layer_ns(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	struct idmap_row row = {.inside = b->layer_base, .outside = slot_base(b, s), .count = BROKER_IDS_PER_SLOT};
+
+	if (s->layer_ns_fd < 0)
+		s->layer_ns_fd = idmap_namespace(&row, &row, 1, err);
+	return s->layer_ns_fd;
+}
+
+static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, unsigned position, struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+	char at[LOWER_NAME_SIZE];
+
+	layers_name(key, name);
+	snprintf(at, sizeof(at), "%u", position);
+	auto_fd fd = rootfs_clone(b->layers_fd, name, true, b->layers_unmapped ? -1 : layer_ns(b, s, err));
+	if (fd == -EINVAL && !b->layers_unmapped) {
+		/* A file system that takes no id map: the files show as nobody's, which is safe and works for the host image. */
+		log_warn("layers lie on a file system without id maps: files of images will show as nobody's");
+		b->layers_unmapped = true;
+		fd = rootfs_clone(b->layers_fd, name, true, -1);
+	}
+	if (fd == -ENOENT)
+		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
+	int r = fd < 0 ? fd : sys_move_mount(fd, b->stage_fd, at);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
+}
+
+static void detach_layers(uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		char name[LOWER_NAME_SIZE];
+
+		snprintf(name, sizeof(name), "%u", i);
+		if (umount2(name, UNMOUNT_DETACH) < 0)
+			log_error("layer %u stays on the staging tmpfs: %s", i, strerror(errno));
+	}
+}
+
+/* Lowers are named by position, topmost first; everything is relative or by number, so nothing of the host's paths shows inside. */
+static int overlay_options(const struct broker *b, uint32_t n_layers, char out[OVERLAY_OPTIONS_SIZE])
+{
+	int len = snprintf(out, OVERLAY_OPTIONS_SIZE, "lowerdir=");
+
+	for (uint32_t i = n_layers; i-- > 0;)
+		len += snprintf(out + len, (size_t)(OVERLAY_OPTIONS_SIZE - len), "%u%s", i, i ? ":" : "");
+	len += snprintf(out + len, (size_t)(OVERLAY_OPTIONS_SIZE - len),
+			",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,volatile,index=off,metacopy=off,redirect_dir=nofollow",
+			b->upper_fd, b->upper_fd);
+	return len < OVERLAY_OPTIONS_SIZE ? 0 : -E2BIG;
+}
+
+static int mount_overlay(struct broker *b, uint32_t n_layers)
+{
+	char options[OVERLAY_OPTIONS_SIZE];
+	int r = overlay_options(b, n_layers, options);
+
+	if (r < 0)
+		return r;
+	if (FAULT_POINT("overlay-mount"))
+		return -EIO;
+	if (mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+		return -errno;
+	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
+	if (umount2("m", UNMOUNT_DETACH) < 0)
+		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
+	return fd;
+}
+
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_create *create, struct sbx_err *err)
+{
+	char name[32];
+	uint32_t attached = 0;
+	int fd = -1;
+
+	launch_dir_name(s, name);
+	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_PATH | O_DIRECTORY);
+	if (files < 0 || dup3(files, b->upper_fd, O_CLOEXEC) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, files < 0 ? -files : errno, "files of slot %u", s->number);
+	while (attached < create->n_layers && attach_layer(b, s, create->layer[attached], attached, err) == 0)
+		attached++;
+	if (attached == create->n_layers) {
+		fd = mount_overlay(b, attached);
+		if (fd < 0)
+			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
+	}
+	detach_layers(attached);
+	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
+		log_error("descriptor of an upper stays open: %s", strerror(errno));
+	return fd < 0 ? -1 : fd;
+}

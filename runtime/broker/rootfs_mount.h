@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: mounts that the broker makes for sandboxes
+ *
+ * All are made on a staging tmpfs in the broker's own mount namespace (nothing is left when it dies), taken off again as
+ * detached copies, and handed to a shell by descriptor.  Only these kinds exist: overlay of layers, the host's /usr, /dev,
+ * volumes.  Each is nosuid and nodev but /dev, which has six nodes and is read-only.
+ */
+#ifndef RUNTIME_ROOTFS_MOUNT_H
+#define RUNTIME_ROOTFS_MOUNT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+
+struct broker;
+struct slot;
+struct broker_create;
+
+/**
+ * rootfs_init() - Enter an own mount namespace and prepare the staging tmpfs, /dev and, for the `host` image, /usr
+ * @b:		The broker; gets stage_fd, upper_fd, has_usr; the working directory becomes the staging tmpfs
+ * @err:	Filled on failure: SYSTEM, HOST_LACKS
+ *
+ * Return: 0, or -1 with @err set
+ */
+int rootfs_init(struct broker *b, struct sbx_err *err) SBX_WUR;
+/** rootfs_dev() - A detached copy of the /dev tree of @b; Return: descriptor of the mount, the caller's, or -errno */
+int rootfs_dev(struct broker *b) SBX_WUR;
+/** rootfs_usr() - A detached copy of the host's /usr as @b shows it; Return: descriptor, the caller's, or -errno */
+int rootfs_usr(struct broker *b) SBX_WUR;
+/**
+ * rootfs_overlay() - Mount the root of one sandbox
+ * @b:		The broker
+ * @s:		Its slot: upper and work are sandboxes/<slot>.<generation>/{upper,work}, nowhere else
+ * @create:	Its layers, lowest first
+ * @err:	Filled on failure: IMAGE_NOT_FOUND (a layer is missing), HOST_LACKS, SYSTEM
+ *
+ * Return: descriptor of the detached mount, the caller's; or -1 with @err set
+ */
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_create *create, struct sbx_err *err) SBX_WUR;
+/**
+ * rootfs_clone() - Make a detached, restricted copy of one mount
+ * @dir_fd:	Directory or file; with @name "" itself
+ * @name:	Relative name, or ""
+ * @read_only:	Whether nothing may be written through it
+ * @ns_fd:	Helper user namespace for an id map, or -1
+ *
+ * Return: descriptor of the mount (private, nosuid, nodev), or -errno (-EINVAL: this file system takes no id map)
+ */
+int rootfs_clone(int dir_fd, const char *name, bool read_only, int ns_fd) SBX_WUR;
+
+#endif

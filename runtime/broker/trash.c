@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/trash.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/idmap.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/ioprio.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define WORKER_NICE	  5
+#define OVERLAY_LEFTOVERS 256 /* what overlayfs keeps in its work directory while a file is copied up; more is no work directory */
+#define NAME_SIZE	  64
+
+struct trash {
+	int wake_fd; /* write end; the worker ends when it is closed */
+	int pidfd;
+	struct loop_fd *source;
+	uint64_t number; /* of the next name */
+};
+
+/* ---- the worker: nothing below runs with an id of the host ---- */
+
+static int worker_unlink(int dir_fd, const char *name, uint64_t *number)
+{
+	char top[NAME_SIZE];
+
+	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return -errno;
+	/* Not empty: to the top, where its turn comes.  No recursion, no path, whatever the depth. */
+	do
+		snprintf(top, sizeof(top), "flat.%llu", (unsigned long long)(*number)++);
+	while (renameat2(dir_fd, name, AT_FDCWD, top, RENAME_NOREPLACE) < 0 && errno == EEXIST);
+	return 0;
+}
+
+/* Empties one directory of the top and removes it; Return: 0, or -errno of what could not be removed. */
+static int worker_directory(const char *name, uint64_t *number)
+{
+	int r = 0;
+	int fd = openat(AT_FDCWD, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOTDIR || errno == ELOOP ? (unlink(name) < 0 ? -errno : 0) : -errno;
+	ignore_result(fchmod(fd, 0700)); /* a sticky bit of another owner; the removal below says what is wrong */
+	DIR *dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return -ENOMEM;
+	}
+	for (struct dirent *e; (e = readdir(dir));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+			int failed = worker_unlink(fd, e->d_name, number);
+
+			r = r ? r : failed;
+		}
+	closedir(dir);
+	return rmdir(name) < 0 && errno != ENOENT ? (r ? r : -errno) : 0;
+}
+
+/* One walk over the top; Return: whether anything was removed that may have brought new names. */
+static bool worker_round(uint64_t *number)
+{
+	bool progress = false;
+	auto_dir dir = opendir(".");
+
+	if (!dir)
+		return false;
+	for (struct dirent *e; (e = readdir(dir));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			progress |= worker_directory(e->d_name, number) == 0;
+	return progress;
+}
+
+_Noreturn static void worker(int trash_fd, int wake_fd)
+{
+	uint64_t number = 0;
+	char wake[64];
+
+	/* the maps are there once the first byte arrives */
+	if (read(wake_fd, wake, 1) != 1)
+		_exit(0);
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		_exit(1);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || fchdir(trash_fd) < 0 || chroot(".") < 0)
+		_exit(1);
+	if (dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
+		_exit(1);
+	ignore_result(setpriority(PRIO_PROCESS, 0, WORKER_NICE)); /* only a courtesy to the sandboxes that run */
+	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)));
+	for (;;) {
+		while (worker_round(&number))
+			;
+		ssize_t n = read(0, wake, sizeof(wake));
+		if (n == 0 || (n < 0 && errno != EINTR))
+			_exit(0);
+	}
+}
+
+/* ---- the broker's side ---- */
+
+static void worker_ended(void *arg, int fd, uint32_t events)
+{
+	struct broker *b = arg;
+	siginfo_t info;
+
+	(void)events;
+	loop_fd_remove(b->trash->source);
+	b->trash->source = NULL;
+	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED)); /* the next trash_put() starts another */
+	replace_fd(&b->trash->pidfd, -1);
+	replace_fd(&b->trash->wake_fd, -1);
+}
+
+static int start_worker(struct broker *b)
+{
+	/* slots, layers, volumes: behind each other inside, so that an id here names one owner of these and none of the host */
+	struct idmap_row row[] = {
+		{.inside = 0, .outside = b->id_base, .count = LIMIT_SANDBOXES * BROKER_IDS_PER_SLOT},
+		{.inside = LIMIT_SANDBOXES * BROKER_IDS_PER_SLOT, .outside = b->layer_base, .count = BROKER_IDS_PER_SLOT},
+		{.inside = (LIMIT_SANDBOXES + 1) * BROKER_IDS_PER_SLOT, .outside = b->volume_base, .count = BROKER_IDS_PER_SLOT},
+	};
+	struct trash *t = b->trash;
+	int wake[2];
+
+	if (pipe2(wake, O_CLOEXEC) < 0)
+		return -errno;
+	auto_fd read_end = wake[0];
+	auto_fd write_end = wake[1];
+	int pidfd = -1;
+	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		close(write_end);
+		worker(b->trash_fd, read_end);
+	}
+	int r = idmap_write((pid_t)pid, row, row, ARRAY_SIZE(row));
+	if (r == 0) {
+		t->source = loop_fd_add(b->loop, pidfd, EPOLLIN, worker_ended, b);
+		r = t->source ? 0 : -errno;
+	}
+	if (r == 0 && fcntl(write_end, F_SETFL, O_NONBLOCK) < 0)
+		r = -errno;
+	if (r < 0) {
+		siginfo_t info;
+
+		ignore_result(kill((pid_t)pid, SIGKILL)); /* our own child, not yet reaped: it is there */
+		ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
+		loop_fd_remove(t->source);
+		t->source = NULL;
+		close(pidfd);
+		return r;
+	}
+	t->pidfd = pidfd;
+	t->wake_fd = take_fd(&write_end);
+	return 0;
+}
+
+static void wake(struct broker *b)
+{
+	int r = b->trash->wake_fd < 0 ? start_worker(b) : 0;
+
+	if (r < 0)
+		log_error("trash is not emptied: no worker: %s", strerror(-r));
+	else if (write(b->trash->wake_fd, "!!", 2) < 0 && errno != EAGAIN) /* a full pipe wakes it as well */
+		log_error("trash: %s", strerror(errno));
+}
+
+/*
+ * overlayfs makes work/work (mode 0) and what is in it as host root.  Nobody else can have put anything there: `work` is
+ * not visible in the sandbox.  It has no depth but incompat/volatile.
+ */
+static void give_work(int dir_fd, const char *name, uint32_t owner, int depth)
+{
+	auto_fd fd = path_open_beneath(dir_fd, name, O_RDONLY | O_DIRECTORY);
+	unsigned n = 0;
+
+	if (fd < 0)
+		return;
+	if (fchown(fd, owner, owner) < 0 || fchmod(fd, 0700) < 0)
+		log_error("trash: owner of %s: %s", name, strerror(errno));
+	DIR *dir = depth ? fdopendir(dup(fd)) : NULL;
+	if (!dir)
+		return;
+	for (struct dirent *e; (e = readdir(dir)) && n < OVERLAY_LEFTOVERS;)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && e->d_type == DT_DIR) {
+			give_work(fd, e->d_name, owner, depth - 1);
+			n++;
+		}
+	closedir(dir);
+}
+
+int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
+{
+	char to[NAME_SIZE * 2 + 16];
+	auto_fd fd = path_open_beneath(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+
+	if (fd < 0)
+		return fd;
+	give_work(fd, "work", owner, 3);
+	if (fchown(fd, owner, owner) < 0 || fchmod(fd, 0700) < 0)
+		return -errno;
+	snprintf(to, sizeof(to), "%.80s.%llu", name, (unsigned long long)b->trash->number++);
+	if (renameat(dir_fd, name, b->trash_fd, to) < 0)
+		return -errno;
+	wake(b);
+	return 0;
+}
+
+void trash_start(struct broker *b)
+{
+	wake(b);
+}
+
+int trash_init(struct broker *b)
+{
+	b->trash = calloc(1, sizeof(*b->trash));
+	if (!b->trash)
+		return -ENOMEM;
+	b->trash->wake_fd = -1;
+	b->trash->pidfd = -1;
+	/* names start anew with each broker; what an earlier one left has a smaller time in it */
+	b->trash->number = (uint64_t)loop_now_ms(b->loop) << 20;
+	return 0;
+}
