@@ -128,7 +128,7 @@ struct broker {
 	bool has_host_image;
 	struct slot *slot; /* LIMIT_SANDBOXES, indexed by number */
 	struct slot_list free_slots, pool;
-	bool recovered;
+	bool recovered, refill_due, running;
 	uint32_t n_making; /* shells on their way into the pool */
 	struct loop_timer *refill, *sweep;
 	uint64_t last_request_ms;

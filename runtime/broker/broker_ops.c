@@ -474,7 +474,8 @@ static int on_host_row(struct broker *b, const struct request *r, struct sbx_err
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "row %u", number);
 	struct broker_host_reply answer = {.row = number, .last = number + 1 == HOST_CHECK_COUNT, .verdict = (uint32_t)row.verdict};
 	memcpy(answer.name, row.name, strnlen(row.name, sizeof(answer.name) - 1));
-	put_text(answer.found, row.found);
+	static_assert(sizeof(row.found) < sizeof(answer.found), "what a probe saw fits");
+	memcpy(answer.found, row.found, strnlen(row.found, sizeof(row.found) - 1));
 	put_text(answer.costs, row.costs);
 	put_text(answer.mend, row.mend);
 	send_message(r->c, &answer, sizeof(answer), BROKER_OP_HOST_ROW, r->any->head.tag, NULL, 0);

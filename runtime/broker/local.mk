@@ -21,3 +21,18 @@ tests_unit_test_hostside_SOURCES = tests/unit/test_hostside.c
 tests_unit_test_hostside_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
 tests_system_host_rows_SOURCES = tests/system/host_rows.c
 tests_system_host_rows_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+
+# sandbox-broker: with libhostside.a the list of everything that runs as root.  Archive and program apart, so that tests can link it.
+noinst_LIBRARIES += libbroker.a
+libbroker_a_CPPFLAGS = $(AM_CPPFLAGS) $(LIBCAP_CFLAGS) $(SECCOMP_CFLAGS)
+libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h runtime/broker/broker_int.h \
+	runtime/broker/broker_decode.c runtime/broker/broker_decode.h runtime/broker/broker_ops.c \
+	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/launch.c runtime/broker/launch.h \
+	runtime/broker/launch_child.c runtime/broker/launch_child.h \
+	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/idmap.c runtime/broker/idmap.h \
+	runtime/broker/layers.c runtime/broker/layers.h runtime/broker/volumes.c runtime/broker/volumes.h \
+	runtime/broker/trash.c runtime/broker/trash.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
+	runtime/broker/capset.c runtime/broker/capset.h
+pkglibexec_PROGRAMS += sandbox-broker
+sandbox_broker_SOURCES = runtime/broker/broker_main.c
+sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS)
