@@ -606,7 +606,13 @@ void jw_double(struct jw *w, double v)
 	before_value(w);
 	if (!isfinite(v))
 		v = 0;
-	for (int digits = 1; digits <= 17; digits++) {
+	double whole = v > -1e15 && v < 1e15 ? (double)(int64_t)v : 0;
+	int first = 1;
+	if (!(whole < v) && !(whole > v)) {
+		snprintf(text, sizeof(text), "%.0f", v); /* 100, not 1e+02 */
+		first = 18;
+	}
+	for (int digits = first; digits <= 17; digits++) {
 		snprintf(text, sizeof(text), "%.*g", digits, v);
 		double back = strtod(text, NULL);
 		if (!(back < v) && !(back > v))

@@ -406,8 +406,9 @@ static const char *got_end(struct agent_stream *s, const uint8_t *data, size_t n
 	if (n < sizeof(end))
 		return "a short end";
 	memcpy(&end, data, sizeof(end));
-	if (end.text_bytes != n - sizeof(end) || end.reason > AGENT_ENDED)
+	if (end.text_bytes != n - sizeof(end) || end.reason > AGENT_ENDED || end.sys <= -4096 || end.sys >= 4096)
 		return "an end that does not fit";
+	end.sys = end.sys < 0 ? -end.sys : end.sys;
 	stream_drop(s);
 	if (s->ops->ended)
 		s->ops->ended(s->arg, &end, (const char *)data + sizeof(end), end.text_bytes);

@@ -366,6 +366,7 @@ static struct question *question_new(const struct execd_match *match, const char
 				     const char *unknown_text)
 {
 	struct question *q = calloc(1, sizeof(*q));
+	struct sbx_err err;
 
 	if (!q) {
 		http_respond_code(match->call->req, SBX_E_NO_MEMORY, "out of memory");
@@ -375,8 +376,8 @@ static struct question *question_new(const struct execd_match *match, const char
 	snprintf(q->id_text, sizeof(q->id_text), "%s", id_text);
 	if (execd_parse_id(id_text, q->id) == 0)
 		return q;
-	http_respond_code(q->req, unknown, "%s", unknown_text);
-	question_free(q);
+	sbx_err_set(&err, unknown, 0, "%s", unknown_text);
+	question_refuse(q, &err);
 	return NULL;
 }
 

@@ -44,7 +44,7 @@ int command_spec_payload(const struct command_spec *spec, const uint8_t id[AGENT
 {
 	struct agent_exec exec;
 	struct agent_spec head = {
-		.n_args = spec->command ? 1 : 0,
+		.n_args = 1,
 		.n_env = (uint32_t)spec->n_env,
 		.flags = spec->flags,
 		.uid = spec->uid,
@@ -59,9 +59,7 @@ int command_spec_payload(const struct command_spec *spec, const uint8_t id[AGENT
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "more than %u variables", LIMIT_SPAWN_STRINGS);
 	memcpy(exec.id, id, sizeof(exec.id));
 	if (put_string(&strings, spec->cwd ? spec->cwd : "", &head.string_bytes, err) < 0 ||
-	    put_string(&strings, "", &head.string_bytes, err) < 0)
-		return -1;
-	if (spec->command && put_string(&strings, spec->command, &head.string_bytes, err) < 0)
+	    put_string(&strings, spec->command, &head.string_bytes, err) < 0)
 		return -1;
 	for (size_t i = 0; i < spec->n_env; i++)
 		if (put_env(&strings, &spec->env[i], &head.string_bytes, err) < 0)

@@ -24,7 +24,7 @@ struct command_pair {
 
 /* What AGENT_EXEC starts; strings are borrowed. */
 struct command_spec {
-	const char *command; /* run by the shell; NULL: the sandbox's shell itself (terminals) */
+	const char *command; /* run by the shell */
 	const char *cwd;     /* NULL: the sandbox's */
 	const struct command_pair *env;
 	size_t n_env;

@@ -102,9 +102,25 @@ void execd_respond_json(struct http_request *req, struct buf *body)
 	http_respond(req, 200, "application/json; charset=utf-8", HTTP_NO_TEXT, buf_peek(body), buf_used(body));
 }
 
+/*
+ * What failed inside the sandbox is told in full: the path is the client's own, and the errno is the sandbox's.  What
+ * failed on our side (SYSTEM, PROTOCOL, NO_MEMORY) is the server's general sentence.
+ */
 void execd_respond_err(struct http_request *req, const struct sbx_err *err)
 {
-	http_respond_code(req, err->code, "%s", err->msg);
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	if (err->code != SBX_E_EXECD_RUNTIME) {
+		http_respond_error(req, err);
+		return;
+	}
+	jw_object(&w);
+	jw_key_str(&w, "code", sbx_err_api_code(err->code));
+	jw_key_str(&w, "message", err->msg);
+	jw_object_end(&w);
+	http_respond(req, (unsigned)sbx_err_status(err->code), "application/json", HTTP_NO_TEXT,
+		     body.failed ? "" : buf_peek(&body), buf_used(&body));
 }
 
 /* The agent's text is part of a JSON answer and of a log line: printable characters, bounded by sbx_err. */

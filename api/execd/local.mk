@@ -24,3 +24,7 @@ check_PROGRAMS += tests/unit/test_agent_client
 UNIT_TESTS += tests/unit/test_agent_client
 tests_unit_test_agent_client_SOURCES = tests/unit/test_agent_client.c tests/unit/fake_agent.c tests/unit/fake_agent.h
 tests_unit_test_agent_client_LDADD = $(EXECD_TEST_LIBS)
+check_PROGRAMS += tests/unit/test_execd_wire
+UNIT_TESTS += tests/unit/test_execd_wire
+tests_unit_test_execd_wire_SOURCES = tests/unit/test_execd_wire.c tests/unit/fake_agent.c tests/unit/fake_agent.h
+tests_unit_test_execd_wire_LDADD = $(EXECD_TEST_LIBS)

@@ -181,16 +181,16 @@ static void test_command_bodies(void)
 		const char *why, *body, *strings;
 		uint32_t flags, uid, gid, timeout_ms;
 	} good[] = {
-		{"only a command", "{\"command\":\"echo hi\"}", "||echo hi|", AGENT_SPEC_SHELL, 0, 0, 0},
+		{"only a command", "{\"command\":\"echo hi\"}", "|echo hi|", AGENT_SPEC_SHELL, 0, 0, 0},
 		{"everything",
 		 "{\"command\":\"x\",\"cwd\":\"/w\",\"background\":true,\"timeout\":1500,\"uid\":7,\"gid\":8,\"envs\":{\"A\":\"1\",\"B\":\"\"}}",
-		 "/w||x|A=1|B=|", AGENT_SPEC_SHELL | AGENT_SPEC_BACKGROUND | AGENT_SPEC_UID | AGENT_SPEC_GID, 7, 8, 1500},
+		 "/w|x|A=1|B=|", AGENT_SPEC_SHELL | AGENT_SPEC_BACKGROUND | AGENT_SPEC_UID | AGENT_SPEC_GID, 7, 8, 1500},
 		{"nulls are absent",
-		 "{\"command\":\"x\",\"cwd\":null,\"background\":null,\"timeout\":null,\"uid\":null,\"gid\":null,\"envs\":null}", "||x|",
+		 "{\"command\":\"x\",\"cwd\":null,\"background\":null,\"timeout\":null,\"uid\":null,\"gid\":null,\"envs\":null}", "|x|",
 		 AGENT_SPEC_SHELL, 0, 0, 0},
-		{"unknown members", "{\"command\":\"x\",\"more\":[1,{}]}", "||x|", AGENT_SPEC_SHELL, 0, 0, 0},
-		{"uid 0", "{\"command\":\"x\",\"uid\":0}", "||x|", AGENT_SPEC_SHELL | AGENT_SPEC_UID, 0, 0, 0},
-		{"a very long timeout", "{\"command\":\"x\",\"timeout\":999999999999}", "||x|", AGENT_SPEC_SHELL, 0, 0, UINT32_MAX},
+		{"unknown members", "{\"command\":\"x\",\"more\":[1,{}]}", "|x|", AGENT_SPEC_SHELL, 0, 0, 0},
+		{"uid 0", "{\"command\":\"x\",\"uid\":0}", "|x|", AGENT_SPEC_SHELL | AGENT_SPEC_UID, 0, 0, 0},
+		{"a very long timeout", "{\"command\":\"x\",\"timeout\":999999999999}", "|x|", AGENT_SPEC_SHELL, 0, 0, UINT32_MAX},
 	};
 	static const struct {
 		const char *why, *body;

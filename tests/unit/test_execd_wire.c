@@ -1,0 +1,898 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * DOC: the execd API on the wire: raw HTTP in, a fake agent behind, raw HTTP out, compared to the byte
+ *
+ * Volatile parts are masked in what came out: time stamps become T, command ids ID, request ids and dates go away.
+ */
+#include "tests/tap.h"
+#include "tests/unit/fake_agent.h"
+
+#include "api/execd/execd.h"
+#include "base/cleanup.h"
+#include "base/http_server.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/wallclock.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+static struct loop *loop;
+static struct http_server *server;
+static struct execd *execd;
+static struct execd_box *box;
+static struct fake_agent agent;
+static enum gw_sandbox_state state = GW_SANDBOX_RUNNING;
+static int n_broken, client = -1;
+static struct buf reply;
+
+/* ---- the fake agent's script ---- */
+
+static struct buf seen;	    /* requests as text */
+static struct buf uploaded; /* bytes of uploads */
+static uint32_t last_stream;
+static uint8_t last_id[AGENT_ID_BYTES];
+static uint32_t last_stopped; /* stream that was detached */
+static uint64_t last_credit;
+static bool hold;	      /* do not answer: the test does */
+
+static void put_strings(const char *from, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		buf_append(&seen, from[i] ? from + i : "|", 1);
+}
+
+static void play_command(uint32_t stream, const char *command, uint32_t flags)
+{
+	fake_agent_started(&agent, stream);
+	if (flags & AGENT_SPEC_BACKGROUND) {
+		fake_agent_end(&agent, stream, AGENT_OK, 0, 0, "");
+	} else if (!strcmp(command, "lines")) {
+		fake_agent_send(&agent, AGENT_STDOUT, stream, 0, "a\n\nb\r", 5);
+		fake_agent_send(&agent, AGENT_STDERR, stream, 0, "oops", 4);
+		fake_agent_send(&agent, AGENT_STDOUT, stream, 0, "\nc\rd", 4);
+		fake_agent_exit(&agent, stream, 0, 0, 41);
+	} else if (!strcmp(command, "fail")) {
+		fake_agent_exit(&agent, stream, 3, 0, 1);
+	} else if (!strcmp(command, "killed")) {
+		fake_agent_exit(&agent, stream, 0, 9, 1);
+	} else if (strcmp(command, "wait")) {
+		fake_agent_exit(&agent, stream, 0, 0, 0);
+	}
+}
+
+static void on_exec(uint32_t stream, const uint8_t *payload, size_t n)
+{
+	struct agent_spec spec;
+	const char *strings = (const char *)payload + sizeof(struct agent_exec) + sizeof(spec);
+
+	memcpy(last_id, payload, sizeof(last_id));
+	memcpy(&spec, payload + sizeof(struct agent_exec), sizeof(spec));
+	buf_puts(&seen, "exec ");
+	put_strings(strings, n - sizeof(struct agent_exec) - sizeof(spec));
+	buf_puts(&seen, "\n");
+	if (hold)
+		return;
+	if (!strcmp(strings, "/nowhere"))
+		fake_agent_end(&agent, stream, AGENT_FAILED_START, -ENOENT, AGENT_STAGE_CWD, "");
+	else if (!strcmp(strings, "/noshell"))
+		fake_agent_end(&agent, stream, AGENT_FAILED_START, EPERM, AGENT_STAGE_IDENTITY, "");
+	else
+		play_command(stream, strings + strlen(strings) + 1, spec.flags);
+}
+
+static void send_records(uint32_t stream, const struct agent_fs *fs, const char *strings)
+{
+	uint8_t record[512];
+
+	for (uint32_t i = 0; i < fs->n_strings; i++, strings += strlen(strings) + 1) {
+		if (strstr(strings, "missing")) {
+			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, ENOENT, 0, strings);
+			return;
+		}
+		size_t n = fake_agent_record(record, i, strings, AGENT_FILE_REGULAR, 17);
+		fake_agent_send(&agent, AGENT_DATA, stream, 0, record, n);
+	}
+	fake_agent_end(&agent, stream, AGENT_OK, 0, 0, "");
+}
+
+static void send_file(uint32_t stream, const struct agent_fs *fs, const char *path)
+{
+	static const char content[] = "0123456789\r\nline two\nline three\n";
+	uint64_t size = sizeof(content) - 1, first = fs->offset, n = fs->length ? fs->length : size;
+	uint8_t record[512 + sizeof(content)];
+	bool dir = strstr(path, "dir") != NULL;
+	size_t used = fake_agent_record(record, 0, path, dir ? AGENT_FILE_DIRECTORY : AGENT_FILE_REGULAR, size);
+
+	if (fs->flags & AGENT_FS_LINES)
+		first = 0, n = size;
+	if (fs->flags & AGENT_FS_TAIL)
+		first = size - n;
+	if (first < size && !dir) {
+		n = n < size - first ? n : size - first;
+		memcpy(record + used, content + first, n);
+		used += n;
+	}
+	fake_agent_send(&agent, AGENT_DATA, stream, 0, record, used);
+	fake_agent_end(&agent, stream, AGENT_OK, 0, 0, "");
+}
+
+static void on_fs(uint32_t stream, const uint8_t *payload, size_t n)
+{
+	struct agent_fs fs;
+	const char *strings = (const char *)payload + sizeof(fs);
+
+	memcpy(&fs, payload, sizeof(fs));
+	buf_printf(&seen, "fs%u mode=%o depth=%u ", fs.op, fs.flags & AGENT_FS_HAS_MODE ? fs.mode : 01234567, fs.depth);
+	put_strings(strings, n - sizeof(fs));
+	buf_puts(&seen, "\n");
+	if (hold)
+		return;
+	switch ((enum agent_fs_op)fs.op) {
+	case AGENT_FS_INFO:
+	case AGENT_FS_LIST:
+		send_records(stream, &fs, strings);
+		return;
+	case AGENT_FS_SEARCH:
+		fs.n_strings = 1;
+		send_records(stream, &fs, strings);
+		return;
+	case AGENT_FS_READ:
+		if (strstr(strings, "missing"))
+			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, ENOENT, 0, strings);
+		else
+			send_file(stream, &fs, strings);
+		return;
+	case AGENT_FS_REPLACE:
+		fake_agent_end(&agent, stream, AGENT_OK, 0, 3, "");
+		return;
+	case AGENT_FS_WRITE:
+		if (strstr(strings, "/dir"))
+			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, EISDIR, 0, strings);
+		return; /* END when EOF comes */
+	case AGENT_FS_MOVE:
+		fake_agent_end(&agent, stream, strstr(strings + strlen(strings) + 1, "taken") ? AGENT_FAILED_SYS : AGENT_OK, EEXIST, 0, "/taken");
+		return;
+	case AGENT_FS_NONE:
+	case AGENT_FS_APPEND:
+	case AGENT_FS_MKDIR:
+	case AGENT_FS_UNLINK:
+	case AGENT_FS_RMTREE:
+	case AGENT_FS_CHMOD:
+	case AGENT_FS_OP_COUNT:
+	default:
+		if (strstr(strings, "missing"))
+			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, ENOENT, 0, "/missing");
+		else if (fs.op != AGENT_FS_APPEND)
+			fake_agent_end(&agent, stream, AGENT_OK, 0, 0, "");
+	}
+}
+
+static void on_question(const struct agent_frame *head, const uint8_t *payload)
+{
+	static const char text[] = "make test";
+	uint8_t out[sizeof(struct agent_command_status) + sizeof(text)];
+	struct agent_command_status status = {.code = payload[0] == 0xaa ? 2 : 0,
+					      .running = payload[0] == 0xbb,
+					      .text_bytes = sizeof(text) - 1,
+					      .started_wall_usec = 1767225600123456,
+					      .ended_wall_usec = 1767225601000000,
+					      .output_bytes = 10};
+
+	if (payload[0] == 0xff) {
+		fake_agent_end(&agent, head->stream, AGENT_NO_SUCH_COMMAND, 0, 0, "");
+	} else if (head->type == AGENT_STATUS) {
+		memcpy(out, &status, sizeof(status));
+		memcpy(out + sizeof(status), text, status.text_bytes);
+		fake_agent_send(&agent, AGENT_STATUS_REPLY, head->stream, 0, out, sizeof(status) + status.text_bytes);
+	} else if (head->type == AGENT_LOGS) {
+		fake_agent_send(&agent, AGENT_DATA, head->stream, 0, "4567", 4);
+		fake_agent_send(&agent, AGENT_DATA, head->stream, 0, "89", 2);
+		fake_agent_end(&agent, head->stream, AGENT_OK, 0, 10, "");
+	} else {
+		fake_agent_end(&agent, head->stream, payload[0] == 0xaa ? AGENT_NOT_RUNNING : AGENT_OK, 0, 0, "");
+	}
+}
+
+static void on_request(struct fake_agent *a, const struct agent_frame *head, const uint8_t *payload, size_t n)
+{
+	last_stream = head->type == AGENT_EXEC || head->type == AGENT_FS ? head->stream : last_stream;
+	switch (head->type) {
+	case AGENT_EXEC:
+		on_exec(head->stream, payload, n);
+		return;
+	case AGENT_FS:
+		on_fs(head->stream, payload, n);
+		return;
+	case AGENT_DATA:
+		buf_append(&uploaded, payload, n);
+		if (!hold)
+			fake_agent_send(a, AGENT_CREDIT, head->stream, (uint32_t)n, NULL, 0);
+		return;
+	case AGENT_EOF:
+		buf_puts(&uploaded, ";");
+		fake_agent_end(a, head->stream, AGENT_OK, 0, 0, "");
+		return;
+	case AGENT_DETACH:
+		last_stopped = head->stream;
+		return;
+	case AGENT_CREDIT:
+		last_credit += head->value;
+		return;
+	default:
+		on_question(head, payload);
+	}
+}
+
+/* ---- gateway ---- */
+
+static void handler(void *arg, struct http_request *req)
+{
+	struct http_text path = http_request_path(req), query = http_request_query(req);
+	struct execd_call call = {.req = req,
+				  .path = path.data,
+				  .path_len = path.len,
+				  .query = query.data,
+				  .query_len = query.len,
+				  .state = state,
+				  .box = box};
+
+	(void)arg;
+	execd_handle(&call);
+}
+
+static void box_broken(void *arg, const struct sbx_err *why)
+{
+	(void)arg;
+	n_broken++;
+	execd_box_free(box, why);
+	box = NULL;
+}
+
+static uint64_t fake_cpu_usec;
+
+static void fake_stat(void *arg, const uint8_t sandbox_id[16], execd_stat_done *done, void *done_arg)
+{
+	struct gw_stat_reply stat = {.memory_bytes = 64u << 20,
+				     .memory_limit_bytes = 256u << 20,
+				     .cpu_millicores = 2000,
+				     .mono_usec = (int64_t)mono_usec(),
+				     .cpu_usec = fake_cpu_usec};
+
+	(void)arg;
+	(void)sandbox_id;
+	fake_cpu_usec += 10000000;
+	done(done_arg, &stat, NULL);
+}
+
+static void box_up(const char *log_file)
+{
+	static const uint8_t id[16] = {1};
+	struct sbx_err err;
+
+	fake_agent_init(&agent, loop, on_request, NULL);
+	box = execd_box_new(execd, id, agent.gateway_write_fd, agent.gateway_read_fd, log_file, box_broken, NULL, &err);
+	if (!box)
+		printf("Bail out! %s\n", err.msg);
+}
+
+static void box_down(void)
+{
+	execd_box_free(box, NULL);
+	box = NULL;
+	fake_agent_free(&agent);
+}
+
+/* ---- client ---- */
+
+static void turn(int times)
+{
+	while (times--)
+		loop_once(loop, 0);
+}
+
+static void client_open(void)
+{
+	int pair[2];
+
+	if (client >= 0)
+		close(client);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ||
+	    http_server_connection(server, pair[1], 0) < 0)
+		abort();
+	client = pair[0];
+	buf_clear(&reply);
+	buf_clear(&seen);
+	buf_clear(&uploaded);
+}
+
+static void client_send(const char *data, size_t n)
+{
+	while (n) {
+		ssize_t done = send(client, data, n, MSG_NOSIGNAL);
+
+		if (done > 0) {
+			data += done;
+			n -= (size_t)done;
+		} else if (errno != EAGAIN) {
+			return;
+		}
+		turn(3);
+	}
+}
+
+static void client_read(void)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	turn(6);
+	while ((n = read(client, chunk, sizeof(chunk))) > 0) {
+		buf_append(&reply, chunk, (size_t)n);
+		turn(3);
+	}
+}
+
+static void remove_line(char *text, const char *name)
+{
+	char *at = strstr(text, name), *end = at ? strstr(at, "\r\n") : NULL;
+
+	if (end)
+		memmove(at, end + 2, strlen(end + 2) + 1);
+}
+
+/* Replaces what follows @before up to a character outside of @set. */
+static void mask(char *text, const char *before, const char *set, const char *with)
+{
+	for (char *at = text; (at = strstr(at, before));) {
+		at += strlen(before);
+		size_t n = strspn(at, set);
+
+		if (n < strlen(with))
+			continue;
+		memcpy(at, with, strlen(with));
+		memmove(at + strlen(with), at + n, strlen(at + n) + 1);
+	}
+}
+
+/* Chunk sizes are checked by de-chunking; the body stays. */
+static bool dechunk(char *text)
+{
+	char *body = strstr(text, "\r\n\r\n"), *out;
+
+	if (!strstr(text, "Transfer-Encoding: chunked\r\n") || !body)
+		return true;
+	char *at = out = body + 4;
+	for (;;) {
+		char *end;
+		unsigned long n = strtoul(at, &end, 16);
+
+		if (end == at || strncmp(end, "\r\n", 2))
+			return false;
+		at = end + 2;
+		if (!n) {
+			bool good = !strncmp(at, "\r\n", 2);
+			*out = '\0';
+			return good;
+		}
+		memmove(out, at, n);
+		out += n;
+		at += n;
+		if (strncmp(at, "\r\n", 2))
+			return false;
+		at += 2;
+	}
+}
+
+static const char *masked(void)
+{
+	char *text = (char *)(uintptr_t)buf_str(&reply);
+
+	if (!dechunk(text))
+		printf("# the chunks are not well-formed\n");
+	remove_line(text, "X-Request-ID:");
+	remove_line(text, "Date:");
+	remove_line(text, "Server:");
+	mask(text, "\"timestamp\":", "0123456789", "T");
+	mask(text, "\"type\":\"init\",\"text\":\"", "0123456789abcdef", "ID");
+	return text;
+}
+
+static const char *ask(const char *request)
+{
+	client_open();
+	client_send(request, strlen(request));
+	client_read();
+	return masked();
+}
+
+#define POST(path, body_) "POST " path " HTTP/1.1\r\nHost: x\r\nContent-Length: " body_
+static const char *post(const char *path, const char *body)
+{
+	static char request[4096];
+
+	snprintf(request, sizeof(request), "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", path, strlen(body), body);
+	return request;
+}
+
+#define STREAM_HEAD \
+	"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nCache-Control: no-cache\r\n" \
+	"X-Accel-Buffering: no\r\n\r\n"
+#define INIT  "{\"type\":\"init\",\"text\":\"ID\",\"timestamp\":T}\n\n{\"type\":\"ping\",\"text\":\"pong\",\"timestamp\":T}\n\n"
+#define EMPTY "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+#define JSON  "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
+#define INFO(path) \
+	"{\"path\":\"" path "\",\"type\":\"file\",\"size\":17,\"modified_at\":\"2026-01-01T00:00:00Z\"," \
+	"\"created_at\":\"2026-01-01T00:00:00Z\",\"owner\":\"root\",\"group\":\"root\",\"mode\":644}"
+
+/* The head's lines may come in any order; the body and the status may not differ. */
+static void body_is(const char *got, const char *status, const char *body, const char *what)
+{
+	const char *at = strstr(got, "\r\n\r\n");
+
+	if (!ok(!strncmp(got, status, strlen(status)) && at && !strcmp(at + 4, body), "%s", what))
+		printf("#   got: %s\n#  want: %s ... %s\n", got, status, body);
+}
+
+static void test_ping(void)
+{
+	is_str(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "ping waits for the hello and is 200 with length 0");
+	is_str(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "and again");
+	state = GW_SANDBOX_PAUSED;
+	body_is(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 503",
+		"{\"code\":\"SANDBOX::NOT_READY\",\"message\":\"the sandbox is paused; resume it first\"}", "ping of a paused sandbox");
+	state = GW_SANDBOX_RUNNING;
+	body_is(ask("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no such path or method\"}", "unknown path");
+	body_is(ask("PUT /command HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no such path or method\"}", "wrong method");
+	body_is(ask("POST /code HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 501",
+		"{\"code\":\"GENERAL::NOT_IMPLEMENTED\",\"message\":\"this server does not offer this operation\"}", "not offered");
+	ok(strstr(ask("GET /v1/isolated/capabilities HTTP/1.1\r\nHost: x\r\n\r\n"), "{\"available\":false,"), "capabilities");
+}
+
+static void test_commands(void)
+{
+	is_str(ask(post("/command", "{\"command\":\"lines\"}")),
+	       STREAM_HEAD INIT "{\"type\":\"stdout\",\"text\":\"a\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"\\n\",\"timestamp\":T}\n\n"
+				"{\"type\":\"stdout\",\"text\":\"b\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"c\",\"timestamp\":T}\n\n"
+				"{\"type\":\"stdout\",\"text\":\"d\",\"timestamp\":T}\n\n{\"type\":\"stderr\",\"text\":\"oops\",\"timestamp\":T}\n\n"
+				"{\"type\":\"execution_complete\",\"execution_time\":41,\"timestamp\":T}\n\n",
+	       "a run, to the byte");
+	is_str(buf_str(&seen), "exec |lines|\n", "what the agent was asked for");
+	is_str(ask(post("/command", "{\"command\":\"fail\"}")),
+	       STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"CommandExecError\",\"evalue\":\"3\","
+				"\"traceback\":[\"exit status 3\"]}}\n\n",
+	       "a failure has an error and no complete");
+	is_str(ask(post("/command", "{\"command\":\"killed\"}")),
+	       STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"CommandExecError\",\"evalue\":\"-1\","
+				"\"traceback\":[\"signal: killed\"]}}\n\n",
+	       "killed by a signal");
+	is_str(ask(post("/command", "{\"command\":\"wait\",\"background\":true}")),
+	       STREAM_HEAD INIT "{\"type\":\"execution_complete\",\"timestamp\":T}\n\n", "a background command");
+	body_is(ask(post("/command", "{\"command\":\"true\",\"cwd\":\"/nowhere\"}")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request, validation error: working directory : No such file or "
+		"directory\"}",
+		"a directory that is not there");
+	ok(strstr(ask(post("/command", "{\"command\":\"true\",\"cwd\":\"/noshell\"}")), INIT "{\"type\":\"error\""),
+	   "a command that cannot be started: init, then error");
+	body_is(ask(post("/command", "{}")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request, validation error 'command' is required\"}", "no command");
+	ok(!strncmp(ask("POST /command HTTP/1.0\r\nContent-Length: 18\r\n\r\n{\"command\":\"true\"}"), "HTTP/1.", 7) &&
+		   !strstr(buf_str(&reply), "chunked"),
+	   "a client of HTTP/1.0 gets no chunks");
+	ok(strstr(ask("POST /command HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+		      "9\r\n{\"command\r\n9\r\n\":\"true\"}\r\n0\r\n\r\n"),
+		  "execution_complete"),
+	   "a chunked body");
+}
+
+static void test_questions(void)
+{
+#define AA "aa000000000000000000000000000000"
+#define BB "bb000000000000000000000000000000"
+#define FF "ff000000000000000000000000000000"
+	body_is(ask("GET /command/status/" AA " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200",
+		"{\"id\":\"" AA "\",\"content\":\"make test\",\"running\":false,\"exit_code\":2,\"error\":\"exit status 2\","
+		"\"started_at\":\"2026-01-01T00:00:00.123456Z\",\"finished_at\":\"2026-01-01T00:00:01Z\"}",
+		"status of a finished command");
+	body_is(ask("GET /command/status/" BB " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200",
+		"{\"id\":\"" BB "\",\"content\":\"make test\",\"running\":true,\"started_at\":\"2026-01-01T00:00:00.123456Z\"}",
+		"status of a running one");
+	body_is(ask("GET /command/status/" FF " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"command not found: " FF "\"}", "status of no command");
+	body_is(ask("GET /command/status/nope HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"command not found: nope\"}", "an id that is none");
+	const char *logs = ask("GET /command/" AA "/logs?cursor=4 HTTP/1.1\r\nHost: x\r\n\r\n");
+	body_is(logs, "HTTP/1.1 200", "456789", "logs from a cursor");
+	ok(strstr(logs, "EXECD-COMMANDS-TAIL-CURSOR: 10\r\n"), "with the next one");
+	logs = ask("GET /command/" AA "/logs?cursor=77 HTTP/1.1\r\nHost: x\r\n\r\n");
+	ok(strstr(logs, "EXECD-COMMANDS-TAIL-CURSOR: 77\r\n") && strstr(logs, "Content-Length: 0\r\n"), "a cursor behind the end");
+	body_is(ask("GET /command/" FF "/logs HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"command not found: " FF "\"}", "logs of no command");
+	ok(!strncmp(ask("GET /command/" AA "/logs?cursor=-1 HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400", 12), "a negative cursor");
+	is_str(ask("DELETE /command?id=" BB " HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "interrupt");
+	body_is(ask("DELETE /command?id=" AA " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"command session " AA " is not running\"}", "interrupt of a finished command");
+	body_is(ask("DELETE /command?id=" FF " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error interruptting code context. no such session\"}", "interrupt of no command");
+	body_is(ask("DELETE /command HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
+		"{\"code\":\"MISSING_QUERY\",\"message\":\"missing query parameter 'id'\"}", "interrupt without an id");
+}
+
+static void test_files(void)
+{
+	is_str(ask("GET /files/info?path=%2Fb&path=/a+c HTTP/1.1\r\nHost: x\r\n\r\n"),
+	       JSON "Content-Length: 319\r\n\r\n{\"/a c\":" INFO("/a c") ",\"/b\":" INFO("/b") "}", "info, sorted by name");
+	body_is(ask("GET /files/info?path=/b&path=/missing HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"FILE_NOT_FOUND\",\"message\":\"file not found. /missing\"}", "info of a missing file");
+	body_is(ask("GET /files/info HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", "{}", "info of nothing");
+	body_is(ask("GET /files/search?path=/w&pattern=*.txt HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", "[" INFO("/w") "]", "search");
+	body_is(ask("GET /files/search HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
+		"{\"code\":\"MISSING_QUERY\",\"message\":\"missing query parameter 'path'\"}", "search without a path");
+	body_is(ask("GET /directories/list?path=/w&depth=3 HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", "[" INFO("/w") "]", "list");
+	ok(strstr(buf_str(&seen), "depth=3"), "with its depth");
+	ok(!strncmp(ask("GET /directories/list?path=/w&depth=-1 HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400", 12), "bad depth");
+	is_str(ask("DELETE /files?path=/a&path=/b HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "delete");
+	is_str(buf_str(&seen), "fs8 mode=1234567 depth=0 /a|/b|\n", "is one request");
+	is_str(ask("DELETE /directories?path=/a HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "delete a directory");
+	is_str(ask(post("/files/permissions", "{\"/a\":{\"mode\":755,\"owner\":\"nobody\",\"group\":null},\"/b\":{}}  ")), EMPTY,
+	       "permissions");
+	is_str(buf_str(&seen), "fs11 mode=755 depth=0 /a|nobody||\nfs11 mode=1234567 depth=0 /b|||\n", "one request a file, in order");
+	body_is(ask(post("/files/permissions", "{\"/missing\":{\"mode\":755},\"/b\":{}}")), "HTTP/1.1 404",
+		"{\"code\":\"FILE_NOT_FOUND\",\"message\":\"file not found. /missing\"}", "a missing file ends the row");
+	is_str(buf_str(&seen), "fs11 mode=755 depth=0 /missing|||\n", "and the rest is not done");
+	is_str(ask(post("/files/permissions", "null")), EMPTY, "permissions of nothing");
+	is_str(ask(post("/directories", "{\"/d\":{\"mode\":4755}}")), EMPTY, "make a directory");
+	is_str(buf_str(&seen), "fs7 mode=4755 depth=0 /d|||\n", "with its mode");
+	ok(!strncmp(ask(post("/directories", "{\"/d\":{\"mode\":798}}")), "HTTP/1.1 400", 12), "a mode that is not octal");
+	is_str(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/b\"}]  ")), EMPTY, "move");
+	body_is(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/taken\"}]")), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"destination path already exists: /taken\"}", "move onto a file");
+	is_str(ask(post("/files/replace", "{\"/a\":{\"old\":\"x\",\"new\":\"yy\"}}  ")), EMPTY, "replace");
+	body_is(ask(post("/files/replace?verbose=true", "{\"/a\":{\"old\":\"x\",\"new\":\"yy\"}}  ")), "HTTP/1.1 200",
+		"{\"/a\":{\"replacedCount\":3}}", "replace and count");
+	body_is(ask(post("/files/replace", "{\"/a\":{\"old\":\"\",\"new\":\"yy\"}}")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"old content must not be empty\"}", "replace nothing");
+}
+
+
+#define CONTENT "0123456789\r\nline two\nline three\n"
+
+static void test_download(void)
+{
+	const char *got = ask("GET /files/download?path=/w/a.txt HTTP/1.1\r\nHost: x\r\n\r\n");
+
+	body_is(got, "HTTP/1.1 200", CONTENT, "download");
+	ok(strstr(got, "Content-Length: 32\r\n") && strstr(got, "Content-Disposition: attachment; filename=\"a.txt\"\r\n") &&
+		   strstr(got, "Accept-Ranges: bytes\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n") &&
+		   strstr(got, "Content-Type: application/octet-stream\r\n"),
+	   "its head");
+	got = ask("GET /files/download?path=/w/a.txt HTTP/1.1\r\nHost: x\r\nRange: bytes=2-5\r\n\r\n");
+	body_is(got, "HTTP/1.1 206", "2345", "a range");
+	ok(strstr(got, "Content-Range: bytes 2-5/32\r\n") && strstr(got, "Content-Length: 4\r\n"), "its head");
+	body_is(ask("GET /files/download?path=/w/a.txt HTTP/1.1\r\nHost: x\r\nRange: bytes=-6\r\n\r\n"), "HTTP/1.1 206", "three\n",
+		"the last bytes");
+	got = ask("GET /files/download?path=/w/a.txt HTTP/1.1\r\nHost: x\r\nRange: bytes=32-\r\n\r\n");
+	body_is(got, "HTTP/1.1 416", "{\"code\":\"UNKNOWN\",\"message\":\"the file has no bytes in this range\"}", "beyond the end");
+	ok(strstr(got, "Content-Range: bytes */32\r\n"), "says the size");
+	body_is(ask("GET /files/download?path=/w/a.txt HTTP/1.1\r\nHost: x\r\nRange: lines=1\r\n\r\n"), "HTTP/1.1 416",
+		"{\"code\":\"UNKNOWN\",\"message\":\"the Range header is not 'bytes=first-last'\"}", "a range that is none");
+	got = ask("GET /files/download?path=/w/a.txt&offset=1&limit=9 HTTP/1.1\r\nHost: x\r\n\r\n");
+	body_is(got, "HTTP/1.1 200", "0123456789\nline two\nline three", "lines");
+	ok(strstr(got, "Content-Type: text/plain; charset=utf-8\r\n"), "are text");
+	ok(!strncmp(ask("GET /files/download?path=/w/a.txt&offset=0 HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400", 12), "line 0");
+	ok(!strncmp(ask("GET /files/download?path=/w/a.txt&limit=1 HTTP/1.1\r\nHost: x\r\nRange: bytes=0-1\r\n\r\n"), "HTTP/1.1 400",
+		    12),
+	   "lines and a range");
+	body_is(ask("GET /files/download?path=/missing HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 404",
+		"{\"code\":\"FILE_NOT_FOUND\",\"message\":\"file not found. /missing\"}", "a missing file");
+	body_is(ask("GET /files/download?path=/dir HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"path is a directory: /dir\"}", "a directory");
+	body_is(ask("GET /files/download?path=/a HTTP/1.1\r\nHost: x\r\nIf-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"),
+		"HTTP/1.1 304", "", "not modified");
+}
+
+/* ---- uploads ---- */
+
+#define META(json) \
+	"--B\r\nContent-Disposition: form-data; name=\"metadata\"; filename=\"metadata\"\r\nContent-Type: application/json\r\n\r\n" \
+	json "\r\n"
+#define FILE_PART(content) \
+	"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a b\"\r\nContent-Type: text/plain\r\n\r\n" content "\r\n"
+#define FORM_END "--B--\r\n"
+
+static const char *send_form(const char *form, bool chunked)
+{
+	auto_buf request = {0};
+	size_t n = strlen(form);
+
+	buf_puts(&request, "POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n");
+	if (!chunked)
+		buf_printf(&request, "Content-Length: %zu\r\n\r\n%s", n, form);
+	else
+		buf_puts(&request, "Transfer-Encoding: chunked\r\n\r\n");
+	for (size_t at = 0; chunked && at < n; at += 7)
+		buf_printf(&request, "%zx\r\n%.*s\r\n", n - at < 7 ? n - at : 7, (int)(n - at < 7 ? n - at : 7), form + at);
+	if (chunked)
+		buf_puts(&request, "0\r\n\r\n");
+	client_open();
+	client_send(buf_str(&request), buf_used(&request));
+	client_read();
+	return masked();
+}
+
+static void test_uploads(void)
+{
+	static const struct {
+		const char *why, *form, *status, *code, *uploaded;
+	} cases[] = {
+		{"one file", META("{\"path\":\"/w/a\",\"mode\":755}") FILE_PART("hello") FORM_END, "HTTP/1.1 200", "", "hello;"},
+		{"two files", META("{\"path\":\"/a\"}") FILE_PART("1") META("{\"path\":\"/b\"}") FILE_PART("2") FORM_END, "HTTP/1.1 200", "",
+		 "1;2;"},
+		{"all metadata first", META("{\"path\":\"/a\"}") META("{\"path\":\"/b\"}") FILE_PART("1") FILE_PART("2") FORM_END,
+		 "HTTP/1.1 200", "", "1;2;"},
+		{"an empty file", META("{\"path\":\"/a\",\"owner\":null,\"group\":null}") FILE_PART("") FORM_END, "HTTP/1.1 200", "", ";"},
+		{"no metadata", FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA\",\"message\":\"metadata file is missing", ""},
+		{"no file", META("{\"path\":\"/a\"}") FORM_END, "HTTP/1.1 400", "INVALID_FILE_CONTENT\",\"message\":\"file is missing", ""},
+		{"nothing", FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
+		{"a file too many", META("{\"path\":\"/a\"}") FILE_PART("1") FILE_PART("2") FORM_END, "HTTP/1.1 400",
+		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 1 vs 2", "1;"},
+		{"metadata too many", META("{\"path\":\"/a\"}") FILE_PART("1") META("{\"path\":\"/b\"}") FORM_END, "HTTP/1.1 400",
+		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 2 vs 1", "1;"},
+		{"bad metadata", META("{path}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
+		{"no path", META("{\"mode\":644}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
+		{"mode 888", META("{\"path\":\"/a\",\"mode\":888}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
+		{"onto a directory", META("{\"path\":\"/dir\"}") FILE_PART("1") FORM_END, "HTTP/1.1 500", "RUNTIME_ERROR", NULL},
+		{"cut short", META("{\"path\":\"/a\"}") "--B\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf", "HTTP/1.1 400",
+		 "INVALID_FILE", NULL},
+		{"no form", "hello", "HTTP/1.1 400", "INVALID_FILE\",\"message\":\"multipart form is empty", ""},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		for (int chunked = 0; chunked < 2; chunked++) {
+			const char *got = send_form(cases[i].form, chunked);
+
+			if (!ok(!strncmp(got, cases[i].status, 12) && strstr(got, cases[i].code), "upload%s: %s", chunked ? " in chunks" : "",
+				cases[i].why))
+				printf("# %s\n", got);
+			if (cases[i].uploaded)
+				is_str(buf_str(&uploaded), cases[i].uploaded, "what arrived: %s", cases[i].why);
+		}
+	is_str(send_form(META("{\"path\":\"/w/a\",\"mode\":755}") FILE_PART("x") FORM_END, false), EMPTY, "an upload's answer is empty");
+	is_str(buf_str(&seen), "fs5 mode=755 depth=0 /w/a|||\n", "and asks for a file with its mode");
+	body_is(ask(post("/files/upload", "{}")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_FILE\",\"message\":\"multipart form is empty\"}", "not multipart");
+}
+
+/* An agent that takes nothing stops the sender, not the server. */
+static void test_upload_stalls(void)
+{
+	static const char head[] = "POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+				   "Content-Length: 100000000\r\n\r\n" META("{\"path\":\"/big\"}")
+				   "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n";
+	static char block[65536];
+	size_t sent = 0;
+
+	hold = true;
+	client_open();
+	client_send(head, sizeof(head) - 1);
+	memset(block, 'u', sizeof(block));
+	for (int idle = 0; idle < 50;) {
+		ssize_t n = send(client, block, sizeof(block), MSG_NOSIGNAL);
+
+		sent += n > 0 ? (size_t)n : 0;
+		idle = n > 0 ? 0 : idle + 1;
+		turn(4);
+	}
+	is_int(buf_used(&uploaded), AGENT_WINDOW, "the agent gets one window and no more");
+	ok(sent < AGENT_WINDOW + (2u << 20), "the client is stopped after %zu bytes", sent);
+	is_str((client_read(), buf_str(&reply)), "", "without an answer");
+	fake_agent_send(&agent, AGENT_CREDIT, last_stream, 100000, NULL, 0);
+	turn(20);
+	is_int(buf_used(&uploaded), AGENT_WINDOW + 100000, "credit lets exactly that much through");
+	close(client);
+	client = -1;
+	turn(6);
+	is_int(last_stopped, last_stream, "a client that goes away cancels the file");
+	hold = false;
+}
+
+/* ---- streams that do not run smoothly ---- */
+
+static void test_disconnect(void)
+{
+	client_open();
+	client_send(post("/command", "{\"command\":\"wait\"}"), strlen(post("/command", "{\"command\":\"wait\"}")));
+	client_read();
+	ok(strstr(buf_str(&reply), "\"init\""), "a command runs");
+	close(client);
+	client = -1;
+	turn(8);
+	is_int(last_stopped, last_stream, "its client goes: the agent is told");
+	is_str(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "and the sandbox still answers");
+}
+
+static void test_slow_reader(void)
+{
+	static char block[16384];
+	static const char request[] = POST("/command", "18\r\n\r\n{\"command\":\"wait\"}");
+	uint32_t stream;
+
+	for (size_t i = 0; i < sizeof(block); i++)
+		block[i] = i % 100 == 99 ? '\n' : 'y';
+	client_open();
+	client_send(request, sizeof(request) - 1);
+	turn(6);
+	stream = last_stream;
+	last_credit = 0;
+	/* an agent that honours its window: it stops when no credit comes */
+	size_t window = AGENT_WINDOW, total = 0;
+	for (int idle = 0; idle < 30; idle++) {
+		window += last_credit;
+		last_credit = 0;
+		if (window >= sizeof(block)) {
+			fake_agent_send(&agent, AGENT_STDOUT, stream, 0, block, sizeof(block));
+			window -= sizeof(block);
+			total += sizeof(block);
+			idle = 0;
+		}
+		turn(4);
+	}
+	ok(total < 4u << 20, "a client that does not read stops its command after %zu bytes", total);
+	client_open(); /* the stalled one is given up, another is served */
+	is_str(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "others go on");
+	is_int(n_broken, 0, "and the channel is fine");
+}
+
+static void test_pings(void)
+{
+	static const char request[] = POST("/command", "18\r\n\r\n{\"command\":\"wait\"}");
+	uint64_t until;
+	int pings = 0;
+
+	client_open();
+	client_send(request, sizeof(request) - 1);
+	for (until = mono_ms() + 3600; mono_ms() < until;)
+		loop_once(loop, 200);
+	client_read();
+	for (const char *at = buf_str(&reply); (at = strstr(at, "pong")); at++)
+		pings++;
+	is_int(pings, 2, "a silent command is pinged at once and after 3 s");
+	fake_agent_exit(&agent, last_stream, 0, 0, 3500);
+	client_read();
+	ok(strstr(masked(), "\"execution_time\":3500,\"timestamp\":T}\n\n") != NULL, "and ends as soon as it ends");
+}
+
+static void test_end_of_sandbox(void)
+{
+	static const char request[] = POST("/command", "18\r\n\r\n{\"command\":\"wait\"}");
+
+	client_open();
+	client_send(request, sizeof(request) - 1);
+	turn(6);
+	fake_agent_send(&agent, AGENT_STDOUT, last_stream, 0, "half", 4);
+	turn(4);
+	fake_agent_free(&agent);
+	for (int i = 0; i < 6; i++)
+		loop_once(loop, 0);
+	client_read();
+	is_str(masked(),
+	       STREAM_HEAD INIT "{\"type\":\"stdout\",\"text\":\"half\",\"timestamp\":T}\n\n"
+				"{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"CommandExecError\",\"evalue\":\"-1\","
+				"\"traceback\":[\"the sandbox has ended\"]}}\n\n",
+	       "a sandbox that ends tells its streams, which end well-formed");
+	is_int(n_broken, 1, "the gateway is told");
+	body_is(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 503",
+		"{\"code\":\"SANDBOX::NOT_READY\",\"message\":\"the sandbox is not reachable at the moment\"}", "later calls fail at once");
+	n_broken = 0;
+	box_up(NULL);
+}
+
+static void test_hostile_agent(void)
+{
+	static const char request[] = POST("/command", "18\r\n\r\n{\"command\":\"wait\"}");
+	uint8_t junk[64];
+
+	client_open();
+	client_send(request, sizeof(request) - 1);
+	turn(6);
+	memset(junk, 0xee, sizeof(junk));
+	fake_agent_raw(&agent, junk, sizeof(junk));
+	turn(4);
+	client_read();
+	is_int(n_broken, 1, "a forged frame ends the channel");
+	ok(strstr(masked(), "CommandExecError") && strstr(buf_str(&reply), "\"evalue\":\"-1\""), "and the stream with an error event");
+	n_broken = 0;
+	fake_agent_free(&agent);
+	box_up(NULL);
+
+	hold = true;
+	client_open();
+	client_send("GET /files/info?path=/a HTTP/1.1\r\nHost: x\r\n\r\n", 45);
+	turn(6);
+	fake_agent_send(&agent, AGENT_DATA, last_stream, 0, junk, sizeof(junk));
+	turn(4);
+	client_read();
+	ok(!strncmp(masked(), "HTTP/1.1 500", 12), "a malformed record fails its request");
+	is_int(last_stopped, last_stream, "which is given up");
+	hold = false;
+	is_str(ask("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "and no other");
+}
+
+static void test_metrics(void)
+{
+	client_open();
+	client_send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 35);
+	for (uint64_t until = mono_ms() + 1000; mono_ms() < until && !buf_used(&reply); client_read())
+		loop_once(loop, 50);
+	body_is(masked(), "HTTP/1.1 200",
+		"{\"cpu_count\":2,\"cpu_used_pct\":100,\"mem_total_mib\":256,\"mem_used_mib\":64,\"timestamp\":T}", "metrics");
+	client_open();
+	client_send("GET /metrics/watch HTTP/1.1\r\nHost: x\r\n\r\n", 41);
+	for (uint64_t until = mono_ms() + 1600; mono_ms() < until;)
+		loop_once(loop, 50);
+	client_read();
+	const char *text = buf_str(&reply);
+	ok(strstr(text, "\"memory_used_in_mib\":64,\"timestamp\":") && strstr(text, "}\n\n"), "watched, under both sets of names");
+}
+
+static void test_request_log(void)
+{
+	box_down();
+	box_up("/tmp/log");
+	ask("GET /ping?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+	ask("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+	for (uint64_t until = mono_ms() + 1000; mono_ms() < until && !strchr(buf_str(&uploaded), ';');)
+		loop_once(loop, 50);
+	is_str(buf_str(&seen), "fs6 mode=1234567 depth=0 /tmp/log|||\n", "the request log is appended to");
+	char *text = (char *)(uintptr_t)buf_str(&uploaded);
+	mask(text, "\"ts\":\"", "0123456789-T:.Z", "W");
+	is_str(text,
+	       "{\"level\":\"info\",\"ts\":\"W\",\"msg\":\"Requested: GET - /ping\"}\n"
+	       "{\"level\":\"info\",\"ts\":\"W\",\"msg\":\"Requested: GET - /nothing\"}\n;",
+	       "a line for each request, without queries");
+}
+
+int main(void)
+{
+	struct execd_hooks hooks = {.stat = fake_stat};
+	struct http_server_config config = {.handler = handler};
+	struct sbx_err err;
+
+	signal(SIGPIPE, SIG_IGN);
+	log_init("test", LOG_LEVEL_ERROR);
+	loop = loop_new(&err);
+	server = loop ? http_server_new(loop, &config, &err) : NULL;
+	execd = server ? execd_new(loop, &hooks, &err) : NULL;
+	if (!execd)
+		return 1;
+	box_up(NULL);
+	test_ping();
+	test_commands();
+	test_questions();
+	test_files();
+	test_download();
+	test_uploads();
+	test_upload_stalls();
+	test_disconnect();
+	test_slow_reader();
+	test_pings();
+	test_end_of_sandbox();
+	test_hostile_agent();
+	test_metrics();
+	test_request_log();
+	if (client >= 0)
+		close(client);
+	turn(4);
+	box_down();
+	turn(4);
+	http_server_free(server);
+	execd_free(execd);
+	loop_free(loop);
+	buf_free(&reply);
+	buf_free(&seen);
+	buf_free(&uploaded);
+	return tap_done();
+}
