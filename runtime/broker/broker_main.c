@@ -182,14 +182,19 @@ static int open_dir(int parent, const char *name, uint32_t owner, int *ret, stru
 			: 0;
 }
 
+static int make_directories(struct broker *b, struct sbx_err *err)
+{
+	if ((mkdir(b->state_dir, 0700) < 0 && errno != EEXIST) || (mkdir(b->run_dir, 0755) < 0 && errno != EEXIST))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s and %s", b->state_dir, b->run_dir);
+	umask(077);
+	return 0;
+}
+
 static int open_directories(struct broker *b, struct sbx_err *err)
 {
 	struct stat st;
 	auto_fd run = -1;
 
-	umask(077);
-	if ((mkdir(b->state_dir, 0700) < 0 && errno != EEXIST) || (mkdir(b->run_dir, 0755) < 0 && errno != EEXIST))
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s and %s", b->state_dir, b->run_dir);
 	b->state_fd = open(b->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	run = open(b->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	b->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -403,14 +408,15 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost};
 
 	launch_child_normalise();
-	if (capset_keep_broker(err) < 0 || read_host(b, err) < 0 || open_directories(b, err) < 0)
+	if (capset_keep_broker(err) < 0 || read_host(b, err) < 0 || make_directories(b, err) < 0)
 		return -1;
 	open_host_roots(b);
 	b->cg = cgroup_open(b->instance, err);
 	if (!b->cg)
 		return -1;
 	context.cg = b->cg;
-	if (host_check_needed(&context, err) < 0 || open_network(b, err) < 0 || load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
+	if (host_check_needed(&context, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
+	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
 	b->host_features = host_check_features(&context);
 	if (slots_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))

@@ -36,3 +36,11 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 pkglibexec_PROGRAMS += sandbox-broker
 sandbox_broker_SOURCES = runtime/broker/broker_main.c
 sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+
+# A broker of one's own for root tests.
+noinst_LIBRARIES += libbtc.a
+libbtc_a_SOURCES = tests/system/broker_test_client.c tests/system/broker_test_client.h
+check_PROGRAMS += tests/system/broker_basic
+ROOT_TESTS += tests/system/broker_basic
+tests_system_broker_basic_SOURCES = tests/system/broker_basic.c
+tests_system_broker_basic_LDADD = libbtc.a libbase.a

@@ -136,6 +136,14 @@ static int make_usr(void)
 	return r;
 }
 
+int rootfs_enter(struct sbx_err *err)
+{
+	/* Slave: what the host mounts or unmounts later is seen here, what we do is not seen there. */
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "own mount namespace");
+	return 0;
+}
+
 int rootfs_init(struct broker *b, struct sbx_err *err)
 {
 	char path[sizeof(b->run_dir) + 8];
@@ -143,9 +151,6 @@ int rootfs_init(struct broker *b, struct sbx_err *err)
 	snprintf(path, sizeof(path), "%s/stage", b->run_dir);
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s", path);
-	/* Slave: what the host mounts or unmounts later is seen here, what we do is not seen there. */
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "own mount namespace");
 	if (mount("stage", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, STAGE_OPTIONS) < 0 ||
 	    mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0 || chdir(path) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");

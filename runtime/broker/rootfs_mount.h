@@ -17,8 +17,10 @@ struct broker;
 struct slot;
 struct broker_create;
 
+/** rootfs_enter() - Enter an own mount namespace; directories whose mounts are to be copied are opened after it; Return: 0 or -1, @err set */
+int rootfs_enter(struct sbx_err *err) SBX_WUR;
 /**
- * rootfs_init() - Enter an own mount namespace and prepare the staging tmpfs, /dev and, for the `host` image, /usr
+ * rootfs_init() - Prepare the staging tmpfs, /dev and, for the `host` image, /usr
  * @b:		The broker; gets stage_fd, upper_fd, has_usr; the working directory becomes the staging tmpfs
  * @err:	Filled on failure: SYSTEM, HOST_LACKS
  *

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A broker alone: a sandbox on the host image lives, runs, is listed, frozen, killed, and leaves nothing. */
+#include "tests/system/broker_test_client.h"
+#include "tests/tap.h"
+
+#include "base/cleanup.h"
+#include "base/wallclock.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static bool drained(const struct btc *t)
+{
+	char text[256];
+
+	for (int i = 0; i < 100; i++) {
+		if (btc_count_leftovers(t, text, sizeof(text)) == 0)
+			return true;
+		poll(NULL, 0, 50);
+	}
+	printf("# left: %s\n", text);
+	return false;
+}
+
+static void read_back(uint32_t pid, const char *path, char *out, size_t size)
+{
+	auto_fd root = btc_root(pid);
+	auto_fd fd = openat(root, path, O_RDONLY);
+	ssize_t n = read(fd, out, size - 1);
+
+	out[n > 0 ? n : 0] = '\0';
+}
+
+static void one_life(struct btc *t)
+{
+	static const char *const argv[] = {"/bin/sh", "-c", "id -u > /out; cat /proc/self/uid_map >> /out; hostname >> /out; exit 7", NULL};
+	static struct broker_create create;
+	struct broker_create_reply made = {0};
+	struct agent_status status = {0};
+	union broker_any any;
+	char out[512];
+	int fds[2] = {-1, -1};
+
+	btc_host_create(t, &create);
+	uint64_t start = mono_usec();
+	int r = btc_create(t, &create, &made, fds);
+	printf("# create took %llu us\n", (unsigned long long)(mono_usec() - start));
+	if (!ok(r == 0, "create on the host image: %d %s", r, made.text))
+		return;
+	r = btc_run(fds, argv, &status);
+	ok(r == 0 && status.state == AGENT_STATE_ENDED && status.exit_code == 7, "the entrypoint ran and ended with 7 (%d, state %u, code %d, sys %d stage %u)", r,
+	   status.state, status.exit_code, status.sys, status.stage);
+	read_back(made.pid, "out", out, sizeof(out));
+	ok(!strncmp(out, "0\n", 2), "it was root inside: %.60s", out);
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_STAT, made.ref, 0, &any, NULL) == 0 && any.stat_reply.cpu_usec > 0, "figures");
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_FREEZE, made.ref, 0, &any, NULL) == 0, "freeze");
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_THAW, made.ref, 0, &any, NULL) == 0, "thaw");
+	int sock[2] = {-1, -1};
+	ok(btc_slot_call(t, BROKER_OP_SOCKET_OPEN, made.ref, AF_INET, &any, sock) == 0 && sock[0] >= 0, "socket of its network");
+	close_keep_errno(sock[0]);
+	start = mono_usec();
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, &any, NULL) == 0, "kill");
+	printf("# kill took %llu us\n", (unsigned long long)(mono_usec() - start));
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_STAT, made.ref, 0, &any, NULL) != 0, "the reference is dead afterwards");
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+}
+
+int main(void)
+{
+	struct btc t;
+
+	if (ok(btc_start(&t, "basic", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
+		one_life(&t);
+		ok(drained(&t), "nothing is left");
+	}
+	btc_stop(&t, tap_failed > 0 || getenv("SHOW_LOG"));
+	return tap_done();
+}
