@@ -6,3 +6,11 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_u
 pkglibexec_PROGRAMS += sandbox-dnsd
 sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c
 sandbox_dnsd_LDADD = libnetpolicy.a libbase.a
+
+check_PROGRAMS += tests/unit/test_dns tests/fuzz/fuzz_dns_msg
+UNIT_TESTS += tests/unit/test_dns tests/fuzz/fuzz_dns_msg
+tests_unit_test_dns_SOURCES = tests/unit/test_dns.c
+tests_unit_test_dns_LDADD = libnetpolicy.a libbase.a
+tests_fuzz_fuzz_dns_msg_SOURCES = tests/fuzz/fuzz_dns_msg.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_dns_msg_LDADD = libnetpolicy.a libbase.a
+EXTRA_DIST += tests/fuzz/corpus/dns_msg
