@@ -13,7 +13,7 @@
 #define DOCKER_PATH   "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define EXECD_ENVS    "/opt/opensandbox/.env"
 #define HOST_IMAGE    "host"
-#define HOSTNAME_SIZE 13 /* the first 12 digits of the id, as Docker does */
+#define HOSTNAME_BYTES 4 /* of the id, in hexadecimal: what the broker names the sandbox */
 
 void start_plan_clear(struct start_plan *plan)
 {
@@ -105,7 +105,7 @@ static void env_free(struct env *env)
 
 static int build_env(const struct sandbox *s, const struct image *image, struct env *env, struct sbx_err *err)
 {
-	char hostname[HOSTNAME_SIZE];
+	char hostname[2 * HOSTNAME_BYTES + 1];
 
 	for (char **item = image ? image->env : NULL; item && *item; item++) {
 		const char *value = strchr(*item, '=');
@@ -113,7 +113,7 @@ static int build_env(const struct sandbox *s, const struct image *image, struct 
 			env_set(env, *item, (size_t)(value - *item), value + 1);
 	}
 	env_default(env, "PATH", DOCKER_PATH);
-	hex_encode(s->id, 6, hostname);
+	hex_encode(s->id, HOSTNAME_BYTES, hostname);
 	env_set(env, "HOSTNAME", strlen("HOSTNAME"), hostname);
 	env_set(env, "OPENSANDBOX_ID", strlen("OPENSANDBOX_ID"), s->id_text);
 	env_default(env, "EXECD_ENVS", EXECD_ENVS);
