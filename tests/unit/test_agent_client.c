@@ -282,8 +282,8 @@ static void test_credit_towards_us(void)
 	is_int(h.bytes, 4 * AGENT_WINDOW, "a reader that takes everything gets everything");
 	ok(strstr(buf_str(&b.requests), "50/0 ") != NULL, "because credit went back");
 	is_int(b.n_broken, 0, "and nothing broke");
-	buf_free(&h.text);
 	bench_free(&b);
+	buf_free(&h.text);
 
 	bench_init(&b);
 	open_on(&b, AGENT_EXEC, 10, &h);
@@ -351,9 +351,9 @@ static void test_deaf_agent(void)
 	fake_agent_listen(&b.agent, true);
 	turn(1000);
 	ok(b.data_bytes > 0 && !b.n_broken, "when it reads again, all goes on");
+	bench_free(&b);
 	for (size_t i = 0; i < 3; i++)
 		buf_free(&h[i].text);
-	bench_free(&b);
 }
 
 /* ---- hostile agents: each frame breaks its own channel and no other ---- */
@@ -420,8 +420,8 @@ static void test_forged_frames(void)
 		turn(4);
 		ok(b.n_broken == 1 && strstr(b.broken, cases[i].want), "hostile agent: %s (%s)", cases[i].why, b.broken);
 		ok(h.over && strstr(buf_str(&h.text), "lost(PROTOCOL)"), "and its request is told: %s", cases[i].why);
-		buf_free(&h.text);
 		bench_free(&b);
+		buf_free(&h.text);
 	}
 	fake_agent_exit(&good.agent, good.last_stream, 0, 0, 1);
 	turn(3);
@@ -449,13 +449,13 @@ static void test_stale_frames(void)
 	is_int(b.n_broken, 0, "what was under way when a client went is thrown away");
 	open_on(&b, AGENT_EXEC, 10, &h);
 	ok(b.last_stream != stream, "the number is not used again at once");
-	buf_free(&h.text);
 	for (size_t i = 0; i < 2 * AGENT_WINDOW / sizeof(chunk); i++) {
 		fake_agent_send(&b.agent, AGENT_STDOUT, stream, 0, chunk, sizeof(chunk));
 		turn(2);
 	}
 	is_int(b.n_broken, 1, "but an agent that goes on for ever is cut off");
 	bench_free(&b);
+	buf_free(&h.text);
 }
 
 static void test_end_of_agent(void)

@@ -1,0 +1,27 @@
+/* Made from runtime/schema by runtime/embed_schema.sh. */
+static const char *const state_schema[] = {
+	"CREATE TABLE meta (\n"
+	"	key TEXT PRIMARY KEY,\n"
+	"	value TEXT NOT NULL\n"
+	") STRICT;\n"
+	"CREATE TABLE sandbox (\n"
+	"	id TEXT PRIMARY KEY,\n"
+	"	state TEXT NOT NULL,\n"
+	"	reason TEXT NOT NULL,\n"
+	"	message TEXT NOT NULL,\n"
+	"	boot_id TEXT NOT NULL,\n"
+	"	slot INTEGER NOT NULL,\n"
+	"	generation INTEGER NOT NULL,\n"
+	"	addr INTEGER NOT NULL,\n"
+	"	created_wall_usec INTEGER NOT NULL,\n"
+	"	transition_wall_usec INTEGER NOT NULL,\n"
+	"	expires_wall_usec INTEGER NOT NULL,\n"
+	"	spec TEXT NOT NULL,\n"
+	"	metadata TEXT NOT NULL,\n"
+	"	execd_token TEXT NOT NULL,\n"
+	"	egress_token TEXT NOT NULL,\n"
+	"	deleting INTEGER NOT NULL DEFAULT 0\n"
+	") STRICT;\n"
+	"CREATE INDEX sandbox_by_created ON sandbox (created_wall_usec DESC, id DESC);\n"
+	,
+};
