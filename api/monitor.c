@@ -487,14 +487,15 @@ static size_t fds_of(const struct monitor *m, enum child_kind kind, struct fd_mo
 /* SQLite opens by path, and the state directory's parents may be root's only: sandboxd sees its folder in the run directory. */
 static const char *bind_daemon_dir(const struct monitor *m)
 {
-	char from[64], to[1100];
+	char from[1100], to[1100];
 
+	/* By path: a descriptor's mount belongs to the namespace that is left here. */
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return "private mount namespace";
 	if (mkdirat(m->run_fd, "state", 0755) < 0 && errno != EEXIST)
 		return "mkdir state";
 	snprintf(to, sizeof(to), "%s/state", m->settings->run_dir);
-	snprintf(from, sizeof(from), "/proc/self/fd/%d/state", m->state_fd);
+	snprintf(from, sizeof(from), "%s/state", m->settings->state_dir);
 	return mount(from, to, NULL, MS_BIND | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
 			       mount(NULL, to, NULL, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ?
 		       "bind the state directory" :
