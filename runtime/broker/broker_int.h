@@ -62,6 +62,7 @@ struct slot {
 	struct loop_fd *events_source, *oom_source;
 	struct links_end link;
 	bool has_link;
+	bool flows_gone; /* its connection entries were deleted and the kernel said so */
 	int dir_fd; /* <run dir>/slots/<n> */
 	int launch_fd; /* our end of the launch socket */
 	struct loop_fd *launch_source;
@@ -96,6 +97,7 @@ struct host_root {
 struct connection;
 struct unpack;
 struct trash;
+struct flows;
 
 struct broker {
 	struct loop *loop;
@@ -137,6 +139,7 @@ struct broker {
 	uint64_t next_connection;
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
 	struct trash *trash;
+	struct flows *flows;
 };
 
 static inline uint32_t slot_base(const struct broker *b, const struct slot *s)

@@ -16,6 +16,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
 #include "runtime/broker/host_check.h"
+#include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/layers.h"
@@ -419,7 +420,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
 	b->host_features = host_check_features(&context);
-	if (slots_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
+	if (slots_init(b, err) < 0 || flows_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "start");
 	int live = slots_recover(b, err);
 	if (live < 0)

@@ -114,6 +114,11 @@ int links_find(struct links *links, uint32_t generation);
  */
 int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err) SBX_WUR;
 
+/** links_conntrack_drop_many() - links_conntrack_drop() for @n addresses with one walk of the table; same results */
+int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
+/** links_conntrack_count() - Connections in the router of @links, all sandboxes together (microseconds); Return: count, or -1, @err set */
+int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
+
 /**
  * links_dns_sockets() - Make the listeners of sandbox-dnsd: the gateway address, port 53, in the router namespace
  * @links:	The links

@@ -68,13 +68,31 @@ static const struct nlattr *attr_within(const struct nlattr *a, uint16_t type)
 	return a ? attr_find((const uint8_t *)a + ATTR_HEAD, a->nla_len - ATTR_HEAD, type) : NULL;
 }
 
-static bool attr_is_addr(const struct nlattr *a, uint32_t wire)
+/* Addresses whose connections go, in network byte order, sorted as numbers. */
+struct wires {
+	const uint32_t *wire;
+	size_t n;
+};
+
+static int by_number(const void *a, const void *b)
 {
-	return a && a->nla_len == ATTR_HEAD + sizeof(wire) && !memcmp((const uint8_t *)a + ATTR_HEAD, &wire, sizeof(wire));
+	const uint32_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+static bool attr_is_addr(const struct nlattr *a, const struct wires *wires)
+{
+	uint32_t wire;
+
+	if (!a || a->nla_len != ATTR_HEAD + sizeof(wire))
+		return false;
+	memcpy(&wire, (const uint8_t *)a + ATTR_HEAD, sizeof(wire));
+	return bsearch(&wire, wires->wire, wires->n, sizeof(wire), by_number) != NULL;
 }
 
 /* The address is an end of the connection, seen from either side (masquerade and redirects change one of them). */
-static bool concerns(const void *attrs, size_t len, uint32_t wire)
+static bool concerns(const void *attrs, size_t len, const struct wires *wire)
 {
 	static const uint16_t tuples[] = {CTA_TUPLE_ORIG, CTA_TUPLE_REPLY};
 
@@ -88,7 +106,9 @@ static bool concerns(const void *attrs, size_t len, uint32_t wire)
 }
 
 struct found {
-	uint32_t wire;
+	struct wires wires;
+	bool count_only; /* an answer with the number of all entries is expected */
+	uint32_t entries;
 	struct tuple *list; /* owned */
 	size_t n;
 	bool more;
@@ -102,7 +122,16 @@ static void take_entry(struct found *found, const struct nlmsghdr *h)
 	const struct nlattr *orig;
 	struct tuple *t;
 
-	if (!concerns(attrs, len, found->wire))
+	if (found->count_only) {
+		const struct nlattr *count = attr_find(attrs, len, CTA_STATS_GLOBAL_ENTRIES);
+		uint32_t wire = 0;
+
+		if (count && count->nla_len == ATTR_HEAD + sizeof(wire))
+			memcpy(&wire, (const uint8_t *)count + ATTR_HEAD, sizeof(wire));
+		found->entries = ntohl(wire);
+		return;
+	}
+	if (!concerns(attrs, len, &found->wires))
 		return;
 	orig = attr_find(attrs, len, CTA_TUPLE_ORIG);
 	if (!orig || orig->nla_len > TUPLE_BYTES)
@@ -186,29 +215,73 @@ static int one_round(int sock, struct found *found, uint32_t *seq)
 	return r;
 }
 
-int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err)
+/* Entries of the whole namespace: nearly always cheaper to ask than to walk the table, which is shared by all namespaces. */
+static int count_entries(int sock, struct found *found, uint32_t *seq)
+{
+	found->count_only = true;
+	found->entries = UINT32_MAX;
+	int r = ask(sock, IPCTNL_MSG_CT_GET_STATS, NLM_F_ACK, AF_UNSPEC, NULL, ++*seq);
+	r = r ? r : read_answers(sock, *seq, found);
+	found->count_only = false;
+	return r;
+}
+
+static int open_socket(struct links *links, struct sbx_err *err)
 {
 	struct timeval wait = {.tv_sec = 2};
+	int sock = links_netns_socket(links_router_fd(links), AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+
+	if (sock < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -sock, "netlink socket of the router");
+	/* The kernel answers at once; the timeout is only there so that a lost answer is an error and not a stop. */
+	if (fcntl(sock, F_SETFL, 0) < 0 || setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0) {
+		sbx_err_set(err, SBX_E_SYSTEM, errno, "netlink socket of the router");
+		close(sock);
+		return -1;
+	}
+	return sock;
+}
+
+int links_conntrack_count(struct links *links, struct sbx_err *err)
+{
+	struct found found = {0};
+	uint32_t seq = 0;
+	auto_fd sock = open_socket(links, err);
+
+	if (sock < 0)
+		return -1;
+	int r = count_entries(sock, &found, &seq);
+	if (r)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "count connections");
+	return found.entries > INT32_MAX ? INT32_MAX : (int)found.entries;
+}
+
+int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err)
+{
 	auto_free struct tuple *list = malloc(TUPLES_MAX * sizeof(*list));
-	struct found found = {.wire = htonl(addr), .list = list};
-	auto_fd sock = links_netns_socket(links_router_fd(links), AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+	auto_free uint32_t *wire = calloc(n ? n : 1, sizeof(*wire));
+	struct found found = {.wires = {.wire = wire, .n = n}, .list = list};
 	uint32_t seq = 0;
 	int deleted = 0, r = 0;
 
-	if (!list)
+	if (!list || !wire)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "connection list");
+	for (size_t i = 0; i < n; i++)
+		wire[i] = htonl(addr[i]);
+	qsort(wire, n, sizeof(*wire), by_number);
+	auto_fd sock = open_socket(links, err);
 	if (sock < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, -sock, "nfnetlink socket");
-	/* The kernel answers within the call; the time-out is for a kernel that does not answer at all. */
-	if (fcntl(sock, F_SETFL, 0) < 0 || setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "nfnetlink socket");
-	for (int round = 0; round < ROUNDS; round++) {
+		return -1;
+	for (int i = 0; i < ROUNDS && !r; i++) {
 		r = one_round(sock, &found, &seq);
-		if (r < 0)
-			break;
 		deleted += (int)found.n;
-		if (!found.n)
+		if (!r && !found.n && !found.more)
 			return deleted;
 	}
-	return sbx_err_set(err, SBX_E_SYSTEM, r < 0 ? -r : EBUSY, "delete connections of a sandbox");
+	return sbx_err_set(err, SBX_E_SYSTEM, r ? -r : EBUSY, "delete connections of %zu addresses", n);
+}
+
+int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err)
+{
+	return links_conntrack_drop_many(links, &addr, 1, err);
 }

@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/trash.h"
 
@@ -455,16 +456,12 @@ static bool drain_cgroup(struct broker *b, struct slot *s)
  */
 static bool drain_network(struct broker *b, struct slot *s)
 {
-	struct sbx_err err = {0};
-
 	if (!s->has_link)
 		return true;
 	if (s->link.ifindex && links_present(b->links, s->link.ifindex) != 0)
 		return false;
-	if (!FAULT_POINT("drain-conntrack") && links_conntrack_drop(b->links, s->addr, &err) < 0) {
-		log_error("slot %u: %s", s->number, err.msg);
+	if (!flows_drop(b, s))
 		return false;
-	}
 	s->has_link = false;
 	return true;
 }

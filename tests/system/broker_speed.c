@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Not a test: prints how long the broker takes for create and kill, with the pool and without.  Argument: pool target. */
+#include "tests/system/broker_test_client.h"
+
+#include "base/cleanup.h"
+#include "base/wallclock.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define ROUNDS 200
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void print(const char *what, uint64_t *usec)
+{
+	qsort(usec, ROUNDS, sizeof(*usec), by_value);
+	printf("%s p50 %llu us, p90 %llu, p99 %llu\n", what, (unsigned long long)usec[ROUNDS / 2], (unsigned long long)usec[ROUNDS * 9 / 10],
+	       (unsigned long long)usec[ROUNDS * 99 / 100]);
+}
+
+int main(int argc, char **argv)
+{
+	static uint64_t create_usec[ROUNDS], kill_usec[ROUNDS];
+	static struct broker_create create;
+	struct btc t;
+	char extra[64];
+	int gap_ms = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 20;
+
+	snprintf(extra, sizeof(extra), "[pool]\ntarget = %s\n", argc > 1 ? argv[1] : "0");
+	if (btc_start(&t, "speed", extra) < 0) {
+		btc_stop(&t, true);
+		return 1;
+	}
+	poll(NULL, 0, 300);
+	for (int i = 0; i < ROUNDS; i++) {
+		struct broker_create_reply made;
+		int fds[2];
+
+		btc_host_create(&t, &create);
+		uint64_t start = mono_usec();
+		int r = btc_create(&t, &create, &made, fds);
+		create_usec[i] = mono_usec() - start;
+		if (r != 0) {
+			printf("create %d: %d %s\n", i, r, made.text);
+			break;
+		}
+		close(fds[0]);
+		close(fds[1]);
+		start = mono_usec();
+		btc_slot_call(&t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL);
+		kill_usec[i] = mono_usec() - start;
+		if (gap_ms)
+			poll(NULL, 0, gap_ms);
+	}
+	print("create", create_usec);
+	print("kill", kill_usec);
+	btc_stop(&t, getenv("SHOW_LOG") != NULL);
+	return 0;
+}
