@@ -8,3 +8,10 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 	api/lifecycle/create_request.h api/lifecycle/diagnostics.c api/lifecycle/endpoints.c api/lifecycle/labels.c \
 	api/lifecycle/labels.h api/lifecycle/lifecycle_api.h api/lifecycle/lifecycle_int.h api/lifecycle/misc.c \
 	api/lifecycle/read.c api/lifecycle/word_split.c api/lifecycle/word_split.h
+
+# The API against a fake manager and a fake broker: both stand in front of libruntime.a, so its own are not taken.
+API_TEST_LIBS = libapi.a libruntime.a libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) -lm
+check_PROGRAMS += tests/unit/test_lifecycle_api
+UNIT_TESTS += tests/unit/test_lifecycle_api
+tests_unit_test_lifecycle_api_SOURCES = tests/unit/test_lifecycle_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_unit_test_lifecycle_api_LDADD = $(API_TEST_LIBS)
