@@ -453,28 +453,68 @@ static void created(struct sandbox_entry *e)
 	tell_waiters(&e->creator, &e->pub, NULL);
 }
 
-static void entrypoint_ended(struct sandbox_entry *e, const struct agent_status *status)
+static bool looks_killed(const struct agent_status *status)
+{
+	/* A shell in between reports the end of its child by 128 + signal. */
+	return status->exit_signal == SIGKILL || status->exit_code == 128 + SIGKILL;
+}
+
+static void tell_end(struct sandbox_entry *e, const struct agent_status *status)
 {
 	char message[SBX_ERR_MSG_SIZE];
 
-	/* It may end before its start was seen: a start and an end are then two steps at once. */
-	if (e->pub.state == SANDBOX_PENDING)
-		created(e);
-	if (e->removed || !lifecycle_has_processes(e->pub.state) || e->pub.state == SANDBOX_STOPPING)
-		return;
 	if (!status->exit_signal && !status->exit_code) {
 		entry_move(e, LIFECYCLE_FINISHED, REASON_EXITED, "the entrypoint finished with exit code 0");
 		return;
 	}
-	if (!status->exit_signal)
-		snprintf(message, sizeof(message), "the entrypoint ended with exit code %d", status->exit_code);
-	else if (status->exit_signal == SIGKILL && e->oom_kills)
+	if (looks_killed(status) && e->oom_kills)
 		snprintf(message, sizeof(message), "out of memory (limit %llu bytes): the entrypoint was killed, exit code 137",
 			 (unsigned long long)e->pub.spec.memory_bytes);
+	else if (!status->exit_signal)
+		snprintf(message, sizeof(message), "the entrypoint ended with exit code %d", status->exit_code);
 	else
 		snprintf(message, sizeof(message), "the entrypoint was killed by signal %d, exit code %d", status->exit_signal,
 			 128 + status->exit_signal);
 	entry_move(e, LIFECYCLE_DIED, REASON_ERROR, message);
+}
+
+static bool may_end(const struct sandbox_entry *e)
+{
+	return !e->removed && lifecycle_has_processes(e->pub.state) && e->pub.state != SANDBOX_STOPPING;
+}
+
+static void close_fds(const int *fds, size_t n);
+
+static void on_end_stat(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	close_fds(fds, n_fds);
+	e->asking_oom = false;
+	if (!call_ended(e))
+		return;
+	if (!err->code && reply->stat_reply.oom_kills > e->oom_kills)
+		e->oom_kills = reply->stat_reply.oom_kills;
+	if (may_end(e))
+		tell_end(e, &e->ended);
+}
+
+static void entrypoint_ended(struct sandbox_entry *e, const struct agent_status *status)
+{
+	/* It may end before its start was seen: a start and an end are then two steps at once. */
+	if (e->pub.state == SANDBOX_PENDING)
+		created(e);
+	if (e->asking_oom || !may_end(e))
+		return;
+	/* The broker's event of the out-of-memory kill may come after the end that it caused: the counter is asked. */
+	if (looks_killed(status) && !e->oom_kills &&
+	    broker_client_slot(e->manager->broker, BROKER_OP_SANDBOX_STAT, entry_ref(e), 0, on_end_stat, e, NULL) == 0) {
+		e->ended = *status;
+		e->asking_oom = true;
+		e->n_calls++;
+		return;
+	}
+	tell_end(e, status);
 }
 
 static void on_status(void *arg, const struct agent_status *status)

@@ -59,6 +59,8 @@ struct sandbox_entry {
 	bool opening;	  /* CHANNEL_OPEN of the control channel is under way */
 	bool undo;	  /* the kill undoes a create: keep the row when it says Failed, else remove it silently */
 	bool seen;	  /* by the current listing of the broker */
+	bool asking_oom;  /* STAT is under way: was it the memory limit? */
+	struct agent_status ended; /* what the agent said, while asking_oom */
 	uint64_t oom_kills;
 };
 
