@@ -62,6 +62,7 @@ void execd_box_free(struct execd_box *box, const struct sbx_err *why)
 	agent = box->agent;
 	box->agent = NULL;
 	agent_client_free(agent, why);
+	pty_free_all(box);
 	request_log_free(box->log);
 	box->log = NULL;
 	execd_box_unref(box);
@@ -308,6 +309,10 @@ static const struct execd_route {
 	{"DELETE", "/directories", files_remove_dirs},
 	{"GET", "/metrics", metrics_get},
 	{"GET", "/metrics/watch", metrics_watch},
+	{"POST", "/pty", pty_create},
+	{"GET", "/pty/{}", pty_get},
+	{"DELETE", "/pty/{}", pty_delete},
+	{"GET", "/pty/{}/ws", pty_connect},
 	{"DELETE", "/code", command_interrupt},
 	{"POST", "/session", not_offered},
 	{NULL, "/session/*", not_offered},

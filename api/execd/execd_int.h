@@ -38,6 +38,7 @@ struct execd_box {
 	uint8_t sandbox_id[16];
 	struct request_log *log;      /* owned; NULL: none wanted */
 	struct pty_session *ptys;     /* owned list */
+	size_t n_ptys;
 	struct gw_stat_reply sample;  /* of the last figures; mono_usec 0: none */
 };
 
@@ -123,6 +124,17 @@ void download_file(const struct execd_match *match);
 void metrics_get(const struct execd_match *match);
 /** metrics_watch() - GET /metrics/watch */
 void metrics_watch(const struct execd_match *match);
+
+/** pty_create() - POST /pty */
+void pty_create(const struct execd_match *match);
+/** pty_get() - GET /pty/{id} */
+void pty_get(const struct execd_match *match);
+/** pty_delete() - DELETE /pty/{id} */
+void pty_delete(const struct execd_match *match);
+/** pty_connect() - GET /pty/{id}/ws */
+void pty_connect(const struct execd_match *match);
+/** pty_free_all() - The terminals of @box, whose streams are over, go with it */
+void pty_free_all(struct execd_box *box);
 
 /** request_log_new() - Append request lines to @path inside @box; Return: NULL when out of memory */
 struct request_log *request_log_new(struct execd_box *box, const char *path);

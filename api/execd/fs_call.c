@@ -69,6 +69,8 @@ void fs_map_errno(enum agent_fs_op op, const struct agent_end *end, const char *
 
 void fs_call_free(struct fs_call *call)
 {
+	if (call->ops->release)
+		call->ops->release(call);
 	for (size_t i = 0; i < call->n_payloads; i++)
 		buf_free(&call->payloads[i]);
 	for (size_t i = 0; i < call->n_names; i++) {
@@ -180,7 +182,11 @@ static void call_finish(struct fs_call *call)
 		else
 			http_response_end(call->req);
 	} else if (call->ops->finish && (buf_used(&call->body) || call->body.failed)) {
-		execd_respond_json(call->req, &call->body);
+		if (call->status && !call->body.failed)
+			http_respond(call->req, call->status, "application/json; charset=utf-8", HTTP_NO_TEXT,
+				     buf_peek(&call->body), buf_used(&call->body));
+		else
+			execd_respond_json(call->req, &call->body);
 	} else {
 		execd_respond_empty(call->req);
 	}

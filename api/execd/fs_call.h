@@ -36,8 +36,10 @@ struct fs_call_ops {
 	int (*data)(struct fs_call *call, const uint8_t *data, size_t n, struct sbx_err *err);
 	/* One request succeeded with @value. */
 	void (*step)(struct fs_call *call, size_t index, uint64_t value);
-	/* All succeeded: answer; NULL: 200 without a body. */
+	/* All succeeded: write the answer's body; NULL: 200 without a body. */
 	void (*finish)(struct fs_call *call);
+	/* Releases call->data, however the call ended; NULL: nothing to release. */
+	void (*release)(struct fs_call *call);
 };
 
 struct fs_call {
@@ -54,6 +56,8 @@ struct fs_call {
 	struct buf *parts; /* owned: the answer's members by name, or NULL */
 	size_t n_names;
 	bool verbose, streaming;
+	unsigned status; /* of a good answer with a body; 0: 200 */
+	void *data;	 /* of the ops; owned by them until finish */
 };
 
 /** fs_call_new() - Begin serving @match->call with @ops; Return: the call, or NULL with the request answered */

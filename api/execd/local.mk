@@ -6,9 +6,9 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/files.c api/execd/fs_call.c api/execd/fs_call.h api/execd/file_info.c api/execd/file_info.h \
 	api/execd/upload.c api/execd/multipart.c api/execd/multipart.h \
 	api/execd/download.c api/execd/range.c api/execd/range.h api/execd/escape.c api/execd/escape.h \
-	api/execd/metrics.c api/execd/request_log.c
+	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c
 
-EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS)
+EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
 check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
 UNIT_TESTS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
 tests_unit_test_execd_text_SOURCES = tests/unit/test_execd_text.c

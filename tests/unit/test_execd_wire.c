@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/wallclock.h"
+#include "base/ws.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -204,6 +205,16 @@ static void on_request(struct fake_agent *a, const struct agent_frame *head, con
 		return;
 	case AGENT_FS:
 		on_fs(head->stream, payload, n);
+		return;
+	case AGENT_STDIN:
+		buf_append(&uploaded, payload, n);
+		return;
+	case AGENT_RESIZE:
+		buf_printf(&seen, "resize %ux%u\n", head->value & 0xffff, head->value >> 16);
+		return;
+	case AGENT_SIGNAL:
+		buf_printf(&seen, "signal %u\n", head->value);
+		fake_agent_end(a, head->stream, AGENT_OK, 0, 0, "");
 		return;
 	case AGENT_DATA:
 		buf_append(&uploaded, payload, n);
@@ -838,6 +849,121 @@ static void test_metrics(void)
 	ok(strstr(text, "\"memory_used_in_mib\":64,\"timestamp\":") && strstr(text, "}\n\n"), "watched, under both sets of names");
 }
 
+/* ---- terminals ---- */
+
+#define WS_HEAD "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+static void ws_send(enum ws_opcode opcode, const char *data, size_t n)
+{
+	auto_buf frame = {0};
+
+	if (ws_write(&frame, false, opcode, true, data, n) == 0)
+		client_send(buf_peek(&frame), buf_used(&frame));
+	turn(4);
+}
+
+static void ws_text(const char *text)
+{
+	ws_send(WS_TEXT, text, strlen(text));
+}
+
+/* Frames since the last call, as "kind:text|", behind the head of the 101. */
+static const char *ws_frames(struct buf *out)
+{
+	struct ws_reader reader;
+	struct ws_piece piece;
+	size_t used;
+
+	client_read();
+	char *text = (char *)(uintptr_t)buf_str(&reply), *head = strstr(text, "\r\n\r\n");
+	size_t skip = !strncmp(text, "HTTP/", 5) && head ? (size_t)(head + 4 - text) : 0;
+	buf_clear(out);
+	ws_reader_init(&reader, false, 0);
+	for (size_t at = skip; at < buf_used(&reply);) {
+		enum ws_event event = ws_read(&reader, (uint8_t *)(uintptr_t)buf_peek(&reply) + at, buf_used(&reply) - at, &used, &piece);
+
+		at += used;
+		if (event == WS_MORE || event == WS_BAD)
+			break;
+		if (piece.opcode == WS_CLOSE)
+			buf_printf(out, "close%u|", piece.close_code);
+		else if (piece.opcode == WS_BINARY)
+			buf_printf(out, "%u:%.*s|", piece.data[0], (int)(piece.n - (piece.data[0] == 3 ? 9 : 1)),
+				   (const char *)piece.data + (piece.data[0] == 3 ? 9 : 1));
+		else
+			buf_printf(out, "%.*s|", (int)piece.n, (const char *)piece.data);
+	}
+	buf_clear(&reply);
+	return buf_str(out);
+}
+
+static void test_terminal(void)
+{
+	auto_buf out = {0};
+	char id[40] = "", request[512], want[256];
+
+	hold = true;
+	ask(post("/pty", "{\"command\":\"htop\"}"));
+	char *at = strstr((char *)(uintptr_t)buf_str(&reply), "\"session_id\":\"");
+	ok(!strncmp(buf_str(&reply), "HTTP/1.1 201", 12) && at, "a terminal session is made");
+	if (!at)
+		return;
+	memcpy(id, at + 14, 36);
+	is_str(buf_str(&seen), "", "nothing is started yet");
+	ok(!strncmp(ask("POST /pty HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 201", 12), "an empty body will do");
+
+	snprintf(request, sizeof(request), "GET /pty/%s/ws HTTP/1.1\r\n" WS_HEAD, id);
+	client_open();
+	client_send(request, strlen(request));
+	client_read();
+	ok(!strncmp(buf_str(&reply), "HTTP/1.1 101", 12) && strstr(buf_str(&reply), "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+	   "the handshake");
+	snprintf(want, sizeof(want), "{\"type\":\"connected\",\"session_id\":\"%s\",\"mode\":\"pty\"}\n|", id);
+	is_str(ws_frames(&out), want, "then who is connected");
+	is_str(buf_str(&seen), "exec |htop|\n", "and the shell is started");
+	uint32_t shell = last_stream;
+	fake_agent_started(&agent, shell);
+	fake_agent_send(&agent, AGENT_STDOUT, shell, 0, "$ ", 2);
+	is_str(ws_frames(&out), "1:$ |", "output");
+	ws_send(WS_BINARY, "\0ls\n", 4);
+	ws_text("{\"type\":\"stdin\",\"data\":\"pwd\\n\"}");
+	ws_send(WS_BINARY, "\7ignored", 8);
+	is_str(buf_str(&uploaded), "ls\npwd\n", "input, in both forms");
+	ws_text("{\"type\":\"resize\",\"cols\":120,\"rows\":40}");
+	ws_text("{\"type\":\"signal\",\"signal\":\"SIGINT\"}");
+	is_str(buf_str(&seen), "exec |htop|\nresize 120x40\nsignal 2\n", "resize and signal");
+	ws_text("{\"type\":\"ping\"}");
+	ws_text("no json");
+	ws_text("{\"type\":\"dance\"}");
+	is_str(ws_frames(&out),
+	       "{\"type\":\"pong\"}\n|{\"type\":\"error\",\"error\":\"unknown type of message\",\"code\":\"INVALID_FRAME\"}\n|",
+	       "pong, and what is not understood");
+
+	int first = client;
+	client = -1;
+	body_is(ask(request), "HTTP/1.1 409", "{\"code\":\"ALREADY_CONNECTED\",\"message\":\"another client holds this terminal\"}",
+		"a second client is refused");
+	snprintf(request, sizeof(request), "GET /pty/%s/ws?takeover=1&since=1 HTTP/1.1\r\n" WS_HEAD, id);
+	client_open();
+	client_send(request, strlen(request));
+	ok(strstr(ws_frames(&out), "3: |{\"type\":\"connected\"") == buf_str(&out), "unless it takes over; it sees what it missed");
+	char old[64];
+	ssize_t n = read(first, old, sizeof(old));
+	ok(n == 14 && !memcmp(old, "\x88\x0c\x0f\xa1TAKEN_OVER", 14), "the first one is told");
+	close(first);
+
+	fake_agent_send(&agent, AGENT_STDOUT, shell, 0, "bye", 3);
+	fake_agent_exit(&agent, shell, 5, 0, 10);
+	is_str(ws_frames(&out), "1:bye|{\"type\":\"exit\",\"exit_code\":5}\n|close1000|", "the exit, then the close");
+	snprintf(request, sizeof(request), "GET /pty/%s HTTP/1.1\r\nHost: x\r\n\r\n", id);
+	snprintf(want, sizeof(want), "{\"session_id\":\"%s\",\"running\":false,\"output_offset\":5}", id);
+	body_is(ask(request), "HTTP/1.1 200", want, "the session stays");
+	snprintf(request, sizeof(request), "DELETE /pty/%s HTTP/1.1\r\nHost: x\r\n\r\n", id);
+	is_str(ask(request), EMPTY, "until it is deleted");
+	ok(!strncmp(ask(request), "HTTP/1.1 404", 12), "once");
+	hold = false;
+}
+
 static void test_request_log(void)
 {
 	box_down();
@@ -882,6 +1008,7 @@ int main(void)
 	test_end_of_sandbox();
 	test_hostile_agent();
 	test_metrics();
+	test_terminal();
 	test_request_log();
 	if (client >= 0)
 		close(client);
