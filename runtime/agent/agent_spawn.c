@@ -90,7 +90,7 @@ static int set_caps(uint64_t keep)
 	return sysx_ret(syscall(SYS_capset, &head, data));
 }
 
-static int set_identity(const struct users_identity *who)
+int spawn_identity(const struct users_identity *who)
 {
 	uint64_t keep = cap_mask(who->uid);
 	gid_t groups[USERS_GROUPS];
@@ -109,13 +109,6 @@ static int set_identity(const struct users_identity *who)
 	if (!r && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = -errno;
 	return r;
-}
-
-int spawn_as_tenant(const struct agent *a, const struct users_identity *who, enum agent_stage *ret_stage)
-{
-	int r = spawn_enter(a, ret_stage);
-
-	return r ? r : set_identity(who);
 }
 
 /* ---- the child of spawn_process() ---- */
@@ -360,7 +353,7 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 		fail(AGENT_STAGE_IDENTITY, -errno);
 	sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
 	umask(022);
-	r = set_identity(&who);
+	r = spawn_identity(&who);
 	if (r)
 		fail(AGENT_STAGE_IDENTITY, r);
 	if (devpts_fd >= 0 && (r = open_terminal(devpts_fd, spec)) < 0)

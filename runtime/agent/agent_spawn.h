@@ -30,16 +30,11 @@ struct spawn_req {
 /** spawn_process() - Start one process; Return: its pid, or a negative errno (nothing was started) */
 pid_t spawn_process(const struct spawn_req *req);
 
-/**
- * spawn_as_tenant() - In a forked child: enter the cgroup and the inner user namespace as @who
- * @keep_fd:	The one descriptor above 2 that stays open, as descriptor 3
- *
- * Return: 0, or a negative errno with *@ret_stage
- */
-int spawn_as_tenant(const struct agent *a, const struct users_identity *who, enum agent_stage *ret_stage);
-
 /** spawn_enter() - In a forked child: join the tenants' cgroup and enter the inner user namespace, all powers in it */
 int spawn_enter(const struct agent *a, enum agent_stage *ret_stage);
+
+/** spawn_identity() - Behind spawn_enter(): ids, groups and capabilities of @who, not dumpable; Return: 0 or -errno */
+int spawn_identity(const struct users_identity *who);
 
 /** spawn_cgroup() - The descriptor for sysx_fork(): the tenants' cgroup with version 2, else -1 */
 int spawn_cgroup(const struct agent *a);

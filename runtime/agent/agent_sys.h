@@ -66,6 +66,25 @@ struct sysx_mount_attr {
 	uint64_t attr_set, attr_clr, propagation, userns_fd;
 };
 
+#define SYSX_STATX_BASIC 0x7ffu
+#define SYSX_STATX_BTIME 0x800u
+
+struct sysx_statx_time {
+	int64_t sec;
+	uint32_t nsec;
+	int32_t zero;
+};
+
+struct sysx_statx {
+	uint32_t mask, blksize;
+	uint64_t attributes;
+	uint32_t nlink, uid, gid;
+	uint16_t mode, zero;
+	uint64_t ino, size, blocks, attributes_mask;
+	struct sysx_statx_time atime, btime, ctime, mtime;
+	uint64_t rest[16];
+};
+
 /** sysx_ret() - Turn libc's -1 and errno into a negative errno */
 static inline int sysx_ret(long r)
 {
@@ -78,6 +97,12 @@ static inline int sysx_openat2(int dir_fd, const char *path, int flags, unsigned
 	uint64_t how[3] = {(uint64_t)(unsigned)(flags | O_CLOEXEC), mode, resolve};
 
 	return sysx_ret(syscall(SYS_openat2, dir_fd, path, how, sizeof(how)));
+}
+
+/** sysx_statx() - statx(2) of the fields above */
+static inline int sysx_statx(int dir_fd, const char *path, int flags, struct sysx_statx *ret)
+{
+	return sysx_ret(syscall(SYS_statx, dir_fd, path, flags, SYSX_STATX_BASIC | SYSX_STATX_BTIME, ret));
 }
 
 /** sysx_fork() - fork(2), the child in cgroup @cgroup_fd when that is >= 0 (version 2); Return: pid, 0, -errno */

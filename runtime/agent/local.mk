@@ -3,13 +3,14 @@
 agent_files = \
 	runtime/agent/agent_main.c runtime/agent/agent_shell.c runtime/agent/agent_net.c runtime/agent/agent_root.c \
 	runtime/agent/agent_service.c runtime/agent/agent_cmd.c runtime/agent/agent_spawn.c runtime/agent/agent_spool.c \
-	runtime/agent/agent_proc.c runtime/agent/agent_fs.c runtime/agent/agent_users.c runtime/agent/agent_env.c \
+	runtime/agent/agent_proc.c runtime/agent/agent_fs.c runtime/agent/agent_files.c runtime/agent/agent_walk.c \
+	runtime/agent/agent_glob.c runtime/agent/agent_users.c runtime/agent/agent_env.c \
 	runtime/agent/agent_spec.c
 agent_headers = \
 	runtime/agent/agent.h runtime/agent/agent_sys.h runtime/agent/agent_shell.h runtime/agent/agent_net.h \
 	runtime/agent/agent_root.h runtime/agent/agent_service.h runtime/agent/agent_int.h runtime/agent/agent_spawn.h \
 	runtime/agent/agent_spool.h runtime/agent/agent_proc.h runtime/agent/agent_users.h runtime/agent/agent_env.h \
-	runtime/agent/agent_spec.h runtime/agent_msg.h runtime/broker/launch_sync.h base/limits.h base/cleanup.h
+	runtime/agent/agent_spec.h runtime/agent/agent_files.h runtime/agent/agent_glob.h runtime/agent_msg.h runtime/broker/launch_sync.h base/limits.h base/cleanup.h
 EXTRA_DIST += $(agent_files) $(agent_headers)
 
 # Never sanitized: it runs where no runtime library is.

@@ -1,0 +1,743 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/agent/agent_files.h"
+
+#include "runtime/agent/agent_spawn.h"
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+#include "base/limits.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#define DATA_BYTES    (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
+#define REPLACE_BYTES (256u * 1024 * 1024)
+#define RENAME_NOREPLACE_ 1u
+
+/* ---- frames to the agent ---- */
+
+static void send_frame(uint8_t *frame, uint16_t type, uint32_t n)
+{
+	struct agent_frame f = {.size = n, .type = type};
+	ssize_t r;
+
+	memcpy(frame, &f, sizeof(f));
+	do
+		r = send(FILES_SOCKET_FD, frame, sizeof(f) + n, MSG_NOSIGNAL);
+	while (r < 0 && errno == EINTR);
+	if (r < 0)
+		_exit(1); /* the agent has dropped us */
+}
+
+static void flush_data(struct files_job *job)
+{
+	if (job->have)
+		send_frame(job->out, AGENT_DATA, job->have);
+	job->have = 0;
+}
+
+static uint8_t *data_room(struct files_job *job, uint32_t n)
+{
+	if (job->have + n > DATA_BYTES)
+		flush_data(job);
+	return job->out + sizeof(struct agent_frame) + job->have;
+}
+
+void files_data(struct files_job *job, const void *data, size_t n)
+{
+	const uint8_t *at = data;
+
+	while (n) {
+		uint32_t part = DATA_BYTES - job->have;
+
+		if (!part) {
+			flush_data(job);
+			continue;
+		}
+		if (part > n)
+			part = (uint32_t)n;
+		memcpy(data_room(job, part), at, part);
+		job->have += part;
+		at += part;
+		n -= part;
+	}
+}
+
+__attribute__((noreturn)) static void finish(struct files_job *job, enum agent_reason reason, int sys, const char *text)
+{
+	struct agent_end end = {.reason = reason, .sys = sys < 0 ? -sys : sys, .value = job->value};
+	size_t n = strnlen(text, 200);
+
+	flush_data(job);
+	end.text_bytes = (uint32_t)n;
+	memcpy(job->out + sizeof(struct agent_frame), &end, sizeof(end));
+	memcpy(job->out + sizeof(struct agent_frame) + sizeof(end), text, n);
+	send_frame(job->out, AGENT_END, (uint32_t)(sizeof(end) + n));
+	_exit(0);
+}
+
+/* ---- names and records ---- */
+
+static void load_names(struct files_job *job)
+{
+	if (!job->passwd && users_load("/etc/passwd", &job->passwd, &job->passwd_n))
+		job->passwd = NULL;
+	if (!job->group && users_load("/etc/group", &job->group, &job->group_n))
+		job->group = NULL;
+}
+
+static const char *owner_name(struct files_job *job, uint32_t uid, struct users_identity *id)
+{
+	id->name[0] = 0;
+	if (job->passwd && !users_find_passwd(job->passwd, job->passwd_n, NULL, uid, id))
+		return id->name;
+	return "";
+}
+
+static enum agent_file_kind kind_of(mode_t mode)
+{
+	return S_ISREG(mode)   ? AGENT_FILE_REGULAR :
+	       S_ISDIR(mode)   ? AGENT_FILE_DIRECTORY :
+	       S_ISLNK(mode)   ? AGENT_FILE_SYMLINK :
+				 AGENT_FILE_OTHER;
+}
+
+static int64_t usec_of(const struct sysx_statx_time *t)
+{
+	return t->sec * 1000000 + t->nsec / 1000;
+}
+
+static int put_record(struct files_job *job, const struct sysx_statx *st, const char *shown, uint32_t index)
+{
+	struct users_identity id;
+	char group[USERS_NAME_BYTES] = "";
+
+	load_names(job);
+	const char *owner = owner_name(job, st->uid, &id);
+	if (job->group && users_group_name(job->group, job->group_n, st->gid, group, sizeof(group)))
+		group[0] = 0;
+	const struct sysx_statx_time *born = st->mask & SYSX_STATX_BTIME ? &st->btime : &st->ctime;
+	struct agent_file_record rec = {
+		.kind = kind_of(st->mode),
+		.mode = st->mode & 07777u,
+		.index = index,
+		.size_bytes = st->size,
+		.modified_wall_usec = usec_of(&st->mtime),
+		.created_wall_usec = usec_of(born),
+		.uid = st->uid,
+		.gid = st->gid,
+		.path_bytes = (uint32_t)strlen(shown) + 1,
+		.owner_bytes = (uint16_t)(strlen(owner) + 1),
+		.group_bytes = (uint16_t)(strlen(group) + 1),
+	};
+	if (rec.path_bytes > LIMIT_PATH_BYTES)
+		return -ENAMETOOLONG;
+	rec.record_bytes = (uint32_t)sizeof(rec) + rec.path_bytes + rec.owner_bytes + rec.group_bytes;
+	uint8_t *at = data_room(job, rec.record_bytes);
+	memcpy(at, &rec, sizeof(rec));
+	at += sizeof(rec);
+	memcpy(at, shown, rec.path_bytes);
+	memcpy(at + rec.path_bytes, owner, rec.owner_bytes);
+	memcpy(at + rec.path_bytes + rec.owner_bytes, group, rec.group_bytes);
+	job->have += rec.record_bytes;
+	return 0;
+}
+
+int files_record(struct files_job *job, int dir_fd, const char *path, const char *shown, uint32_t index)
+{
+	struct sysx_statx st;
+
+	int r = sysx_statx(dir_fd, path, AT_SYMLINK_NOFOLLOW, &st);
+	return r ? r : put_record(job, &st, shown, index);
+}
+
+/* The path as the operation uses it: expanded and absolute.  Return: owned text, or NULL with errno. */
+static char *absolute(const struct files_job *job, const char *asked)
+{
+	char *path, *cwd, *whole;
+
+	errno = ENOMEM;
+	if (!*asked) {
+		errno = ENOENT;
+		return NULL;
+	}
+	if (env_path(&job->env, asked, &path))
+		return NULL;
+	if (*path == '/')
+		return path;
+	cwd = getcwd(NULL, 0);
+	whole = cwd ? malloc(strlen(cwd) + strlen(path) + 2) : NULL;
+	if (whole) {
+		size_t n = strlen(cwd);
+
+		memcpy(whole, cwd, n);
+		if (n && whole[n - 1] != '/')
+			whole[n++] = '/';
+		memcpy(whole + n, path, strlen(path) + 1);
+	}
+	free(cwd);
+	free(path);
+	return whole;
+}
+
+/* "name" or "number"; "" leaves the id alone (-1). */
+static int owner_ids(struct files_job *job, const char *owner, const char *group, uid_t *ret_uid, gid_t *ret_gid)
+{
+	struct users_identity id = {0};
+	uint32_t n;
+
+	*ret_uid = (uid_t)-1;
+	*ret_gid = (gid_t)-1;
+	load_names(job);
+	if (*owner) {
+		if (!users_id(owner, strlen(owner), &n))
+			*ret_uid = n;
+		else if (job->passwd && !users_find_passwd(job->passwd, job->passwd_n, owner, 0, &id))
+			*ret_uid = id.uid;
+		else
+			return -EINVAL;
+	}
+	if (*group) {
+		if (!users_id(group, strlen(group), &n) ||
+		    (job->group && !users_find_group(job->group, job->group_n, group, &n)))
+			*ret_gid = n;
+		else
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static int make_parents(const char *path)
+{
+	auto_free char *copy = strdup(path);
+
+	if (!copy)
+		return -ENOMEM;
+	for (char *s = copy + 1; (s = strchr(s, '/')); s++) {
+		*s = 0;
+		if (mkdir(copy, 0777) < 0 && errno != EEXIST)
+			return -errno;
+		*s = '/';
+	}
+	return 0;
+}
+
+/* ---- operations: each a path as the client gave it, 0 or a negative errno ---- */
+
+static int op_info(struct files_job *job)
+{
+	const char *asked = job->strings;
+
+	for (uint32_t i = 0; i < job->fs.n_strings; i++, asked = spec_next(asked)) {
+		job->blame = asked;
+		auto_free char *path = absolute(job, asked);
+		int r = path ? files_record(job, AT_FDCWD, path, path, i) : -errno;
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int op_list(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+
+	return path ? walk_list(job, path, job->fs.depth) : -errno;
+}
+
+static int op_search(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	const char *pattern = job->fs.n_strings > 1 ? spec_next(job->strings) : "**";
+
+	if (!path)
+		return -errno;
+	int r = walk_search(job, path, pattern);
+	if (r == -EINVAL) {
+		char text[200];
+
+		snprintf(text, sizeof(text), "invalid pattern %.120s: syntax error in pattern", pattern);
+		finish(job, AGENT_BAD_REQUEST, 0, text);
+	}
+	return r;
+}
+
+static int send_range(struct files_job *job, int fd, uint64_t offset, uint64_t n)
+{
+	if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
+		return -errno;
+	while (n) {
+		flush_data(job);
+		uint32_t part = n < DATA_BYTES ? (uint32_t)n : DATA_BYTES;
+		ssize_t r = read(fd, data_room(job, part), part);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			return 0;
+		job->have = (uint32_t)r;
+		n -= (uint64_t)r;
+	}
+	return 0;
+}
+
+static int send_lines(struct files_job *job, int fd, uint64_t first, uint64_t count)
+{
+	uint64_t skip = first ? first - 1 : 0, left = count ? count : UINT64_MAX;
+	uint8_t *buf = malloc(64 * 1024);
+	ssize_t n;
+
+	if (!buf)
+		return -ENOMEM;
+	while (left && (n = read(fd, buf, 64 * 1024)) > 0) {
+		const uint8_t *at = buf, *end = buf + n;
+
+		while (at < end && left) {
+			const uint8_t *eol = memchr(at, '\n', (size_t)(end - at));
+			const uint8_t *next = eol ? eol + 1 : end;
+
+			if (!skip)
+				files_data(job, at, (size_t)(next - at));
+			if (eol) {
+				left -= !skip;
+				skip -= !!skip;
+			}
+			at = next;
+		}
+	}
+	free(buf);
+	return left && n < 0 ? -errno : 0;
+}
+
+static int op_read(struct files_job *job)
+{
+	const struct agent_fs *q = &job->fs;
+	auto_free char *path = absolute(job, job->strings);
+	struct sysx_statx st;
+
+	if (!path)
+		return -errno;
+	/* a device or a FIFO is not content; without O_NONBLOCK the open alone could wait for ever */
+	auto_fd fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int r = sysx_statx(fd, "", 0x1000 /* AT_EMPTY_PATH */, &st);
+	if (r)
+		return r;
+	if (S_ISDIR(st.mode))
+		return -EISDIR;
+	if (!S_ISREG(st.mode))
+		return -EINVAL;
+	r = put_record(job, &st, path, 0);
+	flush_data(job);
+	if (r || (q->flags & AGENT_FS_STAT_ONLY))
+		return r;
+	if (q->flags & AGENT_FS_LINES)
+		return send_lines(job, fd, q->offset, q->length);
+	if (q->flags & AGENT_FS_TAIL)
+		return send_range(job, fd, q->length < st.size ? st.size - q->length : 0, q->length);
+	if (q->offset >= st.size)
+		return 0;
+	/* what is told in the record is what is sent, also when the file grows meanwhile */
+	uint64_t rest = st.size - q->offset;
+	return send_range(job, fd, q->offset, q->length && q->length < rest ? q->length : rest);
+}
+
+static int write_all(int fd, const uint8_t *data, size_t n)
+{
+	while (n) {
+		ssize_t r = write(fd, data, n);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		data += r;
+		n -= (size_t)r;
+	}
+	return 0;
+}
+
+/* Takes the upload until the gateway said that it is complete. */
+static int receive_upload(int fd)
+{
+	uint8_t *buf = malloc(AGENT_WINDOW);
+	ssize_t n;
+	int r = buf ? 0 : -ENOMEM;
+
+	while (!r) {
+		n = recv(FILES_SOCKET_FD, buf, AGENT_WINDOW, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			r = n ? -errno : 0;
+			break;
+		}
+		r = write_all(fd, buf, (size_t)n);
+	}
+	free(buf);
+	return r;
+}
+
+/* ---- content that takes the place of a file in one step ---- */
+
+struct swap {
+	char *target; /* owned; what the last link leads to */
+	char *temp;   /* owned; beside it */
+	int fd;
+	bool exists;
+	struct stat old;
+};
+
+static int swap_begin(struct swap *s, const char *path)
+{
+	static const char suffix[] = "/.sbx-upload-XXXXXX";
+
+	*s = (struct swap){.fd = -1};
+	s->target = realpath(path, NULL);
+	if (!s->target && errno == ENOENT)
+		s->target = strdup(path);
+	if (!s->target)
+		return -errno;
+	s->exists = !stat(s->target, &s->old);
+	if (s->exists && S_ISDIR(s->old.st_mode))
+		return -EISDIR;
+	if (s->exists && !S_ISREG(s->old.st_mode))
+		return -EINVAL;
+	const char *slash = strrchr(s->target, '/');
+	size_t dir = slash ? (size_t)(slash - s->target) : 0;
+	s->temp = malloc(dir + sizeof(suffix));
+	if (!s->temp)
+		return -ENOMEM;
+	memcpy(s->temp, s->target, dir);
+	memcpy(s->temp + dir, suffix, sizeof(suffix));
+	s->fd = mkostemp(s->temp, O_CLOEXEC);
+	if (s->fd >= 0)
+		return 0;
+	/* a directory that this user may not write: the file itself may still be writable */
+	free(take_ptr(s->temp));
+	if (!s->exists)
+		return -errno;
+	s->fd = open(s->target, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_TRUNC);
+	return s->fd < 0 ? -errno : 0;
+}
+
+static int copy_content(int from, int to)
+{
+	uint8_t *buf = malloc(64 * 1024);
+	ssize_t n = 0;
+	int r = buf ? 0 : -ENOMEM;
+
+	if (!r && lseek(from, 0, SEEK_SET) < 0)
+		r = -errno;
+	while (!r && (n = read(from, buf, 64 * 1024)) > 0)
+		r = write_all(to, buf, (size_t)n);
+	free(buf);
+	return r ? r : n < 0 ? -errno : 0;
+}
+
+/*
+ * A rename is seen whole or not at all, but it makes a new inode: not where the old one has more names, belongs to somebody
+ * that we cannot give the new one to, or is a mount.  There the content is copied into the old inode.
+ */
+static int swap_commit(struct swap *s, mode_t new_mode)
+{
+	if (!s->temp)
+		return 0;
+	mode_t mode = s->exists ? s->old.st_mode & 07777 : new_mode;
+	bool same = !s->exists || (s->old.st_nlink == 1 && !fchown(s->fd, s->old.st_uid, s->old.st_gid));
+	if (same && !fchmod(s->fd, mode) && !rename(s->temp, s->target)) {
+		free(take_ptr(s->temp));
+		return 0;
+	}
+	if (!s->exists)
+		return -errno;
+	auto_fd to = open(s->target, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_TRUNC);
+	return to < 0 ? -errno : copy_content(s->fd, to);
+}
+
+static void swap_end(struct swap *s)
+{
+	if (s->temp)
+		unlink(s->temp);
+	if (s->fd >= 0)
+		close(s->fd);
+	free(s->temp);
+	free(s->target);
+}
+
+static int set_mode_and_owner(struct files_job *job, const char *path, uid_t uid, gid_t gid)
+{
+	if ((uid != (uid_t)-1 || gid != (gid_t)-1) && chown(path, uid, gid) < 0)
+		return -errno;
+	/* behind the change of owner, which takes the setuid bits away */
+	if ((job->fs.flags & AGENT_FS_HAS_MODE) && chmod(path, job->fs.mode & 07777) < 0)
+		return -errno;
+	return 0;
+}
+
+static int owner_strings(struct files_job *job, uid_t *uid, gid_t *gid)
+{
+	const char *owner = "", *group = "";
+
+	if (job->fs.n_strings > 1)
+		owner = spec_next(job->strings);
+	if (job->fs.n_strings > 2)
+		group = spec_next(owner);
+	return owner_ids(job, owner, group, uid, gid);
+}
+
+static int op_write(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	struct swap s;
+	uid_t uid;
+	gid_t gid;
+
+	if (!path)
+		return -errno;
+	int r = owner_strings(job, &uid, &gid);
+	if (!r)
+		r = make_parents(path);
+	if (r)
+		return r;
+	r = swap_begin(&s, path);
+	if (!r)
+		r = receive_upload(s.fd);
+	if (!r)
+		r = swap_commit(&s, 0755); /* what an upload without a mode has always got: 0777 less the umask */
+	swap_end(&s);
+	return r ? r : set_mode_and_owner(job, path, uid, gid);
+}
+
+static int op_append(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	struct stat st;
+
+	if (!path)
+		return -errno;
+	int r = make_parents(path);
+	if (r)
+		return r;
+	auto_fd fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) ? receive_upload(fd) : -EINVAL;
+}
+
+static int op_mkdir(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	struct stat st;
+	uid_t uid;
+	gid_t gid;
+
+	if (!path)
+		return -errno;
+	for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+		path[n - 1] = 0;
+	int r = owner_strings(job, &uid, &gid);
+	if (!r)
+		r = make_parents(path);
+	if (r)
+		return r;
+	if (mkdir(path, 0777) < 0) {
+		if (errno != EEXIST || stat(path, &st) < 0)
+			return -errno;
+		return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	}
+	return set_mode_and_owner(job, path, uid, gid);
+}
+
+static int op_unlink(struct files_job *job)
+{
+	const char *asked = job->strings;
+
+	for (uint32_t i = 0; i < job->fs.n_strings; i++, asked = spec_next(asked)) {
+		auto_free char *path = absolute(job, asked);
+		struct stat st;
+
+		job->blame = asked;
+		if (!path)
+			return -errno;
+		if (!stat(path, &st) && S_ISDIR(st.st_mode))
+			return -EISDIR;
+		if (unlink(path) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	return 0;
+}
+
+static int op_rmtree(struct files_job *job)
+{
+	const char *asked = job->strings;
+
+	for (uint32_t i = 0; i < job->fs.n_strings; i++, asked = spec_next(asked)) {
+		auto_free char *path = absolute(job, asked);
+
+		job->blame = asked;
+		int r = path ? walk_remove(path) : -errno;
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int op_move(struct files_job *job)
+{
+	const char *dest = spec_next(job->strings);
+	auto_free char *from = absolute(job, job->strings);
+	auto_free char *to = absolute(job, dest);
+	struct stat st;
+
+	if (job->fs.n_strings != 2)
+		return -EPROTO;
+	if (!from || !to || lstat(from, &st) < 0)
+		return -errno;
+	int r = make_parents(to);
+	if (!r && !lstat(to, &st))
+		r = -EEXIST;
+	if (r) {
+		job->blame = dest;
+		return r;
+	}
+	if (!syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE_))
+		return 0;
+	if (errno == EINVAL && !rename(from, to)) /* a file system that does not know the flag */
+		return 0;
+	if (errno != EXDEV)
+		return -errno;
+	/* another mount, or a directory of a lower layer, which overlayfs cannot rename */
+	r = walk_copy(from, to);
+	if (!r)
+		return walk_remove(from);
+	ignore_result(walk_remove(to)); /* half a copy is worse than none; the first error is the one to tell */
+	return r;
+}
+
+static int op_chmod(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	struct stat st;
+	uid_t uid;
+	gid_t gid;
+
+	if (!path || stat(path, &st) < 0)
+		return -errno;
+	int r = owner_strings(job, &uid, &gid);
+	return r ? r : set_mode_and_owner(job, path, uid, gid);
+}
+
+static int read_whole(const char *path, uint8_t **ret, size_t *ret_n)
+{
+	struct stat st;
+	auto_fd fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	size_t have = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	if (st.st_size > (off_t)REPLACE_BYTES)
+		return -EFBIG;
+	size_t size = (size_t)st.st_size;
+	uint8_t *data = malloc(size + 1);
+	if (!data)
+		return -ENOMEM;
+	for (ssize_t r; have < size && (r = read(fd, data + have, size - have)) > 0;)
+		have += (size_t)r;
+	*ret = data;
+	*ret_n = have;
+	return 0;
+}
+
+static int op_replace(struct files_job *job)
+{
+	auto_free char *path = absolute(job, job->strings);
+	auto_free uint8_t *data = NULL;
+	size_t n = 0;
+	struct swap s;
+
+	if (!path)
+		return -errno;
+	if (!job->fs.old_bytes)
+		return -EPROTO;
+	int r = read_whole(path, &data, &n);
+	if (r)
+		return r;
+	r = swap_begin(&s, path);
+	for (const uint8_t *at = data, *end = data + n; !r && at < end;) {
+		const uint8_t *hit = memmem(at, (size_t)(end - at), job->old_text, job->fs.old_bytes);
+
+		r = write_all(s.fd, at, (size_t)((hit ? hit : end) - at));
+		if (!hit)
+			break;
+		if (!r)
+			r = write_all(s.fd, job->new_text, job->fs.new_bytes);
+		job->value++;
+		at = hit + job->fs.old_bytes;
+	}
+	if (!r)
+		r = swap_commit(&s, 0644);
+	swap_end(&s);
+	return r;
+}
+
+/* ---- the child ---- */
+
+static int run(struct files_job *job)
+{
+	static int (*const ops[AGENT_FS_OP_COUNT])(struct files_job *) = {
+		[AGENT_FS_INFO] = op_info,     [AGENT_FS_LIST] = op_list,     [AGENT_FS_SEARCH] = op_search,
+		[AGENT_FS_READ] = op_read,     [AGENT_FS_WRITE] = op_write,   [AGENT_FS_APPEND] = op_append,
+		[AGENT_FS_MKDIR] = op_mkdir,   [AGENT_FS_UNLINK] = op_unlink, [AGENT_FS_RMTREE] = op_rmtree,
+		[AGENT_FS_MOVE] = op_move,     [AGENT_FS_CHMOD] = op_chmod,   [AGENT_FS_REPLACE] = op_replace,
+	};
+
+	if (!job->fs.n_strings)
+		return -EPROTO;
+	job->blame = job->strings;
+	return ops[job->fs.op](job);
+}
+
+void files_main(const struct agent *a, const struct users_identity *who, const struct spec_fs *request)
+{
+	static char home[USERS_HOME_BYTES + 8];
+	struct files_job job = {.fs = request->fs, .strings = request->strings, .old_text = request->old_text,
+				.new_text = request->new_text, .blame = ""};
+	struct users_identity id = *who;
+	enum agent_stage stage;
+
+	job.out = malloc(AGENT_OUT_FRAME);
+	if (!job.out)
+		_exit(1);
+	int r = spawn_enter(a, &stage);
+	if (!r && (request->fs.flags & AGENT_FS_UID))
+		r = users_resolve_uid(request->fs.uid, NULL, &id);
+	if (!r)
+		r = spawn_identity(&id);
+	sysx_close_range(FILES_SOCKET_FD + 1, ~0u);
+	umask(022);
+	snprintf(home, sizeof(home), "HOME=%s", *who->home ? who->home : "/");
+	if (!r)
+		r = env_put(&job.env, home);
+	if (!r)
+		r = env_put_row(&job.env, a->base_env, a->n_base_env);
+	/* a relative path is beneath the sandbox's working directory; without it only absolute ones mean something */
+	if (!r && chdir(a->base_cwd && *a->base_cwd ? a->base_cwd : "/") < 0 && chdir("/") < 0)
+		r = -errno;
+	if (!r)
+		r = run(&job);
+	if (r == -EPROTO)
+		finish(&job, AGENT_BAD_REQUEST, 0, "the file request is not well-formed");
+	finish(&job, r ? AGENT_FAILED_SYS : AGENT_OK, r, r ? job.blame : "");
+}
