@@ -11,6 +11,7 @@
 #include "runtime/broker/layers.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 /* <sys/mount.h> of glibc and <linux/mount.h> exclude each other; these are the constants that only the former has. */
 extern int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
@@ -29,6 +31,7 @@ extern int umount2(const char *target, int flags);
 #define OVERLAY_OPTIONS_SIZE 1024
 #define UPPER_FD_FROM 32 /* the upper is always named by the same number, so that mountinfo inside tells nothing */
 #define MODE_DIR 0755
+#define RUN_PATH_SIZE 160
 
 /* clang-format off */
 static const struct { const char *name; mode_t mode; unsigned major, minor; } devices[] = {
@@ -136,6 +139,23 @@ static int make_usr(void)
 	return r;
 }
 
+int rootfs_records(const char *run_dir, struct sbx_err *err)
+{
+	char path[RUN_PATH_SIZE];
+	struct statfs fs;
+
+	snprintf(path, sizeof(path), "%s/slots", run_dir);
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s", path);
+	if (statfs(path, &fs) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s", path);
+	if (fs.f_type == TMPFS_MAGIC)
+		return 0;
+	if (mount("slots", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700,size=64m") < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "tmpfs on %s", path);
+	return 0;
+}
+
 int rootfs_enter(struct sbx_err *err)
 {
 	/* Slave: what the host mounts or unmounts later is seen here, what we do is not seen there. */
@@ -193,8 +213,7 @@ int rootfs_usr(struct broker *b)
 	return sys_open_tree(b->stage_fd, "usr", OPEN_TREE_CLONE | AT_RECURSIVE);
 }
 
-/* The helper user namespace of a slot is made when it is first needed and belongs to the slot for good. */
-static int layer_ns(struct broker *b, struct slot *s, struct sbx_err *err)
+int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err)
 {
 	struct idmap_row row = {.inside = b->layer_base, .outside = slot_base(b, s), .count = BROKER_IDS_PER_SLOT};
 
@@ -210,7 +229,7 @@ static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, un
 
 	layers_name(key, name);
 	snprintf(at, sizeof(at), "%u", position);
-	auto_fd fd = rootfs_clone(b->layers_fd, name, true, b->layers_unmapped ? -1 : layer_ns(b, s, err));
+	auto_fd fd = rootfs_clone(b->layers_fd, name, true, b->layers_unmapped ? -1 : rootfs_helper(b, s, err));
 	if (fd == -EINVAL && !b->layers_unmapped) {
 		/* A file system that takes no id map: the files show as nobody's, which is safe and works for the host image. */
 		log_warn("layers lie on a file system without id maps: files of images will show as nobody's");

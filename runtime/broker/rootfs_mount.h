@@ -17,6 +17,17 @@ struct broker;
 struct slot;
 struct broker_create;
 
+/**
+ * rootfs_records() - Make <run dir>/slots a tmpfs unless it lies on one already (/run does nearly everywhere)
+ * @run_dir:	Absolute
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Records and FIFOs are made and removed for each sandbox: on ext4 that costs milliseconds, and a record is one write only on
+ * a tmpfs.  Called in the host's mount namespace, before rootfs_enter(): it has to outlive the broker.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int rootfs_records(const char *run_dir, struct sbx_err *err) SBX_WUR;
 /** rootfs_enter() - Enter an own mount namespace; directories whose mounts are to be copied are opened after it; Return: 0 or -1, @err set */
 int rootfs_enter(struct sbx_err *err) SBX_WUR;
 /**
@@ -31,6 +42,14 @@ int rootfs_init(struct broker *b, struct sbx_err *err) SBX_WUR;
 int rootfs_dev(struct broker *b) SBX_WUR;
 /** rootfs_usr() - A detached copy of the host's /usr as @b shows it; Return: descriptor, the caller's, or -errno */
 int rootfs_usr(struct broker *b) SBX_WUR;
+/**
+ * rootfs_helper() - The user namespace that maps layers (S) to slot @s of @b; made when it is first asked for
+ *
+ * It belongs to the slot for good: the next lives find it.
+ *
+ * Return: descriptor, the slot's; or -1 with @err set
+ */
+int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
 /**
  * rootfs_overlay() - Mount the root of one sandbox
  * @b:		The broker

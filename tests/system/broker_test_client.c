@@ -186,7 +186,8 @@ int btc_start(struct btc *t, const char *name, const char *extra)
 	memset(t, 0, sizeof(*t));
 	t->fd = -1;
 	snprintf(t->build_dir, sizeof(t->build_dir), "%s", build ? build : ".");
-	snprintf(t->dir, sizeof(t->dir), "/tmp/sbx-%.16s.XXXXXX", name);
+	const char *base = getenv("BTC_DIR");
+	snprintf(t->dir, sizeof(t->dir), "%.30s/sbx-%.16s.XXXXXX", base ? base : "/tmp", name);
 	snprintf(t->instance, sizeof(t->instance), "t%d", (int)getpid());
 	t->id_base = 0x20000000 + ((uint32_t)getpid() % 6) * 0x8000000;
 	t->sandboxd_uid = t->id_base - 0x40000;
@@ -374,8 +375,8 @@ void btc_stop(struct btc *t, bool show_log)
 	}
 	/* pooled shells end with the groups; the router with its mount */
 	snprintf(command, sizeof(command),
-		 "for k in $(find /sys/fs/cgroup -path '*%s*' -name cgroup.kill); do echo 1 > $k; done 2>/dev/null; umount %s/run/router 2>/dev/null",
-		 t->instance, t->dir);
+		 "for k in $(find /sys/fs/cgroup -path '*%s*' -name cgroup.kill); do echo 1 > $k; done 2>/dev/null; umount %s/run/router %s/run/slots 2>/dev/null",
+		 t->instance, t->dir, t->dir);
 	ignore_result(run_shell(command));
 	poll(NULL, 0, 100);
 	snprintf(command, sizeof(command), "find /sys/fs/cgroup -depth -type d -path '*%s*' -exec rmdir {} + 2>/dev/null", t->instance);
