@@ -17,3 +17,7 @@ runtime/state_schema.h: $(SCHEMA_FILES) runtime/embed_schema.sh
 libruntime_a_SOURCES += runtime/agent_client.c runtime/agent_client.h
 libruntime_a_SOURCES += runtime/sandbox.c runtime/sandbox_int.h runtime/sandbox_row.c runtime/launch_plan.c runtime/recover.c \
 	runtime/agent_control.c runtime/agent_control.h
+check_PROGRAMS += tests/unit/test_manager
+UNIT_TESTS += tests/unit/test_manager
+tests_unit_test_manager_SOURCES = tests/unit/test_manager.c
+tests_unit_test_manager_LDADD = libruntime.a libimages.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS)

@@ -78,8 +78,12 @@ int resources_cpu(const char *text, uint32_t *ret_millicores)
 
 int resources_count(const char *text, uint32_t *ret)
 {
+	uint32_t value = 0;
+
 	text += strspn(text, " \t");
 	size_t n = strcspn(text, " \t");
-
-	return num_u32(text, n, INT32_MAX, ret) < 0 || !*ret || text[n + strspn(text + n, " \t")] ? -EINVAL : 0;
+	if (num_u32(text, n, INT32_MAX, &value) < 0 || !value || text[n + strspn(text + n, " \t")])
+		return -EINVAL;
+	*ret = value;
+	return 0;
 }
