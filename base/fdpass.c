@@ -16,7 +16,7 @@ union control {
 int fdpass_send(int sock, const struct iovec *iov, size_t n_iov, const int *fds, size_t n_fds)
 {
 	union control control;
-	struct iovec pieces[4];
+	struct iovec pieces[16];
 	struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = n_iov};
 
 	if (n_fds > FDPASS_MAX || n_iov > ARRAY_SIZE(pieces))

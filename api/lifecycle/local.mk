@@ -15,3 +15,7 @@ check_PROGRAMS += tests/unit/test_lifecycle_api
 UNIT_TESTS += tests/unit/test_lifecycle_api
 tests_unit_test_lifecycle_api_SOURCES = tests/unit/test_lifecycle_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h
 tests_unit_test_lifecycle_api_LDADD = $(API_TEST_LIBS)
+check_PROGRAMS += tests/unit/test_gw_server
+UNIT_TESTS += tests/unit/test_gw_server
+tests_unit_test_gw_server_SOURCES = tests/unit/test_gw_server.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_unit_test_gw_server_LDADD = $(API_TEST_LIBS)
