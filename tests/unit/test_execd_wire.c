@@ -376,10 +376,12 @@ static bool dechunk(char *text)
 		return true;
 	char *at = out = body + 4;
 	for (;;) {
-		char *end;
-		unsigned long n = strtoul(at, &end, 16);
+		char *end = at + strspn(at, "0123456789abcdef");
+		size_t n = 0;
 
-		if (end == at || strncmp(end, "\r\n", 2))
+		for (; at < end; at++)
+			n = n * 16 + (size_t)(*at <= '9' ? *at - '0' : *at - 'a' + 10);
+		if (strncmp(end, "\r\n", 2))
 			return false;
 		at = end + 2;
 		if (!n) {

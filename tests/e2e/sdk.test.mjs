@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: Apache-2.0
+// The released JavaScript SDK, unmodified, against a daemon.  SANDBOXD_URL and SANDBOXD_KEY name it.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { ConnectionConfig, Sandbox, SandboxManager } from "@alibaba-group/opensandbox";
+
+const url = new URL(process.env.SANDBOXD_URL ?? "http://127.0.0.1:8080");
+const apiKey = process.env.SANDBOXD_KEY ?? "";
+const image = process.env.SANDBOXD_IMAGE ?? "host";
+
+const connection = (more = {}) =>
+  new ConnectionConfig({ domain: url.host, protocol: "http", apiKey, requestTimeoutSeconds: 30, ...more });
+
+// The resources are small, so that several sandboxes fit beside other tests of a small machine.
+const create = (more = {}, config = {}) =>
+  Sandbox.create({
+    connectionConfig: connection(config),
+    image,
+    timeoutSeconds: 120,
+    resource: { cpu: "1", memory: "256Mi" },
+    healthCheckPollingInterval: 20,
+    ...more,
+  });
+
+const texts = (messages) => messages.map((m) => m.text);
+const apiError = (statusCode, code) => (err) => {
+  assert.equal(err.name, "SandboxApiException", `${err}`);
+  assert.equal(err.statusCode, statusCode, `${err.message}`);
+  if (code) assert.equal(err.error.code, code);
+  assert.ok(err.error.message, "the error says what is wrong");
+  return true;
+};
+
+async function waitFor(what, ask, ms = 10000) {
+  const until = Date.now() + ms;
+  for (;;) {
+    const got = await ask();
+    if (got) return got;
+    assert.ok(Date.now() < until, `waited for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function end(sandbox) {
+  if (!sandbox) return;
+  await sandbox.kill().catch(() => undefined);
+  await sandbox.close();
+}
+
+describe("one sandbox", () => {
+  let sandbox;
+  before(async () => {
+    sandbox = await create({ env: { GREETING: "hello from env" }, metadata: { suite: "sdk", part: "one" } });
+  });
+  after(() => end(sandbox));
+
+  describe("create", () => {
+    test("the sandbox runs and says what it is", async () => {
+      const info = await sandbox.getInfo();
+      assert.equal(info.id, sandbox.id);
+      assert.equal(info.status.state, "Running");
+      assert.deepEqual(info.entrypoint, ["tail", "-f", "/dev/null"]);
+      assert.equal(info.image?.uri, image);
+      assert.equal(info.metadata?.suite, "sdk");
+      assert.ok(info.createdAt instanceof Date && Math.abs(Date.now() - info.createdAt.getTime()) < 60000);
+      assert.ok(info.expiresAt.getTime() > info.createdAt.getTime() + 100000);
+      assert.equal(await sandbox.isHealthy(), true);
+    });
+    test("its endpoints have no scheme and end in the port", async () => {
+      const execd = await sandbox.getEndpoint(44772);
+      assert.match(execd.endpoint, /^[^/:]+:\d+\/.*44772$/);
+      assert.ok((await sandbox.getEndpoint(18080)).endpoint.endsWith("/18080"));
+    });
+    test("without the token of its endpoint the execd API is closed", async () => {
+      const execd = await sandbox.getEndpoint(44772);
+      const reply = await fetch(`http://${execd.endpoint}/ping`);
+      assert.equal(reply.status, 401);
+      assert.ok((await reply.json()).code);
+    });
+  });
+
+  describe("commands", () => {
+    test("one line of output is one message", async () => {
+      const run = await sandbox.commands.run("echo 'Hello Sandbox!'");
+      assert.deepEqual(texts(run.logs.stdout), ["Hello Sandbox!"]);
+      assert.deepEqual(run.logs.stderr, []);
+      assert.match(run.id, /^[0-9a-f]{32}$/);
+      assert.ok(run.complete && run.complete.executionTimeMs >= 0);
+      assert.equal(run.error, undefined);
+      assert.equal(run.exitCode, 0);
+      assert.ok(Math.abs(run.logs.stdout[0].timestamp - Date.now()) < 60000);
+    });
+    test("lines are cut at LF, CR and CR LF; an empty one is a line feed", async () => {
+      const run = await sandbox.commands.run("printf 'a\\n\\nb\\r\\nc\\rd'");
+      assert.deepEqual(texts(run.logs.stdout), ["a", "\n", "b", "c", "d"]);
+    });
+    test("both streams arrive", async () => {
+      const run = await sandbox.commands.run("echo out; echo err >&2");
+      assert.deepEqual(texts(run.logs.stdout), ["out"]);
+      assert.deepEqual(texts(run.logs.stderr), ["err"]);
+    });
+    test("events come while the command runs, not at its end", async () => {
+      const at = [];
+      const order = [];
+      await sandbox.commands.run("for i in 1 2 3; do echo $i; sleep 0.3; done", undefined, {
+        onInit: () => void order.push("init"),
+        onStdout: (m) => {
+          at.push(Date.now());
+          order.push(m.text);
+        },
+        onExecutionComplete: () => void order.push("complete"),
+      });
+      assert.deepEqual(order, ["init", "1", "2", "3", "complete"]);
+      assert.ok(at[2] - at[0] > 400, `the third line came ${at[2] - at[0]} ms after the first`);
+    });
+    test("the stream closes with its last event", async () => {
+      const began = Date.now();
+      for (let i = 0; i < 10; i++) assert.equal((await sandbox.commands.run("true")).exitCode, 0);
+      assert.ok(Date.now() - began < 3000, `ten commands took ${Date.now() - began} ms`);
+    });
+    test("a failing command has an error, its exit code, and no complete", async () => {
+      const run = await sandbox.commands.run("no-such-program-here");
+      assert.equal(run.error.name, "CommandExecError");
+      assert.equal(run.error.value, "127");
+      assert.equal(run.exitCode, 127);
+      assert.equal(run.complete, undefined);
+      assert.ok(texts(run.logs.stderr).join("\n").includes("no-such-program-here"));
+      assert.deepEqual((await sandbox.commands.run("exit 7")).error.traceback, ["exit status 7"]);
+    });
+    test("a killed command is -1", async () => {
+      const run = await sandbox.commands.run("kill -9 $$");
+      assert.equal(run.error.value, "-1");
+      assert.deepEqual(run.error.traceback, ["signal: killed"]);
+    });
+    test("cwd, envs and the sandbox's own environment", async () => {
+      const run = await sandbox.commands.run("pwd; echo \"$GREETING, $EXTRA\"", {
+        workingDirectory: "/tmp",
+        envs: { EXTRA: "and more" },
+      });
+      assert.deepEqual(texts(run.logs.stdout), ["/tmp", "hello from env, and more"]);
+      assert.deepEqual(texts((await sandbox.commands.run("echo \"[$EXTRA]\"")).logs.stdout), ["[]"]);
+    });
+    test("uid and gid", async () => {
+      const run = await sandbox.commands.run("id -u; id -g", { uid: 65534, gid: 65534 });
+      assert.deepEqual(texts(run.logs.stdout), ["65534", "65534"]);
+      await assert.rejects(sandbox.commands.run("id", { gid: 5 }));
+    });
+    test("a directory that is not there is refused before anything runs", async () => {
+      await assert.rejects(sandbox.commands.run("true", { workingDirectory: "/no/such/dir" }), apiError(400, "INVALID_REQUEST_BODY"));
+    });
+    test("a timeout kills the whole tree", async () => {
+      const began = Date.now();
+      const run = await sandbox.commands.run("sleep 61.5 & sleep 61.5", { timeoutSeconds: 1 });
+      assert.equal(run.error.value, "-1");
+      assert.ok(Date.now() - began < 10000);
+      await waitFor("the children to be gone", async () =>
+        (await sandbox.commands.run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '[s]leep 61.5'")).logs.stdout[0]?.text === "0");
+    });
+    test("a command can be interrupted from elsewhere", async () => {
+      let id;
+      const began = Date.now();
+      const run = await sandbox.commands.run("sleep 30", undefined, {
+        onInit: (init) => {
+          id = init.id;
+          void sandbox.commands.interrupt(id);
+        },
+      });
+      assert.ok(Date.now() - began < 10000, "the stream ended");
+      assert.equal(run.error.name, "CommandExecError");
+      assert.deepEqual(run.error.traceback, ["signal: terminated"]);
+      await assert.rejects(sandbox.commands.interrupt(id), apiError(500, "RUNTIME_ERROR"));
+      await assert.rejects(sandbox.commands.interrupt("0".repeat(32)), apiError(500, "RUNTIME_ERROR"));
+    });
+    test("a background command answers at once; status and logs follow it", async () => {
+      const began = Date.now();
+      const run = await sandbox.commands.run("echo first; sleep 1; echo second >&2; exit 3", { background: true });
+      assert.ok(Date.now() - began < 900, "it did not wait");
+      assert.ok(run.complete);
+      const status = await sandbox.commands.getCommandStatus(run.id);
+      assert.equal(status.id, run.id);
+      assert.equal(status.running, true);
+      assert.equal(status.exitCode ?? null, null);
+      assert.ok(status.startedAt instanceof Date);
+      const early = await waitFor("the first line", async () => {
+        const logs = await sandbox.commands.getBackgroundCommandLogs(run.id, 0);
+        return logs.content ? logs : null;
+      });
+      assert.equal(early.content, "first\n");
+      assert.equal(early.cursor, 6);
+      const done = await waitFor("its end", async () => {
+        const s = await sandbox.commands.getCommandStatus(run.id);
+        return s.running ? null : s;
+      });
+      assert.equal(done.exitCode, 3);
+      assert.ok(done.finishedAt instanceof Date);
+      const late = await sandbox.commands.getBackgroundCommandLogs(run.id, early.cursor);
+      assert.equal(late.content, "second\n");
+      assert.equal(late.cursor, 13);
+      await assert.rejects(sandbox.commands.getCommandStatus("f".repeat(32)), apiError(404, "INVALID_REQUEST_BODY"));
+    });
+    test("much output arrives whole", async () => {
+      const run = await sandbox.commands.run("seq 1 50000");
+      assert.equal(run.logs.stdout.length, 50000);
+      assert.equal(run.logs.stdout[49999].text, "50000");
+    });
+    test("bytes that are no text do not break the stream", async () => {
+      const run = await sandbox.commands.run("printf 'a\\377b\\n'; echo 'gr\u00fc\u00dfe \u{1f600}'");
+      assert.deepEqual(texts(run.logs.stdout), ["a\ufffdb", "gr\u00fc\u00dfe \u{1f600}"]);
+    });
+    test("a client that goes away leaves its command running", async () => {
+      const abort = new AbortController();
+      await assert.rejects(
+        sandbox.commands.run("sleep 0.5; echo survived > /tmp/survivor; sleep 20", undefined, { onInit: () => abort.abort() }, abort.signal),
+      );
+      await waitFor("what it writes", async () => (await sandbox.commands.run("cat /tmp/survivor")).exitCode === 0);
+    });
+    test("sixteen commands at once", async () => {
+      const runs = await Promise.all(Array.from({ length: 16 }, (_, i) => sandbox.commands.run(`sleep 0.2; echo ${i}`)));
+      assert.deepEqual(runs.map((r) => r.logs.stdout[0].text), Array.from({ length: 16 }, (_, i) => `${i}`));
+    });
+  });
+
+  describe("files", () => {
+    const dir = "/tmp/sdk-files";
+    before(async () => {
+      await sandbox.files.createDirectories([{ path: dir, mode: 755 }]);
+    });
+
+    test("write and read, with modes", async () => {
+      await sandbox.files.writeFiles([
+        { path: `${dir}/hello.txt`, data: "Hello World", mode: 644 },
+        { path: `${dir}/secret.txt`, data: "s", mode: 600 },
+        { path: `${dir}/run.sh`, data: "#!/bin/sh\necho ran\n", mode: 755 },
+      ]);
+      assert.equal(await sandbox.files.readFile(`${dir}/hello.txt`), "Hello World");
+      const info = await sandbox.files.getFileInfo([`${dir}/hello.txt`, `${dir}/secret.txt`, `${dir}/run.sh`, dir]);
+      assert.equal(info[`${dir}/hello.txt`].mode, 644);
+      assert.equal(info[`${dir}/secret.txt`].mode, 600);
+      assert.equal(info[`${dir}/run.sh`].mode, 755);
+      assert.equal(info[`${dir}/hello.txt`].size, 11);
+      assert.equal(info[`${dir}/hello.txt`].type, "file");
+      assert.equal(info[dir].type, "directory");
+      assert.equal(info[`${dir}/hello.txt`].path, `${dir}/hello.txt`);
+      assert.ok(Math.abs(info[`${dir}/hello.txt`].modifiedAt.getTime() - Date.now()) < 60000);
+      assert.deepEqual(texts((await sandbox.commands.run(`${dir}/run.sh`)).logs.stdout), ["ran"]);
+    });
+    test("bytes, streams and names that are not ASCII", async () => {
+      const bytes = Uint8Array.from({ length: 300000 }, (_, i) => (i * 7) & 255);
+      async function* pieces() {
+        for (let at = 0; at < bytes.length; at += 10000) yield bytes.subarray(at, at + 10000);
+      }
+      await sandbox.files.writeFiles([
+        { path: `${dir}/b\u00e4r.bin`, data: bytes },
+        { path: `${dir}/stream.bin`, data: pieces() },
+        { path: `${dir}/empty`, data: "" },
+      ]);
+      assert.deepEqual(Buffer.from(await sandbox.files.readBytes(`${dir}/b\u00e4r.bin`)), Buffer.from(bytes));
+      const chunks = [];
+      for await (const chunk of sandbox.files.readBytesStream(`${dir}/stream.bin`)) chunks.push(chunk);
+      assert.deepEqual(Buffer.concat(chunks), Buffer.from(bytes));
+      assert.equal((await sandbox.files.readBytes(`${dir}/empty`)).length, 0);
+    });
+    test("sixteen megabytes up and down", async () => {
+      const bytes = Buffer.alloc(16 << 20, "sandbox ");
+      await sandbox.files.writeFiles([{ path: `${dir}/big`, data: bytes }]);
+      assert.ok(bytes.equals(Buffer.from(await sandbox.files.readBytes(`${dir}/big`))));
+      const sum = await sandbox.commands.run(`wc -c < ${dir}/big`);
+      assert.equal(sum.logs.stdout[0].text.trim(), `${16 << 20}`);
+    });
+    test("ranges and line windows", async () => {
+      await sandbox.files.writeFiles([{ path: `${dir}/lines`, data: "one\r\ntwo\nthree\nfour\n" }]);
+      assert.equal(await sandbox.files.readFile(`${dir}/lines`, { range: "bytes=0-2" }), "one");
+      assert.equal(await sandbox.files.readFile(`${dir}/lines`, { range: "bytes=-5" }), "four\n");
+      assert.equal(await sandbox.files.readFile(`${dir}/lines`, { offset: 1, limit: 2 }), "one\ntwo");
+      assert.equal(await sandbox.files.readFile(`${dir}/lines`, { offset: 3 }), "three\nfour");
+      assert.equal(await sandbox.files.readFile(`${dir}/lines`, { offset: 99 }), "");
+      await assert.rejects(sandbox.files.readFile(`${dir}/lines`, { range: "bytes=1000-" }), apiError(416));
+    });
+    test("search by name", async () => {
+      const found = await sandbox.files.search({ path: dir, pattern: "*.txt" });
+      assert.deepEqual(found.map((f) => f.path).sort(), [`${dir}/hello.txt`, `${dir}/secret.txt`]);
+      assert.ok((await sandbox.files.search({ path: dir })).length >= 6);
+      assert.deepEqual(await sandbox.files.search({ path: dir, pattern: "nothing*" }), []);
+    });
+    test("replace, counted", async () => {
+      await sandbox.files.writeFiles([{ path: `${dir}/r`, data: "a b a b a", mode: 640 }]);
+      assert.deepEqual(
+        await sandbox.files.replaceContentsDetailed([{ path: `${dir}/r`, oldContent: "a", newContent: "xyz" }]),
+        [{ path: `${dir}/r`, replacedCount: 3 }],
+      );
+      assert.equal(await sandbox.files.readFile(`${dir}/r`), "xyz b xyz b xyz");
+      await sandbox.files.replaceContents([{ path: `${dir}/r`, oldContent: "not there", newContent: "x" }]);
+      assert.equal((await sandbox.files.getFileInfo([`${dir}/r`]))[`${dir}/r`].mode, 640);
+    });
+    test("move, and not onto something", async () => {
+      await sandbox.files.writeFiles([{ path: `${dir}/m1`, data: "1" }, { path: `${dir}/m2`, data: "2" }]);
+      await sandbox.files.moveFiles([{ src: `${dir}/m1`, dest: `${dir}/deep/er/m1` }]);
+      assert.equal(await sandbox.files.readFile(`${dir}/deep/er/m1`), "1");
+      await assert.rejects(sandbox.files.moveFiles([{ src: `${dir}/m2`, dest: `${dir}/deep/er/m1` }]), apiError(500, "RUNTIME_ERROR"));
+      await assert.rejects(sandbox.files.moveFiles([{ src: `${dir}/gone`, dest: `${dir}/x` }]), apiError(404, "FILE_NOT_FOUND"));
+    });
+    test("permissions and owners by name", async () => {
+      await sandbox.files.setPermissions([{ path: `${dir}/hello.txt`, mode: 600, owner: "nobody", group: "nogroup" }]);
+      const info = (await sandbox.files.getFileInfo([`${dir}/hello.txt`]))[`${dir}/hello.txt`];
+      assert.deepEqual([info.mode, info.owner, info.group], [600, "nobody", "nogroup"]);
+    });
+    test("directories: list, depth, delete", async () => {
+      await sandbox.files.createDirectories([{ path: `${dir}/tree/a/b`, mode: 755 }]);
+      await sandbox.files.writeFiles([{ path: `${dir}/tree/a/f`, data: "f" }, { path: `${dir}/tree/z`, data: "z" }]);
+      const flat = await sandbox.files.listDirectory({ path: `${dir}/tree` });
+      assert.deepEqual(flat.map((f) => f.path), [`${dir}/tree/a`, `${dir}/tree/z`]);
+      const deep = await sandbox.files.listDirectory({ path: `${dir}/tree`, depth: 5 });
+      assert.deepEqual(deep.map((f) => f.path), [`${dir}/tree/a`, `${dir}/tree/a/b`, `${dir}/tree/a/f`, `${dir}/tree/z`]);
+      await sandbox.files.deleteDirectories([`${dir}/tree`]);
+      await assert.rejects(sandbox.files.listDirectory({ path: `${dir}/tree` }), apiError(404, "FILE_NOT_FOUND"));
+    });
+    test("delete files; a missing one is fine, a directory is not", async () => {
+      await sandbox.files.deleteFiles([`${dir}/empty`, `${dir}/never-was`]);
+      await assert.rejects(sandbox.files.getFileInfo([`${dir}/empty`]), apiError(404, "FILE_NOT_FOUND"));
+      await assert.rejects(sandbox.files.deleteFiles([dir]), apiError(500, "RUNTIME_ERROR"));
+    });
+    test("a missing file is a 404 with code and message", async () => {
+      await assert.rejects(sandbox.files.readFile("/no/such/file"), apiError(404, "FILE_NOT_FOUND"));
+    });
+  });
+
+  test("metrics are the sandbox's", async () => {
+    const m = await sandbox.getMetrics();
+    assert.equal(m.cpuCount, 1);
+    assert.ok(m.cpuUsedPercentage >= 0 && m.cpuUsedPercentage <= 100);
+    assert.equal(m.memoryTotalMiB, 256);
+    assert.ok(m.memoryUsedMiB >= 0 && m.memoryUsedMiB <= 256);
+    assert.ok(Math.abs(m.timestamp - Date.now()) < 60000);
+  });
+
+  test("metadata is merged, and a null removes", async () => {
+    const info = await sandbox.patchMetadata({ part: "changed", extra: "x", suite: null });
+    assert.deepEqual(info.metadata, { part: "changed", extra: "x" });
+    assert.deepEqual((await sandbox.getInfo()).metadata, { part: "changed", extra: "x" });
+  });
+
+  test("renew sets the expiry, also to a shorter time", async () => {
+    const longer = await sandbox.renew(600);
+    assert.ok(Math.abs(longer.expiresAt.getTime() - (Date.now() + 600000)) < 5000);
+    await sandbox.renew(120);
+    assert.ok(Math.abs((await sandbox.getInfo()).expiresAt.getTime() - (Date.now() + 120000)) < 5000);
+  });
+});
+
+describe("lifecycle", () => {
+  test("pause freezes at once, resume goes on where it was", async () => {
+    const sandbox = await create();
+    let resumed;
+    try {
+      await sandbox.commands.run("i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.02; done", { background: true });
+      await waitFor("the counter", async () => (await sandbox.commands.run("test -s /tmp/count")).exitCode === 0);
+      await sandbox.pause();
+      assert.equal((await sandbox.getInfo()).status.state, "Paused");
+      const began = Date.now();
+      assert.equal(await sandbox.isHealthy(), false);
+      await assert.rejects(sandbox.commands.run("true"), apiError(503));
+      assert.ok(Date.now() - began < 2000, "calls on a paused sandbox fail at once");
+      resumed = await sandbox.resume({ healthCheckPollingInterval: 20 });
+      assert.equal((await resumed.getInfo()).status.state, "Running");
+      const before = Number((await resumed.commands.run("cat /tmp/count")).logs.stdout[0]?.text ?? 0);
+      await waitFor("the counter to go on", async () => Number((await resumed.commands.run("cat /tmp/count")).logs.stdout[0]?.text ?? 0) > before);
+    } finally {
+      await resumed?.close();
+      await end(sandbox);
+    }
+  });
+
+  test("kill removes it from everywhere", async () => {
+    const sandbox = await create();
+    const manager = SandboxManager.create({ connectionConfig: connection() });
+    try {
+      await sandbox.kill();
+      await assert.rejects(sandbox.getInfo(), apiError(404));
+      const list = await manager.listSandboxInfos({ pageSize: 200 });
+      assert.ok(!list.items.some((s) => s.id === sandbox.id));
+      assert.equal(await sandbox.isHealthy(), false);
+    } finally {
+      await manager.close();
+      await sandbox.close();
+    }
+  });
+
+  test("no timeout means no expiry", async () => {
+    const sandbox = await create({ timeoutSeconds: null });
+    try {
+      assert.equal((await sandbox.getInfo()).expiresAt ?? null, null);
+      await assert.rejects(sandbox.renew(600), apiError(409));
+    } finally {
+      await end(sandbox);
+    }
+  });
+
+  test("connect to a sandbox that runs", async () => {
+    const sandbox = await create();
+    let other;
+    try {
+      await sandbox.commands.run("echo kept > /tmp/kept");
+      other = await Sandbox.connect({ sandboxId: sandbox.id, connectionConfig: connection() });
+      assert.deepEqual(texts((await other.commands.run("cat /tmp/kept")).logs.stdout), ["kept"]);
+    } finally {
+      await other?.close();
+      await end(sandbox);
+    }
+  });
+
+  test("through the API's own port", async () => {
+    const sandbox = await create({}, { useServerProxy: true });
+    try {
+      assert.match((await sandbox.getEndpoint(44772)).endpoint, /\/sandboxes\/[^/]+\/proxy\/44772$/);
+      assert.deepEqual(texts((await sandbox.commands.run("echo proxied")).logs.stdout), ["proxied"]);
+      await sandbox.files.writeFiles([{ path: "/tmp/p", data: "p" }]);
+      assert.equal(await sandbox.files.readFile("/tmp/p"), "p");
+    } finally {
+      await end(sandbox);
+    }
+  });
+
+  test("a service inside is reached by its port", async () => {
+    const sandbox = await create();
+    try {
+      await sandbox.files.writeFiles([{ path: "/tmp/www/index.html", data: "served\n" }]);
+      await sandbox.commands.run("cd /tmp/www && exec python3 -m http.server 8000 --bind 127.0.0.1", { background: true });
+      const base = await sandbox.getEndpointUrl(8000);
+      const text = await waitFor("the service", async () => {
+        const reply = await fetch(`${base}/index.html`);
+        return reply.ok ? await reply.text() : (await reply.text(), null);
+      });
+      assert.equal(text, "served\n");
+    } finally {
+      await end(sandbox);
+    }
+  });
+});
+
+describe("lists", () => {
+  const boxes = [];
+  let manager;
+  before(async () => {
+    manager = SandboxManager.create({ connectionConfig: connection() });
+    for (const n of ["1", "2", "3"]) boxes.push(await create({ metadata: { list: "yes", number: n, words: "a-b_c" } }));
+  });
+  after(async () => {
+    await Promise.all(boxes.map(end));
+    await manager.close();
+  });
+
+  test("filters by metadata and state, newest first", async () => {
+    const all = await manager.listSandboxInfos({ metadata: { list: "yes" } });
+    assert.deepEqual(all.items.map((s) => s.metadata.number), ["3", "2", "1"]);
+    const two = await manager.listSandboxInfos({ metadata: { list: "yes", number: "2", words: "a-b_c" }, states: ["Running"] });
+    assert.deepEqual(two.items.map((s) => s.id), [boxes[1].id]);
+    await boxes[0].pause();
+    const paused = await manager.listSandboxInfos({ metadata: { list: "yes" }, states: ["Paused"] });
+    assert.deepEqual(paused.items.map((s) => s.id), [boxes[0].id]);
+    const both = await manager.listSandboxInfos({ metadata: { list: "yes" }, states: ["paused", "RUNNING"] });
+    assert.equal(both.items.length, 3);
+    await manager.resumeSandbox(boxes[0].id);
+  });
+  test("pages", async () => {
+    const page = await manager.listSandboxInfos({ metadata: { list: "yes" }, page: 2, pageSize: 2 });
+    assert.deepEqual(page.items.map((s) => s.metadata.number), ["1"]);
+    assert.deepEqual(page.pagination, { page: 2, pageSize: 2, totalItems: 3, totalPages: 2, hasNextPage: false });
+  });
+  test("the manager's other calls", async () => {
+    assert.equal((await manager.getSandboxInfo(boxes[2].id)).metadata.number, "3");
+    await manager.renewSandbox(boxes[2].id, 300);
+    assert.equal((await manager.patchSandboxMetadata(boxes[2].id, { number: "three" })).metadata.number, "three");
+    await manager.pauseSandbox(boxes[2].id);
+    assert.equal((await manager.getSandboxInfo(boxes[2].id)).status.state, "Paused");
+    await manager.killSandbox(boxes[2].id);
+    await assert.rejects(manager.getSandboxInfo(boxes[2].id), apiError(404));
+  });
+});
+
+describe("errors", () => {
+  test("a wrong key is 401", { skip: apiKey ? false : "the daemon has no key" }, async () => {
+    const manager = SandboxManager.create({ connectionConfig: connection({ apiKey: "wrong" }) });
+    try {
+      await assert.rejects(manager.listSandboxInfos(), apiError(401));
+    } finally {
+      await manager.close();
+    }
+  });
+  test("an unknown sandbox is 404 with the request's id", async () => {
+    const manager = SandboxManager.create({ connectionConfig: connection({ headers: { "X-Request-ID": "e2e-request" } }) });
+    try {
+      await assert.rejects(manager.getSandboxInfo("00000000-0000-4000-8000-000000000000"), (err) => {
+        assert.equal(err.requestId, "e2e-request");
+        return apiError(404)(err);
+      });
+    } finally {
+      await manager.close();
+    }
+  });
+  test("what is not offered is refused, not ignored", async () => {
+    await assert.rejects(create({ networkPolicy: { defaultAction: "deny", egress: [] } }), (err) => {
+      assert.ok(err.statusCode >= 400 && err.statusCode <= 501, `${err.statusCode}`);
+      return apiError(err.statusCode)(err);
+    });
+    await assert.rejects(create({ secureAccess: true }), (err) => apiError(err.statusCode)(err));
+    await assert.rejects(create({ image: undefined, snapshotId: "nope" }), (err) => apiError(err.statusCode)(err));
+  });
+  test("bad values are refused with a reason", async () => {
+    await assert.rejects(create({ timeoutSeconds: 1 }), (err) => apiError(err.statusCode)(err));
+    await assert.rejects(create({ image: "no/such-image:here" }), (err) => apiError(err.statusCode)(err));
+    await assert.rejects(create({ resource: { cpu: "many" } }), (err) => apiError(err.statusCode)(err));
+  });
+  test("isolated sessions and bash sessions say that they are not offered", async () => {
+    const sandbox = await create();
+    try {
+      assert.equal((await sandbox.isolation.capabilities()).available, false);
+      await assert.rejects(sandbox.commands.createSession(), apiError(501));
+    } finally {
+      await end(sandbox);
+    }
+  });
+});
