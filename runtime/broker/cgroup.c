@@ -464,8 +464,12 @@ int cgroup_oom_kills(struct cgroup *cg, const struct cgroup_slot *cs, uint64_t *
 
 int cgroup_remove(struct cgroup *cg, struct cgroup_slot *cs, struct sbx_err *err)
 {
-	int r = *cs->name ? cg->backend->remove(cg, cs->name) : 0;
+	int r = cgroup_populated(cs);
 
+	/* Half of a group with a process in it would be neither usable nor removable. */
+	r = r > 0 ? -EBUSY : r;
+	if (!r && *cs->name)
+		r = cg->backend->remove(cg, cs->name);
 	if (!r && *cs->name)
 		r = cgroup_rmdir(cg->root_fd[CGROUP_TREE_V2], cs->name);
 	if (r < 0)

@@ -442,7 +442,7 @@ static void scan_foreign(struct buf *ruleset, const char *comment, struct foreig
 	if (ruleset->failed)
 		return;
 	text = ruleset->data + ruleset->head;
-	for (line = text; line && *line; line = save) {
+	for (line = text; line; line = save) {
 		char *end = strchrnul(line, '\n');
 
 		save = *end ? end + 1 : NULL;
@@ -465,20 +465,20 @@ static void put_foreign(struct buf *b, const struct fw_rules_config *c, struct f
 	for (size_t i = 0; i < list->n; i++) {
 		const struct walk *at = &list->chain[i].at;
 		bool filter = !strcmp(at->family, "ip") && !strcmp(at->table, "filter") && !strcmp(at->chain, "FORWARD");
-		const struct foreign *docker_user = filter && list->docker_user ? foreign_at(list, &docker) : NULL;
+		struct foreign *docker_user = filter && list->docker_user ? foreign_at(list, &docker) : NULL;
 
 		if (list->chain[i].has_ours || (docker_user && docker_user->has_ours))
 			continue;
-		if (docker_user)
+		if (docker_user) {
 			at = &docker;
+			docker_user->has_ours = true; /* it is in the list now, for its own turn */
+		}
 		/* Plain interface matches: iptables-nft still shows such a chain.  What is new towards us our own table drops. */
 		buf_printf(b,
 			   "insert rule %s %s %s oifname \"%s\" accept comment \"sandboxd-%s\"\n"
 			   "insert rule %s %s %s iifname \"%s\" accept comment \"sandboxd-%s\"\n",
 			   at->family, at->table, at->chain, c->uplink_host, c->instance, at->family, at->table, at->chain,
 			   c->uplink_host, c->instance);
-		if (docker_user)
-			break;
 	}
 }
 
