@@ -472,6 +472,10 @@ uint64_t gw_client_send(struct gw_client *c, struct gw_head *message, size_t siz
 		sbx_err_set(err, r == -ENOBUFS ? SBX_E_LIMIT : SBX_E_PEER_GONE, -r, "pass the request on");
 		return 0;
 	}
+	if (!done) {
+		free(p);
+		return message->tag;
+	}
 	*p = (struct pending){.next = c->pending[message->tag % BUCKETS], .tag = message->tag, .done = done, .arg = arg};
 	c->pending[message->tag % BUCKETS] = p;
 	return message->tag;

@@ -62,7 +62,7 @@ uint32_t gw_client_flags(const struct gw_client *c);
  * @message:	Fixed part, with its kind set; head, tag and lengths are filled here
  * @size:	Of the fixed part
  * @strings:	@n_strings pieces, in the order of the kind's enum; the last may be longer than GW_INLINE_BODY
- * @done:	Gets the answer from the loop, never inside this call
+ * @done:	Gets the answer from the loop, never inside this call; NULL when there is no answer
  * @arg:	Handed to @done
  * @err:	Filled on failure: PEER_GONE (down), TOO_LARGE, LIMIT (too many wait), SYSTEM, NO_MEMORY
  *

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -119,9 +120,26 @@ static const char *date_line(struct http_server *server)
 	return server->date;
 }
 
-static void head_begin(struct http_server *server, struct buf *b, unsigned status, const char *content_type, const char *id)
+static bool has_date(struct http_text lines)
 {
-	buf_printf(b, "HTTP/1.1 %u %s\r\nDate: %s\r\nX-Request-ID: %s\r\n", status, reason_of(status), date_line(server), id);
+	for (size_t at = 0; at + 5 < lines.len;) {
+		if (!strncasecmp(lines.data + at, "date:", 5))
+			return true;
+		const char *lf = memchr(lines.data + at, '\n', lines.len - at);
+		if (!lf)
+			break;
+		at = (size_t)(lf - lines.data) + 1;
+	}
+	return false;
+}
+
+static void head_begin(struct http_server *server, struct buf *b, unsigned status, const char *content_type, const char *id,
+		       struct http_text headers)
+{
+	buf_printf(b, "HTTP/1.1 %u %s\r\n", status, reason_of(status));
+	if (!has_date(headers))
+		buf_printf(b, "Date: %s\r\n", date_line(server));
+	buf_printf(b, "X-Request-ID: %s\r\n", id);
 	if (content_type)
 		buf_printf(b, "Content-Type: %s\r\n", content_type);
 }
@@ -171,7 +189,7 @@ void http_respond(struct http_request *req, unsigned status, const char *content
 	assert(req->answer == HTTP_ANSWER_NONE);
 	decide_close(req);
 	buf_clear(b);
-	head_begin(conn->server, b, status, content_type, req->id);
+	head_begin(conn->server, b, status, content_type, req->id, headers);
 	if (!no_body)
 		buf_printf(b, "Content-Length: %zu\r\n", n);
 	head_end(req, b, headers);
@@ -185,11 +203,10 @@ void http_respond(struct http_request *req, unsigned status, const char *content
 	http_request_over(req, false);
 }
 
-/* {"code","message"} with the message's characters made safe. */
-static void error_body(struct buf *b, const char *code, const char *message)
+static void json_text(struct buf *b, const char *text)
 {
-	buf_printf(b, "{\"code\":\"%s\",\"message\":\"", code);
-	for (const char *p = message; *p; p++) {
+	buf_puts(b, "\"");
+	for (const char *p = text; *p; p++) {
 		unsigned char u = (unsigned char)*p;
 
 		if (u == '"' || u == '\\')
@@ -199,24 +216,37 @@ static void error_body(struct buf *b, const char *code, const char *message)
 		else
 			buf_append(b, p, 1);
 	}
-	buf_puts(b, "\"}");
+	buf_puts(b, "\"");
+}
+
+static void error_body(struct buf *b, const char *code, const char *message)
+{
+	buf_puts(b, "{\"code\":");
+	json_text(b, code);
+	buf_puts(b, ",\"message\":");
+	json_text(b, message);
+	buf_puts(b, "}");
 }
 
 static const char *visible_message(const struct sbx_err *err)
 {
-	/* a 5xx may name paths and errnos of the host; 501 to 503 are our own sentences about what to do */
+	/* a 500 may name paths and errnos of the host; other 5xx are our own sentences about what to do */
 	if (sbx_err_status(err->code) == 500 || !err->msg[0])
 		return sbx_err_meaning(err->code);
 	return err->msg;
 }
 
-void http_respond_error(struct http_request *req, const struct sbx_err *err)
+void http_respond_json_error(struct http_request *req, unsigned status, const char *code, const char *message)
 {
 	auto_buf b = {0};
 
-	error_body(&b, sbx_err_api_code(err->code), visible_message(err));
-	http_respond(req, (unsigned)sbx_err_status(err->code), "application/json", HTTP_NO_TEXT, b.failed ? "" : buf_peek(&b),
-		     b.failed ? 0 : buf_used(&b));
+	error_body(&b, code, message);
+	http_respond(req, status, "application/json", HTTP_NO_TEXT, b.failed ? "" : buf_peek(&b), b.failed ? 0 : buf_used(&b));
+}
+
+void http_respond_error(struct http_request *req, const struct sbx_err *err)
+{
+	http_respond_json_error(req, (unsigned)sbx_err_status(err->code), sbx_err_api_code(err->code), visible_message(err));
 }
 
 void http_respond_code(struct http_request *req, enum sbx_err_code code, const char *fmt, ...)
@@ -242,7 +272,7 @@ void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const ch
 	}
 	error_body(&body, sbx_err_api_code(err->code), visible_message(err));
 	buf_clear(b);
-	head_begin(conn->server, b, (unsigned)sbx_err_status(err->code), "application/json", id);
+	head_begin(conn->server, b, (unsigned)sbx_err_status(err->code), "application/json", id, HTTP_NO_TEXT);
 	buf_printf(b, "Content-Length: %zu\r\nConnection: close\r\n\r\n", buf_used(&body));
 	conn->closing = conn->must_linger = true;
 	conn->draining = false;
@@ -268,7 +298,7 @@ void http_response_begin(struct http_request *req, unsigned status, const char *
 	req->left = length;
 	if (req->until_close)
 		req->close_after = true;
-	head_begin(req->conn->server, &req->head, status, content_type, req->id);
+	head_begin(req->conn->server, &req->head, status, content_type, req->id, headers);
 	if (req->chunked)
 		buf_puts(&req->head, "Transfer-Encoding: chunked\r\n");
 	else if (length >= 0 && status != 204 && status != 304)

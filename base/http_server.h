@@ -166,6 +166,8 @@ void http_respond(struct http_request *req, unsigned status, const char *content
 		  const void *body, size_t n);
 /** http_respond_error() - End @req with the JSON {"code","message"} of @err; a 5xx message is errors.def's sentence */
 void http_respond_error(struct http_request *req, const struct sbx_err *err);
+/** http_respond_json_error() - End @req with the JSON {"code","message"} of the given texts and @status */
+void http_respond_json_error(struct http_request *req, unsigned status, const char *code, const char *message);
 /** http_respond_code() - End @req with the JSON error of @code and a message that the client may see */
 void http_respond_code(struct http_request *req, enum sbx_err_code code, const char *fmt, ...) SBX_PRINTF(3, 4);
 

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: what the parts of sandbox-gateway share
+ *
+ * One struct, wired by gateway_main.c.  A request goes: access rules, route, then one of pass.c (sandboxd answers),
+ * proxy.c (a port of a sandbox) or the local answers of gateway.c.
+ */
+#ifndef API_GATEWAY_H
+#define API_GATEWAY_H
+
+#include "api/access.h"
+#include "api/gw_client.h"
+#include "api/routes.h"
+#include "base/http_server.h"
+#include "base/loop.h"
+
+#include <sys/types.h>
+
+struct execd;
+struct links;
+
+struct gateway {
+	struct loop *loop;
+	struct gw_client *control;
+	struct execd *execd;
+	struct links *links;
+	struct http_server *http;
+	struct access_names names;
+	bool has_owner;	   /* socket_owner is set */
+	uid_t socket_owner; /* of api.sock: needs no key there, as root */
+};
+
+/** gateway_handle() - http_handler of all listeners; @arg is the struct gateway */
+void gateway_handle(void *arg, struct http_request *req);
+/** gateway_flags() - enum gw_http_flags of @req */
+uint32_t gateway_flags(const struct gateway *gw, const struct http_request *req);
+/** gateway_refuse() - End @req with the JSON error that sandboxd gave as @code and @message */
+void gateway_refuse(struct http_request *req, unsigned status, struct http_text code, struct http_text message);
+
+/** pass_lifecycle() - Collect the body of @req and let sandboxd answer it */
+void pass_lifecycle(struct gateway *gw, struct http_request *req);
+/** pass_import() - Stream the body of @req into the file that sandboxd gives */
+void pass_import(struct gateway *gw, struct http_request *req);
+/** proxy_handle() - Answer @req from the port that @route names; the views of @route lie in the request */
+void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route);
+
+#endif

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * DOC: ports of a sandbox.  44772 is answered by the execd handlers over the agent channel, 18080 by nobody yet, every
+ * other by the service inside.  "/proxy/{port}" below 44772 leads to another port, as with the reference.
+ */
+#include "api/gateway.h"
+
+#include "api/execd/execd.h"
+#include "api/links.h"
+#include "api/upstream.h"
+#include "base/cleanup.h"
+#include "base/num.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PORT_EXEC   44772u
+#define PORT_EGRESS 18080u
+/* /proxy/44772/proxy/44772/... works and ends somewhere */
+#define NESTED_MAX  16
+
+/* A request that waits for sandboxd's word. */
+struct opening {
+	struct gateway *gw;
+	struct http_request *req;
+	uint64_t tag;
+	uint32_t port;
+	bool direct;
+	struct http_text path; /* in the request */
+};
+
+static struct link_credential credential_of(const struct gateway *gw, const struct http_request *req)
+{
+	return (struct link_credential){.api_key = http_request_header(req, "open-sandbox-api-key"),
+					.execd_token = http_request_header(req, "x-execd-access-token"),
+					.flags = gateway_flags(gw, req)};
+}
+
+static void exec_call(struct gateway *gw, struct http_request *req, const struct link *link, struct http_text path)
+{
+	struct http_text query = http_request_query(req);
+	const struct execd_call call = {
+		.req = req,
+		.path = path.len ? path.data : "/",
+		.path_len = path.len ? path.len : 1,
+		.query = query.data,
+		.query_len = query.len,
+		.state = link->state,
+		.box = link->box,
+	};
+
+	(void)gw;
+	execd_handle(&call);
+}
+
+static void opening_abort(void *user, struct http_request *req)
+{
+	struct opening *o = user;
+
+	(void)req;
+	gw_client_cancel(o->gw->control, o->tag);
+	free(o);
+}
+
+static void exec_opened(struct opening *o, struct gw_reply *reply)
+{
+	struct link_credential who = credential_of(o->gw, o->req);
+	struct sbx_err err = {0};
+	const struct link *link = links_opened(o->gw->links, reply, &who, &err);
+
+	if (link)
+		exec_call(o->gw, o->req, link, o->path);
+	else
+		http_respond_error(o->req, &err);
+}
+
+static void port_opened(struct opening *o, struct gw_reply *reply)
+{
+	struct gw_open_reply open;
+	struct upstream_config config = {.loop = o->gw->loop, .inet_fd = -1, .inet6_fd = -1, .port = o->port, .path = o->path};
+
+	memcpy(&open, reply->head, sizeof(open));
+	config.addr = open.addr;
+	if (o->direct)
+		config.flags |= UPSTREAM_DIRECT;
+	for (size_t i = 0; i < reply->n_fds; i++) {
+		int domain = 0;
+		socklen_t n = sizeof(domain);
+
+		if (getsockopt(reply->fds[i], SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0)
+			continue;
+		if (domain == AF_INET && config.inet_fd < 0)
+			config.inet_fd = take_fd(&reply->fds[i]);
+		else if (domain == AF_INET6 && config.inet6_fd < 0)
+			config.inet6_fd = take_fd(&reply->fds[i]);
+	}
+	upstream_start(o->req, &config);
+}
+
+static void opened(void *arg, struct gw_reply *reply, const struct sbx_err *err)
+{
+	struct opening *o = arg;
+	struct gw_open_reply open;
+
+	if (err) {
+		http_respond_error(o->req, err);
+	} else if (reply->head->kind != GW_OPEN_REPLY || reply->head->n_strings != GW_OPENED_STRINGS) {
+		http_respond_code(o->req, SBX_E_PROTOCOL, "answer");
+	} else {
+		memcpy(&open, reply->head, sizeof(open));
+		if (open.status != 200)
+			gateway_refuse(o->req, open.status, reply->strings[GW_OPENED_CODE], reply->strings[GW_OPENED_MESSAGE]);
+		else if (o->port == PORT_EXEC)
+			exec_opened(o, reply);
+		else
+			port_opened(o, reply);
+	}
+	free(o);
+}
+
+static void ask(struct gateway *gw, struct http_request *req, struct http_text id, uint32_t port, bool direct, struct http_text path)
+{
+	static const struct http_request_ops wait_ops = {.flags = HTTP_BODY_PAUSED, .abort = opening_abort};
+	struct gw_open message = {.head = {.kind = GW_OPEN}, .port = port, .flags = gateway_flags(gw, req)};
+	const struct http_text strings[GW_OPEN_STRINGS] = {
+		[GW_OPEN_ID] = id,
+		[GW_OPEN_API_KEY] = http_request_header(req, "open-sandbox-api-key"),
+		[GW_OPEN_EXECD_TOKEN] = http_request_header(req, "x-execd-access-token"),
+		[GW_OPEN_EGRESS_TOKEN] = http_request_header(req, "opensandbox-egress-auth"),
+		[GW_OPEN_SECURE_TOKEN] = http_request_header(req, "opensandbox-secure-access"),
+	};
+	struct opening *o = calloc(1, sizeof(*o));
+	struct sbx_err err = {0};
+
+	message.what = port == PORT_EXEC ? GW_OPEN_EXEC : port == PORT_EGRESS ? GW_OPEN_EGRESS : GW_OPEN_PORT;
+	if (!o) {
+		http_respond_code(req, SBX_E_NO_MEMORY, "proxy");
+		return;
+	}
+	*o = (struct opening){.gw = gw, .req = req, .port = port, .direct = direct, .path = path};
+	o->tag = gw_client_send(gw->control, &message.head, sizeof(message), strings, GW_OPEN_STRINGS, opened, o, &err);
+	if (!o->tag) {
+		free(o);
+		http_respond_error(req, &err);
+		return;
+	}
+	http_request_accept(req, &wait_ops, o);
+}
+
+static struct link *link_of(struct gateway *gw, struct http_text id)
+{
+	char text[UUID_SIZE];
+	uint8_t raw[16];
+
+	if (id.len != UUID_SIZE - 1)
+		return NULL;
+	memcpy(text, id.data, UUID_SIZE - 1);
+	text[UUID_SIZE - 1] = '\0';
+	return uuid_parse(text, raw) < 0 ? NULL : links_find(gw->links, raw);
+}
+
+void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route)
+{
+	struct link *link = link_of(gw, route->id);
+	struct http_text path = route->path;
+	uint32_t port = route->port;
+
+	for (int i = 0; i < NESTED_MAX && port == PORT_EXEC; i++)
+		if (!routes_proxy_path(path, &port, &path))
+			break;
+	if (!port) {
+		http_respond_code(req, SBX_E_INVALID_PORT, "a port lies between 1 and 65535");
+		return;
+	}
+	if (port == PORT_EXEC) {
+		struct link_credential who = credential_of(gw, req);
+
+		if (link && links_knows(link, &who) && (link->box || link->state != GW_SANDBOX_RUNNING)) {
+			exec_call(gw, req, link, path);
+			return;
+		}
+	} else if (port != PORT_EGRESS) {
+		if (link && gw_client_up(gw->control) && link->state != GW_SANDBOX_RUNNING) {
+			http_respond_code(req, SBX_E_NOT_READY, "the sandbox is %s",
+					  link->state == GW_SANDBOX_PAUSED ? "paused" : link->state == GW_SANDBOX_PENDING ? "still being made" : "ended");
+			return;
+		}
+		if (!upstream_check(req))
+			return;
+	}
+	ask(gw, req, route->id, port, http_request_listener(req) == GW_LISTENER_ENDPOINT, path);
+}
