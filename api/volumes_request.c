@@ -230,7 +230,7 @@ static int take_volume(const struct jv *v, const struct settings *settings, stru
 		return sbx_err_set(err, SBX_E_VOLUME_UNSUPPORTED, 0, "volume: ossfs is not offered");
 
 	struct sandbox_volume *out = &spec->volumes[spec->n_volumes++];
-	*out = (struct sandbox_volume){0};
+	*out = (struct sandbox_volume){.name = NULL};
 	jv_bool(schema_member(v, "readOnly"), &out->read_only);
 	out->name = strdup(name);
 	out->mount_path = strdup(path);

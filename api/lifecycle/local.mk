@@ -19,3 +19,9 @@ check_PROGRAMS += tests/unit/test_gw_server
 UNIT_TESTS += tests/unit/test_gw_server
 tests_unit_test_gw_server_SOURCES = tests/unit/test_gw_server.c tests/unit/fake_manager.c tests/unit/fake_manager.h
 tests_unit_test_gw_server_LDADD = $(API_TEST_LIBS)
+
+check_PROGRAMS += tests/fuzz/fuzz_api
+UNIT_TESTS += tests/fuzz/fuzz_api
+tests_fuzz_fuzz_api_SOURCES = tests/fuzz/fuzz_api.c tests/fuzz/run_corpus.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_fuzz_fuzz_api_LDADD = $(API_TEST_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/api
