@@ -33,8 +33,8 @@
 
 #define CLOCK_SANE_WALL_USEC  (INT64_C(1577836800) * 1000000) /* 2020-01-01 */
 #define BACKOFF_FIRST_MS      50u
-#define BACKOFF_LAST_MS	      5000u
-#define STABLE_MS	      10000u /* a child that lived so long starts its back-off anew */
+#define BACKOFF_LAST_MS	      2000u
+#define STABLE_MS	      3000u /* a child that lived so long starts its back-off anew */
 #define GIVE_UP_FAILURES      8u     /* of a child that was never stable */
 #define SHUTDOWN_MS	      8000u
 #define FIRST_SPARE_FD	      32

@@ -288,6 +288,8 @@ static int build_tokens(const struct sandbox_manager *m, struct sandbox *s, stru
 {
 	_Static_assert(sizeof(s->egress_token) >= 44 && sizeof(s->execd_token) >= 44, "room for a token");
 
+	if (*s->egress_token)
+		return 0; /* planned before: the row has them already */
 	random_token(s->egress_token);
 	for (size_t i = 0; i < s->spec.n_env; i++) {
 		const struct sandbox_pair *p = &s->spec.env[i];
@@ -371,11 +373,10 @@ static int plan_image(struct sandbox_manager *m, const struct sandbox_spec *spec
 	if (!strcmp(spec->image_uri, HOST_IMAGE)) {
 		if (!m->settings->images_host || (hello && !memcmp(hello->host_image_key, none, sizeof(none))))
 			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "the image \"host\" is switched off (images.host)");
-		if (!hello)
-			return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the broker is being restarted");
 		msg->flags |= BROKER_CREATE_HOST_USR;
 		msg->n_layers = 1;
-		memcpy(msg->layer[0], hello->host_image_key, BROKER_KEY_BYTES);
+		/* While there is no broker the request is only checked; it is planned again for the next one, which has another key. */
+		memcpy(msg->layer[0], hello ? hello->host_image_key : none, BROKER_KEY_BYTES);
 		*ret = NULL;
 		return 0;
 	}
@@ -433,6 +434,7 @@ int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broke
 	struct sandbox_spec *spec = &e->pub.spec;
 	const struct image *image = NULL;
 
+	start_plan_clear(&e->start);
 	memset(msg, 0, sizeof(*msg));
 	msg->head = (struct broker_head){.op = BROKER_OP_SANDBOX_CREATE, .size = sizeof(*msg)};
 	memcpy(msg->sandbox_id, e->pub.id, sizeof(msg->sandbox_id));

@@ -7,8 +7,9 @@
  *   ---------------   ---------   ----------------------------------------------------------------
  *   deleting          there       kill again, then remove the row
  *   deleting          -           remove the row
- *   Pending           there       undo: kill; the row goes, or says Failed when a client was told of it
- *   Pending           -           the row goes, or says Failed when a client was told of it
+ *   Pending           any         made by a sandboxd that is gone: kill what is there; the row goes, or says Failed when a
+ *                                 client was told of it
+ *   Pending           any         being made by this sandboxd: kill what is there, ask the new broker again
  *   has processes     there       adopt: state from the freezer, control channel, status of the entrypoint
  *   has processes     -           Failed: its processes are gone (HOST_REBOOTED when the boot is another one)
  *   none              there       kill
@@ -126,12 +127,7 @@ static void adopt_slot(struct sandbox_manager *m, const struct broker_list_reply
 		return; /* its answer is still to come */
 	}
 	bool same = e && e->pub.slot == slot->ref.slot && e->pub.generation == slot->ref.generation;
-	/* A create whose answer was lost: the row knows no slot yet, the id says whose it is. */
-	if (e && !same && e->pub.slot == BROKER_NO_SLOT && lifecycle_has_processes(e->pub.state)) {
-		e->pub.slot = slot->ref.slot;
-		e->pub.generation = slot->ref.generation;
-		same = true;
-	}
+	/* Also a create whose answer was lost: its entrypoint was never started. */
 	if (!same) {
 		if (slot->state != BROKER_SLOT_DYING)
 			kill_stray(m, slot);
@@ -189,7 +185,9 @@ static void settle(struct sandbox_manager *m, struct sandbox_entry *e)
 			e->pub.slot = BROKER_NO_SLOT;
 		undo_create(m, e);
 	} else if (e->pub.state == SANDBOX_PENDING) {
-		if (!e->seen && !e->control)
+		if (!e->seen && e->pub.slot == BROKER_NO_SLOT)
+			entry_ask_again(e);
+		else if (!e->seen)
 			undo_create(m, e);
 	} else if (!e->seen && lifecycle_has_processes(e->pub.state)) {
 		processes_gone(m, e);

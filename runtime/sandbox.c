@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define KILL_RETRY_MS 2000u
+#define CREATES_MAX   3u /* a create that ends the broker each time is not tried for ever */
 
 /* ---- memory ---- */
 
@@ -629,6 +630,8 @@ static void on_created(void *arg, const union broker_any *reply, const int *fds,
 		entry_kill(e);
 		return;
 	}
+	if (err->code == SBX_E_PEER_GONE && e->n_creates < CREATES_MAX)
+		return; /* recover.c asks again when it has seen what the new broker found */
 	if (err->code) {
 		create_failed(e, &mine);
 		return;
@@ -642,6 +645,22 @@ static void on_created(void *arg, const union broker_any *reply, const int *fds,
 	};
 	if (take_control(e, fds, n_fds, &mine) < 0 || agent_control_start(e->control, &start, &mine) < 0)
 		create_failed(e, &mine);
+}
+
+static void ask_create(struct sandbox_entry *e, const struct broker_create *msg)
+{
+	struct sbx_err err;
+
+	e->creating = true;
+	e->n_calls++;
+	e->n_creates++;
+	if (broker_client_call(e->manager->broker, msg, -1, on_created, e, &err) < 0) {
+		e->creating = false;
+		e->n_calls--;
+		create_failed(e, &err);
+		return;
+	}
+	ignore_result(FAULT_POINT("create-asked"));
 }
 
 static void on_create_slow(void *arg)
@@ -721,15 +740,22 @@ void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbo
 	}
 	changed(e, false);
 	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
-	e->creating = true;
-	e->n_calls++;
-	if (broker_client_call(m->broker, msg, -1, on_created, e, &err) < 0) {
-		e->creating = false;
-		e->n_calls--;
+	if (broker_client_hello(m->broker))
+		ask_create(e, msg);
+	/* else recover.c asks when the broker is back; the timer answers when that takes too long */
+}
+
+void entry_ask_again(struct sandbox_entry *e)
+{
+	auto_free struct broker_create *msg = malloc(sizeof(*msg));
+	struct sbx_err err;
+
+	if (!msg)
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "create a sandbox");
+	if (!msg || launch_plan(e->manager, e, msg, &err) < 0)
 		create_failed(e, &err);
-		return;
-	}
-	ignore_result(FAULT_POINT("create-asked"));
+	else
+		ask_create(e, msg);
 }
 
 /* ---- delete, pause, resume ---- */

@@ -52,6 +52,7 @@ struct sandbox_entry {
 	struct waiter *deleters;       /* owned */
 	struct start_plan start;       /* until START was sent */
 	char boot_id[33];
+	unsigned n_creates; /* times that the broker was asked to make it */
 	unsigned n_calls; /* broker calls whose callback still comes */
 	bool removed;	  /* out of the tables; released with the last call */
 	bool creating;	  /* SANDBOX_CREATE is under way */
@@ -112,6 +113,8 @@ int entry_write(struct sandbox_entry *e, bool deleting, struct sbx_err *err) SBX
 void entry_kill(struct sandbox_entry *e);
 /** entry_gone() - Nothing of @e is left on the host: end the delete or undo that waited for it */
 void entry_gone(struct sandbox_entry *e);
+/** entry_ask_again() - The broker was restarted while it made @e, of which nothing is left: ask once more, or fail */
+void entry_ask_again(struct sandbox_entry *e);
 /** entry_open_control() - Ask the broker for the control channel of @e, then the agent for its status */
 void entry_open_control(struct sandbox_entry *e);
 /** entry_delete() - Begin the removal of @e for whoever waits in e->deleters; fine when it has begun */
