@@ -154,7 +154,7 @@ static int reset_process(void)
 }
 
 /* Every attribute that survives clone and exec is set here; golden output of a test holds them to it. */
-static int (*const attributes[])(void) = {reset_ids, reset_signals, set_limits, reset_oom, reset_scheduling, reset_process};
+static int (*const attributes[])(void) = {reset_ids, reset_signals, reset_oom, reset_scheduling, reset_process};
 
 _Noreturn static void fail(int socket, enum launch_stage stage, int sys, uint32_t detail)
 {
@@ -213,6 +213,10 @@ _Noreturn void launch_child_run(const struct launch_child *c)
 	int r = set_descriptors(c);
 	if (r < 0)
 		fail(c->socket, LAUNCH_STAGE_EXEC, -r, 0);
+	/* Last: with the broker's own hundreds of descriptors still open, a low RLIMIT_NOFILE would refuse every open above. */
+	r = set_limits();
+	if (r < 0)
+		fail(LAUNCH_SOCKET_FD, LAUNCH_STAGE_ATTRIBUTES, -r, ARRAY_SIZE(attributes));
 	syscall(SYS_execveat, AGENT_FD, "", argv, envp, AT_EMPTY_PATH);
 	fail(LAUNCH_SOCKET_FD, LAUNCH_STAGE_EXEC, errno, 1);
 }
