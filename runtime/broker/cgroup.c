@@ -478,6 +478,20 @@ int cgroup_remove(struct cgroup *cg, struct cgroup_slot *cs, struct sbx_err *err
 	return 0;
 }
 
+int cgroup_discard(struct cgroup *cg, uint32_t slot, uint32_t generation, struct sbx_err *err)
+{
+	struct cgroup_slot cs;
+
+	cgroup_slot_init(&cs);
+	slot_name(&cs, slot, generation);
+	if (cgroup_kill(cg, &cs, err) < 0)
+		return -1;
+	int r = cg->backend->remove(cg, cs.name);
+	if (!r)
+		r = cgroup_rmdir(cg->root_fd[CGROUP_TREE_V2], cs.name);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "remove cgroup %s", cs.name) : 0;
+}
+
 /* "s12.345": both numbers, nothing behind. */
 static bool parse_name(const char *name, uint32_t *slot, uint32_t *generation)
 {

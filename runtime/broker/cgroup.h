@@ -125,6 +125,8 @@ int cgroup_make(struct cgroup *cg, uint32_t slot, uint32_t generation, uid_t age
  * Return: 0, or -1 with @err set
  */
 int cgroup_adopt(struct cgroup *cg, uint32_t slot, uint32_t generation, struct cgroup_slot *cs, struct sbx_err *err) SBX_WUR;
+/** cgroup_discard() - End and remove what is there of the groups of @slot.@generation, some of which may never have been made */
+int cgroup_discard(struct cgroup *cg, uint32_t slot, uint32_t generation, struct sbx_err *err) SBX_WUR;
 /**
  * cgroup_limit() - Set the limits of the tenants
  * @cg:		The instance

@@ -605,14 +605,20 @@ static void found_group(void *arg, uint32_t number, uint32_t generation)
 		s->addr = links_addr(&b->links_config, number);
 		s->has_files = true;
 		s->has_cgroup = cgroup_adopt(b->cg, number, generation, &s->cg, &err) == 0;
+		/* Killed between two of its directories, the group has no watch to open. */
+		if (!s->has_cgroup && cgroup_discard(b->cg, number, generation, &err) < 0)
+			log_error("group s%u.%u: %s", number, generation, err.msg);
 		s->state = BROKER_SLOT_MAKING;
 		recover_link(b, s);
 		slot_kill(b, s);
 		return;
 	}
 	cgroup_slot_init(&cg);
-	if (cgroup_adopt(b->cg, number, generation, &cg, &err) < 0 || cgroup_kill(b->cg, &cg, &err) < 0 ||
-	    cgroup_remove(b->cg, &cg, &err) < 0)
+	bool whole = cgroup_adopt(b->cg, number, generation, &cg, &err) == 0;
+	int r = whole ? cgroup_kill(b->cg, &cg, &err) : cgroup_discard(b->cg, number, generation, &err);
+	if (whole && r == 0)
+		r = cgroup_remove(b->cg, &cg, &err);
+	if (r < 0)
 		log_error("group s%u.%u: %s", number, generation, err.msg);
 }
 
