@@ -529,6 +529,8 @@ static void push_input(struct service *s, struct cmd *c)
 {
 	struct agent_source *src = input_of(c);
 
+	if (c->state == CMD_SPAWNED)
+		return; /* the terminal is still to come */
 	while (c->in_sent < c->in_have) {
 		ssize_t n = -1;
 

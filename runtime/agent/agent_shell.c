@@ -288,6 +288,11 @@ static int close_others(const struct agent *a)
  * The order: the bounding set and securebits need SETPCAP, so they go first; groups and ids need SETGID and SETUID; then
  * the sets themselves.  Changing ids touches the dumpable flag, so that comes behind them.  no_new_privs comes before the
  * filter because a process without capabilities may load one only with it.
+ *
+ * The flag is set, not cleared: of a process that is not dumpable the files of /proc/PID belong to root of the user
+ * namespace it was executed in, and that is the host id which tenant root has as well (it could raise our oom_score_adj
+ * so: tried).  Dumpable, they belong to the agent's id, which no tenant has.  What the flag would otherwise open (ptrace,
+ * mem, pidfd_getfd) needs the same id or a capability over the outer namespace.
  */
 static int drop_powers(const struct agent *a)
 {
@@ -310,7 +315,7 @@ static int drop_powers(const struct agent *a)
 		return -errno;
 	if (syscall(SYS_capset, &head, none) < 0 || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		return -errno;
-	if (setrlimit(RLIMIT_CORE, &core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	if (setrlimit(RLIMIT_CORE, &core) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
 	return 0;

@@ -24,10 +24,17 @@ sandbox-agent$(EXEEXT): $(agent_files) $(agent_headers)
 pkglibexec_SCRIPTS = sandbox-agent$(EXEEXT)
 CLEANFILES += sandbox-agent$(EXEEXT)
 
+tests/system/agent_inside: tests/system/agent_inside.c
+	$(AM_V_CCLD)$(MKDIR_P) tests/system && $(AGENT_CC) -std=gnu17 -D_GNU_SOURCE $(AGENT_CPPFLAGS) -Wall -Wextra -Os -static -s -o $@ \
+		$(top_srcdir)/tests/system/agent_inside.c
+EXTRA_DIST += tests/system/agent_inside.c
+CLEANFILES += tests/system/agent_inside
+
 # The harness plays broker and gateway around the real program.
 check_PROGRAMS += tests/system/sys_agent
 ROOT_TESTS += tests/system/sys_agent
 tests_system_sys_agent_SOURCES = tests/system/sys_agent.c tests/system/agent_harness.c tests/system/agent_harness.h \
 	runtime/broker/profile.c
+EXTRA_tests_system_sys_agent_DEPENDENCIES = tests/system/agent_inside sandbox-agent$(EXEEXT)
 tests_system_sys_agent_CPPFLAGS = $(AM_CPPFLAGS) $(SECCOMP_CFLAGS)
 tests_system_sys_agent_LDADD = libbase.a $(SECCOMP_LIBS)

@@ -80,6 +80,23 @@ static int make_dev(void)
 	return fd;
 }
 
+/* The static program of the tests, at /inside: in an empty image it is all there is. */
+static void copy_inside(const char *root)
+{
+	const char *top = getenv("top_builddir");
+	char path[4096], buf[65536];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/tests/system/agent_inside", top ? top : ".");
+	auto_fd from = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	snprintf(path, sizeof(path), "%s/inside", root);
+	auto_fd to = must(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0755), path);
+	while ((n = read(from, buf, sizeof(buf))) > 0)
+		if (write(to, buf, (size_t)n) != n)
+			die(path);
+	must(fchmod(to, 0755), path);
+}
+
 /* The image: links to /usr, and the few files of /etc that programs look for. */
 static void make_root(struct harness *h, const struct harness_opts *o)
 {
@@ -117,6 +134,7 @@ static void make_root(struct harness *h, const struct harness_opts *o)
 		snprintf(path, sizeof(path), "%s/tmp", h->root);
 		must(mkdir(path, 01777) | chmod(path, 01777) | chown(path, HARNESS_B, HARNESS_B), path);
 	}
+	copy_inside(h->root);
 	if (o->image)
 		o->image(h->root);
 }
@@ -233,7 +251,8 @@ static int send_arm(struct harness *h, const struct harness_opts *o)
 		if (v->is_file)
 			close(must(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666), path));
 		else
-			must(mkdir(path, 0777) | chmod(path, 0777), path);
+			must(mkdir(path, 0777), path);
+		must(chmod(path, 0777), path);
 		fd[n++] = clone_mount(path, 0);
 	}
 	int r = fdpass_send(h->launch_fd, &(struct iovec){&m, sizeof(m)}, 1, fd, (size_t)n);

@@ -8,6 +8,9 @@
 #include "base/cleanup.h"
 #include "runtime/agent/agent_sys.h"
 
+#include <poll.h>
+#include <sys/stat.h>
+
 static void test_commands(struct harness *h)
 {
 	static const struct {
@@ -261,6 +264,472 @@ static void test_files(struct harness *h)
 	harness_clear(&r);
 }
 
+/* ---- the end of commands ---- */
+
+static void begin(struct harness *h, struct harness_result *r, const char *command, struct agent_spec spec)
+{
+	const char *const args[] = {command, NULL};
+
+	spec.flags |= AGENT_SPEC_SHELL;
+	harness_begin(h, r, spec, "", args, NULL);
+}
+
+/* Counts the processes inside whose arguments hold @text. */
+static int alive(struct harness *h, const char *text)
+{
+	char command[256];
+	struct harness_result r;
+
+	/* the pattern in brackets does not match the shell that carries it */
+	snprintf(command, sizeof(command), "ps ax -o args= | grep -c '[%c]%s'", text[0], text + 1);
+	harness_run(h, &r, command);
+	int n = r.out ? (int)strtol(r.out, NULL, 10) : -1;
+	harness_clear(&r);
+	return n;
+}
+
+static void test_ends(struct harness *h)
+{
+	struct harness_result r, q;
+
+	begin(h, &r, "setsid sh -c 'sleep 501 & sleep 502' & (sh -c 'setsid sleep 503 & exit' &); sleep 504",
+	      (struct agent_spec){.timeout_ms = 300});
+	ok(!harness_finish(h, &r, 5000), "a command with a timeout ends");
+	ok(r.exited && r.exit.code == -1 && r.exit.signal == SIGKILL && (r.exit.flags & AGENT_EXIT_TIMEOUT),
+	   "killed, and it says that it was the timeout");
+	is_int(alive(h, "sleep 50[1-4]"), 0, "children in sessions of their own and double forks died too");
+	harness_clear(&r);
+
+	is_int(harness_run(h, &r, "sleep 601 & setsid sh -c 'while :; do echo alive; sleep 0.1; done' & echo done"), 0,
+	       "a command that leaves children");
+	ok(strstr(r.out, "done"), "its output came");
+	harness_clear(&r);
+	is_int(alive(h, "sleep 601"), 1, "its children live on");
+	harness_run(h, &r, "pkill -f 'sleep 601'; pkill -f 'echo alive'");
+	harness_clear(&r);
+
+	begin(h, &r, "trap 'echo got; exit 5' TERM; echo up; while :; do sleep 0.05; done", (struct agent_spec){0});
+	struct agent_frame f;
+	static uint8_t payload[AGENT_OUT_FRAME];
+	for (int i = 0; i < 2; i++)
+		harness_recv(h, 5000, &f, payload);
+	is_int(harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id)), 0, "interrupt is answered");
+	is_int(q.end.reason, AGENT_OK, "when the group is gone");
+	harness_clear(&q);
+	/* its EXIT came while the answer was waited for */
+	is_int(harness_ask(h, &q, AGENT_STATUS, 0, r.id, sizeof(r.id)), 0, "status");
+	ok(q.status_known && !q.status.running && q.status.code == 5 && (q.status.flags & AGENT_EXIT_INTERRUPTED),
+	   "TERM could be caught");
+	harness_clear(&q);
+	harness_clear(&r);
+
+	begin(h, &r, "trap '' TERM; echo up; sleep 700 & while :; do sleep 1; done", (struct agent_spec){0});
+	for (int i = 0; i < 2; i++)
+		harness_recv(h, 5000, &f, payload);
+	int64_t before = sysx_mono_usec();
+	is_int(harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id)), 0, "a group that ignores TERM");
+	int64_t took = sysx_mono_usec() - before;
+	ok(took > 2900000 && took < 4000000, "is killed after 3 s (%lld ms)", (long long)took / 1000);
+	harness_clear(&q);
+	is_int(harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id)), 0, "again");
+	is_int(q.end.reason, AGENT_NOT_RUNNING, "not running");
+	harness_clear(&q);
+	harness_clear(&r);
+	uint8_t none[AGENT_ID_BYTES] = {1};
+	is_int(harness_ask(h, &q, AGENT_STATUS, 0, none, sizeof(none)), 0, "status of nothing");
+	is_int(q.end.reason, AGENT_NO_SUCH_COMMAND, "no such command");
+	harness_clear(&q);
+}
+
+/* ---- output ---- */
+
+static int logs(struct harness *h, struct harness_result *q, const uint8_t *id, uint64_t offset)
+{
+	struct agent_logs req = {.offset = offset};
+
+	memcpy(req.id, id, sizeof(req.id));
+	return harness_ask(h, q, AGENT_LOGS, 0, &req, sizeof(req));
+}
+
+static void wait_end(struct harness *h, const uint8_t *id, struct harness_result *q)
+{
+	for (int i = 0; i < 200; i++) {
+		harness_clear(q);
+		if (harness_ask(h, q, AGENT_STATUS, 0, id, AGENT_ID_BYTES) || !q->status_known || !q->status.running)
+			return;
+		poll(NULL, 0, 20);
+	}
+}
+
+static void test_output(struct harness *h)
+{
+	struct harness_result r, q, slow;
+	struct agent_frame f;
+	static uint8_t payload[AGENT_OUT_FRAME];
+
+	is_int(harness_run(h, &r, "/inside flood 1048576"), 0, "1 MiB of output");
+	ok(r.n_out == 1048576 && !memchr(r.out, 'x', r.n_out), "every byte");
+	logs(h, &q, r.id, 0);
+	ok(q.n_out == 1048576 && q.end.value == 1048576, "is also in the spool");
+	harness_clear(&q);
+	harness_clear(&r);
+
+	/* no credit is given: 256 KiB come, then it stands still, and others go on */
+	begin(h, &slow, "/inside flood 2000000; echo end", (struct agent_spec){0});
+	size_t got = 0;
+	while (harness_recv(h, 300, &f, payload) >= 0)
+		got += f.type == AGENT_STDOUT ? f.size : 0;
+	is_int(got, AGENT_WINDOW, "without credit exactly the window comes");
+	is_int(harness_run(h, &r, "echo quick"), 0, "another stream goes on");
+	is_str(r.out, "quick\n", "with its output");
+	harness_clear(&r);
+	harness_send(h, AGENT_DETACH, slow.stream, 0, NULL, 0);
+	wait_end(h, slow.id, &q);
+	ok(q.status_known && q.status.code == 0 && q.status.output_bytes == 2000004, "once detached it runs to its end");
+	harness_clear(&q);
+	logs(h, &q, slow.id, 1999999);
+	is_str(q.out, "yend\n", "and its output is kept");
+	is_int(q.end.value, 2000004, "offsets count every byte");
+	harness_clear(&q);
+	harness_clear(&slow);
+
+	begin(h, &r, "echo out; echo err >&2; exit 3", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+	ok(!harness_finish(h, &r, 5000) && r.started && r.ended && r.end.reason == AGENT_OK, "background answers at once");
+	wait_end(h, r.id, &q);
+	ok(q.status.background && q.status.code == 3, "status of a background command");
+	is_str(q.text, "echo out; echo err >&2; exit 3", "its text");
+	harness_clear(&q);
+	logs(h, &q, r.id, 0);
+	is_str(q.out, "out\nerr\n", "both streams in one log");
+	harness_clear(&q);
+	logs(h, &q, r.id, 100);
+	ok(q.n_out == 0 && q.end.value == 100, "beyond the end nothing, the offset comes back");
+	harness_clear(&q);
+	harness_clear(&r);
+
+	/* more than the ring holds */
+	begin(h, &r, "/inside flood 70000000; echo END", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+	harness_finish(h, &r, 5000);
+	wait_end(h, r.id, &q);
+	is_int(q.status.output_bytes, 70000004, "70 MB were printed");
+	harness_clear(&q);
+	logs(h, &q, r.id, 69999999);
+	is_str(q.out, "yEND\n", "the end is kept");
+	harness_clear(&q);
+	logs(h, &q, r.id, 0);
+	ok(q.out && q.out[0] == '[' && strstr(q.out, "no longer kept"), "what was dropped is told");
+	is_int(q.end.value, 70000004, "and the offset is right");
+	harness_clear(&q);
+	harness_clear(&r);
+}
+
+static void test_attach(struct harness *h)
+{
+	struct harness_result r, q;
+	struct agent_frame f;
+	static uint8_t payload[AGENT_OUT_FRAME];
+
+	begin(h, &r, "/inside flood 3000000; sleep 0.2; echo end", (struct agent_spec){0});
+	harness_recv(h, 5000, &f, payload);
+	/* a gateway that died in the middle of reading; the next one attaches */
+	is_int(harness_attach(h), 0, "a second gateway attaches over the rest of the first");
+	is_int(harness_run(h, &q, "echo fresh"), 0, "its commands run");
+	harness_clear(&q);
+	wait_end(h, r.id, &q);
+	ok(q.status.code == 0 && q.status.output_bytes == 3000004, "the first one's command went on, with all its output");
+	harness_clear(&q);
+	/* a malformed frame ends the attachment, not the agent */
+	struct agent_frame bad = {.size = 0, .type = 77};
+	harness_send(h, AGENT_EXEC, 5000, 1, "xx", 2);
+	ok(write(h->exec_out, &bad, sizeof(bad)) == (ssize_t)sizeof(bad), "malformed frames are sent");
+	is_int(harness_attach(h), 0, "attach again");
+	is_int(harness_run(h, &q, "echo again"), 0, "and it runs");
+	harness_clear(&q);
+	static const struct {
+		const char *why;
+		uint16_t type;
+		uint32_t value, n;
+	} rows[] = {
+		{"EXEC of nothing", AGENT_EXEC, 0, 0},	  {"EXEC cut short", AGENT_EXEC, 8, 8},
+		{"EXEC of 2 GiB", AGENT_EXEC, 1u << 31, 8}, {"FS of nothing", AGENT_FS, 0, 0},
+		{"LOGS without an id", AGENT_LOGS, 0, 3},   {"SIGNAL 999", AGENT_SIGNAL, 999, 16},
+		{"STDIN to nobody", AGENT_STDIN, 0, 100},   {"MORE of nothing", AGENT_MORE, 0, 100},
+		{"a frame for the agent's side only", AGENT_STDOUT, 0, 4}, {"START here", AGENT_START, 4, 4},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		static uint8_t junk[200];
+
+		harness_send(h, rows[i].type, 90000 + (uint32_t)i, rows[i].value, junk, rows[i].n);
+		ok(!harness_attach(h) && harness_run(h, &q, "exit 4") == 4, "%s does no harm", rows[i].why);
+		harness_clear(&q);
+	}
+	harness_clear(&r);
+}
+
+/* ---- terminals and input ---- */
+
+static void test_terminal(struct harness *h)
+{
+	struct harness_result r;
+	const char *const cat[] = {"cat", NULL};
+
+	begin(h, &r, "tty; stty size; test -t 0 && test -t 1 && echo terminal; echo $TERM; stat -c %U $(tty); read x; echo got $x; ls -l /proc/self/fd | grep -c pts",
+	      (struct agent_spec){.flags = AGENT_SPEC_PTY, .rows = 30, .cols = 100});
+	harness_send(h, AGENT_STDIN, r.stream, 0, "hi\n", 3);
+	ok(!harness_finish(h, &r, 5000) && r.exited && r.exit.code == 0, "a command with a terminal ends");
+	ok(strstr(r.out, "/dev/pts/0\r\n30 100\r\nterminal\r\nxterm-256color\r\nroot\r\n") != NULL, "its own, of this size, of this user");
+	ok(strstr(r.out, "got hi") != NULL, "what is typed arrives");
+	if (!strstr(r.out, "got hi"))
+		printf("# %s\n", r.out);
+	harness_clear(&r);
+	begin(h, &r, "trap 'stty size; exit 0' WINCH; echo up; while :; do sleep 0.05; done", (struct agent_spec){.flags = AGENT_SPEC_PTY});
+	struct agent_frame f;
+	static uint8_t payload[AGENT_OUT_FRAME];
+	harness_recv(h, 5000, &f, payload);
+	harness_recv(h, 5000, &f, payload);
+	harness_send(h, AGENT_RESIZE, r.stream, 50u << 16 | 132, NULL, 0);
+	ok(!harness_finish(h, &r, 5000) && strstr(r.out, "50 132"), "a resize arrives");
+	harness_clear(&r);
+	begin(h, &r, "sleep 800", (struct agent_spec){.flags = AGENT_SPEC_PTY});
+	harness_recv(h, 5000, &f, payload);
+	harness_send(h, AGENT_SIGNAL, r.stream, SIGINT, r.id, sizeof(r.id));
+	ok(!harness_finish(h, &r, 5000) && r.exit.signal == SIGINT, "a signal reaches the foreground");
+	harness_clear(&r);
+
+	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_STDIN}, "", cat, NULL);
+	harness_send(h, AGENT_STDIN, r.stream, 0, "one ", 4);
+	harness_send(h, AGENT_STDIN, r.stream, 0, "two", 3);
+	harness_send(h, AGENT_STDIN_EOF, r.stream, 0, NULL, 0);
+	ok(!harness_finish(h, &r, 5000) && r.exit.code == 0, "cat ends with its input");
+	is_str(r.out, "one two", "and gave it back");
+	harness_clear(&r);
+}
+
+/* ---- who and where ---- */
+
+static void test_identity(struct harness *h)
+{
+	static const struct {
+		const char *why;
+		struct agent_spec spec;
+		const char *cwd, *command, *out;
+		uint32_t stage;
+	} rows[] = {
+		{"a user of the image", {.flags = AGENT_SPEC_UID, .uid = 1000}, "", "id -u; id -G; echo $HOME; grep -h CapEff /proc/self/status",
+		 "1000\n1000 1500\n/root\nCapEff:\t0000000000000000\n", 0},
+		{"no capability can come back", {.flags = AGENT_SPEC_UID, .uid = 1000}, "", "grep -h CapBnd /proc/self/status",
+		 "CapBnd:\t0000000000000000\n", 0},
+		{"a uid that nobody has", {.flags = AGENT_SPEC_UID, .uid = 4321}, "", "id -u; id -G", "4321\n0\n", 0},
+		{"a gid of one's own", {.flags = AGENT_SPEC_UID | AGENT_SPEC_GID, .uid = 1000, .gid = 77}, "", "id -g", "77\n", 0},
+		{"a uid beyond the bound", {.flags = AGENT_SPEC_UID, .uid = 0xffffffff}, "", "id", NULL, AGENT_STAGE_USER},
+		{"a uid that is not mapped", {.flags = AGENT_SPEC_UID, .uid = 70000}, "", "id", NULL, AGENT_STAGE_IDENTITY},
+		{"a directory", {0}, "/usr/bin", "pwd", "/usr/bin\n", 0},
+		{"a directory with a variable", {0}, "/$NAME/bin", "pwd", "/usr/bin\n", 0},
+		{"a directory that is not there", {0}, "/none", "pwd", NULL, AGENT_STAGE_CWD},
+		{"a file is no directory", {0}, "/etc/passwd", "pwd", NULL, AGENT_STAGE_CWD},
+		{"a descriptor is no way out", {0}, "/proc/1/cwd", "pwd", NULL, AGENT_STAGE_CWD},
+	};
+	static const char *const env[] = {"NAME=usr", NULL};
+	struct harness_result r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct agent_spec spec = rows[i].spec;
+		const char *const args[] = {rows[i].command, NULL};
+
+		spec.flags |= AGENT_SPEC_SHELL;
+		harness_begin(h, &r, spec, rows[i].cwd, args, env);
+		harness_finish(h, &r, 5000);
+		if (rows[i].out)
+			is_str(r.out, rows[i].out, "%s", rows[i].why);
+		else
+			ok(r.ended && r.end.reason == AGENT_FAILED_START && r.end.value == rows[i].stage, "%s is refused (%u %u)",
+			   rows[i].why, r.end.reason, (unsigned)r.end.value);
+		harness_clear(&r);
+	}
+	const char *const nothing[] = {"no-such-program", NULL};
+	harness_begin(h, &r, (struct agent_spec){0}, "", nothing, NULL);
+	ok(!harness_finish(h, &r, 5000) && r.end.value == AGENT_STAGE_EXEC && r.end.sys == ENOENT, "a program that is not there");
+	harness_clear(&r);
+	harness_run(h, &r, "printf 'A=file\\nB=$A-x\\n# no\\nexport\\n PATH=/opt/x:$PATH \\n' >> /opt/opensandbox/.env");
+	harness_clear(&r);
+	const char *const own[] = {"C=own", "B=own", NULL};
+	const char *const show[] = {"echo $A $B $C $PATH", NULL};
+	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", show, own);
+	harness_finish(h, &r, 5000);
+	is_str(r.out, "file own own /opt/x:/usr/local/bin:/usr/bin:/bin\n", "sandbox < file < command");
+	harness_clear(&r);
+	harness_run(h, &r, "echo $B; rm /opt/opensandbox/.env; mkfifo /opt/opensandbox/.env");
+	is_str(r.out, "base-x\n", "the file's values use the sandbox's environment");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "echo $A"), 0, "a FIFO in its place stops nothing");
+	is_str(r.out, "base\n", "and is not read");
+	harness_clear(&r);
+}
+
+/* ---- attacks from inside ---- */
+
+static void no_line_with(struct harness *h, const char *command, const char *bad, const char *why)
+{
+	struct harness_result r;
+	int lines = 0;
+
+	harness_run(h, &r, command);
+	for (char *line = r.out ? strtok(r.out, "\n") : NULL; line; line = strtok(NULL, "\n")) {
+		ok(!strstr(line, bad), "%s: %s", why, line);
+		lines++;
+	}
+	ok(lines > 8, "%s: %d were tried", why, lines);
+	harness_clear(&r);
+}
+
+static void test_attacks(struct harness *h)
+{
+	struct harness_result r;
+
+	no_line_with(h, "/inside attack | grep -v refused; /inside attack | sed 's/^/all /'", "DONE", "attack on pid 1");
+	harness_run(h, &r, "/inside attack | grep -v refused");
+	is_str(r.out, "", "each is refused for want of a right");
+	harness_clear(&r);
+	no_line_with(h, "/inside masks", "DONE", "hardening");
+	no_line_with(h, "/inside masks", "READ", "hidden");
+	harness_run(h, &r, "/inside sockets");
+	is_str(r.out, "unix yes\ntcp yes\nudp yes\ntcp6 yes\nrtnetlink yes\nnetfilter no\nsock_diag no\nraw no\npacket no\nalg no\n"
+	       "vsock no\nbluetooth no\nxdp no\nping no raw socket needed\n", "socket families");
+	harness_clear(&r);
+	harness_run(h, &r, "/inside climb");
+	is_str(r.out, "same root\n", "climbing out of the root ends at the root");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "kill -9 -1; exit 3"), 3, "killing everybody leaves the agent");
+	harness_clear(&r);
+}
+
+/* ---- images ---- */
+
+static void hostile_image(const char *root)
+{
+	static const struct {
+		const char *name, *target;
+	} links[] = {{"proc", "/etc"}, {"dev", "../../../../tmp"}, {"etc/hosts", "/etc/passwd"}, {"data", "/proc/self"}};
+	char path[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
+		snprintf(path, sizeof(path), "%s/%s", root, links[i].name);
+		ok(!symlink(links[i].target, path), "the image has a link at %s", links[i].name);
+	}
+	snprintf(path, sizeof(path), "%s/sys", root);
+	ok(!mkfifo(path, 0666), "and a FIFO at /sys");
+	snprintf(path, sizeof(path), "%s/etc/resolv.conf", root);
+	ok(!mkfifo(path, 0666), "and at /etc/resolv.conf");
+}
+
+static void fifo_passwd(const char *root)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/etc/passwd", root);
+	ok(!unlink(path) && !mkfifo(path, 0666), "a FIFO at /etc/passwd");
+	snprintf(path, sizeof(path), "%s/etc/group", root);
+	ok(!unlink(path) && !symlink("/dev/zero", path), "a device behind /etc/group");
+}
+
+static void test_images(void)
+{
+	static struct harness h;
+	static const char *const env[] = {"PATH=/bin:/usr/bin", NULL};
+	static const char *const entry[] = {"/inside", "sleep", NULL};
+	struct harness_result r;
+
+	ok(!harness_up(&h, &(struct harness_opts){.image = hostile_image}), "a hostile image starts");
+	is_int(harness_run(&h, &r, "test -d /proc/self && test -c /dev/null && test -d /sys/class && cat /etc/resolv.conf | wc -l"), 0,
+	       "with its own /proc, /dev, /sys and resolv.conf");
+	harness_clear(&r);
+	harness_run(&h, &r, "head -1 /etc/hosts; id -u; ls -ld /proc | cut -c1; ls /tmp");
+	is_str(r.out, "127.0.0.1\tlocalhost\n0\nd\n", "nothing went where the links point");
+	harness_clear(&r);
+	harness_stop(&h);
+	ok(!harness_up(&h, &(struct harness_opts){.image = fifo_passwd}), "an image whose passwd never answers starts");
+	const char *const bare[] = {"/inside", "say", "hi", NULL};
+	harness_begin(&h, &r, (struct agent_spec){.flags = AGENT_SPEC_UID, .uid = 1000}, "", bare, NULL);
+	harness_finish(&h, &r, 5000);
+	is_str(r.out, "hi 1000 0\n", "its users are numbers");
+	harness_clear(&r);
+	is_int(fs(&h, &r, (struct agent_fs){.op = AGENT_FS_INFO}, "/inside", NULL, NULL), 0, "files work too");
+	harness_clear(&r);
+	harness_stop(&h);
+	ok(!harness_launch(&h, &(struct harness_opts){.no_usr = true}), "an empty image launches");
+	is_int(harness_start(&h, entry, env, "", ""), AGENT_STATE_RUNNING, "its one static program runs");
+	is_int(harness_run(&h, &r, "echo no"), -2, "it has no shell");
+	ok(r.end.reason == AGENT_FAILED_START && r.end.value == AGENT_STAGE_EXEC && r.end.sys == ENOENT, "which is said");
+	harness_clear(&r);
+	const char *const say[] = {"/inside", "say", "bare", NULL};
+	harness_begin(&h, &r, (struct agent_spec){0}, "", say, NULL);
+	harness_finish(&h, &r, 5000);
+	is_str(r.out, "bare 0 0\n", "a program without a shell runs");
+	harness_clear(&r);
+	is_int(put_file(&h, &r, (struct agent_fs){.op = AGENT_FS_WRITE}, "/x", "", "", "1", 1), 0, "files work there");
+	harness_clear(&r);
+	harness_stop(&h);
+	const struct harness_opts volumes = {.volume = {"/a/b", "/etc/one.conf", "/proc/x"}, .volume_file = {false, true, false}};
+	ok(!harness_up(&h, &volumes), "volumes, made where they are missing");
+	is_int(harness_run(&h, &r, "echo 1 > /a/b/f && echo 2 > /etc/one.conf && grep -c ' /a/b \\| /etc/one.conf ' /proc/mounts && test ! -d /proc/x"),
+	       0, "are there; one at /proc/x lies below /proc");
+	harness_clear(&r);
+	harness_stop(&h);
+	const struct harness_opts bad = {.volume = {"/../../etc"}};
+	is_int(harness_launch(&h, &bad), -1, "a volume that climbs");
+	ok(h.failed.stage == LAUNCH_STAGE_VOLUME && h.failed.sys == EINVAL, "is refused at its stage");
+	harness_stop(&h);
+}
+
+/* ---- the entrypoint ---- */
+
+static void test_entry(void)
+{
+	static struct harness h;
+	static const char *const env[] = {"PATH=/bin:/usr/bin", "HOSTNAME=x", NULL};
+	static const char *const script[] = {"sh", "-c", "id -u; echo $HOME; pwd; sleep 0.3; exit 9", NULL};
+	static const char *const missing[] = {"/no/such", NULL};
+	static const char *const forever[] = {"sleep", "900", NULL};
+	static const uint8_t none[AGENT_ID_BYTES];
+	struct agent_status st;
+	struct harness_result r, q;
+
+	ok(!harness_launch(&h, NULL), "a sandbox");
+	harness_control(&h, AGENT_QUERY, 0);
+	is_int(harness_status(&h, 5000, &st), AGENT_STATE_WAITING, "waits for START");
+	is_int(harness_start(&h, script, env, "user", "/tmp"), AGENT_STATE_RUNNING, "its entrypoint runs");
+	begin(&h, &r, "echo in; sleep 910", (struct agent_spec){0});
+	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "and ends");
+	ok(st.exit_code == 9 && st.exit_signal == 0 && st.ended_wall_usec > st.started_wall_usec, "with its code");
+	ok(!harness_finish(&h, &r, 5000) && r.exit.signal == SIGKILL, "which kills every other command");
+	logs(&h, &q, none, 0);
+	is_str(q.out, "1000\n/home/user\n/tmp\n", "its output is kept: user, home and directory of START");
+	harness_clear(&q);
+	harness_control(&h, AGENT_QUERY, 0);
+	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "it still answers");
+	is_int(harness_run(&h, &q, "echo"), -2, "but starts nothing");
+	is_int(q.end.reason, AGENT_ENDED, "for that reason");
+	harness_clear(&q);
+	harness_clear(&r);
+	harness_stop(&h);
+
+	ok(!harness_launch(&h, NULL), "a sandbox");
+	is_int(harness_start(&h, missing, env, "", ""), AGENT_STATE_START_FAILED, "an entrypoint that is not there");
+	harness_stop(&h);
+	ok(!harness_launch(&h, NULL), "a sandbox");
+	is_int(harness_start(&h, forever, env, "nobody-knows", ""), AGENT_STATE_START_FAILED, "a user that is not there");
+	harness_stop(&h);
+	ok(!harness_launch(&h, NULL), "a sandbox");
+	is_int(harness_start(&h, forever, env, "1000:1500", ""), AGENT_STATE_RUNNING, "uid and gid");
+	harness_run(&h, &r, "id -u; id -g; echo $HOME");
+	is_str(r.out, "1000\n1500\n/home/user\n", "are those of every command");
+	harness_clear(&r);
+	harness_control(&h, AGENT_STOP, SIGTERM);
+	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "STOP ends it");
+	ok(st.exit_code == -1 && st.exit_signal == SIGTERM, "by the signal");
+	harness_stop(&h);
+}
+
 int main(void)
 {
 	static struct harness h;
@@ -269,6 +738,14 @@ int main(void)
 		return tap_done();
 	test_commands(&h);
 	test_files(&h);
+	test_ends(&h);
+	test_output(&h);
+	test_attach(&h);
+	test_terminal(&h);
+	test_identity(&h);
+	test_attacks(&h);
 	harness_stop(&h);
+	test_images();
+	test_entry();
 	return tap_done();
 }
