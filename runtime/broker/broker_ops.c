@@ -53,6 +53,7 @@ static void connection_close(struct connection *c)
 		if (b->connection[i] == c)
 			b->connection[i] = NULL;
 	loop_fd_remove(c->source);
+	ignore_result(shutdown(c->fd, SHUT_RDWR)); /* the peer sees the end also while a child of ours holds a copy */
 	close(c->fd);
 	free(c);
 }

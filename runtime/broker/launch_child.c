@@ -21,7 +21,8 @@
 
 #define AGENT_FD	4 /* CLOEXEC; the launch socket is below it */
 #define OOM_SCORE_ADJ	"200" /* a sandbox goes before the host's services, whatever ours is */
-#define RANDOM_CPU_BYTES 1024 /* 8192 processors */
+#define CPU_MASK_BYTES	1024 /* 8192 processors */
+#define CHILD_JOIN_MAX	8
 
 /*
  * Limits of every process of a sandbox.  A core limit of 1 (not 0) is what stops a piped core_pattern, see profile.def.
@@ -123,7 +124,7 @@ static int reset_oom(void)
 static int reset_scheduling(void)
 {
 	struct sched_param param = {.sched_priority = 0};
-	unsigned char all[RANDOM_CPU_BYTES];
+	unsigned char all[CPU_MASK_BYTES];
 
 	memset(all, 0xff, sizeof(all));
 	if (sched_setscheduler(0, SCHED_OTHER, &param) < 0)
@@ -194,23 +195,51 @@ static int set_descriptors(const struct launch_child *c)
 	return syscall(SYS_close_range, AGENT_FD + 1, ~0u, 0) < 0 ? -errno : 0;
 }
 
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/*
+ * The copy of the broker's descriptors goes first of all: a broker that is killed must be seen to be gone by its clients and
+ * by this process, which else would hold its own other end of the launch socket.
+ */
+static int close_others(const struct launch_child *c)
+{
+	int keep[3 + CHILD_JOIN_MAX] = {c->socket, c->agent_fd, c->null_fd};
+	int n = 3;
+	int from = 3; /* 0 to 2 are replaced later */
+
+	for (int i = 0; i < c->n_join && n < (int)ARRAY_SIZE(keep); i++)
+		keep[n++] = c->join_fd[i];
+	qsort(keep, (size_t)n, sizeof(keep[0]), by_number);
+	for (int i = 0; i < n; i++) {
+		if (keep[i] > from && syscall(SYS_close_range, from, keep[i] - 1, 0) < 0)
+			return -errno;
+		from = keep[i] >= from ? keep[i] + 1 : from;
+	}
+	return syscall(SYS_close_range, from, ~0u, 0) < 0 ? -errno : 0;
+}
+
 _Noreturn void launch_child_run(const struct launch_child *c)
 {
 	static char name[] = "sandbox-agent";
 	char *argv[] = {name, NULL};
 	char *envp[] = {NULL};
 
+	int r = close_others(c);
+	if (r < 0)
+		fail(c->socket, LAUNCH_STAGE_ATTRIBUTES, -r, UINT32_MAX);
 	wait_mapped(c->socket);
 	for (int i = 0; i < c->n_join; i++)
 		if (write(c->join_fd[i], "0", 1) < 0)
 			fail(c->socket, LAUNCH_STAGE_CGROUP, errno, (uint32_t)i);
 	for (size_t i = 0; i < ARRAY_SIZE(attributes); i++) {
-		int r = attributes[i]();
-
+		r = attributes[i]();
 		if (r < 0)
 			fail(c->socket, LAUNCH_STAGE_ATTRIBUTES, -r, (uint32_t)i);
 	}
-	int r = set_descriptors(c);
+	r = set_descriptors(c);
 	if (r < 0)
 		fail(c->socket, LAUNCH_STAGE_EXEC, -r, 0);
 	/* Last: with the broker's own hundreds of descriptors still open, a low RLIMIT_NOFILE would refuse every open above. */

@@ -53,3 +53,7 @@ tests_system_cgroup_limits_SOURCES = tests/system/cgroup_limits.c
 tests_system_cgroup_limits_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
 ROOT_TESTS += tests/system/net_isolation.sh tests/system/net_guard.sh tests/system/net_allow.sh tests/vm/run.sh
 EXTRA_DIST += tests/system/net_lib.sh tests/vm/vm.sh
+check_PROGRAMS += tests/system/broker_recover
+ROOT_TESTS += tests/system/broker_recover
+tests_system_broker_recover_SOURCES = tests/system/broker_recover.c
+tests_system_broker_recover_LDADD = libbtc.a libbase.a

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * kill -9 of the broker at each step of making and ending a sandbox: the next broker finds what lives and undoes the rest.
+ * Needs a build with fault points.
+ */
+#include "config.h"
+
+#include "tests/system/broker_test_client.h"
+#include "tests/tap.h"
+
+#include "base/cleanup.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static bool drained(const struct btc *t)
+{
+	char text[256];
+
+	for (int i = 0; i < 100; i++) {
+		if (btc_count_leftovers(t, text, sizeof(text)) == 0)
+			return true;
+		poll(NULL, 0, 50);
+	}
+	printf("# left: %s\n", text);
+	return false;
+}
+
+/* A zombie that its new parent has not yet reaped is dead. */
+static bool alive(uint32_t pid)
+{
+	char path[64], text[512] = "";
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	auto_fd fd = open(path, O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	const char *state = n > 0 ? strrchr(text, ')') : NULL;
+	return state && state[1] && state[2] != 'Z' && state[2] != 'X';
+}
+
+static int make_one(struct btc *t, struct broker_create_reply *made, int fds[2])
+{
+	static struct broker_create create;
+
+	btc_host_create(t, &create);
+	return btc_create(t, &create, made, fds);
+}
+
+static void survives(struct btc *t)
+{
+	struct broker_create_reply made = {0};
+	struct broker_plain_req list = {0};
+	union broker_any any;
+	int fds[2] = {-1, -1};
+	bool found = false;
+
+	if (!ok(make_one(t, &made, fds) == 0, "a sandbox lives: %s", made.text))
+		return;
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_FREEZE, made.ref, 0, NULL, NULL) == 0, "it is frozen");
+	ok(btc_restart(t) == 0, "kill -9 of the broker, and another one starts");
+	ok(alive(made.pid), "pid 1 of the sandbox was not touched");
+	ssize_t n = btc_call(t, &list, sizeof(list), BROKER_OP_SANDBOX_LIST, -1, &any, NULL);
+	while (n == sizeof(any.list_reply) && any.list_reply.ref.slot != BROKER_NO_SLOT) {
+		found |= any.list_reply.ref.slot == made.ref.slot && any.list_reply.ref.generation == made.ref.generation &&
+			 any.list_reply.state == BROKER_SLOT_FROZEN && any.list_reply.pid == made.pid;
+		n = btc_recv(t->fd, &any, NULL, 1000);
+	}
+	ok(found, "it is in the list, frozen, with its pid");
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_THAW, made.ref, 0, NULL, NULL) == 0, "it thaws");
+	int channel[2] = {-1, -1};
+	ok(btc_slot_call(t, BROKER_OP_CHANNEL_OPEN, made.ref, BROKER_CHANNEL_EXEC, NULL, channel) == 0 && channel[1] >= 0, "its channel opens");
+	static const char *const argv[] = {"/bin/true", NULL};
+	struct agent_status status = {0};
+	ok(btc_run(fds, argv, &status) == 0 && status.exit_code == 0, "the agent serves as before");
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL) == 0, "it can be ended");
+	ok(drained(t), "nothing is left of it");
+	for (int i = 0; i < 2; i++) {
+		close_keep_errno(fds[i]);
+		close_keep_errno(channel[i]);
+	}
+}
+
+static void dies_at(struct btc *t, const char *point, bool while_killing)
+{
+	struct broker_create_reply made = {0};
+	char env[128];
+	int fds[2] = {-1, -1};
+
+	snprintf(env, sizeof(env), "SBX_FAULT=%s:kill", point);
+	/* end the one that runs, start one that is to die */
+	kill(t->pid, SIGTERM);
+	btc_wait_end(t);
+	close_keep_errno(t->fd);
+	t->fd = -1;
+	char sock[128];
+	snprintf(sock, sizeof(sock), "%s/run/broker.sock", t->dir);
+	unlink(sock);
+	if (!ok(btc_spawn(t, env) == 0 && btc_hello(t) == 0, "broker with %s starts", env))
+		return;
+	int r = make_one(t, &made, fds);
+	if (while_killing) {
+		ok(r == 0, "a sandbox lives");
+		r = btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL);
+	}
+	ok(r != 0, "the broker died at %s", point);
+	int status = btc_wait_end(t);
+	ok(status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "by SIGKILL (0x%x)", (unsigned)status);
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+	unlink(sock);
+	close_keep_errno(t->fd);
+	t->fd = -1;
+	ok(btc_spawn(t, NULL) == 0 && btc_hello(t) == 0, "the next one starts");
+	ok(drained(t), "and leaves nothing of the half made one");
+	ok(made.pid == 0 || !alive(made.pid), "nor its pid 1");
+	r = make_one(t, &made, fds);
+	ok(r == 0, "and makes sandboxes: %s", made.text);
+	if (r == 0) {
+		r = btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL);
+		ok(r == 0, "and ends them: %d", r);
+	}
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+	ok(drained(t), "which leave nothing");
+}
+
+int main(void)
+{
+	static const char *const making[] = {"launch-files", "launch-cgroup", "launch-clone", "launch-link", "arm-mounts", "overlay-mount"};
+	static const char *const ending[] = {"kill-cgroup", "kill-trash"};
+	struct btc t;
+
+#ifndef SBX_FAULT_POINTS
+	printf("1..0 # SKIP built without --enable-fault-points\n");
+	return 0;
+#endif
+	if (ok(btc_start(&t, "recover", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
+		survives(&t);
+		for (size_t i = 0; i < ARRAY_SIZE(making); i++)
+			dies_at(&t, making[i], false);
+		for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
+			dies_at(&t, ending[i], true);
+	}
+	btc_stop(&t, tap_failed > 0);
+	return tap_done();
+}
