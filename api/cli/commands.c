@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/cli/cli.h"
+
+#define END {0}
+
+const struct cli_option cli_global_options[] = {
+	{"output", 'o', "FORMAT", "table (default), json or yaml", 0},
+	{"url", 0, "URL", "daemon, as http://HOST:PORT (default: its Unix socket; OPEN_SANDBOX_DOMAIN sets it too)", 0},
+	{"key", 0, "KEY", "API key (default: OPEN_SANDBOX_API_KEY)", 0},
+	{"socket", 0, "PATH", "Unix socket of the daemon (default: SANDBOXD_SOCKET, or /run/sandboxd/0/api.sock)", 0},
+	{"help", 'h', NULL, "show help", 0},
+	END,
+};
+
+/* What run and create share. */
+#define SANDBOX_OPTIONS \
+	{"image", 0, "IMAGE", "image to start from (default: host)", 0}, \
+	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g", 0}, \
+	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m", 0}, \
+	{"env", 'e', "NAME=VALUE", "environment; NAME alone takes the caller's value", CLI_REPEAT}, \
+	{"volume", 'v', "SRC:DST[:OPTS]", "host path or volume name, at DST; OPTS: ro, sub=PATH", CLI_REPEAT}, \
+	{"name", 0, "NAME", "name for ls and for other commands (metadata \"name\")", 0}, \
+	{"metadata", 0, "KEY=VALUE", "metadata to list and filter by", CLI_REPEAT}, \
+	{"timeout", 0, "TIME", "end of life, such as 90s, 30m, 2h, never", 0}
+
+static const struct cli_option run_options[] = {
+	SANDBOX_OPTIONS,
+	{"interactive", 'i', NULL, "pass stdin to the command", 0},
+	{"tty", 't', NULL, "give the command a terminal", 0},
+	{"workdir", 'w', "DIR", "start in this directory", 0},
+	{"user", 'u', "UID[:GID]", "run the command as this user", 0},
+	{"timings", 0, NULL, "say at the end how long each part took", 0},
+	END,
+};
+
+static const struct cli_option create_options[] = {
+	SANDBOX_OPTIONS,
+	{"quiet", 'q', NULL, "print the whole id only", 0},
+	END,
+};
+
+static const struct cli_option exec_options[] = {
+	{"interactive", 'i', NULL, "pass stdin to the command", 0},
+	{"tty", 't', NULL, "give the command a terminal", 0},
+	{"env", 'e', "NAME=VALUE", "environment; NAME alone takes the caller's value", CLI_REPEAT},
+	{"workdir", 'w', "DIR", "start in this directory", 0},
+	{"user", 'u', "UID[:GID]", "run the command as this user", 0},
+	{"detach", 'd', NULL, "start it in the background and print its id", 0},
+	{"timeout", 0, "TIME", "kill the command after this time", 0},
+	END,
+};
+
+static const struct cli_option ls_options[] = {
+	{"state", 's', "STATE", "only sandboxes in this state", CLI_REPEAT},
+	{"metadata", 0, "KEY=VALUE", "only sandboxes with this metadata", CLI_REPEAT},
+	{"quiet", 'q', NULL, "print whole ids only", 0},
+	END,
+};
+
+static const struct cli_option logs_options[] = {
+	{"tail", 'n', "LINES", "lines from the end (default: 100)", 0},
+	{"since", 0, "TIME", "not older than this, such as 10m", 0},
+	{"command", 'c', "ID", "output of a command that exec -d started", 0},
+	END,
+};
+
+static const struct cli_option endpoint_options[] = {
+	{"proxy", 'p', NULL, "address behind the API port instead of the direct one", 0},
+	END,
+};
+
+static const struct cli_option rm_options[] = {
+	{"all", 'a', NULL, "remove every sandbox of this daemon", 0},
+	END,
+};
+
+static const struct cli_option import_options[] = {
+	{"env", 'e', "NAME=VALUE", "environment of every command", CLI_REPEAT},
+	{"workdir", 'w', "DIR", "directory to start in", 0},
+	{"user", 'u', "USER", "user to run as: name, uid or uid:gid", 0},
+	{"cmd", 'c', "COMMAND", "command to run when none is given", 0},
+	{"format", 'f', "FORMAT", "tar, tar.gz or tar.zst (default: by the content)", 0},
+	END,
+};
+
+static const struct cli_option image_ls_options[] = {
+	{"quiet", 'q', NULL, "print names only", 0},
+	END,
+};
+
+static const struct cli_option no_options[] = {END};
+
+const struct cli_command cli_commands[] = {
+	{NULL, "run", "[--] COMMAND [ARG]...", "run a command in a throw-away sandbox",
+	 "The sandbox is made, runs the command, passes on its output and exit code, and\n"
+	 "is removed, also on Ctrl-C.  Without a command the image's own is run, or a\n"
+	 "shell; with a terminal on stdin it gets a terminal of its own.\n"
+	 "\n"
+	 "  sandboxctl run -- python3 -c 'print(6*7)'\n"
+	 "  sandboxctl run -m 64m --timeout 10m -v \"$PWD\":/work -w /work -- make test\n"
+	 "  sandboxctl run -it\n",
+	 run_options, 0, 0, -1, cmd_run},
+	{NULL, "create", "[--] [COMMAND [ARG]...]", "make a sandbox and leave it running",
+	 "The command is the sandbox's first process: the sandbox ends with it.  Without\n"
+	 "one the image's own is taken, or one that only waits.\n"
+	 "\n"
+	 "  id=$(sandboxctl create -q --timeout 1h)\n"
+	 "  sandboxctl exec \"$id\" -- uname -a\n",
+	 create_options, 0, 0, -1, cmd_create},
+	{NULL, "ls", "", "list sandboxes", "  sandboxctl ls -s running --metadata team=core\n", ls_options, -1, 0, 0, cmd_ls},
+	{NULL, "inspect", "ID", "show everything about a sandbox",
+	 "ID may be the beginning of an id, or a name.\n"
+	 "\n"
+	 "  sandboxctl inspect 7f3a -o json\n",
+	 no_options, -1, 1, 1, cmd_inspect},
+	{NULL, "exec", "ID [--] COMMAND [ARG]...", "run a command in a sandbox",
+	 "  sandboxctl exec 7f3a -- sh -c 'echo $HOME'\n"
+	 "  sandboxctl exec -it 7f3a bash\n"
+	 "  sandboxctl exec -d 7f3a -- make          prints the command's id\n",
+	 exec_options, 1, 2, -1, cmd_exec},
+	{NULL, "cp", "SRC DST", "copy files in or out",
+	 "One of SRC and DST is ID:PATH.  Directories are copied with what is in them; a\n"
+	 "DST that is a directory gets the file or directory into it.\n"
+	 "\n"
+	 "  sandboxctl cp ./src 7f3a:/work\n"
+	 "  sandboxctl cp 7f3a:/work/out.txt .\n",
+	 no_options, -1, 2, 2, cmd_cp},
+	{NULL, "logs", "ID", "show what a sandbox or a command printed",
+	 "  sandboxctl logs 7f3a -n 20\n"
+	 "  sandboxctl logs 7f3a -c 0f3c9a71d2e84b6f9a1b7c5d3e2f1a00\n",
+	 logs_options, -1, 1, 1, cmd_logs},
+	{NULL, "pause", "ID...", "stop all processes of a sandbox where they are", "  sandboxctl pause 7f3a\n", no_options, -1, 1, -1,
+	 cmd_pause},
+	{NULL, "resume", "ID...", "let a paused sandbox go on", "  sandboxctl resume 7f3a\n", no_options, -1, 1, -1, cmd_resume},
+	{NULL, "renew", "ID TIME", "set the end of life of a sandbox, from now",
+	 "Shorter than before is fine.\n"
+	 "\n"
+	 "  sandboxctl renew 7f3a 30m\n",
+	 no_options, -1, 2, 2, cmd_renew},
+	{NULL, "endpoint", "ID PORT", "print where a port of a sandbox is reached",
+	 "  curl \"http://$(sandboxctl endpoint 7f3a 8000)/\"\n", endpoint_options, -1, 2, 2, cmd_endpoint},
+	{NULL, "rm", "ID...", "remove sandboxes", "  sandboxctl rm 7f3a 91c4\n  sandboxctl rm --all\n", rm_options, -1, 0, -1, cmd_rm},
+	{"image", "ls", "", "list images", "  sandboxctl image ls\n", image_ls_options, -1, 0, 0, cmd_image_ls},
+	{"image", "import", "FILE|DIRECTORY|- NAME", "make an image from a root file system",
+	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"
+	 "packed with tar on the way.\n"
+	 "\n"
+	 "  debootstrap stable root && sandboxctl image import root debian:12\n"
+	 "  docker export \"$container\" | sandboxctl image import - mine:1\n",
+	 import_options, -1, 2, 2, cmd_image_import},
+	{"image", "rm", "NAME...", "remove images", "  sandboxctl image rm debian:12\n", no_options, -1, 1, -1, cmd_image_rm},
+	{"volume", "ls", "", "list named volumes", "  sandboxctl volume ls\n", no_options, -1, 0, 0, cmd_volume_ls},
+	{"volume", "create", "NAME", "make a named volume", "  sandboxctl volume create models\n", no_options, -1, 1, 1,
+	 cmd_volume_create},
+	{"volume", "rm", "NAME...", "remove named volumes and what is in them", "  sandboxctl volume rm models\n", no_options, -1, 1,
+	 -1, cmd_volume_rm},
+	{NULL, "doctor", "", "show what this host can enforce, and what its lacks cost",
+	 "The exit code is 1 when something is missing that sandboxes need.\n", no_options, -1, 0, 0, cmd_doctor},
+	{NULL, "config", "", "show which daemon is asked, and how", "  sandboxctl config\n", no_options, -1, 0, 0, cmd_config},
+	{NULL, "version", "", "show the versions of this program and of the daemon", "  sandboxctl version\n", no_options, -1, 0, 0,
+	 cmd_version},
+	{NULL, "completion", "bash", "print a completion script",
+	 "  sandboxctl completion bash > /etc/bash_completion.d/sandboxctl\n", no_options, -1, 1, 1, cmd_completion},
+	{0},
+};
