@@ -6,16 +6,15 @@
 #include "config.h"
 
 #include <getopt.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include "base/cleanup.h"
 #include "base/fdpass.h"
+#include "base/isolate.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/num.h"
@@ -193,22 +192,6 @@ static int take_upstreams(struct dnsd *d, struct sbx_err *err)
 	return 0;
 }
 
-/* Root only starts us; from here on there is nothing to take back. */
-static int drop_privilege(const struct settings *settings, struct sbx_err *err)
-{
-	uid_t uid = (uid_t)settings->isolation_dnsd_uid;
-
-	if (!geteuid()) {
-		if (!uid)
-			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "isolation.dnsd_uid is not set: refusing to serve as root");
-		if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, errno, "become uid %u", uid);
-	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "give up privilege");
-	return 0;
-}
-
 static void stop(void *arg, const struct signalfd_siginfo *info)
 {
 	struct dnsd *d = arg;
@@ -307,7 +290,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	d.run_dir = d.settings.run_dir;
-	if (drop_privilege(&d.settings, &err) < 0 || start(&d, &err) < 0) {
+	if (isolate_self(ISOLATE_DNSD, (uid_t)d.settings.isolation_dnsd_uid, getppid(), &err) < 0 || start(&d, &err) < 0) {
 		log_error("%s", err.msg);
 		return 1;
 	}

@@ -14,3 +14,5 @@ tests_unit_test_dns_LDADD = libnetpolicy.a libbase.a
 tests_fuzz_fuzz_dns_msg_SOURCES = tests/fuzz/fuzz_dns_msg.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_dns_msg_LDADD = libnetpolicy.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/dns_msg
+ROOT_TESTS += tests/system/dnsd.sh
+EXTRA_DIST += tests/system/dnsd.py
