@@ -195,9 +195,11 @@ bool execd_query_path(const struct execd_call *call, const char *name, char **re
 
 int execd_parse_id(const char *text, uint8_t id[16])
 {
-	if (strlen(text) == EXECD_ID_SIZE - 1)
-		return hex_decode(text, id, 16);
-	return uuid_parse(text, id);
+	static const uint8_t entrypoint[16];
+	int r = strlen(text) == EXECD_ID_SIZE - 1 ? hex_decode(text, id, 16) : uuid_parse(text, id);
+
+	/* to the agent this id is the entrypoint, whose end is the sandbox's end: no client may name it */
+	return r < 0 || !memcmp(id, entrypoint, sizeof(entrypoint)) ? -EINVAL : 0;
 }
 
 /* ---- /ping ---- */

@@ -85,7 +85,7 @@ struct http_text execd_query(const struct execd_call *call);
 bool execd_query_one(const struct execd_call *call, const char *name, char **ret_value);
 /** execd_query_path() - Like execd_query_one(), but 400 MISSING_QUERY when it is absent or empty */
 bool execd_query_path(const struct execd_call *call, const char *name, char **ret_value);
-/** execd_parse_id() - Read a command id (32 hex digits, or a UUID) into @id; Return: 0 or -EINVAL */
+/** execd_parse_id() - Read a command id (32 hex digits, or a UUID; never the entrypoint's) into @id; Return: 0 or -EINVAL */
 int execd_parse_id(const char *text, uint8_t id[16]);
 
 /* ---- handlers, by file ---- */

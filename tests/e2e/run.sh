@@ -65,9 +65,9 @@ trap finish EXIT
 "$build/sandboxd" --standalone --config "$work/sandboxd.toml" </dev/null >"$work/log" 2>&1 &
 monitor=$!
 up=0
-for _ in $(seq 100); do
+for _ in $(seq 300); do
 	kill -0 "$monitor" 2>/dev/null || break
-	if node -e 'fetch("http://127.0.0.1:8080/health").then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))'; then
+	if grep -q '^sandboxd ready' "$work/log"; then
 		up=1
 		break
 	fi

@@ -530,6 +530,9 @@ static void test_questions(void)
 		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"command session " AA " is not running\"}", "interrupt of a finished command");
 	body_is(ask("DELETE /command?id=" FF " HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 500",
 		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error interruptting code context. no such session\"}", "interrupt of no command");
+	body_is(ask("DELETE /command?id=00000000000000000000000000000000 HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error interruptting code context. no such session\"}",
+		"the entrypoint cannot be interrupted");
 	body_is(ask("DELETE /command HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
 		"{\"code\":\"MISSING_QUERY\",\"message\":\"missing query parameter 'id'\"}", "interrupt without an id");
 }
