@@ -121,6 +121,9 @@ void gateway_handle(void *arg, struct http_request *req)
 	case ROUTE_PROXY:
 		proxy_handle(gw, req, &route);
 		break;
+	case ROUTE_LOGS:
+		proxy_logs(gw, req, &route);
+		break;
 	case ROUTE_IMPORT:
 		pass_import(gw, req);
 		break;

@@ -44,4 +44,7 @@ void pass_import(struct gateway *gw, struct http_request *req);
 /** proxy_handle() - Answer @req from the port that @route names; the views of @route lie in the request */
 void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route);
 
+/** proxy_logs() - Answer @req with the output of the entrypoint of the sandbox that @route names; key or Unix peer only */
+void proxy_logs(struct gateway *gw, struct http_request *req, const struct route_match *route);
+
 #endif

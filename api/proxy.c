@@ -27,8 +27,14 @@ struct opening {
 	uint64_t tag;
 	uint32_t port;
 	bool direct;
-	struct http_text path; /* in the request */
+	uint32_t tail_lines;   /* not 0: the entrypoint's output is asked for */
+	struct http_text path; /* in the request, or LOGS_PATH */
 };
+
+/* The entrypoint is the command whose id is zero. */
+#define LOGS_PATH	  HTTP_TEXT("/command/00000000000000000000000000000000/logs")
+#define LOGS_TAIL_DEFAULT 100u
+#define LOGS_TAIL_MAX	  10000u
 
 static struct link_credential credential_of(const struct gateway *gw, const struct http_request *req)
 {
@@ -37,9 +43,10 @@ static struct link_credential credential_of(const struct gateway *gw, const stru
 					.flags = gateway_flags(gw, req)};
 }
 
-static void exec_call(struct gateway *gw, struct http_request *req, const struct link *link, struct http_text path)
+static void exec_call(struct gateway *gw, struct http_request *req, const struct link *link, struct http_text path,
+		      uint32_t tail_lines)
 {
-	struct http_text query = http_request_query(req);
+	struct http_text query = tail_lines ? HTTP_NO_TEXT : http_request_query(req);
 	const struct execd_call call = {
 		.req = req,
 		.path = path.len ? path.data : "/",
@@ -48,6 +55,7 @@ static void exec_call(struct gateway *gw, struct http_request *req, const struct
 		.query_len = query.len,
 		.state = link->state,
 		.box = link->box,
+		.tail_lines = tail_lines,
 	};
 
 	(void)gw;
@@ -67,10 +75,13 @@ static void exec_opened(struct opening *o, struct gw_reply *reply)
 {
 	struct link_credential who = credential_of(o->gw, o->req);
 	struct sbx_err err = {0};
+
+	if (o->tail_lines)
+		who.execd_token = HTTP_NO_TEXT;
 	const struct link *link = links_opened(o->gw->links, reply, &who, &err);
 
 	if (link)
-		exec_call(o->gw, o->req, link, o->path);
+		exec_call(o->gw, o->req, link, o->path, o->tail_lines);
 	else
 		http_respond_error(o->req, &err);
 }
@@ -109,7 +120,9 @@ static void opened(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 		http_respond_code(o->req, SBX_E_PROTOCOL, "answer");
 	} else {
 		memcpy(&open, reply->head, sizeof(open));
-		if (open.status != 200)
+		if (open.status == 401 && o->tail_lines)
+			pass_lifecycle(o->gw, o->req); /* its refusal names the key, not the token of a port */
+		else if (open.status != 200)
 			gateway_refuse(o->req, open.status, reply->strings[GW_OPENED_CODE], reply->strings[GW_OPENED_MESSAGE]);
 		else if (o->port == PORT_EXEC)
 			exec_opened(o, reply);
@@ -119,14 +132,15 @@ static void opened(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 	free(o);
 }
 
-static void ask(struct gateway *gw, struct http_request *req, struct http_text id, uint32_t port, bool direct, struct http_text path)
+static void ask(struct gateway *gw, struct http_request *req, struct http_text id, uint32_t port, uint32_t tail_lines,
+		struct http_text path)
 {
 	static const struct http_request_ops wait_ops = {.flags = HTTP_BODY_PAUSED, .abort = opening_abort};
 	struct gw_open message = {.head = {.kind = GW_OPEN}, .port = port, .flags = gateway_flags(gw, req)};
 	const struct http_text strings[GW_OPEN_STRINGS] = {
 		[GW_OPEN_ID] = id,
 		[GW_OPEN_API_KEY] = http_request_header(req, "open-sandbox-api-key"),
-		[GW_OPEN_EXECD_TOKEN] = http_request_header(req, "x-execd-access-token"),
+		[GW_OPEN_EXECD_TOKEN] = tail_lines ? HTTP_NO_TEXT : http_request_header(req, "x-execd-access-token"),
 		[GW_OPEN_EGRESS_TOKEN] = http_request_header(req, "opensandbox-egress-auth"),
 		[GW_OPEN_SECURE_TOKEN] = http_request_header(req, "opensandbox-secure-access"),
 	};
@@ -138,7 +152,12 @@ static void ask(struct gateway *gw, struct http_request *req, struct http_text i
 		http_respond_code(req, SBX_E_NO_MEMORY, "proxy");
 		return;
 	}
-	*o = (struct opening){.gw = gw, .req = req, .port = port, .direct = direct, .path = path};
+	*o = (struct opening){.gw = gw,
+			      .req = req,
+			      .port = port,
+			      .direct = http_request_listener(req) == GW_LISTENER_ENDPOINT,
+			      .tail_lines = tail_lines,
+			      .path = path};
 	o->tag = gw_client_send(gw->control, &message.head, sizeof(message), strings, GW_OPEN_STRINGS, opened, o, &err);
 	if (!o->tag) {
 		free(o);
@@ -147,6 +166,7 @@ static void ask(struct gateway *gw, struct http_request *req, struct http_text i
 	}
 	http_request_accept(req, &wait_ops, o);
 }
+
 
 static struct link *link_of(struct gateway *gw, struct http_text id)
 {
@@ -177,7 +197,7 @@ void proxy_handle(struct gateway *gw, struct http_request *req, const struct rou
 		struct link_credential who = credential_of(gw, req);
 
 		if (link && links_knows(link, &who) && (link->box || link->state != GW_SANDBOX_RUNNING)) {
-			exec_call(gw, req, link, path);
+			exec_call(gw, req, link, path, 0);
 			return;
 		}
 	} else if (port != PORT_EGRESS) {
@@ -189,5 +209,35 @@ void proxy_handle(struct gateway *gw, struct http_request *req, const struct rou
 		if (!upstream_check(req))
 			return;
 	}
-	ask(gw, req, route->id, port, http_request_listener(req) == GW_LISTENER_ENDPOINT, path);
+	ask(gw, req, route->id, port, 0, path);
+}
+
+void proxy_logs(struct gateway *gw, struct http_request *req, const struct route_match *route)
+{
+	auto_free char *scope = NULL, *tail = NULL, *since = NULL;
+	struct http_text query = http_request_query(req);
+	struct link *link = link_of(gw, route->id);
+	struct link_credential who = credential_of(gw, req);
+	uint32_t lines = LOGS_TAIL_DEFAULT;
+
+	if (http_query_get(query, "scope", &scope) < 0 || http_query_get(query, "tail", &tail) < 0 ||
+	    http_query_get(query, "since", &since) < 0) {
+		http_respond_code(req, SBX_E_SCHEMA, "query: a broken percent escape");
+		return;
+	}
+	/* sandboxd asks for the key before it says whether there is such a sandbox, and knows what is not offered */
+	if (scope || since || route->id.len != UUID_SIZE - 1) {
+		pass_lifecycle(gw, req);
+		return;
+	}
+	if (tail && (num_u32(tail, strlen(tail), LOGS_TAIL_MAX, &lines) < 0 || !lines)) {
+		http_respond_code(req, SBX_E_SCHEMA, "tail: must be a whole number from 1 to %u", LOGS_TAIL_MAX);
+		return;
+	}
+	/* the exec token opens the port, not this route of the lifecycle API */
+	who.execd_token = HTTP_NO_TEXT;
+	if (link && links_knows(link, &who) && (link->box || link->state != GW_SANDBOX_RUNNING))
+		exec_call(gw, req, link, LOGS_PATH, lines);
+	else
+		ask(gw, req, route->id, PORT_EXEC, lines, LOGS_PATH);
 }

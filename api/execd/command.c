@@ -314,11 +314,14 @@ struct question {
 	char id_text[40];    /* as the client wrote it */
 	uint64_t cursor;     /* logs: where the client wants to go on */
 	size_t not_granted;  /* logs */
+	uint32_t tail_lines; /* logs: not 0 collects the end of the output in `tail` */
+	struct buf tail;     /* owned */
 };
 
 static void question_free(struct question *q)
 {
 	execd_box_unref(q->box);
+	buf_free(&q->tail);
 	free(q);
 }
 
@@ -488,6 +491,11 @@ static void logs_data(void *arg, enum agent_type type, const uint8_t *data, size
 	struct question *q = arg;
 
 	(void)type;
+	if (q->tail_lines) {
+		buf_append(&q->tail, data, n);
+		agent_stream_grant(q->stream, n);
+		return;
+	}
 	http_response_write(q->req, data, n);
 	q->not_granted += n;
 	if (http_response_queued(q->req) <= HTTP_QUEUE_HIGH_BYTES) {
@@ -507,11 +515,36 @@ static void logs_writable(void *user, struct http_request *req)
 	q->not_granted = 0;
 }
 
+/* The last tail_lines lines of what was collected; a line that was cut at its front is left out. */
+static void respond_tail(struct question *q)
+{
+	const char *text = buf_peek(&q->tail);
+	size_t n = buf_used(&q->tail), from = n;
+	uint32_t lines = 0;
+
+	if (q->tail.failed) {
+		http_respond_code(q->req, SBX_E_NO_MEMORY, "out of memory");
+		return;
+	}
+	/* the newline that ends the last line begins no further one */
+	while (from > 0 && !(from < n && text[from - 1] == '\n' && ++lines == q->tail_lines))
+		from--;
+	if (!from && q->cursor)
+		while (from < n && text[from++] != '\n')
+			;
+	http_respond(q->req, 200, "text/plain; charset=utf-8", HTTP_TEXT("Deprecation: true\r\n"), n ? text + from : NULL, n - from);
+}
+
 static void logs_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
 {
 	struct question *q = arg;
 	struct sbx_err err;
 
+	if (end->reason == AGENT_OK && q->tail_lines) {
+		respond_tail(q);
+		question_free(q);
+		return;
+	}
 	if (end->reason == AGENT_OK) {
 		http_response_end(q->req);
 		question_free(q);
@@ -537,9 +570,12 @@ static void logs_replied(void *arg, const struct agent_command_status *status, c
 		question_free(q);
 		return;
 	}
+	if (q->tail_lines && end > EXECD_TAIL_BYTES)
+		q->cursor = end - EXECD_TAIL_BYTES;
 	struct agent_logs logs = {.offset = q->cursor, .max_bytes = end - q->cursor};
 	memcpy(logs.id, q->id, sizeof(logs.id));
-	http_response_begin(q->req, 200, "text/plain; charset=utf-8", headers, -1);
+	if (!q->tail_lines)
+		http_response_begin(q->req, 200, "text/plain; charset=utf-8", headers, -1);
 	question_ask(q, AGENT_LOGS, &logs, sizeof(logs), &stream_ops, 0);
 }
 
@@ -588,6 +624,8 @@ void command_logs(const struct execd_match *match)
 	if (!q)
 		return;
 	q->cursor = cursor;
+	q->tail_lines = match->call->tail_lines;
+	q->tail.max = EXECD_TAIL_BYTES;
 	if (question_ask(q, AGENT_STATUS, q->id, sizeof(q->id), &stream_ops, EXECD_ANSWER_MS))
 		http_request_accept(q->req, &ops, q);
 }

@@ -30,6 +30,9 @@ struct http_request;
 /* @stat is NULL when @err is set. */
 typedef void execd_stat_done(void *arg, const struct gw_stat_reply *stat, const struct sbx_err *err);
 
+/* What the last lines of a command's output are looked for in. */
+#define EXECD_TAIL_BYTES (1024u * 1024)
+
 struct execd_hooks {
 	void *arg;
 	/* Ask sandboxd for the cgroup figures (GW_STAT).  @done comes exactly once, also when sandboxd is gone. */
@@ -44,6 +47,7 @@ struct execd_call {
 	size_t query_len;
 	enum gw_sandbox_state state; /* anything but RUNNING is answered 503 at once */
 	struct execd_box *box;	     /* NULL allowed unless @state is RUNNING */
+	uint32_t tail_lines;	     /* logs: not 0 gives the last lines only, of at most EXECD_TAIL_BYTES */
 };
 
 /** execd_new() - The part that all sandboxes share; @hooks is copied; Return: it, or NULL with @err set */

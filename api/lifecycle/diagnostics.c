@@ -130,8 +130,15 @@ static bool wants_scope(struct api_call *call, char **ret_scope, bool *answered)
 
 void lifecycle_api_logs(struct api_call *call)
 {
-	/* the text form never gets here: the gateway reads the entrypoint's output through the agent */
-	api_reply_code(call, SBX_E_DIAGNOSTICS_UNSUPPORTED, "logs by scope are not offered; ask without scope");
+	auto_free char *since = NULL;
+
+	/* the plain text form never gets here: the gateway reads the entrypoint's output through the agent */
+	if (!lifecycle_find(call) || lifecycle_query_text(call, "since", &since) < 0)
+		return;
+	if (since)
+		api_reply_code(call, SBX_E_API_NOT_SUPPORTED, "since: the output carries no time stamps; use tail");
+	else
+		api_reply_code(call, SBX_E_DIAGNOSTICS_UNSUPPORTED, "logs by scope are not offered; ask without scope");
 }
 
 void lifecycle_api_inspect(struct api_call *call)
