@@ -57,3 +57,7 @@ check_PROGRAMS += tests/system/broker_recover
 ROOT_TESTS += tests/system/broker_recover
 tests_system_broker_recover_SOURCES = tests/system/broker_recover.c
 tests_system_broker_recover_LDADD = libbtc.a libbase.a
+check_PROGRAMS += tests/system/hostile_sandboxd
+ROOT_TESTS += tests/system/hostile_sandboxd
+tests_system_hostile_sandboxd_SOURCES = tests/system/hostile_sandboxd.c
+tests_system_hostile_sandboxd_LDADD = libbtc.a libbase.a
