@@ -16,6 +16,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
 #include "runtime/broker/host_check.h"
+#include "runtime/broker/host_purge.h"
 #include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/launch_child.h"
@@ -56,13 +57,14 @@
 struct arguments {
 	const char *config, *instance, *state_dir, *run_dir;
 	uint32_t listen_fd, agent_fd, unpack_fd; /* UINT32_MAX: none */
+	bool purge; /* end the instance's sandboxes, leave the host as it was, serve nothing */
 };
 
 static int usage(FILE *to)
 {
 	fprintf(to, "usage: sandbox-broker [--config FILE] [--instance NAME] [--state-dir DIR]\n"
 		    "                      [--run-dir DIR] [--listen-fd N] [--agent-fd N]\n"
-		    "                      [--unpack-fd N]\n"
+		    "                      [--unpack-fd N] [--purge]\n"
 		    "Started by sandboxd, as root. It serves fixed-size messages on\n"
 		    "RUN_DIR/broker.sock to the user ids that its configuration names.\n");
 	return to == stdout ? 0 : 2;
@@ -79,7 +81,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"config", required_argument, NULL, 'c'},    {"instance", required_argument, NULL, 'i'},
 		{"state-dir", required_argument, NULL, 's'}, {"run-dir", required_argument, NULL, 'r'},
 		{"listen-fd", required_argument, NULL, 'l'}, {"agent-fd", required_argument, NULL, 'a'},
-		{"unpack-fd", required_argument, NULL, 'u'}, {"help", no_argument, NULL, 'h'},
+		{"unpack-fd", required_argument, NULL, 'u'}, {"purge", no_argument, NULL, 'p'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},	     {NULL, 0, NULL, 0},
 	};
 	int c, r = 0;
@@ -106,6 +108,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 			break;
 		case 'u':
 			r = fd_argument(optarg, &a->unpack_fd);
+			break;
+		case 'p':
+			a->purge = true;
 			break;
 		case 'h':
 			exit(usage(stdout));
@@ -455,6 +460,18 @@ int main(int argc, char **argv)
 	if (load_settings(b, &a, &err) < 0) {
 		log_error("%s", err.msg);
 		return EXIT_CONFIG;
+	}
+	if (a.purge) {
+		const struct links_config network = {.instance = b->instance,
+						     .run_dir = b->run_dir,
+						     .subnet_addr = b->settings.subnet_addr,
+						     .subnet_prefix = b->settings.subnet_prefix};
+
+		if (host_purge(&network, &err) < 0) {
+			log_error("%s", err.msg);
+			return 1;
+		}
+		return 0;
 	}
 	b->loop = loop_new(&err);
 	if (!b->loop || loop_signal(b->loop, SIGTERM, on_signal, b, &err) < 0 || loop_signal(b->loop, SIGINT, on_signal, b, &err) < 0 ||

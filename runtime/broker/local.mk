@@ -9,7 +9,8 @@ libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/
 	runtime/broker/links.c runtime/broker/links.h runtime/broker/links_conntrack.c \
 	runtime/broker/fw_rules.c runtime/broker/fw_rules.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
 	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h \
-	runtime/broker/host_check.c runtime/broker/host_check.h runtime/broker/host_check.def
+	runtime/broker/host_check.c runtime/broker/host_check.h runtime/broker/host_check.def \
+	runtime/broker/host_purge.c runtime/broker/host_purge.h
 
 check_PROGRAMS += tests/system/net_driver
 tests_system_net_driver_SOURCES = tests/system/net_driver.c
