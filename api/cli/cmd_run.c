@@ -252,6 +252,21 @@ static int run_job(struct cli *cli, const struct cli_args *args, const char *con
 	return stream_run(cli, &spec, ret, err);
 }
 
+/* Moves *text, "NAME   value", to its value; Return: length of the value, 0 when there is no text. */
+static int word_length(const char **text, size_t name)
+{
+	size_t n;
+
+	if (!*text) {
+		*text = "";
+		return 0;
+	}
+	*text += name;
+	*text += strspn(*text, " ");
+	n = strcspn(*text, "\n");
+	return n < 40 ? (int)n : 40;
+}
+
 /* After a SIGKILL from inside: was it the memory limit?  The daemon's own words, when it has some. */
 static void explain_kill(struct cli *cli, const char *id)
 {
@@ -261,22 +276,20 @@ static void explain_kill(struct cli *cli, const char *id)
 	struct http_client_response response;
 	struct sbx_err ignored;
 	auto_free char *text = NULL;
-	char limit[64] = "";
 
 	snprintf(target, sizeof(target), "/v1/sandboxes/%s/diagnostics/inspect", id);
 	http = client_http(cli, &ignored);
 	if (!http || client_begin(cli, http, &request, &response, &ignored) < 0 ||
 	    http_client_body(http, 1u << 20, &text, NULL, &ignored) < 0)
 		return;
-	const char *oom = strstr(text, "OOM kills:");
-	const char *memory = strstr(text, "  memory ");
-	if (!oom || !oom[10 + strspn(oom + 10, " 0\n")] || oom[10 + strspn(oom + 10, " ")] == '0')
+	const char *oom = strstr(text, "\nOOM kills:");
+	const char *memory = strstr(text, "\n  memory ");
+	const char *peak = strstr(text, "\n  peak ");
+	if (!oom || oom[11 + strspn(oom + 11, " ")] == '0')
 		return;
-	if (memory) {
-		memory += 9 + strspn(memory + 9, " ");
-		snprintf(limit, sizeof(limit), " (limit %.*s)", (int)(strcspn(memory, "\n") < 40 ? strcspn(memory, "\n") : 40), memory);
-	}
-	cli_say("killed: out of memory%s; raise it with -m", limit);
+	int n_memory = word_length(&memory, 10);
+	int n_peak = word_length(&peak, 8);
+	cli_say("killed: out of memory (limit %.*s, peak %.*s); raise it with -m", n_memory, memory, n_peak, peak);
 }
 
 /* --- run --- */

@@ -175,7 +175,11 @@ static int take_text(struct stream *s, struct sbx_err *err)
 	}
 	if (type && !strcmp(type, "error")) {
 		const char *what = jv_str(jv_get(root, "error"));
+		const char *code_name = jv_str(jv_get(root, "code"));
 
+		/* a program that closed its stdin, or a daemon that does not know a frame, is no reason to stop */
+		if (code_name && (!strcmp(code_name, "STDIN_WRITE_FAILED") || !strcmp(code_name, "INVALID_FRAME")))
+			return 0;
 		return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "%.200s", what ? what : "the sandbox refused");
 	}
 	return 0;

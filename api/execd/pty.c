@@ -7,7 +7,7 @@
  *	                   {"type":"connected",...}
  *	                   01 stdout, 02 stderr (pipe mode)
  *	                   {"type":"exit","exit_code":n}, close 1000
- *	client -> server   00 input; {"type":"stdin"|"resize"|"signal"|"ping",...}
+ *	client -> server   00 input; {"type":"stdin"|"eof"|"resize"|"signal"|"ping",...}
  *
  * A client that does not read stalls the shell, as a terminal does; one that gives no sign of life is dropped.
  */
@@ -49,6 +49,7 @@ struct pty_socket {
 	struct buf text;      /* of the text message under way */
 	struct buf stdin_;    /* input that waits for the agent's credit */
 	bool in_message, ignore;
+	bool eof;	      /* the client has no more input; told to the shell behind stdin_ */
 	struct loop_timer *keepalive;
 	uint64_t heard_ms;    /* when the client last gave a sign of life */
 	size_t not_granted;
@@ -385,6 +386,9 @@ static void feed_shell(struct pty_socket *c)
 		buf_consume(&c->stdin_, n);
 	}
 	buf_clear(&c->stdin_);
+	if (stream && c->eof && c->session->pipes)
+		agent_stream_control(stream, AGENT_STDIN_EOF, 0);
+	c->eof = false;
 	http_request_resume(c->req);
 }
 
@@ -437,6 +441,11 @@ static void on_text(struct pty_socket *c)
 
 		if (data)
 			add_input(c, data, strlen(data));
+	} else if (type && !strcmp(type, "eof")) {
+		/* ours: without it a program that reads to the end of a pipe would never end */
+		c->eof = true;
+		if (!buf_used(&c->stdin_))
+			feed_shell(c);
 	} else if (type && !strcmp(type, "resize")) {
 		on_resize(c, message);
 	} else if (type && !strcmp(type, "signal")) {

@@ -141,15 +141,42 @@ void lifecycle_api_logs(struct api_call *call)
 		api_reply_code(call, SBX_E_DIAGNOSTICS_UNSUPPORTED, "logs by scope are not offered; ask without scope");
 }
 
+/* An inspect that waits for the figures of the cgroup; the text is ready but for them. */
+struct inspect {
+	struct api_call *call;
+	struct buf text;
+};
+
+static void inspect_figures(void *arg, const struct sandbox_figures *f, const struct sbx_err *err)
+{
+	struct inspect *step = arg;
+
+	/* a sandbox that ended has none: the text says so by not having the section */
+	if (!err->code) {
+		buf_printf(&step->text, "Usage:\n  memory       %llu MiB\n  peak         %llu MiB\n  processes    %u\n",
+			   (unsigned long long)(f->memory_bytes >> 20), (unsigned long long)(f->memory_peak_bytes >> 20), f->pids);
+		buf_printf(&step->text, "OOM kills:     %llu\n", (unsigned long long)f->oom_kills);
+	}
+	api_reply_text(step->call, &step->text, "");
+	buf_free(&step->text);
+	free(step);
+}
+
 void lifecycle_api_inspect(struct api_call *call)
 {
 	const struct sandbox *s = lifecycle_find(call);
-	auto_buf out = {0};
+	struct inspect *step;
 
 	if (!s)
 		return;
-	put_inspect(&out, s);
-	api_reply_text(call, &out, "");
+	step = calloc(1, sizeof(*step));
+	if (!step) {
+		api_reply_code(call, SBX_E_NO_MEMORY, "out of memory");
+		return;
+	}
+	step->call = call;
+	put_inspect(&step->text, s);
+	sandbox_stat(call->context->manager, s->id, inspect_figures, step);
 }
 
 static void reply_events_json(struct api_call *call, const char *scope, struct buf *text)
