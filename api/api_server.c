@@ -234,6 +234,9 @@ static int open_check(struct api_server *server, const struct gw_open *msg, cons
 	uint8_t id[16];
 
 	reply->state = GW_SANDBOX_GONE;
+	/* a route of the lifecycle API: nothing is said before the key is seen */
+	if (msg->what == GW_OPEN_LOGS && auth_lifecycle(&server->context, &who, NULL, err) < 0)
+		return -1;
 	if (strings[GW_OPEN_ID].len != UUID_SIZE - 1)
 		return sbx_err_set(err, SBX_E_SANDBOX_NOT_FOUND, 0, "no sandbox has this id");
 	memcpy(id_text, strings[GW_OPEN_ID].data, UUID_SIZE - 1);
@@ -250,6 +253,12 @@ static int open_check(struct api_server *server, const struct gw_open *msg, cons
 	*ret = s;
 	if (msg->what == GW_OPEN_EXEC)
 		return auth_exec(&server->context, s, &who, err) < 0 ? -1 : check_running(s, err);
+	if (msg->what == GW_OPEN_LOGS) {
+		/* the agent lives on after the entrypoint, until the sandbox is removed */
+		if (reply->state == GW_SANDBOX_ENDED && s->state != SANDBOX_STOPPING)
+			return 0;
+		return check_running(s, err);
+	}
 	if (msg->what == GW_OPEN_EGRESS) {
 		if (auth_egress(&server->context, s, &who, err) < 0)
 			return -1;
@@ -286,7 +295,7 @@ static void on_open(struct api_server *server, struct gw_conn *conn, const struc
 		return;
 	}
 	*o = (struct opening){.answer = p, .server = server, .reply = reply, .log_file = log_file};
-	if (msg->what == GW_OPEN_EXEC)
+	if (msg->what == GW_OPEN_EXEC || msg->what == GW_OPEN_LOGS)
 		sandbox_open_exec(server->context.manager, s->id, opened_exec, o);
 	else
 		sandbox_open_socket(server->context.manager, s->id, AF_INET, opened_inet, o);

@@ -96,7 +96,12 @@ struct gw_http_reply {
 	uint32_t zero;
 };
 
-enum gw_open_what { GW_OPEN_EXEC = 1, GW_OPEN_PORT, GW_OPEN_EGRESS };
+enum gw_open_what {
+	GW_OPEN_EXEC = 1,
+	GW_OPEN_PORT,
+	GW_OPEN_EGRESS,
+	GW_OPEN_LOGS, /* like EXEC, for who may use the lifecycle API, and also when the entrypoint has ended */
+};
 
 enum gw_open_string {
 	GW_OPEN_ID = 0,

@@ -188,7 +188,7 @@ struct link *links_opened(struct links *links, struct gw_reply *reply, const str
 	}
 	set_generation(e, open.generation);
 	e->link.state = (enum gw_sandbox_state)open.state;
-	if (!e->link.box && open.state == GW_SANDBOX_RUNNING) {
+	if (!e->link.box && (open.state == GW_SANDBOX_RUNNING || (!who && open.state == GW_SANDBOX_ENDED))) {
 		auto_free char *log_file = http_text_dup(reply->strings[GW_OPENED_LOG_FILE]);
 
 		if (reply->n_fds != 2) {
@@ -201,7 +201,8 @@ struct link *links_opened(struct links *links, struct gw_reply *reply, const str
 			return NULL;
 		reply->fds[0] = reply->fds[1] = -1;
 	}
-	remember(e, who);
+	if (who)
+		remember(e, who);
 	return &e->link;
 }
 

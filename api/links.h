@@ -40,7 +40,7 @@ bool links_knows(const struct link *link, const struct link_credential *who);
  * links_opened() - Take in an answer to GW_OPEN of what EXEC
  * @links:	The set
  * @reply:	The answer; its descriptors are taken when a box is made of them
- * @who:	What was accepted
+ * @who:	What was accepted; NULL: not for commands, only for the entrypoint's output, and also when that has ended
  * @err:	Filled on failure: PROTOCOL, SYSTEM, NO_MEMORY
  *
  * Return: the link, with a box when it runs, or NULL with @err set

@@ -53,7 +53,7 @@ static void exec_call(struct gateway *gw, struct http_request *req, const struct
 		.path_len = path.len ? path.len : 1,
 		.query = query.data,
 		.query_len = query.len,
-		.state = link->state,
+		.state = tail_lines && link->box ? GW_SANDBOX_RUNNING : link->state,
 		.box = link->box,
 		.tail_lines = tail_lines,
 	};
@@ -76,9 +76,8 @@ static void exec_opened(struct opening *o, struct gw_reply *reply)
 	struct link_credential who = credential_of(o->gw, o->req);
 	struct sbx_err err = {0};
 
-	if (o->tail_lines)
-		who.execd_token = HTTP_NO_TEXT;
-	const struct link *link = links_opened(o->gw->links, reply, &who, &err);
+	/* what opens the output does not open the port, so it is not remembered */
+	const struct link *link = links_opened(o->gw->links, reply, o->tail_lines ? NULL : &who, &err);
 
 	if (link)
 		exec_call(o->gw, o->req, link, o->path, o->tail_lines);
@@ -120,9 +119,7 @@ static void opened(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 		http_respond_code(o->req, SBX_E_PROTOCOL, "answer");
 	} else {
 		memcpy(&open, reply->head, sizeof(open));
-		if (open.status == 401 && o->tail_lines)
-			pass_lifecycle(o->gw, o->req); /* its refusal names the key, not the token of a port */
-		else if (open.status != 200)
+		if (open.status != 200)
 			gateway_refuse(o->req, open.status, reply->strings[GW_OPENED_CODE], reply->strings[GW_OPENED_MESSAGE]);
 		else if (o->port == PORT_EXEC)
 			exec_opened(o, reply);
@@ -147,7 +144,7 @@ static void ask(struct gateway *gw, struct http_request *req, struct http_text i
 	struct opening *o = calloc(1, sizeof(*o));
 	struct sbx_err err = {0};
 
-	message.what = port == PORT_EXEC ? GW_OPEN_EXEC : port == PORT_EGRESS ? GW_OPEN_EGRESS : GW_OPEN_PORT;
+	message.what = tail_lines ? GW_OPEN_LOGS : port == PORT_EXEC ? GW_OPEN_EXEC : port == PORT_EGRESS ? GW_OPEN_EGRESS : GW_OPEN_PORT;
 	if (!o) {
 		http_respond_code(req, SBX_E_NO_MEMORY, "proxy");
 		return;
@@ -216,8 +213,6 @@ void proxy_logs(struct gateway *gw, struct http_request *req, const struct route
 {
 	auto_free char *scope = NULL, *tail = NULL, *since = NULL;
 	struct http_text query = http_request_query(req);
-	struct link *link = link_of(gw, route->id);
-	struct link_credential who = credential_of(gw, req);
 	uint32_t lines = LOGS_TAIL_DEFAULT;
 
 	if (http_query_get(query, "scope", &scope) < 0 || http_query_get(query, "tail", &tail) < 0 ||
@@ -234,10 +229,5 @@ void proxy_logs(struct gateway *gw, struct http_request *req, const struct route
 		http_respond_code(req, SBX_E_SCHEMA, "tail: must be a whole number from 1 to %u", LOGS_TAIL_MAX);
 		return;
 	}
-	/* the exec token opens the port, not this route of the lifecycle API */
-	who.execd_token = HTTP_NO_TEXT;
-	if (link && links_knows(link, &who) && (link->box || link->state != GW_SANDBOX_RUNNING))
-		exec_call(gw, req, link, LOGS_PATH, lines);
-	else
-		ask(gw, req, route->id, PORT_EXEC, lines, LOGS_PATH);
+	ask(gw, req, route->id, PORT_EXEC, lines, LOGS_PATH);
 }

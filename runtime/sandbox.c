@@ -1063,6 +1063,13 @@ static void on_fds(void *arg, const union broker_any *reply, const int *fds, siz
 	ignore_result(call_ended(call.e)); /* nothing follows */
 }
 
+/* The agent outlives the entrypoint until the sandbox is removed: what the entrypoint wrote can be read until then. */
+static bool keeps_output(const struct sandbox_entry *e, enum broker_op op)
+{
+	return op == BROKER_OP_CHANNEL_OPEN && (e->pub.state == SANDBOX_TERMINATED || e->pub.state == SANDBOX_FAILED) &&
+	       e->pub.slot != BROKER_NO_SLOT;
+}
+
 static void open_fds(struct sandbox_manager *m, const uint8_t id[16], enum broker_op op, uint32_t value, sandbox_fds_done *done,
 		     void *arg)
 {
@@ -1071,7 +1078,7 @@ static void open_fds(struct sandbox_manager *m, const uint8_t id[16], enum broke
 
 	if (!e || e->pub.state == SANDBOX_STOPPING) {
 		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
-	} else if (e->pub.state != SANDBOX_RUNNING) {
+	} else if (e->pub.state != SANDBOX_RUNNING && !keeps_output(e, op)) {
 		sbx_err_set(&err, SBX_E_NOT_READY, 0, "sandbox %s is %s", e->pub.id_text, sandbox_state_name(e->pub.state));
 	} else {
 		struct fds_call *call = malloc(sizeof(*call));

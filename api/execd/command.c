@@ -377,7 +377,8 @@ static struct question *question_new(const struct execd_match *match, const char
 	}
 	*q = (struct question){.box = execd_box_ref(match->box), .req = match->call->req};
 	snprintf(q->id_text, sizeof(q->id_text), "%s", id_text);
-	if (execd_parse_id(id_text, q->id) == 0)
+	/* the gateway asks for the entrypoint's output: the id stays zero */
+	if (match->call->tail_lines || execd_parse_id(id_text, q->id) == 0)
 		return q;
 	sbx_err_set(&err, unknown, 0, "%s", unknown_text);
 	question_refuse(q, &err);
