@@ -11,3 +11,7 @@ GATEWAY_SOURCES = api/gateway.c api/gateway.h api/access.c api/access.h api/rout
 	api/upstream.c api/upstream.h api/upstream_head.c
 sandbox_gateway_SOURCES = api/gateway_main.c $(GATEWAY_SOURCES)
 sandbox_gateway_LDADD = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
+check_PROGRAMS += tests/unit/test_routes
+UNIT_TESTS += tests/unit/test_routes
+tests_unit_test_routes_SOURCES = tests/unit/test_routes.c api/routes.c api/access.c
+tests_unit_test_routes_LDADD = libbase.a
