@@ -15,3 +15,7 @@ check_PROGRAMS += tests/unit/test_routes
 UNIT_TESTS += tests/unit/test_routes
 tests_unit_test_routes_SOURCES = tests/unit/test_routes.c api/routes.c api/access.c
 tests_unit_test_routes_LDADD = libbase.a
+check_PROGRAMS += tests/unit/test_gateway
+UNIT_TESTS += tests/unit/test_gateway
+tests_unit_test_gateway_SOURCES = tests/unit/test_gateway.c $(GATEWAY_SOURCES)
+tests_unit_test_gateway_LDADD = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
