@@ -24,7 +24,7 @@ static struct loop *loop;
 static struct gateway gw;
 static char path[64];
 static int control_listen_fd = -1, control_fd = -1;
-static struct loop_fd *control_source;
+static struct loop_fd *control_source, *control_listen_source;
 static int opens, passes;
 static uint32_t open_status = 200, open_state = GW_SANDBOX_RUNNING;
 static char last_method[32], last_target[256], last_body[2048];
@@ -144,7 +144,8 @@ static void service_event(void *arg, int fd, uint32_t events)
 	ssize_t n = recv(fd, service_got + service_got_len, sizeof(service_got) - 1 - service_got_len, MSG_DONTWAIT);
 	if (n <= 0) {
 		service_ended = n == 0;
-		loop_fd_events(service_source, 0);
+		loop_fd_remove(service_source); /* HUP cannot be masked */
+		service_source = NULL;
 		return;
 	}
 	bool first = !service_got_len;
@@ -315,7 +316,7 @@ static void test_proxy(void)
 	ok(strstr(service_got, "Transfer-Encoding: chunked\r\n") && strstr(service_got, "\r\n3\r\nabc\r\n0\r\n\r\n"), "a chunked body");
 }
 
-static void test_bad_services(void)
+static void test_bad_services(struct loop_fd *listening)
 {
 	static const struct {
 		const char *why, *answer, *want;
@@ -349,7 +350,8 @@ static void test_bad_services(void)
 	service_answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
 	snprintf(text, sizeof(text), "HEAD /" ID "/%u/ HTTP/1.1\r\nHost: localhost\r\n\r\n", service_port);
 	ok(once(1, text) && has("Content-Length: 5\r\n") && !strncmp(service_got, "HEAD / ", 7), "service: HEAD");
-	close(take_fd(&service_listen_fd)); /* leaves the source with a closed descriptor, which epoll dropped */
+	loop_fd_remove(listening);
+	close(take_fd(&service_listen_fd));
 	ok(once(1, text) && has("HTTP/1.1 502 "), "service: nothing listens");
 }
 
@@ -499,7 +501,8 @@ static bool start(void)
 	gw.links = links_new(gw.execd, &err);
 	gw.control = gw_client_new(loop, path, &hooks, &err);
 	gw.http = http_server_new(loop, &config, &err);
-	return gw.links && gw.control && gw.http && loop_fd_add(loop, control_listen_fd, EPOLLIN, control_accept, NULL);
+	control_listen_source = loop_fd_add(loop, control_listen_fd, EPOLLIN, control_accept, NULL);
+	return gw.links && gw.control && gw.http && control_listen_source;
 }
 
 int main(void)
@@ -515,8 +518,7 @@ int main(void)
 	service_listen_fd = service_start(AF_INET);
 	struct loop_fd *source = loop_fd_add(loop, service_listen_fd, EPOLLIN, service_accept, NULL);
 	test_proxy();
-	test_bad_services();
-	loop_fd_remove(source);
+	test_bad_services(source);
 	test_inet6();
 	test_tunnel();
 	test_refusals();
@@ -527,6 +529,7 @@ int main(void)
 	execd_free(gw.execd);
 	control_close();
 	loop_fd_remove(service_source);
+	loop_fd_remove(control_listen_source);
 	close_keep_errno(service_fd);
 	loop_free(loop);
 	close(control_listen_fd);
