@@ -69,6 +69,8 @@ struct slot {
 	struct loop_timer *deadline;
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
+	int root_fd;	  /* root mounted in advance, detached; -1: none */
+	bool root_made;	  /* an overlay of this upper and work was mounted before */
 	uint32_t addr;
 	uint8_t sandbox_id[16];
 	uint64_t oom_kills;
@@ -129,6 +131,8 @@ struct broker {
 	uint8_t host_key[BROKER_KEY_BYTES];
 	bool has_host_image;
 	struct slot *slot; /* LIMIT_SANDBOXES, indexed by number */
+	uint8_t likely[BROKER_MAX_LAYERS][BROKER_KEY_BYTES]; /* layers of the last create */
+	uint32_t n_likely;
 	struct slot_list free_slots, pool;
 	bool recovered, refill_due, running;
 	uint32_t n_making; /* shells on their way into the pool */

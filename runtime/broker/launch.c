@@ -137,6 +137,7 @@ static void shell_ready(struct broker *b, struct slot *s)
 		b->n_making--;
 	(void)slot_set_state(b, s, BROKER_SLOT_SHELL);
 	if (!s->create) {
+		rootfs_foresee(b, s);
 		slot_list_push(&b->pool, s);
 		return;
 	}
@@ -437,8 +438,6 @@ static void note_use(struct slot *s)
 	const struct broker_create *c = s->create;
 
 	memcpy(s->sandbox_id, c->sandbox_id, sizeof(s->sandbox_id));
-	memcpy(s->layer, c->layer, sizeof(s->layer[0]) * c->n_layers);
-	s->n_layers = c->n_layers;
 	for (uint32_t i = 0; i < c->n_volumes; i++)
 		if (c->volume[i].kind == BROKER_VOLUME_NAMED)
 			memcpy(s->claim[s->n_claims++], c->volume[i].claim, sizeof(s->claim[0]));

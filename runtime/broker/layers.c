@@ -306,7 +306,10 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 	char name[BROKER_KEY_HEX];
 
 	layers_name(key, name);
-	if (slot_layer_used(b, key) || (b->has_host_image && !memcmp(b->host_key, key, BROKER_KEY_BYTES)))
+	bool host = b->has_host_image && !memcmp(b->host_key, key, BROKER_KEY_BYTES);
+	if (!host)
+		slot_layer_forget(b, key); /* a shell that only waits does not use it */
+	if (host || slot_layer_used(b, key))
 		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
 	int r = trash_put(b, b->layers_fd, name, b->layer_base);
 	if (r == -ENOENT)
@@ -344,6 +347,8 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 		random_bytes(b->host_key + sizeof(host_key_start), sizeof(b->host_key) - sizeof(host_key_start));
 		if (publish(b, name, b->host_key, err) == 0) {
 			b->has_host_image = true;
+			memcpy(b->likely[0], b->host_key, BROKER_KEY_BYTES); /* until the first create says something else */
+			b->n_likely = 1;
 			return 0;
 		}
 	}

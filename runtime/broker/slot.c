@@ -9,6 +9,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
+#include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/trash.h"
 
 #include <assert.h>
@@ -215,6 +216,7 @@ static void slot_reset(struct slot *s)
 			   .pidfd = -1,
 			   .dir_fd = -1,
 			   .launch_fd = -1,
+			   .root_fd = -1,
 			   .layer_ns_fd = layer_ns_fd,
 			   .volume_ns_fd = volume_ns_fd};
 	cgroup_slot_init(&s->cg);
@@ -279,6 +281,22 @@ struct slot *slot_by_ref(struct broker *b, const struct broker_slot_ref *ref)
 	return s->state != BROKER_SLOT_FREE && s->generation == ref->generation ? s : NULL;
 }
 
+void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	if (b->n_likely)
+		for (uint32_t k = 0; k < b->n_likely; k++)
+			if (!memcmp(b->likely[k], key, BROKER_KEY_BYTES)) {
+				b->n_likely = 0;
+				break;
+			}
+	for (struct slot *s = b->pool.first; s; s = s->next)
+		for (uint32_t k = 0; k < s->n_layers; k++)
+			if (!memcmp(s->layer[k], key, BROKER_KEY_BYTES)) {
+				rootfs_forget(s);
+				break;
+			}
+}
+
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
@@ -328,6 +346,7 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->pid_source = NULL;
 	replace_fd(&s->pidfd, -1);
 	launch_end(s);
+	rootfs_forget(s); /* before its upper is moved */
 	put_away_files(b, s);
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);

@@ -56,6 +56,8 @@ void slot_kill(struct broker *b, struct slot *s);
 void slot_drain(struct broker *b, struct slot *s);
 /** slot_drain_link() - The link @ifindex of the router is gone; 0: look at every slot of @b that is DRAINING */
 void slot_drain_link(struct broker *b, uint32_t ifindex);
+/** slot_layer_forget() - Unmount the roots that waiting shells of @b have in advance and that use the layer @key */
+void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** slot_layer_used() - Whether a life of any slot of @b uses the layer @key */
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** slot_claim_used() - Whether a life of any slot of @b uses the named volume @claim */
