@@ -730,12 +730,86 @@ static void test_entry(void)
 	harness_stop(&h);
 }
 
-int main(void)
+/* ---- figures: `sys_agent bench`, not part of the test ---- */
+
+static int by_value(const void *a, const void *b)
+{
+	return *(const int64_t *)a < *(const int64_t *)b ? -1 : 1;
+}
+
+static void figure(const char *what, int64_t *usec, size_t n)
+{
+	qsort(usec, n, sizeof(*usec), by_value);
+	printf("%-28s p50 %6.3f ms  p99 %6.3f ms\n", what, (double)usec[n / 2] / 1000, (double)usec[n * 99 / 100] / 1000);
+}
+
+static int bench(struct harness *h)
+{
+	static const char *const bash[] = {"true", NULL}, *const direct[] = {"/inside", "say", "x", NULL};
+	static const char *const dash[] = {"sh", "-c", "true", NULL};
+	static const struct {
+		const char *what;
+		const char *const *args;
+		uint32_t flags;
+		unsigned pause_ms;
+	} rows[] = {
+		{"bash -c true", bash, AGENT_SPEC_SHELL, 0},	 {"sh -c true", dash, 0, 0},
+		{"a static program", direct, 0, 0},		 {"bash -c true, 10 ms apart", bash, AGENT_SPEC_SHELL, 10},
+	};
+	static int64_t usec[400];
+	char path[64], line[256];
+	struct harness_result r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(usec); k++) {
+			int64_t before = sysx_mono_usec();
+
+			harness_begin(h, &r, (struct agent_spec){.flags = rows[i].flags}, "", rows[i].args, NULL);
+			if (harness_finish(h, &r, 5000))
+				return 1;
+			usec[k] = sysx_mono_usec() - before;
+			harness_clear(&r);
+			poll(NULL, 0, (int)rows[i].pause_ms);
+		}
+		figure(rows[i].what, usec, ARRAY_SIZE(usec));
+	}
+	for (size_t k = 0; k < ARRAY_SIZE(usec); k++) {
+		int64_t before = sysx_mono_usec();
+
+		fs(h, &r, (struct agent_fs){.op = AGENT_FS_INFO}, "/etc/passwd", NULL, NULL);
+		usec[k] = sysx_mono_usec() - before;
+		harness_clear(&r);
+	}
+	figure("info of a file", usec, ARRAY_SIZE(usec));
+	auto_free char *big = calloc(1, 64 << 20);
+	int64_t before = sysx_mono_usec();
+	put_file(h, &r, (struct agent_fs){.op = AGENT_FS_WRITE}, "/tmp/big", "", "", big, 64 << 20);
+	printf("64 MiB up %.1f ms\n", (double)(sysx_mono_usec() - before) / 1000);
+	harness_clear(&r);
+	before = sysx_mono_usec();
+	fs(h, &r, (struct agent_fs){.op = AGENT_FS_READ}, "/tmp/big", NULL, NULL);
+	printf("64 MiB down %.1f ms (the harness copies)\n", (double)(sysx_mono_usec() - before) / 1000);
+	harness_clear(&r);
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)h->pid);
+	auto_file f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "Pss", 3) || !strncmp(line, "Private", 7) || !strncmp(line, "Rss", 3))
+			printf("%s", line);
+	return 0;
+}
+
+int main(int argc, char **argv)
 {
 	static struct harness h;
 
 	if (!ok(!harness_up(&h, NULL), "a sandbox starts"))
 		return tap_done();
+	if (argc > 1 && !strcmp(argv[1], "bench")) {
+		int r = bench(&h);
+
+		harness_stop(&h);
+		return r;
+	}
 	test_commands(&h);
 	test_files(&h);
 	test_ends(&h);
