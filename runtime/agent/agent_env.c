@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct env_line {
+	struct env_line *next;
+	char text[];
+};
+
 int env_put(struct env_set *set, const char *entry)
 {
 	const char *eq = strchr(entry, '=');
@@ -152,15 +157,17 @@ static int env_line(struct env_set *set, const struct env_set *base, const char 
 	if (r)
 		return r;
 	size_t len = strlen(value);
-	char *entry = malloc(key + len + 1);
-	if (!entry) {
+	struct env_line *line = malloc(sizeof(*line) + key + len + 1);
+	if (!line) {
 		free(value);
 		return -ENOMEM;
 	}
-	memcpy(entry, s, key);
-	memcpy(entry + key, value, len + 1);
+	memcpy(line->text, s, key);
+	memcpy(line->text + key, value, len + 1);
 	free(value);
-	return env_put(set, entry);
+	line->next = set->lines;
+	set->lines = line;
+	return env_put(set, line->text);
 }
 
 int env_file(struct env_set *set, const struct env_set *base, const char *text, size_t n)
@@ -177,4 +184,16 @@ int env_file(struct env_set *set, const struct env_set *base, const char *text, 
 		text = eol ? eol + 1 : end;
 	}
 	return 0;
+}
+
+void env_clear(struct env_set *set)
+{
+	while (set->lines) {
+		struct env_line *line = set->lines;
+
+		set->lines = line->next;
+		free(line);
+	}
+	free(set->at);
+	*set = (struct env_set){0};
 }

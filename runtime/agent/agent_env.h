@@ -3,7 +3,7 @@
  * DOC: environments, and words with $VAR and ~ in them
  *
  * A set keeps pointers to NAME=value strings that its caller owns; a later one with the same name replaces the earlier.
- * Pure but for allocation.  Used in children that execute or exit soon: what expands is allocated and never freed.
+ * Pure but for allocation.
  */
 #ifndef RUNTIME_AGENT_AGENT_ENV_H
 #define RUNTIME_AGENT_AGENT_ENV_H
@@ -16,6 +16,7 @@
 struct env_set {
 	const char **at; /* owned; NULL-terminated: fit for execve */
 	size_t n, room;
+	struct env_line *lines; /* owned; what env_file() made, also where a later entry has replaced it */
 };
 
 /** env_put() - Lay @entry ("NAME=value", borrowed) over the set; Return: 0, -EINVAL (no name) or -ENOMEM */
@@ -48,5 +49,8 @@ int env_path(const struct env_set *set, const char *text, char **ret);
  * Return: 0 or -ENOMEM
  */
 int env_file(struct env_set *set, const struct env_set *base, const char *text, size_t n);
+
+/** env_clear() - Free what @set owns; the strings that were put stay their owner's */
+void env_clear(struct env_set *set);
 
 #endif
