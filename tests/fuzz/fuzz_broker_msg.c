@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One message as the broker receives it: first byte chooses the number of descriptors, the rest is the message. */
+#include "base/err.h"
+#include "base/path.h"
+#include "runtime/broker/broker_decode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(int good)
+{
+	if (!good)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static union broker_any any;
+	struct sbx_err err = {0};
+
+	if (size < 1 || size - 1 > sizeof(any))
+		return 0;
+	memset(&any, 0, sizeof(any));
+	memcpy(&any, data + 1, size - 1);
+	if (broker_decode(&any, size - 1, data[0] & 3, &err) < 0) {
+		check(err.code == SBX_E_PROTOCOL);
+		return 0;
+	}
+	/* What the handlers rely on without looking again. */
+	check(any.head.op > BROKER_OP_NONE && any.head.op < BROKER_OP_COUNT && any.head.size == size - 1);
+	if (any.head.op != BROKER_OP_SANDBOX_CREATE)
+		return 0;
+	check(any.create.n_layers >= 1 && any.create.n_layers <= BROKER_MAX_LAYERS && any.create.n_volumes <= BROKER_MAX_VOLUMES);
+	for (uint32_t i = 0; i < BROKER_MAX_VOLUMES; i++) {
+		const struct broker_volume *v = &any.create.volume[i];
+
+		check(strlen(v->rel) < sizeof(v->rel) && strlen(v->mount_path) < sizeof(v->mount_path));
+		if (path_rel_ok(v->rel))
+			check(v->rel[0] != '/' && !strstr(v->rel, "/../") && strncmp(v->rel, "../", 3) != 0);
+	}
+	return 0;
+}
