@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/settings.h"
+#include "base/wallclock.h"
 #include "runtime/sandbox.h"
 
 #include <stdlib.h>
@@ -18,8 +19,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* When a sandbox was last renewed by an access; a slot of the table is lost to another sandbox without harm. */
+#define RENEWED_MAX 8192u
+
+struct renewed {
+	uint8_t id[16];
+	uint64_t mono_ms; /* 0: never */
+};
+
 struct api_server {
 	struct api_context context;
+	struct renewed *renewed; /* owned, RENEWED_MAX; NULL: renew on access is off */
 	struct gw_server *channel;
 	struct images_imports *imports;
 };
@@ -92,6 +102,45 @@ static void on_http(struct api_server *server, struct gw_conn *conn, const struc
 		dispatch(&server->context, &request, http_answer, p);
 	else
 		log_error("out of memory: a request is not answered");
+}
+
+/* ---- renew on access ---- */
+
+/* After every request to a sandbox that asked for it: its expiry becomes at least now + what it asked for. */
+static void renew_on_access(struct api_server *server, const struct sandbox *s)
+{
+	uint64_t now = loop_now_ms(server->context.loop);
+	uint32_t hash;
+	struct sbx_err err = {0};
+
+	if (!server->renewed || s->state != SANDBOX_RUNNING || !s->expires_wall_usec || !s->spec.renew_extend_s)
+		return;
+	memcpy(&hash, s->id, sizeof(hash)); /* ids are random */
+	struct renewed *last = &server->renewed[hash % RENEWED_MAX];
+	bool same = last->mono_ms && !memcmp(last->id, s->id, sizeof(last->id));
+	if (same && now - last->mono_ms < (uint64_t)server->context.settings->renew_intent_min_interval_seconds * 1000)
+		return;
+	int64_t expires_wall_usec = wall_usec() + (int64_t)s->spec.renew_extend_s * 1000000;
+	if (expires_wall_usec <= s->expires_wall_usec)
+		return;
+	if (!sandbox_renew(server->context.manager, s->id, expires_wall_usec, &err)) {
+		log_warn("renew on access: sandbox %s: %s", s->id_text, err.msg);
+		return;
+	}
+	memcpy(last->id, s->id, sizeof(last->id));
+	last->mono_ms = now;
+	log_debug("sandbox %s: renewed by an access", s->id_text);
+}
+
+static void on_access(struct api_server *server, struct gw_conn *conn, const struct gw_stat *msg)
+{
+	struct gw_access_reply reply = {.head = {.kind = GW_ACCESS_REPLY, .tag = msg->head.tag}};
+	struct sbx_err err = {0};
+	const struct sandbox *s = sandbox_find(server->context.manager, msg->sandbox_id, &err);
+
+	if (s)
+		renew_on_access(server, s);
+	gw_conn_send(conn, &reply.head, sizeof(reply), NULL, 0, NULL, 0);
 }
 
 /* ---- GW_OPEN ---- */
@@ -282,6 +331,8 @@ static void on_open(struct api_server *server, struct gw_conn *conn, const struc
 		send_open(conn, &reply, &err, "", NULL, 0);
 		return;
 	}
+	if (msg->what != GW_OPEN_LOGS)
+		renew_on_access(server, s);
 	struct opening *o = calloc(1, sizeof(*o));
 	struct pending *p = pending_new(conn, msg->head.tag);
 	char *log_file = strdup(s->log_file ? s->log_file : "");
@@ -441,6 +492,9 @@ static void on_message(void *arg, struct gw_conn *conn, const struct gw_head *he
 	case GW_IMPORT:
 		on_import(server, conn, msg, strings);
 		break;
+	case GW_ACCESS:
+		on_access(server, conn, msg);
+		break;
 	case GW_NONE:
 	case GW_HELLO:
 	case GW_HELLO_REPLY:
@@ -449,6 +503,7 @@ static void on_message(void *arg, struct gw_conn *conn, const struct gw_head *he
 	case GW_STATE:
 	case GW_STAT_REPLY:
 	case GW_IMPORT_REPLY:
+	case GW_ACCESS_REPLY:
 	case GW_KIND_COUNT:
 	default:
 		break;
@@ -494,11 +549,21 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 		.state_dir_fd = config->state_dir_fd,
 	};
 	hooks.hello_flags = (server->context.api_key[0] ? GW_HELLO_KEY_REQUIRED : 0u) | (config->insecure ? GW_HELLO_INSECURE : 0u);
+	if (config->settings->renew_intent_enabled) {
+		hooks.hello_flags |= GW_HELLO_ACCESS;
+		server->renewed = calloc(RENEWED_MAX, sizeof(*server->renewed));
+		if (!server->renewed) {
+			free(server);
+			sbx_err_set(err, SBX_E_NO_MEMORY, 0, "api server");
+			return NULL;
+		}
+	}
 	server->imports = images_imports_new(&server->context, err);
 	if (server->imports)
 		server->channel = gw_server_new(config->loop, config->control_fd, config->gateway_uid, &hooks, err);
 	if (!server->channel) {
 		images_imports_free(server->imports);
+		free(server->renewed);
 		free(server);
 		return NULL;
 	}
@@ -511,5 +576,6 @@ void api_server_free(struct api_server *server)
 		return;
 	gw_server_free(server->channel);
 	images_imports_free(server->imports);
+	free(server->renewed);
 	free(server);
 }

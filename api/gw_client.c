@@ -68,6 +68,8 @@ static size_t fixed_size(uint32_t kind)
 		return sizeof(struct gw_stat_reply);
 	case GW_IMPORT_REPLY:
 		return sizeof(struct gw_import_reply);
+	case GW_ACCESS_REPLY:
+		return sizeof(struct gw_access_reply);
 	default:
 		return 0;
 	}

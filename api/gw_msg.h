@@ -32,6 +32,8 @@ enum gw_kind {
 	GW_STAT_REPLY,
 	GW_IMPORT,	 /* begin: sandboxd answers with a write-only file for the bytes */
 	GW_IMPORT_REPLY, /* fd for begin */
+	GW_ACCESS,	 /* a request to a sandbox for which nothing had to be asked: struct gw_stat */
+	GW_ACCESS_REPLY, /* struct gw_access_reply; says nothing */
 	GW_KIND_COUNT
 };
 
@@ -53,6 +55,7 @@ struct gw_hello {
 enum gw_hello_flags {
 	GW_HELLO_KEY_REQUIRED = 1u << 0, /* lifecycle calls need the API key */
 	GW_HELLO_INSECURE = 1u << 1,	 /* the operator wrote down that loopback needs none */
+	GW_HELLO_ACCESS = 1u << 2,	 /* renew on access is on: send GW_ACCESS, at most one a second and sandbox */
 };
 
 struct gw_hello_reply {
@@ -155,6 +158,11 @@ struct gw_stat_reply {
 	uint32_t cpu_millicores; /* limit, or 1000 * the host's processors */
 	uint32_t zero;
 	int64_t mono_usec; /* when read */
+};
+
+struct gw_access_reply {
+	struct gw_head head;
+	uint64_t zero;
 };
 
 enum gw_import_string { GW_IMPORT_TARGET = 0, GW_IMPORT_API_KEY, GW_IMPORT_STRINGS };

@@ -61,6 +61,7 @@ static const struct {
 	{GW_HTTP, sizeof(struct gw_http), GW_HTTP_STRINGS, true},
 	{GW_OPEN, sizeof(struct gw_open), GW_OPEN_STRINGS, false},
 	{GW_STAT, sizeof(struct gw_stat), 0, false},
+	{GW_ACCESS, sizeof(struct gw_stat), 0, false},
 	{GW_IMPORT, sizeof(struct gw_import), GW_IMPORT_STRINGS, false},
 };
 

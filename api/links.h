@@ -20,6 +20,7 @@ struct link {
 	uint32_t generation;
 	enum gw_sandbox_state state;
 	struct execd_box *box; /* NULL until somebody used port 44772 */
+	uint64_t noted_ms;     /* monotonic; when sandboxd was last told of an access that it was not asked about */
 };
 
 /* What a request shows for port 44772. */

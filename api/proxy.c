@@ -177,6 +177,30 @@ static struct link *link_of(struct gateway *gw, struct http_text id)
 	return uuid_parse(text, raw) < 0 ? NULL : links_find(gw->links, raw);
 }
 
+#define NOTE_EVERY_MS 1000u
+
+static void noted(void *arg, struct gw_reply *reply, const struct sbx_err *err)
+{
+	(void)arg;
+	(void)reply;
+	(void)err; /* the next access is noted again */
+}
+
+/* Renew on access counts every request, also those for which sandboxd is not asked. */
+static void note_access(struct gateway *gw, struct link *link)
+{
+	struct gw_stat message = {.head = {.kind = GW_ACCESS}};
+	struct sbx_err err = {0};
+
+	if (!(gw_client_flags(gw->control) & GW_HELLO_ACCESS) || !gw_client_up(gw->control) ||
+	    (link->noted_ms && loop_now_ms(gw->loop) - link->noted_ms < NOTE_EVERY_MS))
+		return;
+	link->noted_ms = loop_now_ms(gw->loop);
+	memcpy(message.sandbox_id, link->id, sizeof(message.sandbox_id));
+	if (!gw_client_send(gw->control, &message.head, sizeof(message), NULL, 0, noted, NULL, &err))
+		link->noted_ms = 0;
+}
+
 void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route)
 {
 	struct link *link = link_of(gw, route->id);
@@ -194,6 +218,7 @@ void proxy_handle(struct gateway *gw, struct http_request *req, const struct rou
 		struct link_credential who = credential_of(gw, req);
 
 		if (link && links_knows(link, &who) && (link->box || link->state != GW_SANDBOX_RUNNING)) {
+			note_access(gw, link);
 			exec_call(gw, req, link, path, 0);
 			return;
 		}

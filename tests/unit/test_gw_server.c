@@ -12,7 +12,9 @@
 #include "base/http_server.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/num.h"
 #include "base/settings.h"
+#include "base/wallclock.h"
 #include "images/image_store.h"
 #include "tests/unit/fake_manager.h"
 
@@ -496,6 +498,73 @@ static void test_import(int fd)
 	}
 }
 
+static void ask_access(int fd)
+{
+	struct gw_stat msg = {.head = {.kind = GW_ACCESS, .tag = 6}};
+	struct reply r;
+
+	memcpy(msg.sandbox_id, fake_newest()->id, 16);
+	send_msg(fd, &msg.head, sizeof(msg), NULL, 0, NULL, 0);
+	recv_msg(fd, &r);
+	ok(r.u.head.kind == GW_ACCESS_REPLY && r.u.head.tag == 6, "an access is acknowledged");
+}
+
+/* The second server: renew on access is on. */
+static void test_access(void)
+{
+	static const char opted_in[] = "{\"image\":{\"uri\":\"host\"},\"entrypoint\":[\"true\"],\"resourceLimits\":{},\"timeout\":60,"
+				       "\"extensions\":{\"access.renew.extend.seconds\":\"300\"}}";
+	struct gw_hello hello = {.head = {.kind = GW_HELLO}, .version = GW_VERSION};
+	auto_fd fd = dial();
+	struct reply r;
+
+	send_msg(fd, &hello.head, sizeof(hello), NULL, 0, NULL, 0);
+	recv_msg(fd, &r);
+	is_int(r.u.hello.flags, GW_HELLO_KEY_REQUIRED | GW_HELLO_ACCESS, "hello asks for accesses");
+	fake_manager_reset();
+	ask_http(fd, "POST", "/v1/sandboxes", text_of(opted_in), -1);
+	recv_msg(fd, &r);
+	struct sandbox *s = fake_newest();
+	int64_t now = wall_usec();
+	s->expires_wall_usec = now + 60000000;
+	ask_access(fd);
+	ok(s->expires_wall_usec >= now + 300000000 && s->expires_wall_usec < now + 310000000, "it is renewed by 300 s");
+	s->expires_wall_usec = now + 60000000;
+	ask_access(fd);
+	is_int(s->expires_wall_usec, now + 60000000, "not again within the interval");
+	fake_manager_reset();
+	ask_http(fd, "POST", "/v1/sandboxes", text_of(opted_in), -1);
+	recv_msg(fd, &r);
+	s = fake_newest();
+	s->id[0] = 9; /* another sandbox: no interval runs */
+	s->expires_wall_usec = now + 60000000;
+	s->state = SANDBOX_PAUSED;
+	ask_access(fd);
+	is_int(s->expires_wall_usec, now + 60000000, "a paused one is not renewed");
+	s->state = SANDBOX_RUNNING;
+	s->spec.renew_extend_s = 0;
+	ask_access(fd);
+	is_int(s->expires_wall_usec, now + 60000000, "nor one that did not ask for it");
+	s->spec.renew_extend_s = 300;
+	s->expires_wall_usec = now + 900000000;
+	ask_access(fd);
+	is_int(s->expires_wall_usec, now + 900000000, "never made shorter");
+	s->expires_wall_usec = 0;
+	ask_access(fd);
+	is_int(s->expires_wall_usec, 0, "nor given an expiry");
+	s->expires_wall_usec = now + 60000000;
+	char id[UUID_SIZE];
+	uuid_format(s->id, id);
+	ask_open(fd, GW_OPEN_LOGS, 44772, id, KEY, "", GW_HTTP_HAS_API_KEY);
+	recv_msg(fd, &r);
+	drop_fds(&r);
+	is_int(s->expires_wall_usec, now + 60000000, "reading its output is no access");
+	ask_open(fd, GW_OPEN_PORT, 80, id, "", "", 0);
+	recv_msg(fd, &r);
+	drop_fds(&r);
+	ok(s->expires_wall_usec > now + 290000000, "a request to a user port is");
+}
+
 int main(void)
 {
 	struct sbx_err err = {0};
@@ -549,6 +618,11 @@ int main(void)
 	api_server_free(server);
 	fake_manager_new(&none);
 	is_int(fake_release(), 1, "an answer for nobody is dropped");
+	if (settings_set(&settings, "renew_intent.enabled", "true", &err) < 0 || !(server = api_server_new(&config, &err)))
+		printf("Bail out! %s\n", err.msg);
+	else
+		test_access();
+	api_server_free(server);
 	fake_manager_reset();
 	image_store_close(images);
 	settings_free(&settings);
