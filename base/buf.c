@@ -30,7 +30,7 @@ size_t buf_used(const struct buf *b)
 
 const char *buf_peek(const struct buf *b)
 {
-	return b->data + b->head;
+	return b->data ? b->data + b->head : NULL; /* no arithmetic on NULL */
 }
 
 void buf_consume(struct buf *b, size_t n)
@@ -116,5 +116,5 @@ const char *buf_str(struct buf *b)
 	if (!end)
 		return NULL;
 	*end = '\0';
-	return b->data + b->head;
+	return b->data ? b->data + b->head : NULL; /* no arithmetic on NULL */
 }

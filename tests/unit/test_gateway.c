@@ -116,6 +116,8 @@ static void control_accept(void *arg, int fd, uint32_t events)
 {
 	(void)arg;
 	(void)events;
+	loop_fd_remove(control_source);
+	close_keep_errno(control_fd);
 	control_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	control_source = loop_fd_add(loop, control_fd, EPOLLIN, control_event, NULL);
 }
