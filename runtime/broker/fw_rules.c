@@ -26,8 +26,8 @@
 #include "runtime/broker/links.h"
 
 #define ROUTER_TABLE "inet sandboxd"
-/* A ruleset of thousands of foreign rules (Docker, fail2ban) is read whole by the library. */
-#define CHILD_SECONDS 20u
+/* Thousands of foreign rules (Docker, fail2ban) are read whole, and the first use loads ten modules on a stock kernel. */
+#define CHILD_SECONDS 60u
 #define OUTPUT_MAX    (8u << 20)
 #define DNS_DEFAULT_PER_SECOND 400u
 

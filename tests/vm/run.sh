@@ -15,6 +15,7 @@ inside() {
 	"$top_builddir/tests/system/cgroup_limits" v2
 	"$top_builddir/tests/system/host_rows" /mnt/disk
 	"$top_srcdir/tests/system/net_isolation.sh"
+	"$top_srcdir/tests/vm/daemon.sh" /mnt/disk
 }
 if [ "${1:-}" = inside ]; then
 	inside
@@ -41,6 +42,6 @@ awk -v code=$code '
 	{ print "# " $0 }
 	END {
 		n++; print (code == 0 ? "ok " : "not ok ") n " - the guest ran all of them (exit code " code ")"
-		n++; print (plans == 3 ? "ok " : "not ok ") n " - three programs came to their end (" plans + 0 ")"
+		n++; print (plans == 4 ? "ok " : "not ok ") n " - four programs came to their end (" plans + 0 ")"
 		print "1.." n
 	}' "$out"
