@@ -5,7 +5,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 build=${top_builddir:-$PWD}
-instance=10
+instance=${SANDBOXD_E2E_INSTANCE:-10}
 
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }
 
