@@ -2,12 +2,16 @@
 #include "api/cli/client.h"
 
 #include "base/cleanup.h"
+#include "base/wallclock.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #define CALL_TIMEOUT_MS 120000u
 #define PAGE		200u
+#define START_WAIT_MS	10000u
+#define START_RETRY_MS	100
 
 struct client {
 	struct http_client *http; /* owned */
@@ -183,6 +187,19 @@ int client_call(struct cli *cli, const char *method, const char *target, struct 
 		return 0;
 	*ret = jv_parse(answer, n, err);
 	return *ret ? 0 : sbx_err_wrap(err, "answer of the daemon");
+}
+
+int client_create(struct cli *cli, struct buf *body, struct jv **ret, struct sbx_err *err)
+{
+	uint64_t give_up_mono_ms = mono_ms() + START_WAIT_MS;
+
+	while (client_call(cli, "POST", "/v1/sandboxes", body, ret, err) < 0) {
+		if (err->code != SBX_E_OVERLOADED || !strstr(err->msg, "starting") || mono_ms() >= give_up_mono_ms)
+			return -1;
+		/* nothing can be waited for: the daemon says when it is asked */
+		ignore_result(poll(NULL, 0, START_RETRY_MS) < 0);
+	}
+	return 0;
 }
 
 void client_escape(struct buf *out, const char *text)

@@ -52,6 +52,19 @@ int client_begin(struct cli *cli, struct http_client *http, const struct http_cl
 int client_call(struct cli *cli, const char *method, const char *target, struct buf *body, struct jv **ret,
 		struct sbx_err *err) SBX_WUR;
 
+/**
+ * client_create() - POST /v1/sandboxes, again while the daemon is only starting
+ * @cli:	Whose daemon
+ * @body:	The request; kept
+ * @ret:	The answer, jv_free() it
+ * @err:	Filled on failure
+ *
+ * A daemon that was just started answers before it has taken up the sandboxes of its last run; that takes a second.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int client_create(struct cli *cli, struct buf *body, struct jv **ret, struct sbx_err *err) SBX_WUR;
+
 /** client_escape() - Append @text to @out, percent-encoded for one segment or one query value */
 void client_escape(struct buf *out, const char *text);
 

@@ -325,7 +325,7 @@ static int make_sandbox(struct cli *cli, const struct cli_args *args, char id[UU
 	uint8_t raw[16];
 
 	if (spec_create(args, wait, THROW_AWAY_S, &body, err) < 0 ||
-	    client_call(cli, "POST", "/v1/sandboxes", &body, &answer, err) < 0)
+	    client_create(cli, &body, &answer, err) < 0)
 		return -1;
 	const char *text = jv_str(jv_get(answer, "id"));
 	int rc = text && uuid_parse(text, raw) == 0 ? 0 : sbx_err_set(err, SBX_E_PROTOCOL, 0, "the daemon gave no id");

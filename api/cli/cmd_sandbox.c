@@ -29,7 +29,7 @@ int cmd_create(struct cli *cli, const struct cli_args *args)
 	}
 	int rc = spec_create(args, entrypoint, 0, &body, &err);
 	jv_free(keep);
-	if (rc < 0 || client_call(cli, "POST", "/v1/sandboxes", &body, &answer, &err) < 0)
+	if (rc < 0 || client_create(cli, &body, &answer, &err) < 0)
 		return cli_fail(cli, &err);
 	const char *id = jv_str(jv_get(answer, "id"));
 	const char *state = jv_str(jv_get(jv_get(answer, "status"), "state"));
