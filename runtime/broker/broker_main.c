@@ -421,10 +421,9 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	if (!b->cg)
 		return -1;
 	context.cg = b->cg;
-	if (host_check_needed(&context, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
+	if (host_check_start(&context, &b->host_features, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
-	b->host_features = host_check_features(&context);
 	if (slots_init(b, err) < 0 || flows_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "start");
 	int live = slots_recover(b, err);

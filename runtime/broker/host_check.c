@@ -563,24 +563,21 @@ int host_check_row(uint32_t id, const struct host_check_context *context, struct
 	return 0;
 }
 
-uint32_t host_check_features(const struct host_check_context *context)
+int host_check_start(const struct host_check_context *context, uint32_t *ret, struct sbx_err *err)
 {
 	uint32_t mask = 0;
 	struct host_row row;
 
-	for (uint32_t i = 0; i < HOST_CHECK_COUNT; i++)
-		if (!host_check_row(i, context, &row) && row.verdict == HOST_OK)
+	for (uint32_t i = 0; i < HOST_CHECK_COUNT; i++) {
+		if (host_check_row(i, context, &row) < 0)
+			continue;
+		if (row.verdict == HOST_OK)
 			mask |= 1u << i;
-	return mask;
-}
-
-int host_check_needed(const struct host_check_context *context, struct sbx_err *err)
-{
-	struct host_row row;
-
-	for (uint32_t i = 0; i < HOST_CHECK_COUNT; i++)
-		if (rows[i].needed && !host_check_row(i, context, &row) && row.verdict == HOST_FAIL)
+		if (row.needed && row.verdict == HOST_FAIL)
 			return sbx_err_set(err, SBX_E_HOST_LACKS, 0, "%s: %.90s; %s: %s", row.name, row.found, row.costs, row.mend);
+	}
+	if (ret)
+		*ret = mask;
 	return 0;
 }
 

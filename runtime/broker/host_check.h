@@ -52,16 +52,15 @@ struct host_check_context {
  * Return: 0, or -EINVAL for an unknown row
  */
 int host_check_row(uint32_t id, const struct host_check_context *context, struct host_row *ret);
-/** host_check_features() - Probe all rows with @context; Return: bit per row that is OK */
-uint32_t host_check_features(const struct host_check_context *context);
 /**
- * host_check_needed() - Refuse a host on which no sandbox can be made
+ * host_check_start() - Probe all rows once and refuse a host on which no sandbox can be made
  * @context:	Where to look
+ * @ret:	Bit per row that is OK; may be NULL
  * @err:	Filled: HOST_LACKS naming the first needed row that fails, with its way to mend
  *
  * Return: 0, or -1 with @err set
  */
-int host_check_needed(const struct host_check_context *context, struct sbx_err *err) SBX_WUR;
+int host_check_start(const struct host_check_context *context, uint32_t *ret, struct sbx_err *err) SBX_WUR;
 
 /**
  * host_check_ids() - Refuse an id range that belongs to somebody else

@@ -15,6 +15,7 @@ int main(int argc, char **argv)
 	struct sbx_err err = {0};
 	struct host_check_context context = {.state_dir = argc > 1 ? argv[1] : "/tmp"};
 	struct cgroup *cg;
+	uint32_t mask = 0;
 	struct host_row row;
 
 	if (geteuid()) {
@@ -32,9 +33,10 @@ int main(int argc, char **argv)
 			printf("# %s %s: costs: %s; mend: %s\n", row.verdict == HOST_WARN ? "warn" : "fail", row.name, row.costs, row.mend);
 	}
 	is_int(host_check_row(HOST_CHECK_COUNT, &context, &row), -EINVAL, "no row behind the last");
-	is_int(host_check_needed(&context, &err), 0, "this host can run sandboxes");
+	is_int(host_check_start(&context, &mask, &err), 0, "this host can run sandboxes");
+	ok(mask & (1u << HOST_CHECK_USERNS), "and user namespaces are among its features");
 	context.cg = NULL;
-	is_int(host_check_needed(&context, &err), -1, "not without cgroups");
+	is_int(host_check_start(&context, &mask, &err), -1, "not without cgroups");
 	ok(strstr(err.msg, "cgroup.freeze") != NULL, "and the text names the row: %s", err.msg);
 	if (cg)
 		is_int(cgroup_purge(cg, &err), 0, "cgroups are removed again: %s", err.msg);
