@@ -179,6 +179,69 @@ static char *command_text(const struct spec_view *v)
 	return text;
 }
 
+void cmd_drop_spare(struct service *s, bool reaped)
+{
+	struct spare *sp = &s->spare;
+
+	if (!sp->pid)
+		return;
+	/* its order ends, and with it the child */
+	close(sp->order_fd);
+	close(sp->report_fd);
+	close(sp->out_fd);
+	close(sp->err_fd);
+	if (!reaped)
+		kill(sp->pid, SIGKILL);
+	*sp = (struct spare){0};
+}
+
+void cmd_make_spare(struct service *s)
+{
+	static const struct spec_view any = {{0}, "", "", "", ""};
+	struct ends e;
+
+	s->spare_due = false;
+	if (s->spare.pid || s->dead || s->status.state != AGENT_STATE_RUNNING)
+		return;
+	int r = ends_open(&e, &any, false);
+	if (!r)
+		r = pipe_to_child(e.in);
+	struct spawn_req req = {.agent = s->agent, .view = &any, .stdin_fd = -1, .stdout_fd = e.out[1],
+				.stderr_fd = e.err[1], .report_fd = e.report[1]};
+	if (!r)
+		r = spawn_spare(&req, e.in[1]);
+	ends_close(&e, 1);
+	if (r < 0) {
+		ends_close(&e, 0); /* the sandbox is full: the next command tries for itself and says so */
+		return;
+	}
+	s->spare = (struct spare){.pid = r, .order_fd = e.in[0], .report_fd = e.report[0], .out_fd = e.out[0], .err_fd = e.err[0],
+				  .until_mono_usec = sysx_mono_usec() + INT_SPARE_USEC};
+}
+
+/* Has the spare run @view, if there is one and it can.  Return: its pid with our ends in @e, or 0. */
+static pid_t use_spare(struct service *s, const struct spec_view *view, const struct cmd *c, struct ends *e)
+{
+	const struct agent_spec *spec = &view->spec;
+	struct spare *sp = &s->spare;
+	const uint8_t *bytes = (const uint8_t *)view->cwd - sizeof(*spec);
+
+	if (!sp->pid || c->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN)))
+		return 0;
+	kill(sp->pid, SIGCONT); /* a tenant may have stopped it */
+	if (spawn_order(sp->order_fd, c->tag, c->background, bytes, (uint32_t)sizeof(*spec) + spec->string_bytes)) {
+		cmd_drop_spare(s, false);
+		return 0;
+	}
+	close(sp->order_fd);
+	*e = (struct ends){{sp->report_fd, -1}, {sp->out_fd, -1}, {c->background ? -1 : sp->err_fd, -1}, {-1, -1}};
+	if (c->background)
+		close(sp->err_fd);
+	pid_t pid = sp->pid;
+	*sp = (struct spare){0};
+	return pid;
+}
+
 int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct spec_view *view, bool entrypoint,
 	      struct cmd **ret, enum agent_stage *ret_stage)
 {
@@ -195,20 +258,24 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	c->pty = spec->flags & AGENT_SPEC_PTY;
 	c->tag = proc_tag(++s->serial);
 	c->text = command_text(view);
-	int r = c->text ? ends_open(&e, view, c->background) : -ENOMEM;
+	c->started_wall_usec = sysx_wall_usec();
+	int r = c->text ? use_spare(s, view, c, &e) : -ENOMEM;
+	bool spawned = r > 0;
+	if (!r)
+		r = ends_open(&e, view, c->background);
 	struct spawn_req req = {.agent = s->agent, .view = view, .entrypoint = entrypoint, .tag = c->tag};
 	if (!r) {
 		req.stdin_fd = e.in[1];
 		req.stdout_fd = e.out[1];
 		req.stderr_fd = e.err[1] >= 0 ? e.err[1] : e.out[1];
 		req.report_fd = e.report[1];
-		c->started_wall_usec = sysx_wall_usec();
 		r = spawn_process(&req);
 	}
 	if (r > 0) {
 		c->pid = c->group = r;
 		c->state = CMD_SPAWNED;
-		ends_close(&e, 1);
+		if (!spawned)
+			ends_close(&e, 1);
 		r = watch_ends(s, c, &e);
 		if (r)
 			kill(c->pid, SIGKILL); /* reaped as a stranger */
@@ -257,11 +324,17 @@ static int take_master(struct service *s, struct cmd *c)
 	return r;
 }
 
-static void entry_failed(struct service *s, const struct spawn_report *rep)
+static void fail_with(struct cmd *c, uint32_t stage, int32_t sys)
+{
+	c->fail_stage = stage;
+	c->fail_sys = sys;
+}
+
+static void entry_failed(struct service *s, const struct cmd *c)
 {
 	s->status.state = AGENT_STATE_START_FAILED;
-	s->status.sys = rep->sys;
-	s->status.stage = rep->stage;
+	s->status.sys = c->fail_sys;
+	s->status.stage = c->fail_stage;
 	s->status_due = true;
 	s->dead = true;
 }
@@ -274,6 +347,7 @@ static void started(struct service *s, struct cmd *c)
 		s->status.state = AGENT_STATE_RUNNING;
 		s->status.started_wall_usec = c->started_wall_usec;
 		s->status_due = true;
+		s->spare_due = true;
 	}
 }
 
@@ -287,14 +361,14 @@ static void read_report(struct service *s, struct cmd *c)
 		struct spawn_report rep;
 		ssize_t n;
 
-		if (c->pty && c->out[0].fd < 0 && !c->failure.stage) {
+		if (c->pty && c->out[0].fd < 0 && !c->fail_stage) {
 			char first;
 
 			/* the terminal's descriptor comes before anything else, unless something failed before it */
 			n = recv(c->report.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
 			if (n == 1 && first == 'T') {
 				if (take_master(s, c))
-					c->failure = (struct spawn_report){.stage = AGENT_STAGE_IDENTITY, .sys = EIO};
+					fail_with(c, AGENT_STAGE_IDENTITY, EIO);
 				continue;
 			}
 		}
@@ -309,14 +383,14 @@ static void read_report(struct service *s, struct cmd *c)
 			if (rep.stage == AGENT_STAGE_NONE)
 				s->agent->default_user = rep.who;
 			else
-				c->failure = rep;
+				fail_with(c, rep.stage, rep.sys);
 			continue;
 		}
 		service_unwatch(s, &c->report);
-		if (!c->failure.stage)
+		if (!c->fail_stage)
 			started(s, c);
 		else if (c->entrypoint)
-			entry_failed(s, &c->failure);
+			entry_failed(s, c);
 	}
 }
 
@@ -398,7 +472,8 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 		c->drain_mono_usec = sysx_mono_usec() + INT_PTY_DRAIN_USEC;
 	}
 	s->cmd_events = true;
-	if (c->entrypoint && !c->failure.stage)
+	s->spare_due = true;
+	if (c->entrypoint && !c->fail_stage)
 		end_sandbox(s, c);
 	return true;
 }
@@ -484,8 +559,8 @@ bool cmd_produce(struct service *s, struct stream *st)
 {
 	struct cmd *c = st->cmd;
 
-	if (c->failure.stage) {
-		service_end(s, st, AGENT_FAILED_START, c->failure.sys, c->failure.stage, "");
+	if (c->fail_stage) {
+		service_end(s, st, AGENT_FAILED_START, c->fail_sys, c->fail_stage, "");
 		return true;
 	}
 	if (c->state == CMD_SPAWNED)
@@ -629,6 +704,10 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 {
 	int64_t next = INT64_MAX;
 
+	if (s->spare.pid && s->spare.until_mono_usec <= now_usec)
+		cmd_drop_spare(s, false);
+	if (s->spare.pid)
+		next = s->spare.until_mono_usec;
 	for (struct cmd *c = s->oldest; c; c = c->next) {
 		if (c->deadline_mono_usec && c->deadline_mono_usec <= now_usec) {
 			c->deadline_mono_usec = 0;

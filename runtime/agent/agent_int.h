@@ -29,6 +29,7 @@
 #define INT_END_TEXT	  200u
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
+#define INT_SPARE_USEC	   5000000 /* how long an unused spare waits */
 
 struct stream;
 
@@ -57,7 +58,8 @@ struct cmd {
 	struct spool spool;
 	char *text; /* owned */
 	struct stream *stream; /* borrowed; NULL: detached */
-	struct spawn_report failure;
+	uint32_t fail_stage; /* enum agent_stage; 0: it was started */
+	int32_t fail_sys;
 };
 
 enum stream_kind {
@@ -90,6 +92,12 @@ struct stream {
 	char text[INT_END_TEXT];
 };
 
+struct spare { /* see agent_spawn.h; pid 0: none */
+	pid_t pid;
+	int order_fd, report_fd, out_fd, err_fd;
+	int64_t until_mono_usec;
+};
+
 struct service {
 	struct agent *agent;
 	struct agent_source signals, control_in, control_out, exec_in, exec_out;
@@ -109,6 +117,8 @@ struct service {
 	uint32_t assembly_bytes;
 	uint32_t serial;
 	struct cmd *oldest, *newest, *entry;
+	struct spare spare;
+	bool spare_due; /* make one when there is nothing else to do */
 	uint32_t n_running, n_finished;
 	uint32_t next_stream; /* round robin */
 	struct stream streams[LIMIT_STREAMS];
@@ -145,6 +155,10 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	      struct cmd **ret, enum agent_stage *ret_stage);
 /** cmd_find() - The command of @id; Return: it or NULL */
 struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES]);
+/** cmd_make_spare() - Have the next command's child wait in advance, unless one does or the sandbox is not running */
+void cmd_make_spare(struct service *s);
+/** cmd_drop_spare() - It has died or is too old; fine when there is none */
+void cmd_drop_spare(struct service *s, bool reaped);
 /** cmd_reaped() - Process @pid has ended; Return: true when it was a command's */
 bool cmd_reaped(struct service *s, pid_t pid, int wait_status);
 /** cmd_walk() - Serve the sources of all commands: reports, detached output, standard input, interrupts */

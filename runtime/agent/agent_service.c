@@ -729,7 +729,9 @@ static bool reap(struct service *s)
 		;
 	s->signals.ready = 0;
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0)
-		if (!cmd_reaped(s, pid, status))
+		if (pid == s->spare.pid)
+			cmd_drop_spare(s, true);
+		else if (!cmd_reaped(s, pid, status))
 			fs_reaped(s, pid); /* else an orphan of the tenants: nobody waits for it */
 	s->cmd_events = true;
 	return true;
@@ -773,6 +775,9 @@ static void turn(struct service *s)
 				fs_push(s, &s->streams[i]);
 		send_status(s);
 	}
+	/* all answers are out: what the next command needs can be done while the client thinks */
+	if (s->spare_due)
+		cmd_make_spare(s);
 }
 
 static int wait_ms(struct service *s)

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -322,41 +323,38 @@ static int exec_program(const struct spawn_req *req, const struct env_set *set)
 	return exec_on_path(argv[0], path ? path : DEFAULT_PATH, (char *const *)(uintptr_t)argv, envp);
 }
 
-__attribute__((noreturn)) static void child(const struct spawn_req *req)
+/* What every child does first: nothing of the agent but descriptors and memory is left behind it. */
+static void leave_agent(int own_session)
 {
-	const struct agent_spec *spec = &req->view->spec;
-	struct rlimit tag = {req->tag, req->tag};
-	struct users_identity who;
-	struct env_set env = {0};
-	enum agent_stage stage;
 	sigset_t none;
 
-	place_fds(req);
 	sigemptyset(&none);
-	if (req->entrypoint || (spec->flags & AGENT_SPEC_PTY))
+	if (own_session)
 		setsid();
 	else
 		setpgid(0, 0);
 	signal(SIGPIPE, SIG_DFL); /* the only disposition that the agent changes */
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	umask(022);
+}
+
+/* The rest, once it is known what to run; @filtered: the payload's filter is loaded already. */
+__attribute__((noreturn)) static void run(const struct spawn_req *req, int devpts_fd, int filtered)
+{
+	struct rlimit tag = {req->tag, req->tag};
+	struct users_identity who;
+	struct env_set env = {0};
+
 	/* a hard limit below the tag leaves descent by parent as the only mark of the command; see agent_proc.h */
 	ignore_result(setrlimit(RLIMIT_RTTIME, &tag));
-	int r = spawn_enter(req->agent, &stage);
-	if (r)
-		fail(stage, r);
 	/* the image's passwd is read with all powers over the sandbox: its mode must not decide who runs */
-	r = resolve_user(req, &who);
+	int r = resolve_user(req, &who);
 	if (r)
 		fail(AGENT_STAGE_USER, r);
-	int devpts_fd = spec->flags & AGENT_SPEC_PTY ? req->agent->devpts_fd : -1;
-	if (devpts_fd >= 0 && (devpts_fd = dup3(devpts_fd, REPORT_FD + 1, O_CLOEXEC)) < 0)
-		fail(AGENT_STAGE_IDENTITY, -errno);
-	sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
-	umask(022);
 	r = spawn_identity(&who);
 	if (r)
 		fail(AGENT_STAGE_IDENTITY, r);
-	if (devpts_fd >= 0 && (r = open_terminal(devpts_fd, spec)) < 0)
+	if (devpts_fd >= 0 && (r = open_terminal(devpts_fd, &req->view->spec)) < 0)
 		fail(AGENT_STAGE_IDENTITY, r);
 	r = build_env(req, req->entrypoint ? who.home : req->agent->default_user.home, &env);
 	if (r)
@@ -370,10 +368,27 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 		if (write(REPORT_FD, &rep, sizeof(rep)) != (ssize_t)sizeof(rep))
 			_exit(127);
 	}
-	r = load_filter(req->agent);
+	r = filtered ? 0 : load_filter(req->agent);
 	if (r)
 		fail(AGENT_STAGE_FILTER, r);
 	fail(AGENT_STAGE_EXEC, exec_program(req, &env));
+}
+
+__attribute__((noreturn)) static void child(const struct spawn_req *req)
+{
+	const struct agent_spec *spec = &req->view->spec;
+	enum agent_stage stage;
+
+	place_fds(req);
+	leave_agent(req->entrypoint || (spec->flags & AGENT_SPEC_PTY));
+	int r = spawn_enter(req->agent, &stage);
+	if (r)
+		fail(stage, r);
+	int devpts_fd = spec->flags & AGENT_SPEC_PTY ? req->agent->devpts_fd : -1;
+	if (devpts_fd >= 0 && (devpts_fd = dup3(devpts_fd, REPORT_FD + 1, O_CLOEXEC)) < 0)
+		fail(AGENT_STAGE_IDENTITY, -errno);
+	sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
+	run(req, devpts_fd, 0);
 }
 
 pid_t spawn_process(const struct spawn_req *req)
@@ -383,4 +398,88 @@ pid_t spawn_process(const struct spawn_req *req)
 	if (pid == 0)
 		child(req);
 	return pid;
+}
+
+/* ---- a child made in advance ---- */
+
+struct order { /* what goes to it, then `bytes` of a struct agent_spec with its strings */
+	uint32_t bytes;
+	uint32_t merge; /* standard error is standard output */
+	uint64_t tag;
+};
+
+static int read_all(int fd, void *data, size_t n)
+{
+	for (size_t have = 0; have < n;) {
+		ssize_t r = read(fd, (uint8_t *)data + have, n - have);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return -1;
+		have += (size_t)r;
+	}
+	return 0;
+}
+
+__attribute__((noreturn)) static void spare_child(const struct spawn_req *req, int order_fd)
+{
+	struct spawn_req mine = *req;
+	struct spec_view view;
+	struct order order;
+	enum agent_stage stage;
+
+	int at = fcntl(order_fd, F_DUPFD_CLOEXEC, 32);
+	place_fds(req);
+	if (at < 0)
+		_exit(127);
+	leave_agent(0);
+	/*
+	 * Before it knows whom it serves it is in the inner namespace under the agent's id: tenants can signal it (the
+	 * sandbox then starts its next command a little later) but not trace, read or limit it.
+	 */
+	int r = spawn_enter(req->agent, &stage);
+	if (!r) {
+		stage = AGENT_STAGE_FILTER;
+		r = load_filter(req->agent);
+	}
+	if (dup3(at, REPORT_FD + 1, O_CLOEXEC) < 0)
+		_exit(127);
+	sysx_close_range(REPORT_FD + 2, ~0u);
+	if (read_all(REPORT_FD + 1, &order, sizeof(order)) || order.bytes > SPAWN_SPARE_BYTES)
+		_exit(0); /* not needed any more */
+	uint8_t *bytes = malloc(order.bytes);
+	if (!bytes || read_all(REPORT_FD + 1, bytes, order.bytes))
+		_exit(127);
+	close(REPORT_FD + 1);
+	if (r)
+		fail(stage, r);
+	if (spec_read(bytes, order.bytes, 0, &view))
+		fail(AGENT_STAGE_SPEC, -EPROTO);
+	if (order.merge && dup2(1, 2) < 0)
+		fail(AGENT_STAGE_SPEC, -errno);
+	mine.view = &view;
+	mine.tag = order.tag;
+	run(&mine, -1, 1);
+}
+
+pid_t spawn_spare(const struct spawn_req *req, int order_fd)
+{
+	pid_t pid = sysx_fork(spawn_cgroup(req->agent));
+
+	if (pid == 0)
+		spare_child(req, order_fd);
+	return pid;
+}
+
+int spawn_order(int order_fd, uint64_t tag, int merge, const uint8_t *spec, uint32_t n)
+{
+	struct order order = {.bytes = n, .merge = merge != 0, .tag = tag};
+	struct iovec iov[2] = {{&order, sizeof(order)}, {(void *)(uintptr_t)spec, n}};
+
+	if (n > SPAWN_SPARE_BYTES)
+		return -E2BIG;
+	/* an empty pipe takes it whole */
+	ssize_t r = writev(order_fd, iov, 2);
+	return r == (ssize_t)(sizeof(order) + n) ? 0 : r < 0 ? -errno : -EIO;
 }

@@ -30,6 +30,24 @@ struct spawn_req {
 /** spawn_process() - Start one process; Return: its pid, or a negative errno (nothing was started) */
 pid_t spawn_process(const struct spawn_req *req);
 
+/*
+ * A spare is a child that waits with everything done which does not depend on the command: fork, cgroup, namespaces and
+ * the filter are half of what starting `true` costs.  One waits in a sandbox that has been used in the last seconds.
+ */
+#define SPAWN_SPARE_BYTES 32768u
+
+/** spawn_spare() - Fork one; @req: stdout, stderr and report; @order_fd: where it reads its order; Return: its pid or -errno */
+pid_t spawn_spare(const struct spawn_req *req, int order_fd);
+
+/**
+ * spawn_order() - Tell a spare what to run
+ * @merge:	Standard error goes where standard output goes
+ * @spec:	struct agent_spec and its strings, at most SPAWN_SPARE_BYTES
+ *
+ * Return: 0, or a negative errno: it has died, or the order does not fit
+ */
+int spawn_order(int order_fd, uint64_t tag, int merge, const uint8_t *spec, uint32_t n);
+
 /** spawn_enter() - In a forked child: join the tenants' cgroup and enter the inner user namespace, all powers in it */
 int spawn_enter(const struct agent *a, enum agent_stage *ret_stage);
 

@@ -19,7 +19,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
-#define TIMEOUT_MS 20000
+#define TIMEOUT_MS 60000
 
 /* ---- the broker's part ---- */
 
