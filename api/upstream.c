@@ -29,6 +29,7 @@ struct upstream {
 	int fd;
 	unsigned attempt;
 	uint32_t addr, port;
+	size_t path_len; /* of the request's path, what lies behind the port */
 	bool api_origin, upgrade, is_head, chunk_body, client_paused, client_done, eof, refused_body, shut_when_flushed, shut;
 	enum phase phase;
 	struct loop_fd *source;
@@ -185,6 +186,33 @@ static bool passes_back(const struct upstream *u, struct http_text name)
 	return !http1_connection_names(&u->head, u->in + u->in_start, name.data, name.len);
 }
 
+/*
+ * On the API's origin a cookie stays below the path that the service lives at: whatever Domain and Path it asked for are
+ * replaced, or a sandbox could plant cookies for the API and for other sandboxes.
+ */
+static void confined_cookie(const struct upstream *u, struct http_text value, struct buf *out)
+{
+	struct http_text prefix = http_request_path(u->req);
+
+	prefix.len -= u->path_len;
+	for (size_t at = 0; at < value.len;) {
+		const char *start = value.data + at, *semicolon = memchr(start, ';', value.len - at);
+		size_t n = semicolon ? (size_t)(semicolon - start) : value.len - at, skip = 0;
+
+		while (skip < n && (start[skip] == ' ' || start[skip] == '\t'))
+			skip++;
+		bool domain = n - skip >= 6 && !strncasecmp(start + skip, "domain", 6);
+		bool path = n - skip >= 4 && !strncasecmp(start + skip, "path", 4);
+		if (at == 0 || (!domain && !path)) {
+			buf_puts(out, at ? "; " : "");
+			buf_append(out, start + skip, n - skip);
+		}
+		at += n + 1;
+	}
+	buf_puts(out, "; Path=");
+	buf_append(out, prefix.data, prefix.len);
+}
+
 static void answer_lines(const struct upstream *u, struct buf *out)
 {
 	const char *data = u->in + u->in_start;
@@ -197,7 +225,11 @@ static void answer_lines(const struct upstream *u, struct buf *out)
 			continue;
 		buf_append(out, name.data, name.len);
 		buf_puts(out, ": ");
-		buf_append(out, data + h->value.off, h->value.len);
+		struct http_text value = {data + h->value.off, h->value.len};
+		if (u->api_origin && http_text_is_nocase(name, "set-cookie"))
+			confined_cookie(u, value, out);
+		else
+			buf_append(out, value.data, value.len);
 		buf_puts(out, "\r\n");
 	}
 	if (u->api_origin)
@@ -246,6 +278,7 @@ static bool answer_head(struct upstream *u)
 	u->in_start += head_bytes;
 	if (u->head.status == 101) {
 		u->phase = TUNNEL;
+		u->client_done = false; /* an empty body has ended; now it is the tunnel's turn */
 		http_response_upgrade(u->req, text);
 		return true;
 	}
@@ -514,6 +547,7 @@ void upstream_start(struct http_request *req, const struct upstream_config *conf
 	u->fd = -1;
 	u->addr = config->addr;
 	u->port = config->port;
+	u->path_len = config->path.len;
 	u->api_origin = !(config->flags & UPSTREAM_DIRECT);
 	u->upgrade = http_request_wants_upgrade(req, "websocket");
 	u->is_head = http_request_is(req, "HEAD");

@@ -284,7 +284,7 @@ static void test_proxy(void)
 {
 	char text[1024];
 
-	service_answer = "HTTP/1.1 201 Made\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: X-Hop\r\n"
+	service_answer = "HTTP/1.1 201 Made\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2; Path=/; Domain=x; Secure\r\nConnection: X-Hop\r\n"
 			 "X-Hop: 1\r\nContent-Encoding: gzip\r\n\r\nhi";
 	snprintf(text, sizeof(text),
 		 "POST /v1/sandboxes/" ID "/proxy/%u/a%%2Fb/../c?q=%%20&q=+ HTTP/1.1\r\nHost: localhost:1\r\n\r\n", service_port);
@@ -297,7 +297,9 @@ static void test_proxy(void)
 		 "X-EXECD-ACCESS-TOKEN: e\r\nOPENSANDBOX-EGRESS-AUTH: g\r\nX-Trace: one\r\nX-Trace: two\r\nContent-Length: 3\r\n\r\nabc",
 		 service_port);
 	once(0, text);
-	ok(has("HTTP/1.1 201 ") && has("Set-Cookie: a=1\r\n") && has("Set-Cookie: b=2\r\n") && has("\r\n\r\nhi"), "the answer passes");
+	ok(has("HTTP/1.1 201 ") && has("\r\n\r\nhi"), "the answer passes");
+	ok(has("Set-Cookie: a=1; Path=/v1/sandboxes/" ID "/proxy/") && has("Set-Cookie: b=2; Secure; Path=/v1/sandboxes/") && !has("Domain"),
+	   "cookies stay below the service's path");
 	ok(has("Content-Encoding: gzip\r\n") && !has("X-Hop"), "but for what is hop by hop");
 	ok(!strncmp(service_got, "POST /a%2Fb//c?q=%20&q=+ HTTP/1.1\r\n", 35), "path and query byte by byte");
 	ok(strstr(service_got, "X-Trace: one\r\nX-Trace: two\r\n") && strstr(service_got, "\r\n\r\nabc"), "headers and body");
@@ -315,6 +317,7 @@ static void test_proxy(void)
 	ok(strstr(service_got, "Host: localhost:1\r\n") && strstr(service_got, "Authorization: basic\r\n") &&
 		   strstr(service_got, "Cookie: c\r\n") && !strstr(service_got, "API-KEY"),
 	   "the second origin passes Host, Authorization and Cookie, never the key");
+	ok(has("Set-Cookie: b=2; Path=/; Domain=x; Secure\r\n") && !has("Content-Security-Policy"), "and answers as they are");
 	ok(strstr(service_got, "Transfer-Encoding: chunked\r\n") && strstr(service_got, "\r\n3\r\nabc\r\n0\r\n\r\n"), "a chunked body");
 }
 
