@@ -3,6 +3,7 @@
  * sandboxd: the monitor, the daemon and a few commands that only print.  This file wires; it decides nothing.
  */
 #include "api/api_server.h"
+#include "api/dispatch.h"
 #include "api/monitor.h"
 #include "base/cleanup.h"
 #include "base/isolate.h"
@@ -37,6 +38,7 @@ enum mode {
 	MODE_PRINT_REFERENCE,
 	MODE_PRINT_ERRORS,
 	MODE_INIT_CONFIG,
+	MODE_PRINT_ROUTES,
 	MODE_VERSION,
 	MODE_HELP,
 };
@@ -61,6 +63,7 @@ static const struct word {
 	{"print-config", MODE_PRINT_CONFIG, "the effective configuration, without the key"},
 	{"print-config-reference", MODE_PRINT_REFERENCE, "every key with default, bounds and meaning"},
 	{"print-errors", MODE_PRINT_ERRORS, "every error code with HTTP status and meaning"},
+	{"print-routes", MODE_PRINT_ROUTES, "every route that sandboxd answers"},
 	{"version", MODE_VERSION, "print the version"},
 	{"help", MODE_HELP, "print this"},
 };
@@ -397,6 +400,7 @@ static int run_configured(const struct options *o, struct sbx_err *err)
 	case MODE_NONE:
 	case MODE_PRINT_REFERENCE:
 	case MODE_PRINT_ERRORS:
+	case MODE_PRINT_ROUTES:
 	case MODE_INIT_CONFIG:
 	case MODE_VERSION:
 	case MODE_HELP:
@@ -429,6 +433,9 @@ int main(int argc, char **argv)
 		break;
 	case MODE_PRINT_ERRORS:
 		print_errors();
+		break;
+	case MODE_PRINT_ROUTES:
+		dispatch_print_routes(stdout);
 		break;
 	case MODE_INIT_CONFIG:
 		r = init_config(&o, &err);

@@ -197,83 +197,88 @@ static bool check_word(struct check *c, const char *word)
 	return true;
 }
 
-/* An explicit stack of brackets instead of recursion: depth is bounded by its size. */
+static bool check_scalar(struct check *c)
+{
+	switch (*c->at) {
+	case '"':
+		return check_string(c);
+	case 't':
+		return check_word(c, "true");
+	case 'f':
+		return check_word(c, "false");
+	case 'n':
+		return check_word(c, "null");
+	default:
+		if (*c->at != '-' && !is_digit(c))
+			return fault(c, "no JSON value starts like this");
+		return check_number(c);
+	}
+}
+
+/* `"name" :` in front of a member's value. */
+static bool check_name(struct check *c)
+{
+	skip_space(c);
+	if (!check_string(c))
+		return false;
+	skip_space(c);
+	if (c->at == c->end || *c->at != ':')
+		return fault(c, "a colon is missing");
+	c->at++;
+	return true;
+}
+
+/* Open brackets instead of recursion: depth is bounded by the stack's size. */
+struct brackets {
+	char open[LIMIT_JSON_DEPTH];
+	size_t depth;
+};
+
+/*
+ * Behind a value or an opening bracket: closes what ends here, then steps over the comma and a member's name to the next
+ * value.  @first: nothing stands behind the bracket yet.  Return: false at a fault and at the end of the text (depth 0).
+ */
+static bool next_value(struct check *c, struct brackets *b, bool first)
+{
+	while (b->depth) {
+		bool object = b->open[b->depth - 1] == '{';
+
+		skip_space(c);
+		if (c->at == c->end)
+			return fault(c, "the text ends too early");
+		if (*c->at == (object ? '}' : ']')) {
+			c->at++;
+			b->depth--;
+			first = false;
+			continue;
+		}
+		if (!first && *c->at++ != ',')
+			return fault(c, "a comma or a closing bracket is missing");
+		return !object || check_name(c);
+	}
+	return false;
+}
+
 static bool check_value(struct check *c)
 {
-	char stack[LIMIT_JSON_DEPTH];
-	size_t depth = 0;
+	struct brackets b = {.depth = 0};
+	bool opened;
 
-	for (;;) {
-		/* a value is due */
-		bool opened = false;
-
+	do {
 		skip_space(c);
 		if (c->at == c->end)
 			return fault(c, "the text ends too early");
 		if (++c->values > JV_VALUES_MAX)
 			return fault(c, "the text has too many values");
-		switch (*c->at) {
-		case '{':
-		case '[':
-			if (depth == sizeof(stack))
-				return fault(c, "the text is nested too deeply");
-			stack[depth++] = (char)*c->at++;
-			opened = true;
-			break;
-		case '"':
-			if (!check_string(c))
-				return false;
-			break;
-		case 't':
-			if (!check_word(c, "true"))
-				return false;
-			break;
-		case 'f':
-			if (!check_word(c, "false"))
-				return false;
-			break;
-		case 'n':
-			if (!check_word(c, "null"))
-				return false;
-			break;
-		default:
-			if (*c->at != '-' && !is_digit(c))
-				return fault(c, "no JSON value starts like this");
-			if (!check_number(c))
-				return false;
-		}
-		/* behind it: close what ends here, then step to the next value */
-		for (;;) {
-			if (!depth)
-				return true;
-			bool object = stack[depth - 1] == '{';
-
-			skip_space(c);
-			if (c->at == c->end)
-				return fault(c, "the text ends too early");
-			if (*c->at == (object ? '}' : ']')) {
-				c->at++;
-				depth--;
-				opened = false;
-				continue;
-			}
-			if (!opened) {
-				if (*c->at != ',')
-					return fault(c, "a comma or a closing bracket is missing");
-				c->at++;
-			}
-			if (!object)
-				break;
-			skip_space(c);
-			if (!check_string(c))
-				return false;
-			skip_space(c);
-			if (c->at == c->end || *c->at != ':')
-				return fault(c, "a colon is missing");
-			c->at++;
-			break;
-		}
-	}
+		opened = *c->at == '{' || *c->at == '[';
+		if (opened && b.depth == sizeof(b.open))
+			return fault(c, "the text is nested too deeply");
+		if (opened)
+			b.open[b.depth++] = (char)*c->at++;
+		else if (!check_scalar(c))
+			return false;
+	} while (next_value(c, &b, opened));
+	return !c->why;
 }
 
 int jv_check(const void *data, size_t len, struct sbx_err *err)
