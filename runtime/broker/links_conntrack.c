@@ -116,7 +116,7 @@ struct found {
 
 static void take_entry(struct found *found, const struct nlmsghdr *h)
 {
-	const struct nfgenmsg *gen = NLMSG_DATA(h);
+	const struct nfgenmsg *gen = (const void *)((const uint8_t *)h + NLMSG_HDRLEN);
 	const uint8_t *attrs = (const uint8_t *)gen + NLMSG_ALIGN(sizeof(*gen));
 	size_t len = h->nlmsg_len - NLMSG_SPACE(sizeof(*gen));
 	const struct nlattr *orig;

@@ -91,7 +91,7 @@ static bool read_messages(struct netwatch *w, int fd, message_handler *handler)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN;
-		for (const struct nlmsghdr *h = &buf.head; handler && NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
+		for (struct nlmsghdr *h = &buf.head; handler && NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
 			handler(w, h);
 	}
 }
@@ -100,7 +100,7 @@ static bool read_messages(struct netwatch *w, int fd, message_handler *handler)
 
 static void on_link(struct netwatch *w, const struct nlmsghdr *h)
 {
-	const struct ifinfomsg *info = NLMSG_DATA(h);
+	const struct ifinfomsg *info = (const void *)((const uint8_t *)h + NLMSG_HDRLEN);
 
 	if (h->nlmsg_type == RTM_DELLINK && h->nlmsg_len >= NLMSG_LENGTH(sizeof(*info)) && info->ifi_index > 0)
 		w->hooks.link_gone(w->hooks.arg, (uint32_t)info->ifi_index);
@@ -183,7 +183,7 @@ _Static_assert((int)NFTA_TABLE_NAME == 1 && (int)NFTA_CHAIN_TABLE == 1 && (int)N
 
 static bool names_table(const struct nlmsghdr *h, const char *name)
 {
-	const uint8_t *data = NLMSG_DATA(h);
+	const uint8_t *data = (const uint8_t *)h + NLMSG_HDRLEN;
 	size_t len = h->nlmsg_len - (size_t)NLMSG_HDRLEN, at = (size_t)NLMSG_ALIGN(sizeof(struct nfgenmsg));
 	struct nlattr a;
 
