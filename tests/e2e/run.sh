@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Starts a daemon of its own (instance 10, own state directory, own network namespace), drives the released JavaScript
+# Starts a daemon of its own (instance 3, own state directory, own network namespace), drives the released JavaScript
 # SDK against it, stops it, and looks for what stayed behind.  Needs root, node >= 20 and, the first time, npm.
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 build=${top_builddir:-$PWD}
-instance=${SANDBOXD_E2E_INSTANCE:-10}
+instance=${SANDBOXD_E2E_INSTANCE:-3}
 
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }
 

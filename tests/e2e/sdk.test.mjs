@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { ConnectionConfig, Sandbox, SandboxManager } from "@alibaba-group/opensandbox";
+import { WebSocket } from "undici"; // of the SDK's own dependencies
 
 const url = new URL(process.env.SANDBOXD_URL ?? "http://127.0.0.1:8080");
 const apiKey = process.env.SANDBOXD_KEY ?? "";
@@ -338,6 +339,95 @@ describe("one sandbox", () => {
     });
   });
 
+  describe("terminals", () => {
+    // A shell in a terminal, as a browser or `sandboxctl run -it` uses it: text() is all output so far.
+    async function terminal(query = "", body = {}) {
+      const { endpoint, headers } = await sandbox.getEndpoint(44772);
+      const made = await fetch(`http://${endpoint}/pty`, { method: "POST", headers, body: JSON.stringify(body) });
+      assert.equal(made.status, 201);
+      const { session_id: id } = await made.json();
+      const open = async (more) => {
+        const ws = new WebSocket(`ws://${endpoint}/pty/${id}/ws?${more}`, { headers });
+        const t = { ws, id, output: "", replay: "", messages: [], closed: null, base: `http://${endpoint}/pty/${id}`, headers };
+        ws.binaryType = "arraybuffer";
+        ws.onclose = (e) => (t.closed = e.code);
+        ws.onmessage = ({ data }) => {
+          if (typeof data === "string") t.messages.push(JSON.parse(data));
+          else if (new Uint8Array(data)[0] === 3) t.replay += Buffer.from(data).subarray(9);
+          else t.output += Buffer.from(data).subarray(1);
+        };
+        await waitFor("the connection", () => t.messages.some((m) => m.type === "connected"));
+        return t;
+      };
+      const t = await open(query);
+      t.again = open;
+      t.type = (text) => t.ws.send(Buffer.concat([Buffer.from([0]), Buffer.from(text)]));
+      return t;
+    }
+
+    test("a terminal of its own size, echo, Ctrl-C, exit code", async () => {
+      const t = await terminal("", { cwd: "/tmp/term" });
+      t.type("tty; stty size; pwd; echo $TERM\n");
+      await waitFor("the terminal", () => /\/dev\/pts\/\d+[^]*24 80[^]*\/tmp\/term[^]*xterm/.test(t.output));
+      t.ws.send(JSON.stringify({ type: "resize", cols: 132, rows: 43 }));
+      t.type("stty size\n");
+      await waitFor("the new size", () => t.output.includes("43 132"));
+      t.type("sleep 60\n");
+      await waitFor("the echo", () => t.output.includes("sleep 60"));
+      t.type("\x03");
+      t.type("echo interrup''ted\n");
+      await waitFor("the prompt", () => t.output.includes("interrupted"), 3000);
+      t.type("sleep 61\n");
+      await waitFor("the echo", () => t.output.includes("sleep 61"));
+      t.ws.send(JSON.stringify({ type: "signal", signal: "SIGINT" }));
+      t.type("echo signal''led\n");
+      await waitFor("the prompt", () => t.output.includes("signalled"), 3000);
+      t.type("exit 5\n");
+      await waitFor("the close", () => t.closed);
+      assert.equal(t.closed, 1000);
+      assert.deepEqual(t.messages.at(-1), { type: "exit", exit_code: 5 });
+    });
+    test("the shell outlives its client, who sees what was missed", async () => {
+      const t = await terminal();
+      t.type("sleep 0.3; echo mis''sed\n");
+      await waitFor("the echo", () => t.output.includes("sleep"));
+      const seen = Buffer.byteLength(t.output);
+      t.ws.close();
+      await waitFor("the close", () => t.closed);
+      await waitFor("the output", async () => (await (await fetch(t.base, { headers: t.headers })).json()).output_offset > seen + 8);
+      const back = await t.again(`since=${seen}`);
+      assert.match(back.replay, /^[^]*missed/);
+      const gone = await fetch(t.base, { method: "DELETE", headers: t.headers });
+      assert.equal(gone.status, 200);
+      await waitFor("the end of the shell", () => back.closed);
+      assert.equal((await fetch(t.base, { headers: t.headers })).status, 404);
+    });
+    test("pipes instead of a terminal", async () => {
+      const t = await terminal("pty=0", { command: "cat; echo err >&2; exit 3" });
+      assert.equal(t.messages[0].mode, "pipe");
+      t.type("through\n");
+      await waitFor("the echo", () => t.output.includes("through"));
+      t.ws.send(JSON.stringify({ type: "signal", signal: "SIGTERM" }));
+      await waitFor("the close", () => t.closed);
+      assert.equal(t.messages.at(-1).exit_code, -1);
+    });
+  });
+
+  test("what the published image starts inside is not there: its ports refuse", async () => {
+    const run = await sandbox.commands.run("for p in 44772 18080; do bash -c \"echo > /dev/tcp/127.0.0.1/$p\" 2>/dev/null && echo open; done; echo done");
+    assert.deepEqual(texts(run.logs.stdout), ["done"]);
+  });
+
+  test("the env file is read again for each command", async () => {
+    const file = "/opt/opensandbox/.env";
+    assert.deepEqual(texts((await sandbox.commands.run("echo $EXECD_ENVS")).logs.stdout), [file]);
+    await sandbox.files.writeFiles([{ path: file, data: "# made by a test\nFROM_FILE=one\nGREETING=$FROM_NOWHERE-two\n" }]);
+    const run = await sandbox.commands.run('echo "$FROM_FILE $GREETING $CALL"', { envs: { CALL: "three" } });
+    assert.deepEqual(texts(run.logs.stdout), ["one -two three"]);
+    await sandbox.files.writeFiles([{ path: file, data: "" }]);
+    assert.deepEqual(texts((await sandbox.commands.run('echo "[$FROM_FILE]"')).logs.stdout), ["[]"]);
+  });
+
   test("metrics are the sandbox's", async () => {
     const m = await sandbox.getMetrics();
     assert.equal(m.cpuCount, 1);
@@ -403,6 +493,23 @@ describe("lifecycle", () => {
     try {
       assert.equal((await sandbox.getInfo()).expiresAt ?? null, null);
       await assert.rejects(sandbox.renew(600), apiError(409));
+    } finally {
+      await end(sandbox);
+    }
+  });
+
+  test("EXECD_LOG_FILE is written inside, EXECD_ACCESS_TOKEN is the token", async () => {
+    const sandbox = await create({ env: { EXECD_LOG_FILE: "/tmp/logs/execd.log", EXECD_ACCESS_TOKEN: "my own token" } });
+    try {
+      assert.equal((await sandbox.getEndpoint(44772)).headers["X-EXECD-ACCESS-TOKEN"], "my own token");
+      await sandbox.commands.run("true");
+      const log = await waitFor("the log", async () => {
+        const text = (await sandbox.commands.run("cat /tmp/logs/execd.log")).logs.stdout.map((m) => m.text).join("\n");
+        return text.includes("POST - /command") ? text : null;
+      });
+      const line = JSON.parse(log.split("\n")[0]);
+      assert.equal(line.level, "info");
+      assert.match(line.msg, /^Requested: GET - \/ping$/);
     } finally {
       await end(sandbox);
     }
