@@ -2,6 +2,7 @@
 #include "runtime/broker/launch_child.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "runtime/broker/launch_sync.h"
 
 #include <fcntl.h>
@@ -234,7 +235,8 @@ _Noreturn void launch_child_run(const struct launch_child *c)
 	for (int i = 0; i < c->n_join; i++)
 		if (write(c->join_fd[i], "0", 1) < 0)
 			fail(c->socket, LAUNCH_STAGE_CGROUP, errno, (uint32_t)i);
-	for (size_t i = 0; i < ARRAY_SIZE(attributes); i++) {
+	/* the fault point leaves out all but the identity, so that a test can be seen to notice */
+	for (size_t i = 0; i < (FAULT_POINT("child-attributes") ? 1 : ARRAY_SIZE(attributes)); i++) {
 		r = attributes[i]();
 		if (r < 0)
 			fail(c->socket, LAUNCH_STAGE_ATTRIBUTES, -r, (uint32_t)i);

@@ -69,3 +69,7 @@ tests_unit_test_broker_LDADD = libbroker.a libbase.a $(SECCOMP_LIBS)
 tests_fuzz_fuzz_broker_msg_SOURCES = tests/fuzz/fuzz_broker_msg.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_broker_msg_LDADD = libbroker.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/broker_msg
+check_PROGRAMS += tests/system/broker_threats
+ROOT_TESTS += tests/system/broker_threats
+tests_system_broker_threats_SOURCES = tests/system/broker_threats.c
+tests_system_broker_threats_LDADD = libbtc.a libbase.a

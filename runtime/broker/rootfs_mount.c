@@ -229,7 +229,8 @@ static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, un
 
 	layers_name(key, name);
 	snprintf(at, sizeof(at), "%u", position);
-	auto_fd fd = rootfs_clone(b->layers_fd, name, true, b->layers_unmapped ? -1 : rootfs_helper(b, s, err));
+	int ns = b->layers_unmapped || FAULT_POINT("layer-unmapped") ? -1 : rootfs_helper(b, s, err);
+	auto_fd fd = rootfs_clone(b->layers_fd, name, true, ns);
 	if (fd == -EINVAL && !b->layers_unmapped) {
 		/* A file system that takes no id map: the files show as nobody's, which is safe and works for the host image. */
 		log_warn("layers lie on a file system without id maps: files of images will show as nobody's");

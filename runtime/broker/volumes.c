@@ -2,6 +2,7 @@
 #include "runtime/broker/volumes.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/idmap.h"
@@ -131,7 +132,7 @@ int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v
 	auto_fd ns = map_of(b, s, v, &st, err);
 	if (ns < 0)
 		return -1;
-	int fd = rootfs_clone(at, "", read_only, ns);
+	int fd = FAULT_POINT("volume-unmapped") ? rootfs_clone(at, "", read_only, -1) : rootfs_clone(at, "", read_only, ns);
 	if (fd == -EINVAL && read_only)
 		fd = rootfs_clone(at, "", true, -1);
 	if (fd == -EINVAL)
