@@ -19,6 +19,8 @@
 #define QUEUE_MAX  2048u
 /* Nobody listens at the path: the monitor is about to bind it (nothing tells when). */
 #define RETRY_MS   100u
+/* A restarted sandboxd or gateway is back in some 50 ms, ten times that on a busy machine: clients wait and notice nothing. */
+#define GRACE_MS   3000u
 #define HELLO_TAG  1u
 
 struct pending {
@@ -42,6 +44,7 @@ struct gw_client {
 	int fd;
 	struct loop_fd *source;
 	struct loop_timer *retry;
+	struct loop_timer *grace; /* armed: requests wait for the channel instead of failing */
 	bool up;
 	uint32_t flags;
 	uint64_t next_tag;
@@ -122,10 +125,14 @@ static void disconnect(struct gw_client *c, const char *why)
 	loop_fd_remove(c->source);
 	c->source = NULL;
 	close_keep_errno(take_fd(&c->fd));
-	drop_queue(c);
-	if (was_up && c->hooks.down)
-		c->hooks.down(c->hooks.arg);
-	fail_all(c);
+	if (was_up) {
+		/* what was under way may have been done or not: the client has to look */
+		drop_queue(c);
+		if (c->hooks.down)
+			c->hooks.down(c->hooks.arg);
+		fail_all(c);
+		loop_timer_arm(c->grace, GRACE_MS);
+	}
 	loop_timer_arm(c->retry, was_up ? 0 : RETRY_MS);
 }
 
@@ -162,12 +169,12 @@ static void flush_queue(struct gw_client *c)
 static int send_or_queue(struct gw_client *c, const void *data, size_t n, int fd)
 {
 	auto_fd owned = fd;
+	int r = -EAGAIN;
 
-	if (!c->queue) {
-		int r = send_message(c, data, n, owned);
-		if (r != -EAGAIN)
-			return r;
-	}
+	if (!c->queue && c->up)
+		r = send_message(c, data, n, owned);
+	if (r != -EAGAIN && r != -EPIPE && r != -ECONNRESET && r != -ENOTCONN)
+		return r;
 	if (c->n_queued >= QUEUE_MAX)
 		return -ENOBUFS;
 	struct queued *q = malloc(sizeof(*q) + n);
@@ -175,10 +182,13 @@ static int send_or_queue(struct gw_client *c, const void *data, size_t n, int fd
 		return -ENOMEM;
 	*q = (struct queued){.n = n, .fd = take_fd(&owned)};
 	memcpy(q->data, data, n);
+	if (r != -EAGAIN)
+		disconnect(c, "broken"); /* it never left: it may wait for the channel to come back */
 	*c->queue_end = q;
 	c->queue_end = &q->next;
 	c->n_queued++;
-	loop_fd_events(c->source, EPOLLIN | EPOLLOUT);
+	if (c->up)
+		loop_fd_events(c->source, EPOLLIN | EPOLLOUT);
 	return 0;
 }
 
@@ -244,8 +254,10 @@ static void hello_reply(struct gw_client *c, const struct gw_reply *reply)
 	c->flags = hello.flags;
 	c->up = true;
 	log_info("channel to sandboxd is up");
+	loop_timer_disarm(c->grace);
 	if (c->hooks.up)
 		c->hooks.up(c->hooks.arg, hello.flags);
+	flush_queue(c);
 }
 
 static int dispatch(struct gw_client *c, struct gw_reply *reply)
@@ -341,6 +353,14 @@ static void gw_connect(struct gw_client *c)
 		disconnect(c, "hello");
 }
 
+static void grace_over(void *arg)
+{
+	struct gw_client *c = arg;
+
+	drop_queue(c);
+	fail_all(c);
+}
+
 static void retry(void *arg)
 {
 	struct gw_client *c = arg;
@@ -361,8 +381,9 @@ struct gw_client *gw_client_new(struct loop *loop, const char *path, const struc
 		c->message = malloc(GW_MESSAGE_MAX);
 		c->compose = malloc(GW_MESSAGE_MAX);
 		c->retry = loop_timer_new(loop, retry, c);
+		c->grace = loop_timer_new(loop, grace_over, c);
 	}
-	if (!c || !c->path || !c->message || !c->compose || !c->retry) {
+	if (!c || !c->path || !c->message || !c->compose || !c->retry || !c->grace) {
 		gw_client_free(c);
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "channel to sandboxd");
 		return NULL;
@@ -372,6 +393,7 @@ struct gw_client *gw_client_new(struct loop *loop, const char *path, const struc
 		sbx_err_set(err, SBX_E_SYSTEM, ENAMETOOLONG, "channel to sandboxd");
 		return NULL;
 	}
+	loop_timer_arm(c->grace, GRACE_MS);
 	gw_connect(c);
 	return c;
 }
@@ -388,6 +410,7 @@ void gw_client_free(struct gw_client *c)
 	if (c->queue_end)
 		drop_queue(c);
 	loop_timer_free(c->retry);
+	loop_timer_free(c->grace);
 	free(c->path);
 	free(c->message);
 	free(c->compose);
@@ -430,7 +453,7 @@ uint64_t gw_client_send(struct gw_client *c, struct gw_head *message, size_t siz
 	auto_fd body_fd = -1;
 
 	assert(n_strings <= GW_MAX_STRINGS && size <= 1024);
-	if (!c->up) {
+	if (!c->up && !loop_timer_armed(c->grace)) {
 		sbx_err_set(err, SBX_E_PEER_GONE, 0, "sandboxd is being restarted; try again");
 		return 0;
 	}

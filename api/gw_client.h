@@ -4,7 +4,8 @@
  *
  * Requests of gw_msg.h with a tag each; answers come in any order through a callback, exactly once, unless the requester
  * cancels.  When sandboxd goes away every open request fails with PEER_GONE and the channel connects again by itself; it
- * is up once sandboxd has answered HELLO.  Requests made while it is down fail at once.
+ * is up once sandboxd has answered HELLO.  Requests made while it is down wait for it a short time, then fail, and once
+ * that time is over they fail at once.
  */
 #ifndef API_GW_CLIENT_H
 #define API_GW_CLIENT_H

@@ -450,6 +450,9 @@ static void test_restart(void)
 		loop_once(loop, 50);
 	once(0, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
 	ok(has("HTTP/1.1 200 "), "the channel comes back by itself");
+	control_close();
+	once(0, "GET /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\n\r\n");
+	ok(has("HTTP/1.1 202 "), "a request that comes meanwhile waits for it");
 	static const char junk[sizeof(struct gw_head)] = "junk";
 	ok(send(control_fd, junk, sizeof(junk), MSG_NOSIGNAL) > 0, "sandboxd goes mad");
 	turn(-1, 20);
