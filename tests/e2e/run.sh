@@ -57,6 +57,11 @@ stop() {
 # shellcheck disable=SC2329
 finish() {
 	stop
+	# somebody else's instance: nothing of it is ours to remove
+	if grep -q 'is in use by another sandboxd' "$work/log" 2>/dev/null; then
+		rm -rf "$work"
+		return
+	fi
 	"$build/sandboxd" --purge --config "$work/sandboxd.toml" >>"$work/log" 2>&1
 	rm -rf "$work" "$run_dir"
 }
