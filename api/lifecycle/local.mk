@@ -25,3 +25,5 @@ UNIT_TESTS += tests/fuzz/fuzz_api
 tests_fuzz_fuzz_api_SOURCES = tests/fuzz/fuzz_api.c tests/fuzz/run_corpus.c tests/unit/fake_manager.c tests/unit/fake_manager.h
 tests_fuzz_fuzz_api_LDADD = $(API_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/api
+
+ROOT_TESTS += tests/system/sys_api.sh

@@ -92,6 +92,9 @@ static int find(struct broker *b, const struct broker_volume *v, struct sbx_err 
 	if (root < 0)
 		return -1;
 	auto_fd at = step(root, v->rel, make);
+	/* a link or a mount of another kind on the way: the request's fault, not the host's */
+	if (at == -ELOOP || at == -EXDEV || at == -ENOTDIR)
+		return sbx_err_set(err, SBX_E_VOLUME_NOT_ALLOWED, -at, "volume path %s", v->rel);
 	if (at < 0)
 		return sbx_err_set(err, at == -ENOENT ? SBX_E_VOLUME_NOT_FOUND : make ? SBX_E_VOLUME_CREATE_FAILED : SBX_E_VOLUME_HOST_PATH,
 				   -at, "volume path %s", v->rel);
