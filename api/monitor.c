@@ -71,7 +71,7 @@ struct monitor {
 	struct settings *settings; /* borrowed */
 	struct loop *loop;	   /* owned */
 	int state_fd, run_fd;
-	int lock_fd, run_lock_fd;
+	int lock_fd, run_lock_fd, instance_lock_fd;
 	int self_fd;
 	int config_fd[2]; /* without and with the key */
 	int api_fd, endpoint_fd, unix_fd, control_fd;
@@ -166,6 +166,21 @@ static int open_state_dir(struct monitor *m, struct sbx_err *err)
 	if (fchown(m->state_fd, 0, 0) < 0 || fchmod(m->state_fd, 0700) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "state directory %s: make it root's own", s->state_dir);
 	return take_lock(m->state_fd, s->state_dir, "lock", &m->lock_fd, err);
+}
+
+/* Cgroups, links and tables carry the instance number, whatever directories the daemon was told to use. */
+static int lock_instance(struct monitor *m, struct sbx_err *err)
+{
+	char file[48], path[sizeof("/run/sandboxd/") + sizeof(file)];
+
+	if (make_dirs("/run/sandboxd", 0755, err) < 0)
+		return -1;
+	auto_fd dir = open("/run/sandboxd", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "/run/sandboxd");
+	snprintf(file, sizeof(file), "instance-%lld.lock", (long long)m->settings->instance);
+	snprintf(path, sizeof(path), "instance %lld", (long long)m->settings->instance);
+	return take_lock(dir, path, file, &m->instance_lock_fd, err);
 }
 
 static int open_run_dir(struct monitor *m, struct sbx_err *err)
@@ -788,14 +803,14 @@ static void on_ready(void *arg, int fd, uint32_t events)
 static void monitor_init(struct monitor *m, struct settings *settings)
 {
 	*m = (struct monitor){.settings = settings};
-	m->state_fd = m->run_fd = m->lock_fd = m->run_lock_fd = m->self_fd = -1;
+	m->state_fd = m->run_fd = m->lock_fd = m->run_lock_fd = m->instance_lock_fd = m->self_fd = -1;
 	m->config_fd[0] = m->config_fd[1] = -1;
 	m->api_fd = m->endpoint_fd = m->unix_fd = m->control_fd = m->ready_fd = m->ready_child_fd = -1;
 }
 
 static void monitor_clear(struct monitor *m)
 {
-	const int fds[] = {m->state_fd, m->run_fd,	m->lock_fd, m->run_lock_fd, m->self_fd,	 m->config_fd[0],  m->config_fd[1],
+	const int fds[] = {m->state_fd, m->run_fd,	m->lock_fd, m->run_lock_fd, m->instance_lock_fd, m->self_fd,	 m->config_fd[0],  m->config_fd[1],
 			   m->api_fd,	m->endpoint_fd, m->unix_fd, m->control_fd,  m->ready_fd, m->ready_child_fd};
 
 	loop_fd_remove(m->ready_source);
@@ -816,7 +831,7 @@ static int open_places(struct monitor *m, struct sbx_err *err)
 	m->self_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 	if (m->self_fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "/proc/self/exe (is /proc mounted?)");
-	if (open_state_dir(m, err) < 0 || open_run_dir(m, err) < 0 || make_daemon_dir(m, err) < 0)
+	if (open_state_dir(m, err) < 0 || lock_instance(m, err) < 0 || open_run_dir(m, err) < 0 || make_daemon_dir(m, err) < 0)
 		return -1;
 	end_leftovers(m);
 	return 0;

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# For the system tests of the whole daemon: one sandboxd in a network namespace of its own, with an instance number, ids,
+# subnet and directories that no installed daemon uses.  Sourced by bash.
+: "${top_builddir:=$PWD}" "${top_srcdir:=.}"
+PATH=$PATH:/usr/sbin:/sbin
+if [ "$(id -u)" != 0 ]; then
+	echo "1..0 # SKIP needs root"
+	exit 0
+fi
+if [ -z "${DAEMON_TEST_INSIDE:-}" ]; then
+	DAEMON_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
+fi
+ip link set lo up
+: "${instance:=4}"
+tests=0 failed=0
+work=$(mktemp -d /var/tmp/sandboxd-test.XXXXXX)
+run=$work/run state=$work/state log=$work/log fault=$work/fault
+mkdir "$run" "$state"
+chmod 755 "$work"
+: >"$fault"
+monitor=
+
+ok() { # ok CODE NAME: CODE 0 is good
+	tests=$((tests + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $tests - $2"
+	else
+		echo "not ok $tests - $2"
+		failed=$((failed + 1))
+	fi
+}
+is() {
+	[ "$1" = "$2" ]
+	ok $? "$3"
+	[ "$1" = "$2" ] || printf '#   got: %s\n#  want: %s\n' "$1" "$2"
+}
+# Repeats a command until it is true; what it waits for is announced by no descriptor that a shell can watch.
+until_true() { # until_true SECONDS COMMAND...
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || return 1
+		read -r -t 0.02 <>"$work/never" || :
+	done
+}
+mkfifo "$work/never"
+
+write_config() { # further lines on stdin
+	{
+		cat <<-EOF
+		instance = $instance
+		state_dir = "$state"
+		run_dir = "$run"
+		EOF
+		cat
+		printf '[isolation]\nslots = 64\n'
+	} >"$work/config"
+}
+start_daemon() {
+	local before
+	before=$(grep -c '^sandboxd ready' "$log" 2>/dev/null)
+	SBX_FAULT_FILE=$fault "$top_builddir/sandboxd" --standalone --config "$work/config" >>"$log" 2>&1 &
+	monitor=$!
+	until_true 20 ready_after "${before:-0}"
+}
+ready_after() { [ "$(grep -c '^sandboxd ready' "$log")" -gt "$1" ]; }
+stop_daemon() {
+	[ -z "$monitor" ] || kill "$monitor" 2>/dev/null
+	[ -z "$monitor" ] || wait "$monitor"
+	monitor=
+}
+child() { # child NAME: the pid of broker, sandboxd, gateway or dnsd
+	sed -n "s/.*monitor: $1 started, pid \([0-9]*\)/\1/p" "$log" | tail -1
+}
+api() { # api METHOD PATH [BODY]: the body of the answer; its status goes to $work/status
+	curl -s -m 30 --unix-socket "$run/api.sock" -o "$work/body" -w '%{http_code}' -X "$1" \
+		-H 'content-type: application/json' ${3:+-d "$3"} "http://localhost$2" >"$work/status"
+	cat "$work/body" 2>/dev/null
+}
+status() { cat "$work/status"; }
+create() { # create [ENTRYPOINT-JSON] [MORE-MEMBERS]: the id
+	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"resourceLimits\":{\"memory\":\"128Mi\",\"cpu\":\"1\"},\
+\"entrypoint\":${1:-[\"sleep\",\"600\"]}${2:+,$2}}" | sed -n 's/^{"id":"\([^"]*\)".*/\1/p'
+}
+state_of() { api GET "/v1/sandboxes/$1" | sed -n 's/.*"state":"\([^"]*\)".*/\1/p'; }
+field_of() { api GET "/v1/sandboxes/$1" | sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p"; }
+count() { api GET '/v1/sandboxes?pageSize=1' | sed -n 's/.*"totalItems":\([0-9]*\).*/\1/p'; }
+serving() { api GET /v1/sandboxes >/dev/null && [ "$(status)" = 200 ]; }
+delete_all() {
+	local id
+	for id in $(api GET '/v1/sandboxes?pageSize=200' | grep -o '"id":"[^"]*"' | cut -d'"' -f4); do
+		api DELETE "/v1/sandboxes/$id" >/dev/null
+	done
+}
+key() { sed -n 's/.*/&/p' "$run/key"; }
+execd() { # execd ID PATH [BODY]
+	curl -s -m 30 --unix-socket "$run/api.sock" ${3:+-X POST -H 'content-type: application/json' -d "$3"} \
+		"http://localhost/v1/sandboxes/$1/proxy/44772$2"
+}
+# Everything of this instance that a sandbox leaves behind when something forgets it; nothing when all is clean.
+leftovers() {
+	local base=$((0x78000000 - instance * 0x8000000)) d
+	for d in /sys/fs/cgroup/*/sandboxd-$instance/s* /sys/fs/cgroup/sandboxd-$instance/s*; do
+		[ -d "$d" ] && echo "group $d"
+	done
+	for d in "$state"/sandboxes/* "$state"/trash/*.*.*; do
+		[ -e "$d" ] && echo "files $d"
+	done
+	nsenter --net="$run/router" ip -o link 2>/dev/null | grep -o '[^ ]*@if[0-9]*' | grep -v "^sbx${instance}u\|^up" | sed 's/^/link /'
+	ps -eo uid=,pid=,comm= | awk -v from="$((base - 0x10000))" -v to="$((base + 64 * 65536))" \
+		'$1 >= from && $1 < to && $3 != "sandbox-broker" {print "process", $0}'
+	[ "$(count)" = 0 ] || echo "rows $(count)"
+}
+clean() { [ -z "$(leftovers)" ]; }
+done_testing() {
+	echo "1..$tests"
+	[ $failed = 0 ]
+	exit
+}
+cleanup() {
+	[ -n "$monitor" ] && [ -d "/proc/$monitor" ] && : >"$fault" && delete_all
+	stop_daemon
+	"$top_builddir/sandboxd" --purge --config "$work/config" >>"$log" 2>&1 || sed 's/^/# /' "$log" | tail -5
+	[ $failed = 0 ] || sed 's/^/# /' "$log" | tail -40
+	rm -rf "$work"
+}
+trap cleanup EXIT
