@@ -4,3 +4,4 @@ sandboxctl_SOURCES = api/cli/sandboxctl_main.c api/cli/cli.c api/cli/cli.h api/c
 	api/cli/out.c api/cli/out.h api/cli/spec.c api/cli/spec.h api/cli/stream.c api/cli/stream.h api/cli/cmd_sandbox.c \
 	api/cli/cmd_run.c api/cli/cmd_cp.c api/cli/cmd_image.c api/cli/cmd_host.c
 sandboxctl_LDADD = libbase.a $(CJSON_LIBS)
+ROOT_TESTS += tests/system/cli.sh
