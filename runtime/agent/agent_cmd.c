@@ -486,6 +486,18 @@ static void close_output(struct service *s, struct cmd *c, int i)
 	c->drain_bytes[i] = 0;
 }
 
+/* The oldest finished command that holds a region gives it to one that still prints. */
+static void keep_output(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n)
+{
+	if (spool_wants_region(&c->spool, n))
+		for (struct cmd *old = s->oldest; old; old = old->next)
+			if (old->state == CMD_ENDED && old->spool.region != SPOOL_NO_REGION) {
+				spool_forget(&old->spool, s->agent->spool_fd);
+				break;
+			}
+	spool_append(&c->spool, s->agent->spool_fd, data, n);
+}
+
 /* Reads once into @out; closes at the end.  Return: bytes, 0 when nothing is there now. */
 static uint32_t read_output(struct service *s, struct cmd *c, int i, uint8_t *out, uint64_t n)
 {
@@ -514,7 +526,7 @@ static bool drain_detached(struct service *s, struct cmd *c, int i)
 		return false;
 	uint32_t n = read_output(s, c, i, s->scratch, INT_SCRATCH_BYTES);
 	if (n && keep)
-		spool_append(&c->spool, s->agent->spool_fd, s->scratch, n);
+		keep_output(s, c, s->scratch, n);
 	return src->fd >= 0 && src->ready;
 }
 
@@ -544,7 +556,7 @@ static bool send_output(struct service *s, struct stream *st, int i)
 	uint32_t got = read_output(s, c, i, room, n);
 	if (!got)
 		return false;
-	spool_append(&c->spool, s->agent->spool_fd, room, got);
+	keep_output(s, c, room, got);
 	st->credit -= got;
 	service_commit(s, i ? AGENT_STDERR : AGENT_STDOUT, st->id, got);
 	return true;

@@ -14,6 +14,7 @@
 
 #define EVENTS	       32
 #define FRAMES_A_TURN  64
+#define ROUNDS_A_TURN  16
 #define IDLE_KEEP_BYTES 8192u
 
 /* ---- loop ---- */
@@ -756,11 +757,15 @@ static void give_back(struct service *s)
 	s->in_high = s->out_high = 0;
 }
 
-static void turn(struct service *s)
+/*
+ * Bounded, because a child that prints without end keeps its pipe ready for ever, and what the kernel has to tell besides
+ * is only heard in between.  Return: true when there is more to do at once.
+ */
+static bool turn(struct service *s)
 {
 	bool more = true;
 
-	while (more) {
+	for (int round = 0; more && round < ROUNDS_A_TURN; round++) {
 		more = reap(s);
 		if (s->control_in.ready)
 			more |= read_control(s);
@@ -776,15 +781,16 @@ static void turn(struct service *s)
 		send_status(s);
 	}
 	/* all answers are out: what the next command needs can be done while the client thinks */
-	if (s->spare_due)
+	if (s->spare_due && !more)
 		cmd_make_spare(s);
+	return more;
 }
 
-static int wait_ms(struct service *s)
+static int wait_ms(struct service *s, bool more)
 {
 	int64_t now = sysx_mono_usec(), next = cmd_timers(s, now);
 
-	if (s->cmd_events)
+	if (more || s->cmd_events)
 		return 0;
 	if (next == INT64_MAX)
 		return -1;
@@ -847,9 +853,11 @@ int service_run(struct agent *a)
 	if (r)
 		return r;
 	for (;;) {
-		turn(s);
-		give_back(s);
-		int n = epoll_wait(s->epoll_fd, ev, EVENTS, wait_ms(s));
+		bool more = turn(s);
+
+		if (!more)
+			give_back(s);
+		int n = epoll_wait(s->epoll_fd, ev, EVENTS, wait_ms(s, more));
 		/* all marks are set before any is acted on, so nothing that this batch frees is touched by it */
 		for (int i = 0; i < n; i++) {
 			struct agent_source *src = ev[i].data.ptr;

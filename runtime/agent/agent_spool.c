@@ -11,13 +11,11 @@
 
 #include <linux/falloc.h>
 
-#define REGIONS 4096u
-
-static uint8_t region_used[REGIONS / 8];
+static uint8_t region_used[SPOOL_REGIONS / 8];
 
 static uint32_t region_take(void)
 {
-	for (uint32_t i = 0; i < REGIONS; i++)
+	for (uint32_t i = 0; i < SPOOL_REGIONS; i++)
 		if (!(region_used[i / 8] & (1u << (i % 8)))) {
 			region_used[i / 8] = (uint8_t)(region_used[i / 8] | (1u << (i % 8)));
 			return i;
@@ -101,6 +99,24 @@ ssize_t spool_read(const struct spool *s, int file_fd, uint64_t offset, uint8_t 
 		n = (size_t)(LIMIT_SPOOL_BYTES - at);
 	ssize_t r = pread(file_fd, out, n, (off_t)(s->region * LIMIT_SPOOL_BYTES + at));
 	return r < 0 ? -errno : r == 0 ? -EIO : r;
+}
+
+bool spool_wants_region(const struct spool *s, size_t n)
+{
+	if (s->region != SPOOL_NO_REGION || (s->total + n <= SPOOL_HEAD && s->start == 0))
+		return false;
+	for (uint32_t i = 0; i < SPOOL_REGIONS / 8; i++)
+		if (region_used[i] != UINT8_MAX)
+			return false;
+	return true;
+}
+
+void spool_forget(struct spool *s, int file_fd)
+{
+	uint64_t total = s->total;
+
+	spool_drop(s, file_fd);
+	s->total = s->start = total;
 }
 
 void spool_drop(struct spool *s, int file_fd)

@@ -9,12 +9,14 @@
 #ifndef RUNTIME_AGENT_AGENT_SPOOL_H
 #define RUNTIME_AGENT_AGENT_SPOOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #define SPOOL_HEAD	1024u
 #define SPOOL_NO_REGION UINT32_MAX
+#define SPOOL_REGIONS	64u /* commands of one sandbox that can hold more than SPOOL_HEAD: 4 GiB at most on its disk */
 
 struct spool {
 	uint64_t total; /* bytes ever appended */
@@ -36,6 +38,12 @@ void spool_append(struct spool *s, int file_fd, const uint8_t *data, size_t n);
  * Return: bytes, 0 at the end, or a negative errno
  */
 ssize_t spool_read(const struct spool *s, int file_fd, uint64_t offset, uint8_t *out, size_t n, uint64_t *ret_offset);
+
+/** spool_wants_region() - Whether appending @n bytes needs a region while none is free */
+bool spool_wants_region(const struct spool *s, size_t n);
+
+/** spool_forget() - Drop what is kept and give the region back; offsets go on */
+void spool_forget(struct spool *s, int file_fd);
 
 /** spool_drop() - Forget everything, give its disk space and its region back */
 void spool_drop(struct spool *s, int file_fd);
