@@ -16,7 +16,7 @@ fi
 ip link set lo up
 
 work=$(mktemp -d /var/tmp/sandboxd-cli.XXXXXX)
-instance=12
+instance=8
 cat >"$work/config.toml" <<TOML
 instance = $instance
 state_dir = "$work/state"
