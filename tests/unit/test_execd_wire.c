@@ -106,8 +106,10 @@ static void send_file(uint32_t stream, const struct agent_fs *fs, const char *pa
 	bool dir = strstr(path, "dir") != NULL;
 	size_t used = fake_agent_record(record, 0, path, dir ? AGENT_FILE_DIRECTORY : AGENT_FILE_REGULAR, size);
 
-	if (fs->flags & AGENT_FS_LINES)
-		first = 0, n = size;
+	if (fs->flags & AGENT_FS_LINES) {
+		first = 0;
+		n = size;
+	}
 	if (fs->flags & AGENT_FS_TAIL)
 		first = size - n;
 	if (first < size && !dir) {
