@@ -19,10 +19,11 @@
 #define DEAF_MS 1000u
 /* One turn of the loop serves this much of one sandbox, then the next one. */
 #define READ_TURN_BYTES (64u * 1024)
-#define IN_BUFFER_BYTES (READ_TURN_BYTES + AGENT_OUT_FRAME)
 /* Unsent frames of one sandbox: one request of the largest size always fits beside uploads of other streams. */
 #define OUT_BODY_BYTES	(512u * 1024)
 #define OUT_MAX_BYTES	(OUT_BODY_BYTES + 2 * LIMIT_SPAWN_BYTES)
+/* A queue that was larger than this gives its memory back when it is empty. */
+#define KEEP_OUT_BYTES	(16u * 1024)
 /* An agent that grants more than this lost count; ours grants what it consumed. */
 #define MAX_SEND_CREDIT (16u * AGENT_WINDOW)
 #define GRANT_STEP	(AGENT_WINDOW / 4)
@@ -63,7 +64,8 @@ struct agent_client {
 	struct loop_fd *in, *out;	/* owned */
 	struct loop_timer *hello_timer; /* owned; ends the wait for ATTACHED, or for the last frames of a dead agent */
 	struct loop_timer *later;	/* owned; breaking and waiters, which must not run inside a caller */
-	struct buf received, unsent;
+	struct buf received; /* the beginning of a frame */
+	struct buf unsent;
 	uint8_t nonce[AGENT_NONCE_BYTES];
 	bool attached, broken, freed, was_full;
 	bool deaf; /* nothing reads our frames any more; what was sent to us before is still read */
@@ -277,6 +279,8 @@ static void flush(struct agent_client *c)
 	}
 	if (!c->broken)
 		loop_fd_events(c->out, buf_used(&c->unsent) ? EPOLLOUT : 0);
+	if (!buf_used(&c->unsent) && c->unsent.cap > KEEP_OUT_BYTES)
+		buf_free(&c->unsent);
 	if (buf_used(&c->unsent) >= OUT_BODY_BYTES)
 		c->was_full = true;
 }
@@ -464,35 +468,43 @@ static void attached_now(struct agent_client *c)
 	tell_waiters(c, NULL);
 }
 
+/* What is being read; borrowed. */
+struct input {
+	const uint8_t *data;
+	size_t n;
+};
+
+static void input_drop(struct input *in, size_t n)
+{
+	in->data += n;
+	in->n -= n;
+}
+
 /* Skips to the ATTACHED frame with our nonce; an earlier gateway may have died in the middle of a frame. */
-static void resynchronise(struct agent_client *c)
+static void resynchronise(struct agent_client *c, struct input *in)
 {
 	const size_t whole = sizeof(struct agent_frame) + sizeof(struct agent_attach);
 
-	while (buf_used(&c->received) >= whole) {
-		const char *from = buf_peek(&c->received);
-		size_t used = buf_used(&c->received);
-		const char *nonce = memmem(from + sizeof(struct agent_frame), used - sizeof(struct agent_frame), c->nonce,
-					   sizeof(c->nonce));
+	while (in->n >= whole) {
+		const uint8_t *nonce = memmem(in->data + sizeof(struct agent_frame), in->n - sizeof(struct agent_frame), c->nonce,
+					      sizeof(c->nonce));
 		struct agent_frame head;
 		struct agent_attach attach;
 
 		if (!nonce) {
-			buf_consume(&c->received, used - (whole - 1));
+			input_drop(in, in->n - (whole - 1));
 			return;
 		}
-		size_t at = (size_t)(nonce - from) - sizeof(head);
-		if (used - at < whole) {
-			buf_consume(&c->received, at);
+		input_drop(in, (size_t)(nonce - in->data) - sizeof(head));
+		if (in->n < whole)
 			return;
-		}
-		memcpy(&head, from + at, sizeof(head));
-		memcpy(&attach, nonce, sizeof(attach));
+		memcpy(&head, in->data, sizeof(head));
+		memcpy(&attach, in->data + sizeof(head), sizeof(attach));
 		if (head.type != AGENT_ATTACHED || head.zero || head.size != sizeof(attach)) {
-			buf_consume(&c->received, at + 1);
+			input_drop(in, 1);
 			continue;
 		}
-		buf_consume(&c->received, at + whole);
+		input_drop(in, whole);
 		if (attach.version == AGENT_VERSION)
 			attached_now(c);
 		else
@@ -501,44 +513,62 @@ static void resynchronise(struct agent_client *c)
 	}
 }
 
-static void parse_frames(struct agent_client *c)
+static void parse_frames(struct agent_client *c, struct input *in)
 {
 	if (!c->attached)
-		resynchronise(c);
-	while (c->attached && !c->broken && !c->freed && buf_used(&c->received) >= sizeof(struct agent_frame)) {
+		resynchronise(c, in);
+	while (c->attached && !c->broken && !c->freed && in->n >= sizeof(struct agent_frame)) {
 		struct agent_frame head;
 
-		memcpy(&head, buf_peek(&c->received), sizeof(head));
+		memcpy(&head, in->data, sizeof(head));
 		const char *wrong = head.zero || head.size > MAX_PAYLOAD_OUT ? "a frame head that cannot be" : NULL;
-		if (!wrong && buf_used(&c->received) < sizeof(head) + head.size)
+		if (!wrong && in->n < sizeof(head) + head.size)
 			return;
-		/* Callbacks never touch `received`, so the payload stays valid during the call. */
 		if (!wrong)
-			wrong = got_frame(c, &head, (const uint8_t *)buf_peek(&c->received) + sizeof(head));
+			wrong = got_frame(c, &head, in->data + sizeof(head));
 		if (wrong) {
 			protocol_error(c, wrong);
 			return;
 		}
-		buf_consume(&c->received, sizeof(head) + head.size);
+		input_drop(in, sizeof(head) + head.size);
 	}
+}
+
+/*
+ * All channels read into one buffer, which is free again when can_read() returns; only the beginning of an unfinished frame
+ * is kept, so an idle sandbox holds no memory here.
+ */
+static uint8_t scratch[AGENT_OUT_FRAME + READ_TURN_BYTES];
+
+static void parse_new(struct agent_client *c, size_t kept, size_t n)
+{
+	struct input in = {scratch, kept + n};
+
+	buf_clear(&c->received);
+	parse_frames(c, &in);
+	if (in.n && !c->broken && !c->freed && buf_append(&c->received, in.data, in.n) < 0) {
+		sbx_err_set(&c->why, SBX_E_NO_MEMORY, 0, "answers of a sandbox");
+		break_later(c);
+	}
+	if (!buf_used(&c->received))
+		buf_free(&c->received);
 }
 
 static void can_read(void *arg, int fd, uint32_t events)
 {
 	struct agent_client *c = arg;
+	size_t kept = buf_used(&c->received);
 
 	(void)events;
 	if (c->broken)
 		return; /* EPOLLHUP cannot be switched off; the owner hears of it in this batch */
-	char *to = buf_reserve(&c->received, READ_TURN_BYTES);
+	assert(kept <= AGENT_OUT_FRAME);
+	if (kept)
+		memcpy(scratch, buf_peek(&c->received), kept);
 	enter(c);
-	ssize_t n = to ? read(fd, to, READ_TURN_BYTES) : -1;
-	if (!to) {
-		sbx_err_set(&c->why, SBX_E_NO_MEMORY, 0, "answers of a sandbox");
-		break_later(c);
-	} else if (n > 0) {
-		buf_commit(&c->received, (size_t)n);
-		parse_frames(c);
+	ssize_t n = read(fd, scratch + kept, READ_TURN_BYTES);
+	if (n > 0) {
+		parse_new(c, kept, (size_t)n);
 	} else if (n == 0) {
 		sbx_err_set(&c->why, SBX_E_NOT_READY, 0, "the sandbox has ended");
 		break_later(c);
@@ -568,7 +598,7 @@ struct agent_client *agent_client_new(struct loop *loop, int write_fd, int read_
 		return NULL;
 	}
 	*c = (struct agent_client){.loop = loop, .write_fd = -1, .read_fd = -1, .on_broken = broken, .on_broken_arg = arg};
-	c->received.max = IN_BUFFER_BYTES;
+	c->received.max = AGENT_OUT_FRAME;
 	c->unsent.max = OUT_MAX_BYTES;
 	c->hello_timer = loop_timer_new(loop, hello_missed, c);
 	c->later = loop_timer_new(loop, run_later, c);
