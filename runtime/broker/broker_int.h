@@ -119,7 +119,7 @@ struct broker {
 	int filter_fd[PROFILE_COUNT];
 	uint32_t filter_len[PROFILE_COUNT];
 	int stage_fd, upper_fd; /* rootfs_mount.c */
-	bool has_usr, layers_unmapped;
+	bool has_usr;
 	struct cgroup *cg;
 	struct links_config links_config;
 	struct links *links;

@@ -331,7 +331,7 @@ static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 		r = make_files(b, s, &spool);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "files of slot %u", s->number);
-	if (!b->layers_unmapped && rootfs_helper(b, s, err) < 0) /* here and not when a request waits */
+	if (rootfs_helper(b, s, err) < 0) /* here and not when a request waits */
 		return -1;
 	if (FAULT_POINT("launch-files"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");

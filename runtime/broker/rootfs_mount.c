@@ -229,14 +229,12 @@ static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, un
 
 	layers_name(key, name);
 	snprintf(at, sizeof(at), "%u", position);
-	int ns = b->layers_unmapped || FAULT_POINT("layer-unmapped") ? -1 : rootfs_helper(b, s, err);
+	int ns = FAULT_POINT("layer-unmapped") ? -1 : rootfs_helper(b, s, err);
 	auto_fd fd = rootfs_clone(b->layers_fd, name, true, ns);
-	if (fd == -EINVAL && !b->layers_unmapped) {
-		/* A file system that takes no id map: the files show as nobody's, which is safe and works for the host image. */
-		log_warn("layers lie on a file system without id maps: files of images will show as nobody's");
-		b->layers_unmapped = true;
-		fd = rootfs_clone(b->layers_fd, name, true, -1);
-	}
+	if (fd == -EINVAL)
+		return sbx_err_set(err, SBX_E_HOST_LACKS, 0,
+				   "the file system of %s takes no id map, so no sandbox can own its files: put state_dir on ext4, xfs or btrfs",
+				   b->state_dir);
 	if (fd == -ENOENT)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
 	int r = fd < 0 ? fd : sys_move_mount(fd, b->stage_fd, at);

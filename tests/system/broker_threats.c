@@ -67,7 +67,7 @@ static bool box_make(struct box *box, const struct broker_volume *volume)
 	}
 	int r = btc_create(&t, &create, &box->made, box->fds);
 	if (r)
-		printf("# create: %d %s\n", r, box->made.text);
+		ok(false, "a sandbox is made: %d %s", r, box->made.text);
 	return r == 0;
 }
 
@@ -186,13 +186,21 @@ static void fingerprint(struct box *box, char *out, size_t size)
 	}
 	used += (size_t)snprintf(out + used, size - used, "%s", text);
 	snprintf(path, sizeof(path), "/proc/%u/fd", box->made.pid);
+	/* what its descriptors lead to on the host's side: nothing but the devices, and FIFOs that have no name in there */
 	DIR *dir = opendir(path);
-	int n = 0;
-	for (struct dirent *e; dir && (e = readdir(dir));)
-		n++;
+	int named = 0;
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		char target[256];
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
+
+		target[n > 0 ? n : 0] = '\0';
+		if (target[0] == '/' && !strstr(target, "control.") && !strstr(target, "exec.") && strcmp(target, "/dev/null") != 0 &&
+		    strncmp(target, "/memfd:", 7) != 0 && !strstr(target, "(deleted)"))
+			named += printf("# descriptor %s: %s\n", e->d_name, target) > 0;
+	}
 	if (dir)
 		closedir(dir);
-	snprintf(out + used, size - used, "descriptors %d\n", n);
+	snprintf(out + used, size - used, "descriptors of named files %d\n", named);
 }
 
 static void differences(const char *a, const char *b)
@@ -396,9 +404,15 @@ static void flows(void)
 
 	if (!box_make(&box, NULL))
 		return;
-	box_run(&box, "python3 -c \"import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('169.254.1.1', 53)); print('sent')\"");
+	box_run(&box, "python3 -c \"import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('192.0.2.7', 9999)); print('sent')\"");
 	is_str(box.out, "sent\n", "8: a packet was sent");
 	uint32_t a = box.made.addr;
+	snprintf(command, sizeof(command), "nsenter --net=%s/run/router grep -c %u.%u.%u.%u /proc/net/nf_conntrack", t.dir, a >> 24, a >> 16 & 255,
+		 a >> 8 & 255, a & 255);
+	FILE *f = popen(command, "re");
+	ok(f && fgets(line, sizeof(line), f) && strtol(line, NULL, 10) > 0, "8: it made a connection entry: %s", line);
+	if (f)
+		pclose(f);
 	box_end(&box);
 	for (int i = 0; i < 40; i++) {
 		if (btc_count_leftovers(&t, line, sizeof(line)) == 0)
@@ -407,7 +421,7 @@ static void flows(void)
 	}
 	snprintf(command, sizeof(command), "nsenter --net=%s/run/router cat /proc/net/nf_conntrack 2>&1 | grep %u.%u.%u.%u", t.dir, a >> 24, a >> 16 & 255,
 		 a >> 8 & 255, a & 255);
-	FILE *f = popen(command, "re");
+	f = popen(command, "re");
 	ok(f && !fgets(line, sizeof(line), f), "8: no connection entry of its address outlives the slot %s", line);
 	if (f)
 		pclose(f);
