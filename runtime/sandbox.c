@@ -2,9 +2,9 @@
 /*
  * The life of a sandbox, as steps that are undone in the opposite order:
  *
- *   create:  row Pending -> broker CREATE -> control channel, START -> agent says RUNNING -> row Running -> answer
+ *   create:  volumes of its own -> row Pending -> broker CREATE -> control channel, START -> agent says RUNNING -> row Running -> answer
  *   undo:    broker KILL -> row Failed (the host's failure) or no row (the client's)
- *   delete:  row deleting -> broker KILL -> no row -> answer
+ *   delete:  row deleting -> broker KILL -> volumes of its own -> no row -> answer
  *
  * A kill -9 between any two of them leaves a row and perhaps a slot; recover.c finishes what was begun.
  */
@@ -182,8 +182,7 @@ static void changed(struct sandbox_entry *e, bool gone)
 		hooks->changed(hooks->arg, &e->pub, gone);
 }
 
-/* The end of a broker call's callback: the last one releases an entry that was removed meanwhile. */
-static bool call_ended(struct sandbox_entry *e)
+bool entry_call_ended(struct sandbox_entry *e)
 {
 	e->n_calls--;
 	if (!e->removed)
@@ -281,10 +280,67 @@ static void remove_entry(struct sandbox_entry *e)
 	changed(e, true);
 	e->n_calls++; /* keep it while the callbacks run */
 	tell_waiters(&e->deleters, NULL, NULL);
-	call_ended(e);
+	entry_call_ended(e);
 }
 
 /* ---- end ---- */
+
+/* A volume that this sandbox made and that ends with it. */
+static bool own_volume(const struct sandbox_volume *v)
+{
+	return v->kind == SANDBOX_VOLUME_NAMED && v->create && v->remove_at_end;
+}
+
+static int ask_volume(struct sandbox_entry *e, enum broker_op op, const struct sandbox_volume *v, broker_client_done *done,
+		      struct sbx_err *err)
+{
+	struct broker_volume_req req = {.head = {.op = op, .size = sizeof(req)}};
+
+	if (strlen(v->source) >= sizeof(req.claim))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "volume name \"%.60s\" is too long", v->source);
+	memcpy(req.claim, v->source, strlen(v->source));
+	if (broker_client_call(e->manager->broker, &req, -1, done, e, err) < 0)
+		return -1;
+	e->n_calls++;
+	return 0;
+}
+
+static void on_dropped(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	(void)reply, (void)fds, (void)n_fds;
+	e->n_drops--;
+	if (!entry_call_ended(e))
+		return;
+	if (err->code == SBX_E_PEER_GONE)
+		return; /* recover.c goes on */
+	if (err->code && err->code != SBX_E_VOLUME_NOT_FOUND)
+		log_warn("sandbox %s: its volume stays: %s", e->pub.id_text, err->msg);
+	if (e->n_drops)
+		return;
+	e->dropped = true;
+	remove_entry(e);
+}
+
+/* Whether the removal of volumes is under way; its last answer removes the entry. */
+static bool drop_volumes(struct sandbox_entry *e)
+{
+	struct sbx_err err;
+
+	if (e->n_drops)
+		return true;
+	for (size_t i = 0; !e->dropped && i < e->pub.spec.n_volumes; i++) {
+		const struct sandbox_volume *v = &e->pub.spec.volumes[i];
+		if (!own_volume(v))
+			continue;
+		if (ask_volume(e, BROKER_OP_VOLUME_DROP, v, on_dropped, &err) < 0)
+			log_warn("sandbox %s: its volume %s stays: %s", e->pub.id_text, v->source, err.msg);
+		else
+			e->n_drops++;
+	}
+	return e->n_drops > 0;
+}
 
 void entry_gone(struct sandbox_entry *e)
 {
@@ -300,7 +356,8 @@ void entry_gone(struct sandbox_entry *e)
 			log_error("sandbox %s: %s", e->pub.id_text, err.msg);
 		return;
 	}
-	remove_entry(e);
+	if (!drop_volumes(e))
+		remove_entry(e);
 }
 
 static void on_killed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -309,7 +366,7 @@ static void on_killed(void *arg, const union broker_any *reply, const int *fds, 
 
 	(void)reply, (void)fds, (void)n_fds;
 	e->killing = false;
-	if (!call_ended(e))
+	if (!entry_call_ended(e))
 		return;
 	if (!err->code || err->code == SBX_E_SANDBOX_NOT_FOUND) { /* already gone is success */
 		ignore_result(FAULT_POINT("delete-killed"));
@@ -492,7 +549,7 @@ static void on_end_stat(void *arg, const union broker_any *reply, const int *fds
 
 	close_fds(fds, n_fds);
 	e->asking_oom = false;
-	if (!call_ended(e))
+	if (!entry_call_ended(e))
 		return;
 	if (!err->code && reply->stat_reply.oom_kills > e->oom_kills)
 		e->oom_kills = reply->stat_reply.oom_kills;
@@ -580,7 +637,7 @@ static void on_control(void *arg, const union broker_any *reply, const int *fds,
 
 	(void)reply;
 	e->opening = false;
-	if (!call_ended(e)) {
+	if (!entry_call_ended(e)) {
 		close_fds(fds, n_fds);
 		return;
 	}
@@ -615,7 +672,7 @@ static void on_created(void *arg, const union broker_any *reply, const int *fds,
 	struct sbx_err mine = *err;
 
 	e->creating = false;
-	if (!call_ended(e)) {
+	if (!entry_call_ended(e)) {
 		close_fds(fds, n_fds);
 		return;
 	}
@@ -692,7 +749,7 @@ static void fill_new(struct sandbox_entry *e)
 	memcpy(e->boot_id, e->manager->boot_id, sizeof(e->boot_id));
 }
 
-/* Everything up to the first kernel effect; the entry is in the tables when it returns 0. */
+/* Everything up to the first effect. */
 static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct broker_create *msg, struct sbx_err *err)
 {
 	if (!m->ready)
@@ -703,8 +760,14 @@ static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct br
 	if (launch_plan(m, e, msg, err) < 0)
 		return -1;
 	e->create_timer = loop_timer_new(m->loop, on_create_slow, e);
-	if (!e->create_timer)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "create a sandbox");
+	return e->create_timer ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "create a sandbox");
+}
+
+/* The row and the tables; the entry is owned by them when it returns 0. */
+static int enter(struct sandbox_entry *e, struct sbx_err *err)
+{
+	struct sandbox_manager *m = e->manager;
+
 	if (insert_row(e, err) < 0)
 		return -1;
 	ignore_result(FAULT_POINT("create-row"));
@@ -712,7 +775,60 @@ static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct br
 		ignore_result(state_store_remove(m->store, e->pub.id_text, NULL)); /* the first error is the one to tell */
 		return -1;
 	}
+	changed(e, false);
+	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
 	return 0;
+}
+
+/* An entry that never came into the tables. */
+static void give_up(struct sandbox_entry *e, const struct sbx_err *err)
+{
+	struct sbx_err told = *err;
+
+	tell_waiters(&e->creator, NULL, &told);
+	e->removed = true;
+	if (!e->n_calls)
+		entry_free(e);
+}
+
+static void on_volume_made(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err);
+
+/*
+ * Volumes that are to end with the sandbox are made before its row, so that the row knows which of them were there before:
+ * those are not its to remove.  What a kill -9 in here leaves is an empty volume.
+ */
+static bool make_next_volume(struct sandbox_entry *e, struct sbx_err *err)
+{
+	for (; e->n_drops < e->pub.spec.n_volumes; e->n_drops++) {
+		const struct sandbox_volume *v = &e->pub.spec.volumes[e->n_drops];
+		if (own_volume(v))
+			return ask_volume(e, BROKER_OP_VOLUME_MAKE, v, on_volume_made, err) == 0;
+	}
+	e->n_drops = 0;
+	return false;
+}
+
+static void on_volume_made(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+	struct sbx_err mine = *err;
+
+	(void)fds, (void)n_fds;
+	if (!entry_call_ended(e))
+		return;
+	if (!err->code) {
+		if (reply->reply.sys == EEXIST)
+			e->pub.spec.volumes[e->n_drops].remove_at_end = false;
+		e->n_drops++;
+		if (make_next_volume(e, &mine))
+			return;
+	}
+	if (mine.code || enter(e, &mine) < 0) {
+		give_up(e, &mine);
+		return;
+	}
+	if (broker_client_hello(e->manager->broker))
+		entry_ask_again(e);
 }
 
 void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbox_done *done, void *arg)
@@ -734,12 +850,15 @@ void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbo
 		return;
 	}
 	if (prepare(m, e, msg, &err) < 0) {
-		entry_free(e);
-		done(arg, NULL, &err);
+		give_up(e, &err);
 		return;
 	}
-	changed(e, false);
-	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
+	if (make_next_volume(e, &err))
+		return;
+	if (err.code || enter(e, &err) < 0) {
+		give_up(e, &err);
+		return;
+	}
 	if (broker_client_hello(m->broker))
 		ask_create(e, msg);
 	/* else recover.c asks when the broker is back; the timer answers when that takes too long */
@@ -857,7 +976,7 @@ static void on_paused(void *arg, const union broker_any *reply, const int *fds, 
 
 	(void)reply;
 	close_fds(fds, n_fds);
-	if (call_ended(e))
+	if (entry_call_ended(e))
 		change_answered(e, &pause_change, err);
 }
 
@@ -867,7 +986,7 @@ static void on_resumed(void *arg, const union broker_any *reply, const int *fds,
 
 	(void)reply;
 	close_fds(fds, n_fds);
-	if (call_ended(e))
+	if (entry_call_ended(e))
 		change_answered(e, &resume_change, err);
 }
 
@@ -907,258 +1026,6 @@ void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done
 void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
 {
 	change(m, id, &resume_change, done, arg);
-}
-
-/* ---- renew, metadata ---- */
-
-const struct sandbox *sandbox_renew(struct sandbox_manager *m, const uint8_t id[16], int64_t expires_wall_usec, struct sbx_err *err)
-{
-	struct sandbox_entry *e = manager_entry(m, id);
-
-	if (!e)
-		return sandbox_find(m, id, err);
-	if (expires_wall_usec <= wall_usec()) {
-		sbx_err_set(err, SBX_E_EXPIRATION_INVALID, 0, "expiresAt is not in the future");
-		return NULL;
-	}
-	if (!e->pub.expires_wall_usec) {
-		sbx_err_set(err, SBX_E_EXPIRATION_MANUAL, 0, "sandbox %s never expires", e->pub.id_text);
-		return NULL;
-	}
-	if (e->pub.state == SANDBOX_STOPPING)
-		return sandbox_find(m, id, err);
-	int64_t before = e->pub.expires_wall_usec;
-	e->pub.expires_wall_usec = expires_wall_usec;
-	if (entry_write(e, false, err) < 0) {
-		e->pub.expires_wall_usec = before;
-		return NULL;
-	}
-	if (expiry_set(m->expiry, &e->expiry, expires_wall_usec) < 0) {
-		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "renew a sandbox");
-		return NULL;
-	}
-	return &e->pub;
-}
-
-static const struct sandbox_pair *find_pair(const struct sandbox_pair *pairs, size_t n, const char *key)
-{
-	/* The last one of a name counts. */
-	for (size_t i = n; i; i--)
-		if (!strcmp(pairs[i - 1].key, key))
-			return &pairs[i - 1];
-	return NULL;
-}
-
-static int add_pair(struct sandbox_pair *to, size_t *n, const char *key, const char *value)
-{
-	to[*n] = (struct sandbox_pair){strdup(key), strdup(value)};
-	(*n)++;
-	return to[*n - 1].key && to[*n - 1].value ? 0 : -ENOMEM;
-}
-
-static int merge_pairs(const struct sandbox_spec *spec, const struct sandbox_pair *patch, size_t n_patch,
-		       struct sandbox_pair **ret, size_t *ret_n)
-{
-	struct sandbox_pair *out = calloc(spec->n_metadata + n_patch + 1, sizeof(*out));
-	size_t n = 0;
-	int r = out ? 0 : -ENOMEM;
-
-	for (size_t i = 0; !r && i < spec->n_metadata; i++) {
-		const struct sandbox_pair *old = &spec->metadata[i], *now = find_pair(patch, n_patch, old->key);
-		if (!now || now->value)
-			r = add_pair(out, &n, old->key, now ? now->value : old->value);
-	}
-	for (size_t i = 0; !r && i < n_patch; i++)
-		if (find_pair(patch, n_patch, patch[i].key) == &patch[i] && patch[i].value &&
-		    !find_pair(spec->metadata, spec->n_metadata, patch[i].key))
-			r = add_pair(out, &n, patch[i].key, patch[i].value);
-	if (r) {
-		if (out)
-			pairs_free(out, n);
-		return r;
-	}
-	*ret = out;
-	*ret_n = n;
-	return 0;
-}
-
-const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const uint8_t id[16], const struct sandbox_pair *pairs,
-					     size_t n, struct sbx_err *err)
-{
-	struct sandbox_entry *e = manager_entry(m, id);
-	struct sandbox_pair *merged = NULL;
-	size_t n_merged = 0;
-
-	if (!e || e->pub.state == SANDBOX_STOPPING)
-		return sandbox_find(m, id, err);
-	struct sandbox_spec *spec = &e->pub.spec;
-	if (merge_pairs(spec, pairs, n, &merged, &n_merged) < 0) {
-		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "metadata");
-		return NULL;
-	}
-	if (n_merged > LIMIT_METADATA && n_merged > spec->n_metadata) {
-		pairs_free(merged, n_merged);
-		sbx_err_set(err, SBX_E_METADATA_LABEL, 0, "metadata: more than %u keys", LIMIT_METADATA);
-		return NULL;
-	}
-	struct sandbox_pair *old = spec->metadata;
-	size_t n_old = spec->n_metadata;
-	spec->metadata = merged;
-	spec->n_metadata = n_merged;
-	if (entry_write(e, false, err) < 0) {
-		spec->metadata = old;
-		spec->n_metadata = n_old;
-		pairs_free(merged, n_merged);
-		return NULL;
-	}
-	pairs_free(old, n_old);
-	return &e->pub;
-}
-
-/* ---- look-ups ---- */
-
-const struct sandbox *sandbox_find(struct sandbox_manager *m, const uint8_t id[16], struct sbx_err *err)
-{
-	struct sandbox_entry *e = manager_entry(m, id);
-	char text[UUID_SIZE];
-
-	/* A sandbox that is being removed has no name any more; a second DELETE of it waits for the first all the same. */
-	if (e && e->pub.state != SANDBOX_STOPPING)
-		return &e->pub;
-	uuid_format(id, text);
-	sbx_err_set(err, SBX_E_SANDBOX_NOT_FOUND, 0, "sandbox %s not found", text);
-	return NULL;
-}
-
-const struct sandbox *sandbox_next(struct sandbox_manager *m, const struct sandbox *after)
-{
-	/* pub is the first member */
-	const struct sandbox_entry *e = after ? ((const struct sandbox_entry *)(uintptr_t)after)->older : m->newest;
-
-	while (e && e->pub.state == SANDBOX_STOPPING)
-		e = e->older;
-	return e ? &e->pub : NULL;
-}
-
-size_t sandbox_count(const struct sandbox_manager *m)
-{
-	return m->n_entries;
-}
-
-/* ---- descriptors and figures ---- */
-
-struct fds_call {
-	struct sandbox_entry *e;
-	sandbox_fds_done *done;
-	void *arg;
-};
-
-static void on_fds(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
-{
-	struct fds_call call = *(struct fds_call *)arg;
-
-	(void)reply;
-	free(arg);
-	call.done(call.arg, fds, n_fds, err);
-	ignore_result(call_ended(call.e)); /* nothing follows */
-}
-
-/* The agent outlives the entrypoint until the sandbox is removed: what the entrypoint wrote can be read until then. */
-static bool keeps_output(const struct sandbox_entry *e, enum broker_op op)
-{
-	return op == BROKER_OP_CHANNEL_OPEN && (e->pub.state == SANDBOX_TERMINATED || e->pub.state == SANDBOX_FAILED) &&
-	       e->pub.slot != BROKER_NO_SLOT;
-}
-
-static void open_fds(struct sandbox_manager *m, const uint8_t id[16], enum broker_op op, uint32_t value, sandbox_fds_done *done,
-		     void *arg)
-{
-	struct sbx_err err = {0};
-	struct sandbox_entry *e = manager_entry(m, id);
-
-	if (!e || e->pub.state == SANDBOX_STOPPING) {
-		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
-	} else if (e->pub.state != SANDBOX_RUNNING && !keeps_output(e, op)) {
-		sbx_err_set(&err, SBX_E_NOT_READY, 0, "sandbox %s is %s", e->pub.id_text, sandbox_state_name(e->pub.state));
-	} else {
-		struct fds_call *call = malloc(sizeof(*call));
-
-		if (!call) {
-			sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "open a channel");
-		} else {
-			*call = (struct fds_call){e, done, arg};
-			e->n_calls++;
-			if (broker_client_slot(m->broker, op, entry_ref(e), value, on_fds, call, &err) == 0)
-				return;
-			e->n_calls--;
-			free(call);
-		}
-	}
-	done(arg, NULL, 0, &err);
-}
-
-void sandbox_open_exec(struct sandbox_manager *m, const uint8_t id[16], sandbox_fds_done *done, void *arg)
-{
-	open_fds(m, id, BROKER_OP_CHANNEL_OPEN, BROKER_CHANNEL_EXEC, done, arg);
-}
-
-void sandbox_open_socket(struct sandbox_manager *m, const uint8_t id[16], int family, sandbox_fds_done *done, void *arg)
-{
-	open_fds(m, id, BROKER_OP_SOCKET_OPEN, (uint32_t)family, done, arg);
-}
-
-struct figures_call {
-	struct sandbox_entry *e;
-	sandbox_figures_done *done;
-	void *arg;
-};
-
-static void on_stat(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
-{
-	struct figures_call call = *(struct figures_call *)arg;
-	struct sandbox_figures figures = {0};
-
-	free(arg);
-	close_fds(fds, n_fds);
-	if (reply)
-		figures = (struct sandbox_figures){
-			.memory_bytes = reply->stat_reply.memory_bytes,
-			.memory_limit_bytes = reply->stat_reply.memory_limit_bytes == UINT64_MAX ?
-						      reply->stat_reply.host_memory_bytes :
-						      reply->stat_reply.memory_limit_bytes,
-			.memory_peak_bytes = reply->stat_reply.memory_peak_bytes,
-			.cpu_usec = reply->stat_reply.cpu_usec,
-			.oom_kills = reply->stat_reply.oom_kills,
-			.cpu_millicores = reply->stat_reply.cpu_millicores ? reply->stat_reply.cpu_millicores :
-									     reply->stat_reply.n_cpus * 1000,
-			.pids = reply->stat_reply.pids,
-			.mono_usec = (int64_t)mono_usec(),
-		};
-	call.done(call.arg, err->code ? NULL : &figures, err);
-	ignore_result(call_ended(call.e)); /* nothing follows */
-}
-
-void sandbox_stat(struct sandbox_manager *m, const uint8_t id[16], sandbox_figures_done *done, void *arg)
-{
-	struct sbx_err err = {0};
-	struct sandbox_entry *e = manager_entry(m, id);
-	struct figures_call *call = NULL;
-
-	if (!e || e->pub.state == SANDBOX_STOPPING)
-		ignore_result(!sandbox_find(m, id, &err)); /* only the error is wanted */
-	else if (e->pub.slot == BROKER_NO_SLOT)
-		sbx_err_set(&err, SBX_E_NOT_READY, 0, "sandbox %s is %s", e->pub.id_text, sandbox_state_name(e->pub.state));
-	else if (!(call = malloc(sizeof(*call))))
-		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "figures");
-	if (call) {
-		*call = (struct figures_call){e, done, arg};
-		e->n_calls++;
-		if (broker_client_slot(m->broker, BROKER_OP_SANDBOX_STAT, entry_ref(e), 0, on_stat, call, &err) == 0)
-			return;
-		e->n_calls--;
-		free(call);
-	}
-	done(arg, NULL, &err);
 }
 
 /* ---- the manager ---- */

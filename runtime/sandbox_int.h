@@ -2,7 +2,7 @@
 /*
  * DOC: what the files of the sandbox manager share
  *
- * sandbox.c: the interface, creation, deletion, pausing.  recover.c: what the broker has against what the rows say, at start and
+ * sandbox.c: creation, deletion, pausing.  sandbox_query.c: look-ups, renewal, metadata, descriptors, figures.  recover.c: what the broker has against what the rows say, at start and
  * after a restart of the broker.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into
  * one broker message and one start of the entrypoint.
  */
@@ -52,9 +52,11 @@ struct sandbox_entry {
 	struct waiter *deleters;       /* owned */
 	struct start_plan start;       /* until START was sent */
 	char boot_id[33];
+	unsigned n_drops; /* volumes of its own that are being removed */
 	unsigned n_creates; /* times that the broker was asked to make it */
 	unsigned n_calls; /* broker calls whose callback still comes */
 	bool removed;	  /* out of the tables; released with the last call */
+	bool dropped;	  /* its own volumes are gone */
 	bool creating;	  /* SANDBOX_CREATE is under way */
 	bool killing;	  /* SANDBOX_KILL is under way */
 	bool opening;	  /* CHANNEL_OPEN of the control channel is under way */
@@ -93,6 +95,13 @@ int manager_adopt(struct sandbox_manager *m, struct sandbox_entry *e, struct sbx
 struct sandbox_entry *entry_new(struct sandbox_manager *m) SBX_WUR;
 /** entry_free() - Release @e, which is in no table and has no call under way; NULL is fine */
 void entry_free(struct sandbox_entry *e);
+/**
+ * entry_call_ended() - Each broker callback begins or ends with this: the last one releases an entry that was removed
+ * @e:	The entry, whose n_calls counts the call
+ *
+ * Return: whether @e is still there
+ */
+bool entry_call_ended(struct sandbox_entry *e);
 /** entry_ref() - The slot's life of @e */
 struct broker_slot_ref entry_ref(const struct sandbox_entry *e);
 /**

@@ -37,7 +37,7 @@ enum broker_op {
 	BROKER_OP_LAYER_UNPACK, /* carries the blob: a regular file opened read-only */
 	BROKER_OP_LAYER_STAT,
 	BROKER_OP_LAYER_DROP,
-	BROKER_OP_VOLUME_MAKE,
+	BROKER_OP_VOLUME_MAKE, /* status 0 with sys EEXIST: it was there */
 	BROKER_OP_VOLUME_DROP,
 	BROKER_OP_HOST_ROW, /* row N of the host's feature table; `doctor` asks until the reply says LAST */
 	BROKER_OP_DNS_SOCKETS, /* dnsd only: reply carries {udp, tcp} listeners of the router namespace */

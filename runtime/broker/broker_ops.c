@@ -453,7 +453,13 @@ static int on_volume_make(struct broker *b, const struct request *r, struct sbx_
 {
 	if (!volumes_claim_ok(r->any->volume_req.claim))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "name of a volume");
-	return volumes_make(b, r->any->volume_req.claim, err) < 0 ? -1 : reply_result(r, 0, NULL);
+	int existed = volumes_make(b, r->any->volume_req.claim, err);
+	if (existed < 0)
+		return -1;
+	/* The asker removes only what it made: no error, but the errno tells. */
+	const struct sbx_err there = {.sys = existed ? EEXIST : 0};
+	reply(r, &there, NULL, 0);
+	return 0;
 }
 
 /* Safe: as make; refused while a sandbox uses it; the removal is the trash worker's, not root's. */

@@ -146,14 +146,15 @@ int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v
 
 int volumes_make(struct broker *b, const char *claim, struct sbx_err *err)
 {
-	int fd = path_make_dir(b->volumes_fd, claim, b->volume_base, b->volume_base, VOLUME_MODE);
+	int fd = path_open_beneath(b->volumes_fd, claim, O_RDONLY | O_DIRECTORY); /* perhaps with an owner that a sandbox gave it */
+	int existed = fd >= 0;
 
-	if (fd == -EEXIST) /* there, with an owner or mode that a sandbox gave it */
-		fd = path_open_beneath(b->volumes_fd, claim, O_RDONLY | O_DIRECTORY);
+	if (fd == -ENOENT)
+		fd = path_make_dir(b->volumes_fd, claim, b->volume_base, b->volume_base, VOLUME_MODE);
 	if (fd < 0)
 		return sbx_err_set(err, SBX_E_VOLUME_CREATE_FAILED, -fd, "volume %s", claim);
 	close(fd);
-	return 0;
+	return existed;
 }
 
 int volumes_drop(struct broker *b, const char *claim, struct sbx_err *err)

@@ -33,7 +33,7 @@ int volumes_check(const struct broker *b, const struct broker_volume *v, struct 
  * Return: descriptor of the detached mount, the caller's; or -1 with @err set
  */
 int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v, bool *ret_is_file, struct sbx_err *err) SBX_WUR;
-/** volumes_make() - Make the named volume @claim of @b; one that exists is fine; Return: 0, or -1 with @err set */
+/** volumes_make() - Make the named volume @claim of @b; Return: 0, 1 when it existed, or -1 with @err set */
 int volumes_make(struct broker *b, const char *claim, struct sbx_err *err) SBX_WUR;
 /** volumes_drop() - Move the named volume @claim of @b to the trash; Return: 0, or -1 with @err set (VOLUME_NOT_FOUND, IMAGE_IN_USE) */
 int volumes_drop(struct broker *b, const char *claim, struct sbx_err *err) SBX_WUR;
