@@ -73,3 +73,7 @@ check_PROGRAMS += tests/system/broker_threats
 ROOT_TESTS += tests/system/broker_threats
 tests_system_broker_threats_SOURCES = tests/system/broker_threats.c
 tests_system_broker_threats_LDADD = libbtc.a libbase.a
+check_PROGRAMS += tests/system/broker_images
+ROOT_TESTS += tests/system/broker_images
+tests_system_broker_images_SOURCES = tests/system/broker_images.c
+tests_system_broker_images_LDADD = libbtc.a libbase.a

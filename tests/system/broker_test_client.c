@@ -21,7 +21,7 @@
 
 #define CALL_MS	   20000
 #define START_MS   20000
-#define TEXT_SIZE  512
+#define TEXT_SIZE  1024
 #define SPEC_BYTES 3072
 
 static void note(const char *what)
@@ -373,13 +373,8 @@ void btc_stop(struct btc *t, bool show_log)
 		snprintf(command, sizeof(command), "sed 's/^/# log: /' %s/broker.log | tail -40", t->dir);
 		ignore_result(run_shell(command));
 	}
-	/* pooled shells end with the groups; the router with its mount */
-	snprintf(command, sizeof(command),
-		 "for k in $(find /sys/fs/cgroup -path '*%s*' -name cgroup.kill); do echo 1 > $k; done 2>/dev/null; umount %s/run/router %s/run/slots 2>/dev/null",
-		 t->instance, t->dir, t->dir);
-	ignore_result(run_shell(command));
-	poll(NULL, 0, 100);
-	snprintf(command, sizeof(command), "find /sys/fs/cgroup -depth -type d -path '*%s*' -exec rmdir {} + 2>/dev/null", t->instance);
+	snprintf(command, sizeof(command), "%s/sandbox-broker --config %s/config --instance %s --purge >/dev/null 2>&1 || echo '# purge failed'",
+		 t->build_dir, t->dir, t->instance);
 	ignore_result(run_shell(command));
 	nftw(t->dir, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }

@@ -293,6 +293,8 @@ static void inherited(void)
 	ok(strstr(inline_text, "Max core file size        1                    1") != NULL, "10: core limit is 1, 1");
 	ok(strstr(inline_text, "CapEff:\t0000000000000000") && strstr(inline_text, "CapBnd:\t0000000000000000"), "1: pid 1 has no capability, nor can get one");
 	ok(strstr(inline_text, "NoNewPrivs:\t1") && strstr(inline_text, "Seccomp:\t2"), "1: pid 1 has no_new_privs and a filter");
+	ok(strstr(inline_text, "redirect_dir=nofollow") && !strstr(inline_text, "metacopy=on") && !strstr(inline_text, "userxattr") &&
+		   strstr(inline_text, "overlay / overlay rw,nosuid,nodev"), "26: the root is an overlay with the options that an image cannot abuse");
 	ok(!strstr(inline_text, t.dir), "nothing in the mounts tells where the host keeps the files");
 	box_end(&box);
 	ok(restart_odd(true, "") == 0, "broker with odd groups of attributes starts");
@@ -427,6 +429,87 @@ static void flows(void)
 		pclose(f);
 }
 
+/* ---- 18: bombs ---- */
+
+/* Reads events until one of @op; Return: whether it came. */
+static bool event(uint32_t op, struct broker_slot_ref ref)
+{
+	union broker_any any;
+
+	for (int i = 0; i < 20; i++)
+		if (btc_recv(t.fd, &any, NULL, 1000) == sizeof(any.event) && any.head.op == op && any.event.ref.generation == ref.generation)
+			return true;
+	return false;
+}
+
+static void bombs(void)
+{
+	static struct broker_create create;
+	static struct box box;
+	struct agent_status status = {0};
+	union broker_any any;
+	static const char *const memory[] = {"/usr/bin/python3", "-c", "x = 'a' * 10**9", NULL};
+	static const char *const forks[] = {"/bin/sh", "-c", "b() { b | b & }; b; sleep 60", NULL};
+
+	btc_host_create(&t, &create);
+	create.memory_bytes = 64u << 20;
+	create.pids_max = 64;
+	if (!ok(btc_create(&t, &create, &box.made, box.fds) == 0, "18: a small sandbox: %s", box.made.text))
+		return;
+	int r = btc_run(box.fds, memory, &status);
+	ok(r == 0 && status.exit_signal == SIGKILL, "18: a memory bomb is killed (state %u, signal %d)", status.state,
+	   status.exit_signal);
+	ok(event(BROKER_EVENT_OOM, box.made.ref), "18: and the event says why");
+	ok(btc_slot_call(&t, BROKER_OP_SANDBOX_STAT, box.made.ref, 0, &any, NULL) == 0 && any.stat_reply.oom_kills > 0 &&
+		   any.stat_reply.memory_limit_bytes == 64u << 20 && any.stat_reply.pids_max == 64, "18: so do the figures");
+	box_end(&box);
+	if (!ok(btc_create(&t, &create, &box.made, box.fds) == 0, "18: another"))
+		return;
+	struct {
+		struct agent_frame head;
+		struct agent_spec spec;
+		char text[128];
+	} start = {.head = {.type = AGENT_START}, .spec = {.n_args = 3}};
+	size_t at = 2;
+	for (size_t i = 0; forks[i]; i++)
+		at += (size_t)snprintf(start.text + at, sizeof(start.text) - at, "%s", forks[i]) + 1;
+	start.spec.string_bytes = (uint32_t)at;
+	start.head.size = start.head.value = (uint32_t)(sizeof(start.spec) + at);
+	ok(write(box.fds[0], &start, sizeof(start.head) + start.head.size) > 0, "18: a fork bomb starts");
+	uint64_t until = mono_ms() + 5000;
+	do
+		btc_slot_call(&t, BROKER_OP_SANDBOX_STAT, box.made.ref, 0, &any, NULL);
+	while (any.stat_reply.pids < 60 && mono_ms() < until);
+	ok(any.stat_reply.pids >= 60 && any.stat_reply.pids <= 64, "18: it is contained: %u processes", any.stat_reply.pids);
+	struct agent_frame query = {.type = AGENT_QUERY};
+	while (read(box.fds[1], &status, sizeof(status)) > 0)
+		;
+	uint64_t asked = mono_usec();
+	struct pollfd p = {.fd = box.fds[1], .events = POLLIN};
+	bool answered = write(box.fds[0], &query, sizeof(query)) == sizeof(query) && poll(&p, 1, 5000) == 1;
+	uint64_t took = mono_usec() - asked;
+	ok(answered, "18: the agent still answers, after %llu us", (unsigned long long)took);
+	uint64_t killed = mono_usec();
+	box_end(&box);
+	printf("# the bombed sandbox was gone after %llu us\n", (unsigned long long)(mono_usec() - killed));
+}
+
+/* ---- 23: the id range ---- */
+
+static void overlap(void)
+{
+	char command[1024];
+
+	snprintf(command, sizeof(command),
+		 "unshare -m sh -c 'echo other:%u:65536 > %s/subuid && mount --bind %s/subuid /etc/subuid && exec %s/sandbox-broker --config %s/config "
+		 "--instance %s' 2>&1 | grep -c subuid; ", t.id_base + 65536, t.dir, t.dir, t.build_dir, t.dir, t.instance);
+	FILE *f = popen(command, "re");
+	char line[64] = "";
+	ok(f && fgets(line, sizeof(line), f) && strtol(line, NULL, 10) == 1, "23: an id range that belongs to somebody else is refused by name");
+	if (f)
+		pclose(f);
+}
+
 /* ---- 32: what a dead sandbox leaves ---- */
 
 static int trash_entries(void)
@@ -480,9 +563,15 @@ int main(void)
 		inside();
 		volumes();
 		flows();
+		bombs();
 		trash();
 		inherited();
 	}
+	if (t.pid > 0)
+		ignore_result(kill(t.pid, SIGTERM) < 0 || btc_wait_end(&t) < 0); /* the next row starts another on its directories */
+	close_keep_errno(t.fd);
+	t.fd = -1;
+	overlap();
 	btc_stop(&t, tap_failed > 0);
 	return tap_done();
 }

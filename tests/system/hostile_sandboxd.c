@@ -397,6 +397,18 @@ static void make_tree(const char *dir)
 	ignore_result(mkfifo(path, 0644));
 }
 
+static void remove_tree(const char *dir)
+{
+	static const char *const names[] = {"dir/up", "dir", "link", "fifo", "race", "race.link", "garbage"};
+	char path[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		ignore_result(remove(path)); /* whichever of race and race.link is the directory now */
+	}
+	ignore_result(remove(dir));
+}
+
 static unsigned long long fingerprint(void)
 {
 	char command[256];
@@ -451,6 +463,7 @@ int main(void)
 	}
 	printf("# pool of 2: %s\n", text);
 	btc_stop(&t, tap_failed > 0);
+	remove_tree(dir);
 	close_keep_errno(fds[0]);
 	close_keep_errno(fds[1]);
 	return tap_done();

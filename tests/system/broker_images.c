@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Layers: unpacked by the worker, shared, stacked, published once; a waiting shell whose root was foreseen for another image. */
+#include "tests/system/broker_test_client.h"
+#include "tests/tap.h"
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/num.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct btc t;
+static struct broker_create create;
+
+static int run(const char *command)
+{
+	FILE *f = popen(command, "re");
+	int c;
+
+	if (!f)
+		return -1;
+	while ((c = fgetc(f)) != EOF)
+		;
+	return pclose(f);
+}
+
+static int unpack(const char *file, uint8_t key[BROKER_KEY_BYTES], uint64_t max_entries)
+{
+	struct broker_layer_req req = {.form = BROKER_FORM_TAR_GZIP, .max_bytes = 64u << 20, .max_entries = max_entries};
+	char path[256];
+	union broker_any any;
+
+	memcpy(req.key, key, BROKER_KEY_BYTES);
+	snprintf(path, sizeof(path), "%s/%s", t.dir, file);
+	auto_fd blob = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = btc_call(&t, &req, sizeof(req), BROKER_OP_LAYER_UNPACK, blob, &any, NULL);
+	if (n > 0 && any.layer_reply.status)
+		printf("# unpack %s: %s\n", file, any.layer_reply.text);
+	return n > 0 ? any.layer_reply.status : -1;
+}
+
+static int layer_call(uint32_t op, const uint8_t key[BROKER_KEY_BYTES], uint32_t *present)
+{
+	struct broker_layer_req req = {0};
+	union broker_any any;
+
+	memcpy(req.key, key, BROKER_KEY_BYTES);
+	ssize_t n = btc_call(&t, &req, sizeof(req), op, -1, &any, NULL);
+	if (present)
+		*present = any.layer_reply.present;
+	return n > 0 ? any.layer_reply.status : -1;
+}
+
+static int directories(const char *name)
+{
+	char path[256];
+	int n = 0;
+
+	snprintf(path, sizeof(path), "%s/state/%s", t.dir, name);
+	DIR *dir = opendir(path);
+	for (struct dirent *e; dir && (e = readdir(dir));)
+		n += e->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+/* Makes a sandbox of these layers and runs @script; its output goes to @out. */
+static int sandbox(uint8_t (*layer)[BROKER_KEY_BYTES], uint32_t n, const char *shell, const char *script, char *out, size_t size,
+		   struct broker_slot_ref *keep)
+{
+	struct broker_create_reply made = {0};
+	struct agent_status status = {0};
+	const char *argv[] = {shell, "sh", "-c", script, NULL};
+	int fds[2] = {-1, -1};
+
+	memset(&create, 0, sizeof(create));
+	uuid_random(create.sandbox_id);
+	create.n_layers = n;
+	memcpy(create.layer, layer, n * BROKER_KEY_BYTES);
+	int r = btc_create(&t, &create, &made, fds);
+	if (r)
+		printf("# create: %s\n", made.text);
+	out[0] = '\0';
+	if (r == 0 && btc_run(fds, argv, &status) == 0) {
+		auto_fd root = btc_root(made.pid);
+		auto_fd fd = openat(root, "out", O_RDONLY | O_CLOEXEC);
+		ssize_t got = read(fd, out, size - 1);
+		out[got > 0 ? got : 0] = '\0';
+	}
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+	if (keep)
+		*keep = made.ref;
+	else if (r == 0)
+		btc_slot_call(&t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL);
+	return r;
+}
+
+static void images(void)
+{
+	uint8_t key[3][BROKER_KEY_BYTES];
+	char out[512];
+	uint32_t present = 0;
+	struct broker_slot_ref keep;
+
+	for (size_t i = 0; i < 3; i++)
+		random_bytes(key[i], sizeof(key[i]));
+	ok(unpack("base.tgz", key[0], 10000) == 0, "a layer is unpacked");
+	ok(unpack("top.tgz", key[1], 10000) == 0, "a second one");
+	ok(unpack("base.tgz", key[0], 10000) == 0, "the same again is there already");
+	ok(layer_call(BROKER_OP_LAYER_STAT, key[0], &present) == 0 && present == 1, "it is known");
+	ok(unpack("base.tgz", key[2], 3) == SBX_E_LIMIT, "more entries than allowed are refused");
+	ok(layer_call(BROKER_OP_LAYER_STAT, key[2], &present) == 0 && present == 0, "and nothing of it is published");
+	/* the pool's roots were foreseen for the host image: this one needs another mount */
+	ok(sandbox(key, 1, "/bin/busybox", "id -u > /out; ls /added >> /out 2>/dev/null || echo none >> /out; cat /text >> /out", out, sizeof(out), NULL) == 0,
+	   "a sandbox of one layer where the pool foresaw the host image");
+	is_str(out, "0\nnone\nbase\n", "it sees that layer");
+	poll(NULL, 0, 300);
+	ok(sandbox(key, 1, "/bin/busybox", "cat /text > /out", out, sizeof(out), NULL) == 0, "and one that was foreseen right");
+	is_str(out, "base\n", "sees the same");
+	ok(sandbox(key, 2, "/bin/busybox", "ls /added > /out; cat /text >> /out; ls /gone 2>/dev/null >> /out; stat -c %u:%g /added >> /out", out, sizeof(out), &keep) == 0,
+	   "two layers on each other");
+	is_str(out, "/added\ntop\n1000:1001\n", "the upper one wins, owners are those of the archive");
+	ok(layer_call(BROKER_OP_LAYER_DROP, key[1], NULL) == SBX_E_IMAGE_IN_USE, "a layer in use is not dropped");
+	ok(btc_restart(&t) == 0, "the broker is killed and starts again");
+	ok(layer_call(BROKER_OP_LAYER_DROP, key[1], NULL) == SBX_E_IMAGE_IN_USE, "it still knows what is in use");
+	btc_slot_call(&t, BROKER_OP_SANDBOX_KILL, keep, 0, NULL, NULL);
+	poll(NULL, 0, 300);
+	ok(layer_call(BROKER_OP_LAYER_DROP, key[1], NULL) == 0, "afterwards it is, although a waiting shell may have foreseen it");
+	ok(layer_call(BROKER_OP_LAYER_DROP, key[0], NULL) == 0, "and the other");
+	ok(directories("layers") == 1, "only the host image's skeleton is left: %d", directories("layers"));
+}
+
+/* The worker itself: two keys with the same bytes are two directories; it can write nowhere else. */
+static void poisoning(void)
+{
+	uint8_t key[2][BROKER_KEY_BYTES];
+	char path[256];
+	struct stat st;
+
+	random_bytes(key, sizeof(key));
+	ok(unpack("base.tgz", key[0], 10000) == 0 && unpack("base.tgz", key[1], 10000) == 0, "5: the same content under two keys");
+	ok(directories("layers") == 3, "5: is two directories: no content fills another's place");
+	random_bytes(key[1], sizeof(key[1]));
+	unpack("evil.tgz", key[1], 10000);
+	snprintf(path, sizeof(path), "%s/state/layers/escaped", t.dir);
+	ok(stat(path, &st) < 0 && stat("/tmp/sbx-escaped", &st) < 0, "5: an archive with ../ and absolute names reaches nothing else");
+}
+
+int main(void)
+{
+	char command[1024];
+
+	if (ok(btc_start(&t, "images", "[pool]\ntarget = 2\n") == 0, "broker starts")) {
+		snprintf(command, sizeof(command),
+			 "cd %s && mkdir -p base/bin base/etc base/dev base/proc base/sys base/tmp top && cp $(command -v busybox) base/bin/busybox && echo base > base/text "
+			 "&& for a in id cat ls stat sh; do ln -s busybox base/bin/$a; done && tar czf base.tgz --owner=0 --group=0 -C base . "
+			 "&& echo top > top/text && touch top/added && tar czf top.tgz --owner=1000 --group=1001 -C top added text "
+			 "&& touch x && tar czf evil.tgz -P --transform 's,^x$,../escaped,' x && chmod 644 *.tgz", t.dir);
+		if (run("command -v busybox") != 0)
+			tap_skip("images", "no busybox");
+		else if (ok(run(command) == 0, "archives")) {
+			images();
+			poisoning();
+		}
+	}
+	btc_stop(&t, tap_failed > 0);
+	return tap_done();
+}
