@@ -11,7 +11,7 @@ if [ -z "${DAEMON_TEST_INSIDE:-}" ]; then
 	DAEMON_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up
-: "${instance:=4}"
+: "${instance:=3}"
 tests=0 failed=0
 work=$(mktemp -d /var/tmp/sandboxd-test.XXXXXX)
 run=$work/run state=$work/state log=$work/log fault=$work/fault
