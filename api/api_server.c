@@ -559,6 +559,7 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 		}
 	}
 	server->imports = images_imports_new(&server->context, err);
+	server->context.imports = server->imports;
 	if (server->imports)
 		server->channel = gw_server_new(config->loop, config->control_fd, config->gateway_uid, &hooks, err);
 	if (!server->channel) {

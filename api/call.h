@@ -21,6 +21,7 @@
 
 struct broker_client;
 struct image_store;
+struct images_imports;
 struct jv;
 struct sandbox_manager;
 struct settings;
@@ -34,6 +35,7 @@ struct api_context {
 	struct sandbox_manager *manager;
 	struct image_store *images;	/* NULL: none */
 	struct broker_client *broker;	/* NULL: none */
+	struct images_imports *imports;	/* NULL: none */
 	const char *api_key;		/* never NULL; "": none is configured */
 	bool insecure;
 	int state_dir_fd;

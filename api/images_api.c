@@ -3,6 +3,7 @@
 
 #include "api/images_api.h"
 
+#include "api/images_import.h"
 #include "api/images_int.h"
 #include "api/render.h"
 #include "api/volumes_request.h"
@@ -131,8 +132,9 @@ static bool image_in_use(const struct api_context *context, const char *canonica
 		struct image_ref ref;
 		struct sbx_err err = {0};
 
-		/* what has ended holds no mount of the layers any more */
-		if (s->state == SANDBOX_TERMINATED || s->state == SANDBOX_FAILED || !s->spec.image_uri)
+		/* one that has ended keeps its root until it is removed, as long as it has a slot */
+		bool ended = s->state == SANDBOX_TERMINATED || s->state == SANDBOX_FAILED;
+		if ((ended && s->slot == BROKER_NO_SLOT) || !s->spec.image_uri)
 			continue;
 		if (image_ref_parse(s->spec.image_uri, strlen(s->spec.image_uri), &ref, &err) < 0)
 			continue;
@@ -160,6 +162,9 @@ static void drop_layer(void *arg, const uint8_t key[DIGEST_BYTES])
 	struct sbx_err err = {0};
 
 	memcpy(req.key, key, sizeof(req.key));
+	/* an import of the same bytes has found the layer there, or is about to */
+	if (context->imports && images_imports_wants(context->imports, key))
+		return;
 	if (!context->broker || broker_client_call(context->broker, &req, -1, layer_dropped, NULL, &err) < 0)
 		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
 }

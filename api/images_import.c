@@ -40,6 +40,7 @@ struct images_import {
 	uint32_t form; /* enum broker_unpack_form; 0: look at the first bytes */
 	struct digest *digest;
 	struct loop_timer *timer;
+	bool has_key;
 	uint8_t key[DIGEST_BYTES];
 	api_answer_fn *answer;
 	void *answer_arg;
@@ -104,6 +105,14 @@ struct images_import *images_import_find(struct images_imports *set, uint64_t ha
 		if (i->handle == handle && i->owner == owner && !i->finishing)
 			return i;
 	return NULL;
+}
+
+bool images_imports_wants(const struct images_imports *set, const uint8_t key[32])
+{
+	for (const struct images_import *i = set->first; i; i = i->next)
+		if (i->has_key && !memcmp(i->key, key, DIGEST_BYTES))
+			return true;
+	return false;
 }
 
 void images_import_drop(struct images_import *import)
@@ -354,6 +363,7 @@ static void unpack(struct images_import *import)
 	};
 	struct sbx_err err = {0};
 
+	import->has_key = true;
 	memcpy(req.key, import->key, sizeof(req.key));
 	if (lseek(import->fd, 0, SEEK_SET) < 0)
 		finish_code(import, SBX_E_SYSTEM, errno, "seek");

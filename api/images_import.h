@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/http_server.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct images_import;
@@ -45,6 +46,8 @@ uint64_t images_import_max_bytes(const struct images_import *import);
 struct images_import *images_import_find(struct images_imports *set, uint64_t handle, const void *owner);
 /** images_import_done() - The bytes are complete: go on with @import; @answer comes once, perhaps before this returns */
 void images_import_done(struct images_import *import, api_answer_fn *answer, void *arg);
+/** images_imports_wants() - Whether an import of @set is between its digest and the index with the layer @key */
+bool images_imports_wants(const struct images_imports *set, const uint8_t key[32]);
 /** images_import_drop() - Forget @import, which still takes bytes */
 void images_import_drop(struct images_import *import);
 /** images_imports_drop_owner() - Forget all imports of @owner that still take bytes; those under way go on */

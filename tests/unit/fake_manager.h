@@ -17,6 +17,7 @@
 extern struct fake_state {
 	struct sbx_err fail_next; /* code set: the next call that can fail does */
 	bool hold;		  /* done callbacks wait for fake_release() */
+	bool hold_unpack;	  /* the broker's answer to LAYER_UNPACK waits for fake_unpacked() */
 	unsigned created, broker_calls;
 	struct sandbox_spec *last; /* spec of the newest sandbox */
 	union broker_any last_request;
@@ -30,6 +31,8 @@ struct sandbox_manager *fake_manager_new(const struct sandbox_hooks *hooks);
 void fake_manager_reset(void);
 /** fake_release() - Let the callbacks go that were held; Return: how many */
 unsigned fake_release(void);
+/** fake_unpacked() - Let the answer to the held LAYER_UNPACK go */
+void fake_unpacked(void);
 /** fake_set_state() - Put the newest sandbox into @state with @reason */
 void fake_set_state(enum sandbox_state state, const char *reason);
 /** fake_newest() - The newest sandbox, or NULL */

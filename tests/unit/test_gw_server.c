@@ -469,6 +469,36 @@ static void test_import(int fd)
 	recv_msg(fd, &r);
 	is_int(r.u.http.status, 204, "remove an image");
 	is_int(fake.broker_calls, before, "its layer is still used by another");
+	ask_http(fd, "POST", "/v1/sandboxes",
+		 text_of("{\"image\":{\"uri\":\"docker.io/library/tiny:2\"},\"entrypoint\":[\"true\"],\"resourceLimits\":{}}"), -1);
+	recv_msg(fd, &r);
+	recv_msg(fd, &r);
+	ask_http(fd, "DELETE", "/v1/images/tiny:2", text_of(""), -1);
+	recv_msg(fd, &r);
+	is_int(r.u.http.status, 409, "an image in use stays, by whatever name");
+	fake_set_state(SANDBOX_TERMINATED, "CONTAINER_EXITED");
+	recv_msg(fd, &r);
+	ask_http(fd, "DELETE", "/v1/images/tiny:2", text_of(""), -1);
+	recv_msg(fd, &r);
+	is_int(r.u.http.status, 409, "an ended sandbox keeps its root, so the image stays");
+	fake_newest()->slot = BROKER_NO_SLOT;
+	/* an import of the same bytes as tiny:3, under another name, while tiny:3 is removed */
+	fake.hold_unpack = true;
+	ask_import(fd, 0, 0, "/v1/images/import?name=tiny:4", KEY);
+	recv_msg(fd, &r);
+	uint64_t handle = r.u.import.handle;
+	if (r.n_fds != 1 || write(r.fds[0], "0123456789", 10) != 10)
+		abort();
+	drop_fds(&r);
+	ask_import(fd, 1, handle, "", "");
+	turn();
+	before = fake.broker_calls;
+	ask_http(fd, "DELETE", "/v1/images/tiny:3", text_of(""), -1);
+	recv_msg(fd, &r);
+	ok(r.u.http.status == 204 && fake.broker_calls == before, "a layer that an import waits for is not dropped");
+	fake_unpacked();
+	recv_msg(fd, &r);
+	ok(r.u.head.kind == GW_IMPORT_REPLY && r.u.import.status == 201, "and the import ends well");
 	ask_http(fd, "DELETE", "/v1/images/tiny:2", text_of(""), -1);
 	recv_msg(fd, &r);
 	ok(r.u.http.status == 204 && fake.broker_calls == before + 1 && fake.last_request.head.op == BROKER_OP_LAYER_DROP,
@@ -476,7 +506,7 @@ static void test_import(int fd)
 	ask_http(fd, "GET", "/v1/images/tiny:2", text_of(""), -1);
 	recv_msg(fd, &r);
 	is_int(r.u.http.status, 404, "it is gone");
-	ask_http(fd, "DELETE", "/v1/images/tiny:3", text_of(""), -1);
+	ask_http(fd, "DELETE", "/v1/images/tiny:4", text_of(""), -1);
 	recv_msg(fd, &r);
 	is_int(r.u.http.status, 204, "remove the last");
 	/* a connection that ends takes its unfinished imports along: the bound is reached only by living ones */
