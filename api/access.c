@@ -101,7 +101,7 @@ bool access_foreign(const struct access_request *rq)
 	static const char scheme[] = "http://";
 	const size_t n = sizeof(scheme) - 1;
 
-	if (rq->fetch_site.data && !http_text_is_nocase(rq->fetch_site, "none") &&
+	if (rq->fetch_site.data && !(rq->app_link && !rq->origin.data) && !http_text_is_nocase(rq->fetch_site, "none") &&
 	    !http_text_is_nocase(rq->fetch_site, "same-origin"))
 		return true;
 	if (!rq->origin.data)

@@ -31,6 +31,7 @@ struct access_request {
 	bool over_unix;
 	bool has_secret;		 /* shows a key or a token, right or wrong */
 	bool key_required;		 /* a key is configured */
+	bool app_link;			 /* a link to a service on the second origin was followed: it changes nothing there */
 };
 
 /** access_names_of() - Names that Host may carry besides addresses, from @settings; Return: 0 or -1 with @err set */

@@ -64,8 +64,19 @@ static bool preflight(struct http_request *req, const struct access_request *rq)
 	return true;
 }
 
+/*
+ * Somebody followed a link, or a page embeds one, to an application in a sandbox.  The page behind the link cannot read
+ * what comes, and without it no user interface could show what runs in a sandbox.  Not for our own APIs.
+ */
+static bool is_app_link(const struct http_request *req, const struct route_match *route)
+{
+	return http_request_listener(req) == GW_LISTENER_ENDPOINT && route->who == ROUTE_PROXY && !proxy_is_ours(route->port) &&
+	       http_text_is_nocase(http_request_header(req, "sec-fetch-mode"), "navigate") &&
+	       (http_request_is(req, "GET") || http_request_is(req, "HEAD"));
+}
+
 /* Returns false when the request was answered. */
-static bool may_enter(struct gateway *gw, struct http_request *req)
+static bool may_enter(struct gateway *gw, struct http_request *req, const struct route_match *route)
 {
 	struct sbx_err err = {0};
 	uid_t uid;
@@ -77,6 +88,7 @@ static bool may_enter(struct gateway *gw, struct http_request *req)
 		.over_unix = http_request_peer_uid(req, &uid),
 		.has_secret = has_secret(req),
 		.key_required = gw_client_flags(gw->control) & GW_HELLO_KEY_REQUIRED,
+		.app_link = is_app_link(req, route),
 	};
 
 	if (!rq.over_unix && preflight(req, &rq))
@@ -104,10 +116,11 @@ void gateway_handle(void *arg, struct http_request *req)
 {
 	struct gateway *gw = arg;
 	struct route_match route;
+	bool found = routes_match((enum gw_listener)http_request_listener(req), http_request_method(req), http_request_path(req), &route);
 
-	if (!may_enter(gw, req))
+	if (!may_enter(gw, req, &route))
 		return;
-	if (!routes_match((enum gw_listener)http_request_listener(req), http_request_method(req), http_request_path(req), &route)) {
+	if (!found) {
 		http_respond_code(req, SBX_E_ROUTE_NOT_FOUND, "endpoints are /{sandbox id}/{port}/...");
 		return;
 	}

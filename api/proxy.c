@@ -201,6 +201,11 @@ static void note_access(struct gateway *gw, struct link *link)
 		link->noted_ms = 0;
 }
 
+bool proxy_is_ours(uint32_t port)
+{
+	return port == PORT_EXEC || port == PORT_EGRESS;
+}
+
 void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route)
 {
 	struct link *link = link_of(gw, route->id);

@@ -141,6 +141,9 @@ else
 	echo "ok $((tests += 1)) - a service on ::1 # SKIP no IPv6 inside"
 fi
 has "$(get "$direct/8002/own")" 'GET /own ' "a service on the sandbox's own address"
+nav=(-H 'Sec-Fetch-Site: cross-site' -H 'Sec-Fetch-Mode: navigate')
+is "$(code "${nav[@]}" "$direct/8000/") $(code "${nav[@]}" "$proxy/8000/") $(code "${nav[@]}" "$direct/44772/ping")" "200 403 403" \
+	"a link to an application may be followed on the second origin, to nothing else"
 has "$(get "${key[@]}" "$proxy/44772/proxy/8000/nested")" 'GET /nested ' "a port below 44772"
 is "$(code "$direct/8003/")" 502 "nothing listens"
 is "$(code "$direct/65536/")" 400 "no such port"
