@@ -298,7 +298,8 @@ static void retry(void *arg)
 
 static int start(struct netwatch *w, struct sbx_err *err)
 {
-	static const uint32_t host_groups[] = {RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE};
+	/* NETCONF: writing ip_forward resets what was set for each interface. */
+	static const uint32_t host_groups[] = {RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF};
 	static const uint32_t link_groups[] = {RTNLGRP_LINK};
 	static const uint32_t nft_groups[] = {NFNLGRP_NFTABLES};
 

@@ -58,6 +58,31 @@ static int write_value(const char *path, const char *value)
 	return write(fd, value, n) == (ssize_t)n ? 0 : -errno;
 }
 
+/* Whether @record has a line of @path already: the oldest value is the one that counts, and others may flip it for ever. */
+static bool recorded(const char *record, const char *path)
+{
+	char text[RECORD_MAX];
+	size_t n = strlen(path);
+
+	if (read_text(record, text, sizeof(text)) < 0)
+		return false;
+	for (const char *line = text; *line; line = strchrnul(line, '\n') + (*strchrnul(line, '\n') == '\n'))
+		if (!strncmp(line, path, n) && line[n] == ' ')
+			return true;
+	return false;
+}
+
+/* Somebody has made the whole host a router since (Docker does): then its interfaces have to go on forwarding. */
+static bool is_wanted_by_others(const char *path)
+{
+	static const char suffix[] = "/forwarding";
+	char value[16];
+	size_t n = strlen(path);
+
+	return n > sizeof(suffix) && !strcmp(path + n - (sizeof(suffix) - 1), suffix) &&
+	       read_text("/proc/sys/net/ipv4/ip_forward", value, sizeof(value)) > 0 && *value == '1';
+}
+
 int sysctl_record_set(const char *run_dir, const char *path, const char *value, struct sbx_err *err)
 {
 	char record[512], old[128], file[256], line[LINE_MAX_BYTES];
@@ -72,10 +97,12 @@ int sysctl_record_set(const char *run_dir, const char *path, const char *value, 
 	old[strcspn(old, "\n")] = '\0';
 	if (!strcmp(old, value))
 		return 0;
-	n = snprintf(line, sizeof(line), "%s %s\n", path, old);
-	fd = open(record, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || write(fd, line, (size_t)n) != n)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "record sysctl %s in %s", path, record);
+	if (!recorded(record, path)) {
+		n = snprintf(line, sizeof(line), "%s %s\n", path, old);
+		fd = open(record, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0 || write(fd, line, (size_t)n) != n)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "record sysctl %s in %s", path, record);
+	}
 	r = write_value(path, value);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set sysctl %s to %s", path, value) : 1;
 }
@@ -105,7 +132,7 @@ int sysctl_record_undo(const char *run_dir, struct sbx_err *err)
 		if (!space)
 			continue;
 		*space = '\0';
-		if (!path_ok(line))
+		if (!path_ok(line) || is_wanted_by_others(line))
 			continue;
 		r = write_value(line, space + 1);
 		if (!r)

@@ -4,7 +4,8 @@
  *
  * One line per change in <run dir>/sysctl: "<path below /proc/sys> <old value>".  The line is written before the change, so
  * that a crash between both undoes nothing that was not wanted.  A value that was already right is neither changed nor
- * recorded.  The oldest recorded value of a path is the one that is restored.
+ * recorded.  The oldest value of a path is the one that is recorded and restored; forwarding of an interface is left on when the
+ * whole host has become a router meanwhile.
  */
 #ifndef RUNTIME_SYSCTL_RECORD_H
 #define RUNTIME_SYSCTL_RECORD_H

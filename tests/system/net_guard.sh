@@ -159,6 +159,16 @@ sandbox d 2
 yes "a new sandbox works" pings "$d" 198.51.100.10
 no "and does not reach the old one" pings "$d" 10.231.0.1
 
+# --- somebody switches forwarding off, and on for the whole host ---
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 0 >/proc/sys/net/ipv4/ip_forward
+for _ in $(seq 100); do
+	[ "$(cat /proc/sys/net/ipv4/conf/out/forwarding "/proc/sys/net/ipv4/conf/$uplink/forwarding" | tr -d '\n')" = 11 ] && break
+	read -r -t 0.05 <> <(:)
+done
+yes "ip_forward was written: our two interfaces forward again" pings "$d" 198.51.100.10
+is "$(sort "$run/sysctl" | uniq -d | wc -l)" 0 "and nothing is recorded twice"
+
 # --- overlap with a route of the host ---
 mkdir "$run/other"
 ip route add 10.77.0.0/17 dev out
@@ -167,8 +177,10 @@ yes "and the text names the route" sh -c "timeout 10 $driver $run/other nettest2
 yes "a second instance beside it" sh -c "echo purge | timeout 20 $driver $run/other nettest2 10.78.0.0/16 | grep 'ok purged'"
 yes "does not touch the first" pings "$d" 198.51.100.10
 
+echo 1 >/proc/sys/net/ipv4/ip_forward
 tell purge
 is "$answer" "ok purged" "purge"
+is "$(cat /proc/sys/net/ipv4/conf/out/forwarding)" 1 "what another program wants forwarded goes on"
 wait "$driver_pid" 2>/dev/null
 is "$(nft list ruleset | grep -c sandboxd-nettest)" 0 "no rule of ours is left in any chain"
 done_testing
