@@ -47,3 +47,7 @@ tests_unit_test_ws_LDADD = libbase.a
 tests_fuzz_fuzz_ws_SOURCES = tests/fuzz/fuzz_ws.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_ws_LDADD = libbase.a
 EXTRA_DIST += tests/fuzz/corpus/ws
+check_PROGRAMS += tests/unit/test_isolate
+UNIT_TESTS += tests/unit/test_isolate
+tests_unit_test_isolate_SOURCES = tests/unit/test_isolate.c
+tests_unit_test_isolate_LDADD = libbase.a
