@@ -175,8 +175,6 @@ static int measure_start(const struct agent_start *start, struct measure *m, str
 	const char *const fixed[] = {start->cwd, start->user, NULL};
 
 	*m = (struct measure){0};
-	if (!start->args[0])
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "entrypoint: empty");
 	if (measure_list("image", fixed, m, err) < 0 || measure_list("entrypoint", start->args, m, err) < 0 ||
 	    measure_list("env", start->env, m, err) < 0)
 		return -1;

@@ -131,7 +131,7 @@ enum agent_spec_flags {
  * is laid over it and over the file that EXECD_ENVS names.
  */
 struct agent_spec {
-	uint32_t n_args;
+	uint32_t n_args; /* START: 0 for no entrypoint, the sandbox lives until it is deleted */
 	uint32_t n_env;
 	uint32_t flags; /* enum agent_spec_flags */
 	uint32_t uid;

@@ -203,6 +203,8 @@ static int build_args(struct start_plan *plan, const struct env *env, char *cons
 {
 	const char *command = env_value(env, "BOOTSTRAP_CMD");
 
+	if (!strcmp(entrypoint[0], SANDBOX_ENTRYPOINT_IDLE) && !entrypoint[1])
+		return set_args(plan, NULL, 0, err);
 	if (command && *command)
 		return shell_args(plan, env, command, err);
 	if (!strcmp(entrypoint[0], "-c")) {

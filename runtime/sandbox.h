@@ -92,6 +92,9 @@ struct sandbox {
 	const char *log_file; /* borrowed: EXECD_LOG_FILE of its environment, or "" */
 };
 
+/* Alone as entrypoint: nothing is run, the sandbox lives until it is deleted.  Works in an image without any program. */
+#define SANDBOX_ENTRYPOINT_IDLE "@idle"
+
 struct sandbox_manager;
 
 /* Called when something ended; @sandbox is NULL when @err->code is set or when the sandbox is gone. */

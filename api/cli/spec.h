@@ -13,7 +13,7 @@
 struct jv;
 
 /* What the reference's clients start when a sandbox only has to wait. */
-#define SPEC_WAIT "tail", "-f", "/dev/null"
+#define SPEC_WAIT "@idle"
 
 /**
  * spec_seconds() - Read a time: "90", "90s", "30m", "2h", "1d"

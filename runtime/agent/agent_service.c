@@ -632,6 +632,14 @@ static void start_entry(struct service *s)
 		a->base_cwd = view.cwd;
 		a->base_env = view.env;
 		a->n_base_env = view.spec.n_env;
+		if (!view.spec.n_args) {
+			/* no entrypoint: the sandbox is there for its commands, until it is deleted */
+			s->status.state = AGENT_STATE_RUNNING;
+			s->status.started_wall_usec = sysx_wall_usec();
+			s->status_due = true;
+			s->spare_due = true;
+			return;
+		}
 		r = cmd_start(s, none, &view, true, &s->entry, &stage);
 	}
 	if (r)

@@ -4,8 +4,10 @@
 #include "runtime/agent/agent_env.h"
 #include "runtime/agent/agent_proc.h"
 #include "runtime/agent/agent_sys.h"
+#include "runtime/agent/agent_words.h"
 
 #include "base/cleanup.h"
+#include "base/limits.h"
 
 #include <grp.h>
 #include <stdio.h>
@@ -290,6 +292,19 @@ static int exec_on_path(const char *name, const char *path, char *const argv[], 
 	return result;
 }
 
+/* An image without any shell: plain words are run as they are, what needs a shell stays ENOENT. */
+static int exec_words(const char *text, const char *path, char *const *envp)
+{
+	char *copy = strdup(text);
+	const char **argv = calloc(LIMIT_SPAWN_STRINGS, sizeof(*argv));
+
+	if (!copy || !argv)
+		return -ENOMEM;
+	if (words_split(copy, argv, LIMIT_SPAWN_STRINGS) < 0)
+		return -ENOENT;
+	return exec_on_path(argv[0], path, (char *const *)(uintptr_t)argv, envp);
+}
+
 static int exec_program(const struct spawn_req *req, const struct env_set *set)
 {
 	static const char *const shells[] = {"bash", "sh"};
@@ -312,7 +327,7 @@ static int exec_program(const struct spawn_req *req, const struct env_set *set)
 			if (r == -ENOENT && i + 1 < ARRAY_SIZE(shells))
 				r = 0;
 		}
-		return r;
+		return r == -ENOENT ? exec_words(v->args, path ? path : DEFAULT_PATH, envp) : r;
 	}
 	const char **argv = calloc(v->spec.n_args + 1, sizeof(*argv));
 	if (!argv)

@@ -54,7 +54,9 @@ int spec_read(const uint8_t *data, size_t n, int entrypoint, struct spec_view *r
 	const struct agent_spec *s = &v.spec;
 	if (s->string_bytes != n - sizeof(*s) || s->string_bytes > LIMIT_SPAWN_BYTES)
 		return -EPROTO;
-	if (s->n_args > LIMIT_SPAWN_STRINGS || s->n_env > LIMIT_SPAWN_STRINGS || !s->n_args)
+	if (s->n_args > LIMIT_SPAWN_STRINGS || s->n_env > LIMIT_SPAWN_STRINGS)
+		return -EPROTO;
+	if (!s->n_args && !entrypoint) /* only a sandbox may have nothing to run */
 		return -EPROTO;
 	if ((s->flags & AGENT_SPEC_SHELL) && s->n_args != 1)
 		return -EPROTO;

@@ -5,12 +5,12 @@ agent_files = \
 	runtime/agent/agent_service.c runtime/agent/agent_cmd.c runtime/agent/agent_spawn.c runtime/agent/agent_spool.c \
 	runtime/agent/agent_proc.c runtime/agent/agent_fs.c runtime/agent/agent_files.c runtime/agent/agent_walk.c \
 	runtime/agent/agent_glob.c runtime/agent/agent_users.c runtime/agent/agent_env.c \
-	runtime/agent/agent_spec.c
+	runtime/agent/agent_spec.c runtime/agent/agent_words.c
 agent_headers = \
 	runtime/agent/agent.h runtime/agent/agent_sys.h runtime/agent/agent_shell.h runtime/agent/agent_net.h \
 	runtime/agent/agent_root.h runtime/agent/agent_service.h runtime/agent/agent_int.h runtime/agent/agent_spawn.h \
 	runtime/agent/agent_spool.h runtime/agent/agent_proc.h runtime/agent/agent_users.h runtime/agent/agent_env.h \
-	runtime/agent/agent_spec.h runtime/agent/agent_files.h runtime/agent/agent_glob.h runtime/agent_msg.h runtime/broker/launch_sync.h base/limits.h base/cleanup.h
+	runtime/agent/agent_spec.h runtime/agent/agent_words.h runtime/agent/agent_files.h runtime/agent/agent_glob.h runtime/agent_msg.h runtime/broker/launch_sync.h base/limits.h base/cleanup.h
 EXTRA_DIST += $(agent_files) $(agent_headers)
 
 # Never sanitized: it runs where no runtime library is.
@@ -42,7 +42,7 @@ tests_system_sys_agent_LDADD = libbase.a $(SECCOMP_LIBS)
 # The parts that need no sandbox, for the host.
 check_PROGRAMS += tests/unit/test_agent tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
 UNIT_TESTS += tests/unit/test_agent tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
-tests_unit_test_agent_SOURCES = tests/unit/test_agent.c runtime/agent/agent_spec.c runtime/agent/agent_users.c \
+tests_unit_test_agent_SOURCES = tests/unit/test_agent.c runtime/agent/agent_spec.c runtime/agent/agent_words.c runtime/agent/agent_users.c \
 	runtime/agent/agent_env.c runtime/agent/agent_glob.c runtime/agent/agent_spool.c
 tests_fuzz_fuzz_agent_request_SOURCES = tests/fuzz/fuzz_agent_request.c runtime/agent/agent_spec.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_passwd_SOURCES = tests/fuzz/fuzz_passwd.c runtime/agent/agent_users.c runtime/agent/agent_env.c \

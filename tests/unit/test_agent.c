@@ -7,6 +7,7 @@
 #include "runtime/agent/agent_env.h"
 #include "runtime/agent/agent_glob.h"
 #include "runtime/agent/agent_spec.h"
+#include "runtime/agent/agent_words.h"
 #include "runtime/agent/agent_spool.h"
 #include "runtime/agent/agent_users.h"
 
@@ -290,8 +291,52 @@ static void test_spool(void)
 	spool_drop(&s, -1);
 }
 
+static void test_words(void)
+{
+	static const struct {
+		const char *why, *text;
+		int want;
+		const char *joined; /* the words with '|' between them */
+	} cases[] = {
+		{"plain words", "/only a  b", 3, "/only|a|b"},
+		{"blanks around", "  /only\t", 1, "/only"},
+		{"single quotes keep all", "/only 'a $b \\ \"c'", 2, "/only|a $b \\ \"c"},
+		{"double quotes keep blanks", "/only \"a b\"c", 2, "/only|a bc"},
+		{"an escaped quote", "/only \"a\\\"b\"", 2, "/only|a\"b"},
+		{"an escaped blank", "/only a\\ b", 2, "/only|a b"},
+		{"an empty word", "/only ''", 2, "/only|"},
+		{"= behind the program", "/only a=b", 2, "/only|a=b"},
+		{"an assignment needs a shell", "A=b /only", -EINVAL, NULL},
+		{"a variable needs a shell", "/only $HOME", -EINVAL, NULL},
+		{"also in double quotes", "/only \"$HOME\"", -EINVAL, NULL},
+		{"a pipe needs a shell", "/only | x", -EINVAL, NULL},
+		{"a list needs a shell", "/only;x", -EINVAL, NULL},
+		{"a pattern needs a shell", "/only *", -EINVAL, NULL},
+		{"a redirection needs a shell", "/only >x", -EINVAL, NULL},
+		{"a line break needs a shell", "/only\nx", -EINVAL, NULL},
+		{"an open quote", "/only 'a", -EINVAL, NULL},
+		{"a backslash at the end", "/only \\", -EINVAL, NULL},
+		{"nothing", "", -EINVAL, NULL},
+		{"blanks only", "  ", -EINVAL, NULL},
+		{"too many", "a b c d e f", -E2BIG, NULL},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char text[64], joined[64] = "";
+		const char *argv[6];
+
+		snprintf(text, sizeof(text), "%s", cases[i].text);
+		int n = words_split(text, argv, 6);
+		is_int(n, cases[i].want, "words: %s", cases[i].why);
+		for (int k = 0; k < n; k++)
+			snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined), "%s%s", k ? "|" : "", argv[k]);
+		if (cases[i].joined)
+			is_str(joined, cases[i].joined, "words: %s, their bytes", cases[i].why);
+	}
+}
+
 int main(void)
 {
+	test_words();
 	test_frames();
 	test_specs();
 	test_fs_specs();
