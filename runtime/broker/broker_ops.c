@@ -474,7 +474,7 @@ static int on_volume_drop(struct broker *b, const struct request *r, struct sbx_
 static int on_host_row(struct broker *b, const struct request *r, struct sbx_err *err)
 {
 	struct host_check_context context = {.state_dir = b->state_dir, .cg = b->cg};
-	struct host_row row = {0};
+	struct host_row row = {.name = ""};
 	uint32_t number = r->any->plain_req.arg;
 
 	if (host_check_row(number, &context, &row) < 0)
