@@ -295,11 +295,21 @@ static int exec_on_path(const char *name, const char *path, char *const argv[], 
 /* An image without any shell: plain words are run as they are, what needs a shell stays ENOENT. */
 static int exec_words(const char *text, const char *path, char *const *envp)
 {
-	char *copy = strdup(text);
+	static const char no_input[] = " </dev/null";
+	/* "exec WORDS" and "WORDS </dev/null" mean the same without a shell, and are what command lines send */
+	char *copy = strdup(text + (strncmp(text, "exec ", 5) ? 0 : 5));
 	const char **argv = calloc(LIMIT_SPAWN_STRINGS, sizeof(*argv));
 
 	if (!copy || !argv)
 		return -ENOMEM;
+	size_t n = strlen(copy), suffix = sizeof(no_input) - 1;
+	if (n > suffix && !strcmp(copy + n - suffix, no_input)) {
+		int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+		if (null_fd < 0 || dup2(null_fd, 0) < 0)
+			return -errno;
+		copy[n - suffix] = '\0';
+	}
 	if (words_split(copy, argv, LIMIT_SPAWN_STRINGS) < 0)
 		return -ENOENT;
 	return exec_on_path(argv[0], path, (char *const *)(uintptr_t)argv, envp);
