@@ -2,6 +2,7 @@
 #include "base/http_server_int.h"
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/wallclock.h"
 
 #include <assert.h>
@@ -144,6 +145,15 @@ static void head_begin(struct http_server *server, struct buf *b, unsigned statu
 		buf_printf(b, "Content-Type: %s\r\n", content_type);
 }
 
+/* One line for each answer, with the id that the client got.  Not the query: it may hold what is nobody's business. */
+static void log_answer(const struct http_request *rq, unsigned status)
+{
+	struct http_text method = http_request_method(rq), path = http_request_path(rq);
+
+	log_debug("%s %.*s %.*s %u id=%s", rq->conn->peer, (int)method.len, method.data, (int)(path.len < 512 ? path.len : 512),
+		  path.data, status, rq->id);
+}
+
 /* Whether the connection can be kept is known now, before the head says so. */
 static void decide_close(struct http_request *rq)
 {
@@ -187,6 +197,7 @@ void http_respond(struct http_request *req, unsigned status, const char *content
 	bool no_body = status == 204 || status == 304;
 
 	assert(req->answer == HTTP_ANSWER_NONE);
+	log_answer(req, status);
 	decide_close(req);
 	buf_clear(b);
 	head_begin(conn->server, b, status, content_type, req->id, headers);
@@ -292,6 +303,7 @@ void http_response_begin(struct http_request *req, unsigned status, const char *
 {
 	assert(req->answer == HTTP_ANSWER_NONE);
 	req->answer = HTTP_ANSWER_BEGUN;
+	log_answer(req, status);
 	decide_close(req);
 	req->chunked = length < 0 && req->h.minor == 1 && status != 204 && status != 304;
 	req->until_close = length < 0 && req->h.minor == 0;
@@ -400,6 +412,7 @@ void http_response_upgrade(struct http_request *req, struct http_text headers)
 	auto_buf b = {0};
 
 	assert(req->answer == HTTP_ANSWER_NONE && req->ops);
+	log_answer(req, 101);
 	buf_printf(&b, "HTTP/1.1 101 Switching Protocols\r\nX-Request-ID: %s\r\n", req->id);
 	buf_append(&b, headers.data, headers.len);
 	if (buf_used(&req->extra))
