@@ -397,6 +397,26 @@ struct swap {
 	struct stat old;
 };
 
+/* What a cancelled operation has to remove; set and cleared with SIGTERM blocked. */
+static char *volatile half_done;
+
+static void on_cancel(int signo)
+{
+	(void)signo;
+	if (half_done)
+		unlink(half_done);
+	_exit(1);
+}
+
+static void hold_cancel(bool hold)
+{
+	sigset_t term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &term, NULL);
+}
+
 static int swap_begin(struct swap *s, const char *path)
 {
 	static const char suffix[] = "/.sbx-upload-XXXXXX";
@@ -419,7 +439,10 @@ static int swap_begin(struct swap *s, const char *path)
 		return -ENOMEM;
 	memcpy(s->temp, s->target, dir);
 	memcpy(s->temp + dir, suffix, sizeof(suffix));
+	hold_cancel(true);
 	s->fd = mkostemp(s->temp, O_CLOEXEC);
+	half_done = s->fd < 0 ? NULL : s->temp;
+	hold_cancel(false);
 	if (s->fd >= 0)
 		return 0;
 	/* a directory that this user may not write: the file itself may still be writable */
@@ -454,10 +477,14 @@ static int swap_commit(struct swap *s, mode_t new_mode)
 		return 0;
 	mode_t mode = s->exists ? s->old.st_mode & 07777 : new_mode;
 	bool same = !s->exists || (s->old.st_nlink == 1 && !fchown(s->fd, s->old.st_uid, s->old.st_gid));
+	hold_cancel(true);
 	if (same && !fchmod(s->fd, mode) && !rename(s->temp, s->target)) {
+		half_done = NULL;
+		hold_cancel(false);
 		free(take_ptr(s->temp));
 		return 0;
 	}
+	hold_cancel(false);
 	if (!s->exists)
 		return -errno;
 	auto_fd to = open(s->target, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_TRUNC);
@@ -466,8 +493,11 @@ static int swap_commit(struct swap *s, mode_t new_mode)
 
 static void swap_end(struct swap *s)
 {
+	hold_cancel(true);
+	half_done = NULL;
 	if (s->temp)
 		unlink(s->temp);
+	hold_cancel(false);
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s->temp);
@@ -725,6 +755,7 @@ void files_main(const struct agent *a, const struct users_identity *who, const s
 		r = users_resolve_uid(request->fs.uid, NULL, &id);
 	if (!r)
 		r = spawn_identity(&id);
+	signal(SIGTERM, on_cancel);
 	sysx_close_range(FILES_SOCKET_FD + 1, ~0u);
 	umask(022);
 	snprintf(home, sizeof(home), "HOME=%s", *who->home ? who->home : "/");

@@ -127,8 +127,9 @@ bool fs_produce(struct service *s, struct stream *st)
 		return false;
 	struct agent_frame f;
 	ssize_t n = recv(st->files.fd, room - sizeof(f), AGENT_OUT_FRAME, MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-		st->files.ready = errno == EINTR;
+	/* a child that ends with a part of the upload unread leaves a reset, once; its END is behind it */
+	if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET)) {
+		st->files.ready = errno != EAGAIN;
 		return false;
 	}
 	if (n < (ssize_t)sizeof(f))
@@ -148,8 +149,9 @@ bool fs_produce(struct service *s, struct stream *st)
 void fs_cancel(struct service *s, struct stream *st)
 {
 	(void)s;
+	/* not KILL: a half upload beside its target is removed by the child itself */
 	if (st->files_pid > 0)
-		kill(st->files_pid, SIGKILL);
+		kill(st->files_pid, SIGTERM);
 }
 
 bool fs_reaped(struct service *s, pid_t pid)

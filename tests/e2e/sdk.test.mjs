@@ -278,6 +278,37 @@ describe("one sandbox", () => {
       const sum = await sandbox.commands.run(`wc -c < ${dir}/big`);
       assert.equal(sum.logs.stdout[0].text.trim(), `${16 << 20}`);
     });
+    test("an upload that is broken off leaves nothing, one onto a directory says so", async () => {
+      const { endpoint, headers } = await sandbox.getEndpoint(44772);
+      const form = (path) =>
+        Buffer.from(
+          `--B\r\nContent-Disposition: form-data; name="metadata"; filename="metadata"\r\n\r\n{"path":"${path}"}\r\n` +
+            `--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n`,
+        );
+      const abort = new AbortController();
+      async function* endless() {
+        yield form(`${dir}/half/file`);
+        for (let i = 0; ; i++) {
+          if (i === 20) abort.abort();
+          yield Buffer.alloc(65536, i);
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+      }
+      await assert.rejects(
+        fetch(`http://${endpoint}/files/upload`, {
+          method: "POST",
+          headers: { "content-type": "multipart/form-data; boundary=B", ...headers },
+          body: endless(),
+          duplex: "half",
+          signal: abort.signal,
+        }),
+      );
+      await waitFor("the half file to be gone", async () => (await sandbox.files.listDirectory({ path: `${dir}/half` })).length === 0);
+      await assert.rejects(sandbox.files.writeFiles([{ path: dir, data: Buffer.alloc(1 << 20) }]), (err) => {
+        assert.match(JSON.stringify(err.rawBody), /directory/i);
+        return apiError(500)(err);
+      });
+    });
     test("ranges and line windows", async () => {
       await sandbox.files.writeFiles([{ path: `${dir}/lines`, data: "one\r\ntwo\nthree\nfour\n" }]);
       assert.equal(await sandbox.files.readFile(`${dir}/lines`, { range: "bytes=0-2" }), "one");
