@@ -110,6 +110,7 @@ struct service {
 	struct agent_attach attach;
 	struct agent_status status;
 	uint8_t *in, *out, *scratch; /* one mapping; its pages are given back when nothing is going on */
+	size_t mapped_bytes;
 	uint32_t in_have, out_have, out_sent;
 	uint32_t in_high, out_high;
 	uint8_t *start; /* owned; START being received */
@@ -121,7 +122,7 @@ struct service {
 	bool spare_due; /* make one when there is nothing else to do */
 	uint32_t n_running, n_finished;
 	uint32_t next_stream; /* round robin */
-	struct stream streams[LIMIT_STREAMS];
+	struct stream *streams; /* LIMIT_STREAMS of them, in the same mapping: all zero is free */
 };
 
 /* agent_service.c */

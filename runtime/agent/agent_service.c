@@ -106,8 +106,9 @@ void service_free_stream(struct service *s, struct stream *st)
 	if (st->kind == STREAM_ASSEMBLING)
 		s->assembly_bytes -= st->size;
 	free(st->bytes);
-	service_unwatch(s, &st->files);
-	*st = (struct stream){.files.fd = -1};
+	if (st->files.fd > 0) /* 0 is /dev/null, and what a stream that was never opened holds */
+		service_unwatch(s, &st->files);
+	*st = (struct stream){0};
 }
 
 void service_end(struct service *s, struct stream *st, enum agent_reason reason, int sys, uint64_t value, const char *text)
@@ -696,6 +697,8 @@ static bool read_control(struct service *s)
 	uint8_t *buf = s->scratch;
 	ssize_t n = read(s->control_in.fd, buf, sizeof(f));
 
+	s->in_high |= 1; /* the scratch has been touched */
+
 	if (n != (ssize_t)sizeof(f)) {
 		s->control_in.ready = 0;
 		return false;
@@ -756,12 +759,17 @@ static bool idle(const struct service *s)
 	return !s->in_have && !s->out_have;
 }
 
-/* The buffers' pages go back to the kernel: an idle sandbox costs memory only for what it is. */
+/*
+ * The pages of buffers and streams go back to the kernel: an idle sandbox costs memory only for what it is.  While a spare
+ * waits, the next command is likely: then only when there are many.
+ */
 static void give_back(struct service *s)
 {
-	if ((s->in_high <= IDLE_KEEP_BYTES && s->out_high <= IDLE_KEEP_BYTES) || !idle(s))
+	uint32_t keep = s->spare.pid ? IDLE_KEEP_BYTES : 0;
+
+	if ((s->in_high <= keep && s->out_high <= keep) || !idle(s))
 		return;
-	ignore_result(madvise(s->in, INT_IN_BYTES + INT_OUT_BYTES + INT_SCRATCH_BYTES, MADV_DONTNEED)); /* only a saving */
+	ignore_result(madvise(s->in, s->mapped_bytes, MADV_DONTNEED)); /* only a saving */
 	s->in_high = s->out_high = 0;
 }
 
@@ -822,14 +830,13 @@ static int setup(struct service *s)
 	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	s->in = mmap(NULL, INT_IN_BYTES + INT_OUT_BYTES + INT_SCRATCH_BYTES, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	s->mapped_bytes = INT_IN_BYTES + INT_OUT_BYTES + INT_SCRATCH_BYTES + LIMIT_STREAMS * sizeof(struct stream);
+	s->in = mmap(NULL, s->mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s->in == MAP_FAILED)
 		return -errno;
-	s->out = s->in + INT_IN_BYTES;
-	s->scratch = s->out + INT_OUT_BYTES;
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
-		s->streams[i].files.fd = -1;
+	s->scratch = s->in + INT_IN_BYTES;
+	s->streams = (struct stream *)(void *)(s->scratch + INT_SCRATCH_BYTES);
+	s->out = (uint8_t *)(s->streams + LIMIT_STREAMS);
 	int *fifo[] = {&a->control_in_fd, &a->control_out_fd, &a->exec_in_fd, &a->exec_out_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fifo); i++)
 		if (fcntl(*fifo[i], F_SETFL, O_NONBLOCK) < 0)

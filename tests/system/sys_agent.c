@@ -6,6 +6,7 @@
 #include "tests/tap.h"
 
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "runtime/agent/agent_sys.h"
 
 #include <poll.h>
@@ -339,6 +340,53 @@ static void test_ends(struct harness *h)
 	is_int(harness_ask(h, &q, AGENT_STATUS, 0, none, sizeof(none)), 0, "status of nothing");
 	is_int(q.end.reason, AGENT_NO_SUCH_COMMAND, "no such command");
 	harness_clear(&q);
+}
+
+/* ---- the child that waits in advance, and large requests ---- */
+
+static void test_spare(struct harness *h)
+{
+	static const char find[] = "for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n != 1 ] && grep -qs '^Uid:.65534' $p/status && kill -%s $n && echo $n; done";
+	static const char *const how[] = {"STOP", "KILL"};
+	char command[256];
+	struct harness_result r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(how); i++) {
+		snprintf(command, sizeof(command), find, how[i]);
+		/* run by a spare itself, so the next one is made at its end: give it a command to hit that one */
+		char twice[600];
+		snprintf(twice, sizeof(twice), "(sleep 0.3; %s > /tmp/hit) & exit 0", command);
+		harness_run(h, &r, twice);
+		harness_clear(&r);
+		poll(NULL, 0, 800);
+		ok(harness_run(h, &r, "cat /tmp/hit; exit 6") == 6, "a waiting child hit by %s stops no command", how[i]);
+		ok(r.out && r.out[0] >= '1', "and it was hit");
+		harness_clear(&r);
+		is_int(harness_run(h, &r, "exit 7"), 7, "nor the one after it");
+		harness_clear(&r);
+	}
+	static char big[LIMIT_SPAWN_STRING_BYTES + 16];
+	const char *const env[] = {big, NULL}, *const args[] = {"echo ${#X}", NULL};
+	memcpy(big, "X=", 2);
+	memset(big + 2, 'y', 100000);
+	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", args, env);
+	harness_finish(h, &r, 5000);
+	is_str(r.out, "100000\n", "an environment larger than a pipe");
+	harness_clear(&r);
+	memset(big + 2, 'y', LIMIT_SPAWN_STRING_BYTES);
+	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", args, env);
+	harness_finish(h, &r, 5000);
+	ok(r.ended && r.end.reason == AGENT_BAD_REQUEST, "a string larger than the kernel takes is refused");
+	harness_clear(&r);
+	const char **many = calloc(8001, sizeof(*many));
+	many[0] = "/inside";
+	many[1] = "say";
+	for (int i = 2; i < 8000; i++)
+		many[i] = "a";
+	harness_begin(h, &r, (struct agent_spec){0}, "", many, NULL);
+	ok(!harness_finish(h, &r, 5000) && r.exited, "8,000 arguments");
+	harness_clear(&r);
+	free(many);
 }
 
 /* ---- output ---- */
@@ -833,6 +881,7 @@ int main(int argc, char **argv)
 	test_commands(&h);
 	test_files(&h);
 	test_ends(&h);
+	test_spare(&h);
 	test_output(&h);
 	test_attach(&h);
 	test_terminal(&h);
