@@ -48,6 +48,12 @@ struct broker_asker {
 	uint32_t op;
 };
 
+/* Layers and named volumes that a life uses. */
+struct slot_use {
+	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
+	char claim[BROKER_MAX_VOLUMES][BROKER_CLAIM_BYTES];
+};
+
 struct slot {
 	struct broker *broker;
 	uint32_t number;
@@ -80,9 +86,8 @@ struct slot {
 	struct broker_asker creator;
 	struct broker_asker killer[BROKER_KILL_WAITERS];
 	uint32_t n_layers;
-	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES]; /* in use by this life */
 	uint32_t n_claims;
-	char claim[BROKER_MAX_VOLUMES][BROKER_CLAIM_BYTES];
+	struct slot_use *use; /* the broker's; the first n of each are valid */
 	struct slot *next; /* in the list of free slots or in the pool */
 };
 
@@ -131,6 +136,7 @@ struct broker {
 	uint8_t host_key[BROKER_KEY_BYTES];
 	bool has_host_image;
 	struct slot *slot; /* LIMIT_SANDBOXES, indexed by number */
+	struct slot_use *use;
 	uint8_t likely[BROKER_MAX_LAYERS][BROKER_KEY_BYTES]; /* layers of the last create */
 	uint32_t n_likely;
 	struct slot_list free_slots, pool;

@@ -440,7 +440,7 @@ static void note_use(struct slot *s)
 	memcpy(s->sandbox_id, c->sandbox_id, sizeof(s->sandbox_id));
 	for (uint32_t i = 0; i < c->n_volumes; i++)
 		if (c->volume[i].kind == BROKER_VOLUME_NAMED)
-			memcpy(s->claim[s->n_claims++], c->volume[i].claim, sizeof(s->claim[0]));
+			memcpy(s->use->claim[s->n_claims++], c->volume[i].claim, sizeof(s->use->claim[0]));
 }
 
 static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)

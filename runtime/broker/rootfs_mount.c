@@ -310,7 +310,7 @@ static int overlay(struct broker *b, struct slot *s, bool again, struct sbx_err 
 	int r = again ? reset_work(b) : 0;
 	if (r < 0)
 		sbx_err_set(err, SBX_E_SYSTEM, -r, "work directory of slot %u", s->number);
-	while (r == 0 && attached < s->n_layers && attach_layer(b, s, s->layer[attached], attached, err) == 0)
+	while (r == 0 && attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
 		attached++;
 	if (r == 0 && attached == s->n_layers) {
 		fd = mount_overlay(b, attached);
@@ -329,7 +329,7 @@ void rootfs_foresee(struct broker *b, struct slot *s)
 
 	if (!b->n_likely || s->root_fd >= 0)
 		return;
-	memcpy(s->layer, b->likely, sizeof(s->layer[0]) * b->n_likely);
+	memcpy(s->use->layer, b->likely, sizeof(s->use->layer[0]) * b->n_likely);
 	s->n_layers = b->n_likely;
 	s->root_fd = overlay(b, s, s->root_made, &err);
 	s->root_made = true;
@@ -349,15 +349,15 @@ void rootfs_forget(struct slot *s)
 
 int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_create *create, struct sbx_err *err)
 {
-	size_t bytes = sizeof(s->layer[0]) * create->n_layers;
-	bool foreseen = s->root_fd >= 0 && s->n_layers == create->n_layers && !memcmp(s->layer, create->layer, bytes);
+	size_t bytes = sizeof(s->use->layer[0]) * create->n_layers;
+	bool foreseen = s->root_fd >= 0 && s->n_layers == create->n_layers && !memcmp(s->use->layer, create->layer, bytes);
 
 	memcpy(b->likely, create->layer, bytes);
 	b->n_likely = create->n_layers;
 	if (foreseen)
 		return take_fd(&s->root_fd);
 	rootfs_forget(s);
-	memcpy(s->layer, create->layer, bytes);
+	memcpy(s->use->layer, create->layer, bytes);
 	s->n_layers = create->n_layers;
 	return overlay(b, s, s->root_made, err);
 }

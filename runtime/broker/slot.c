@@ -170,8 +170,8 @@ static int record_write(const struct broker *b, const struct slot *s)
 		return -errno;
 	memcpy(record.boot_id, b->boot_id, sizeof(record.boot_id));
 	memcpy(record.sandbox_id, s->sandbox_id, sizeof(record.sandbox_id));
-	memcpy(record.layer, s->layer, sizeof(record.layer[0]) * s->n_layers);
-	memcpy(record.claim, s->claim, sizeof(record.claim[0]) * s->n_claims);
+	memcpy(record.layer, s->use->layer, sizeof(record.layer[0]) * s->n_layers);
+	memcpy(record.claim, s->use->claim, sizeof(record.claim[0]) * s->n_claims);
 	/* One write to a tmpfs: a process that is killed has done it whole or not at all. */
 	ssize_t n = pwrite(fd, &record, sizeof(record), 0);
 	return n == (ssize_t)sizeof(record) ? 0 : n < 0 ? -errno : -ENOSPC;
@@ -208,11 +208,13 @@ static void slot_reset(struct slot *s)
 {
 	uint32_t number = s->number;
 	struct broker *broker = s->broker;
+	struct slot_use *use = s->use;
 	int layer_ns_fd = s->layer_ns_fd, volume_ns_fd = s->volume_ns_fd;
 
 	free(s->create);
 	*s = (struct slot){.number = number,
 			   .broker = broker,
+			   .use = use,
 			   .pidfd = -1,
 			   .dir_fd = -1,
 			   .launch_fd = -1,
@@ -291,7 +293,7 @@ void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 			}
 	for (struct slot *s = b->pool.first; s; s = s->next)
 		for (uint32_t k = 0; k < s->n_layers; k++)
-			if (!memcmp(s->layer[k], key, BROKER_KEY_BYTES)) {
+			if (!memcmp(s->use->layer[k], key, BROKER_KEY_BYTES)) {
 				rootfs_forget(s);
 				break;
 			}
@@ -301,7 +303,7 @@ bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]
 {
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
 		for (uint32_t k = 0; k < b->slot[i].n_layers; k++)
-			if (!memcmp(b->slot[i].layer[k], key, BROKER_KEY_BYTES))
+			if (!memcmp(b->slot[i].use->layer[k], key, BROKER_KEY_BYTES))
 				return true;
 	return false;
 }
@@ -310,7 +312,7 @@ bool slot_claim_used(const struct broker *b, const char *claim)
 {
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
 		for (uint32_t k = 0; k < b->slot[i].n_claims; k++)
-			if (!strcmp(b->slot[i].claim[k], claim))
+			if (!strcmp(b->slot[i].use->claim[k], claim))
 				return true;
 	return false;
 }
@@ -515,11 +517,13 @@ static void sweep(void *arg)
 int slots_init(struct broker *b, struct sbx_err *err)
 {
 	b->slot = calloc(LIMIT_SANDBOXES, sizeof(*b->slot));
-	b->sweep = b->slot ? loop_timer_new(b->loop, sweep, b) : NULL;
+	/* apart from the slots: what is not in use is never touched, and every clone copies the tables of what was */
+	b->use = calloc(LIMIT_SANDBOXES, sizeof(*b->use));
+	b->sweep = b->slot && b->use ? loop_timer_new(b->loop, sweep, b) : NULL;
 	if (!b->sweep)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "slots");
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
-		b->slot[i] = (struct slot){.number = i, .broker = b, .layer_ns_fd = -1, .volume_ns_fd = -1};
+		b->slot[i] = (struct slot){.number = i, .broker = b, .use = &b->use[i], .layer_ns_fd = -1, .volume_ns_fd = -1};
 		slot_reset(&b->slot[i]);
 	}
 	return generation_load(b, err);
@@ -578,10 +582,10 @@ static int recover_slot(struct broker *b, struct slot *s, const struct slot_reco
 	memcpy(s->sandbox_id, record->sandbox_id, sizeof(s->sandbox_id));
 	s->n_layers = record->n_layers;
 	s->n_claims = record->n_claims;
-	memcpy(s->layer, record->layer, sizeof(s->layer));
-	memcpy(s->claim, record->claim, sizeof(s->claim));
+	memcpy(s->use->layer, record->layer, sizeof(s->use->layer[0]) * s->n_layers);
+	memcpy(s->use->claim, record->claim, sizeof(s->use->claim[0]) * s->n_claims);
 	for (uint32_t i = 0; i < s->n_claims; i++)
-		s->claim[i][BROKER_CLAIM_BYTES - 1] = '\0';
+		s->use->claim[i][BROKER_CLAIM_BYTES - 1] = '\0';
 	s->state = record->state;
 	recover_link(b, s);
 	struct sbx_err none = {0};
