@@ -25,3 +25,4 @@ ROOT_TESTS += tests/system/restart.sh tests/system/images.sh
 EXTRA_DIST += tests/system/daemon_lib.sh
 # BUILT_SOURCES are made by `make all` only; this also serves `make sandboxd`.
 runtime/libruntime_a-state_store.$(OBJEXT): runtime/state_schema.h
+ROOT_TESTS += tests/system/start_refused.sh
