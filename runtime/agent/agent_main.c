@@ -8,6 +8,7 @@
 #include "runtime/agent/agent_service.h"
 #include "runtime/agent/agent_shell.h"
 
+#include <sys/prctl.h>
 #include <unistd.h>
 
 int main(void)
@@ -20,5 +21,7 @@ int main(void)
 
 		return write(2, text, sizeof(text) - 1) < 0 ? 2 : 1;
 	}
+	/* executed by descriptor, so the kernel named it after the memfd: ps on the host is to say what it is */
+	prctl(PR_SET_NAME, "sandbox-agent", 0, 0, 0);
 	return shell_run(&agent) < 0 || service_run(&agent) < 0;
 }
