@@ -51,3 +51,7 @@ check_PROGRAMS += tests/unit/test_isolate
 UNIT_TESTS += tests/unit/test_isolate
 tests_unit_test_isolate_SOURCES = tests/unit/test_isolate.c
 tests_unit_test_isolate_LDADD = libbase.a
+check_PROGRAMS += tests/unit/test_http_client
+UNIT_TESTS += tests/unit/test_http_client
+tests_unit_test_http_client_SOURCES = tests/unit/test_http_client.c
+tests_unit_test_http_client_LDADD = libbase.a
