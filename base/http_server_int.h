@@ -84,6 +84,8 @@ void http_conn_send(struct http_conn *conn, const struct iovec *iov, size_t n);
 void http_conn_flush(struct http_conn *conn);
 /** http_conn_update() - Bring events, timer and closing of @conn in line with its state; may release it */
 void http_conn_update(struct http_conn *conn);
+/** http_conn_half_closed() - The client of @conn sends no more: it is gone, unless the handler said that this is fine */
+void http_conn_half_closed(struct http_conn *conn);
 /** http_request_over() - The answer of @rq is complete or (@cut) broken off: release it and go on with its connection */
 void http_request_over(struct http_request *rq, bool cut);
 /** http_conn_error() - Answer @err on @conn without a request (its id is @id, or NULL for a new one) and close */
