@@ -8,6 +8,7 @@
 #include "base/wallclock.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 /* A throw-away sandbox outlives a killed sandboxctl by no more than this; while it runs, its end is moved on. */
 #define THROW_AWAY_S 600u
 #define RENEW_MS     200000u
+#define END_POLL_MS  20
 
 /* --- the command line that runs inside --- */
 
@@ -317,24 +319,6 @@ static void keep_alive(void *arg)
 	ignore_result(client_call(t->cli, "POST", target, &body, NULL, &ignored) < 0);
 }
 
-static int make_sandbox(struct cli *cli, const struct cli_args *args, char id[UUID_SIZE], struct sbx_err *err)
-{
-	static const char *const wait[] = {SPEC_WAIT, NULL};
-	auto_buf body = {0};
-	struct jv *answer = NULL;
-	uint8_t raw[16];
-
-	if (spec_create(args, wait, THROW_AWAY_S, &body, err) < 0 ||
-	    client_create(cli, &body, &answer, err) < 0)
-		return -1;
-	const char *text = jv_str(jv_get(answer, "id"));
-	int rc = text && uuid_parse(text, raw) == 0 ? 0 : sbx_err_set(err, SBX_E_PROTOCOL, 0, "the daemon gave no id");
-	if (rc == 0)
-		uuid_format(raw, id);
-	jv_free(answer);
-	return rc;
-}
-
 static int drop_sandbox(struct cli *cli, const char *id, struct sbx_err *err)
 {
 	char target[160];
@@ -345,11 +329,60 @@ static int drop_sandbox(struct cli *cli, const char *id, struct sbx_err *err)
 	return 0;
 }
 
+static int keep_id(void *arg, const struct jv *item)
+{
+	const char *id = jv_str(jv_get(item, "id"));
+
+	if (id)
+		snprintf(arg, UUID_SIZE, "%s", id);
+	return id != NULL;
+}
+
+/* A create that failed may have left a record of why, which is for clients that did not see the error; we did. */
+static void drop_failed(struct cli *cli, const char *label)
+{
+	char filter[80];
+	char id[UUID_SIZE] = "";
+	struct sbx_err ignored;
+
+	snprintf(filter, sizeof(filter), "&metadata=" SPEC_RUN_LABEL "%%3D%s", label);
+	if (client_walk(cli, filter, keep_id, id, &ignored) > 0)
+		ignore_result(drop_sandbox(cli, id, &ignored) < 0); /* it ends with its time otherwise */
+}
+
+static int make_sandbox(struct cli *cli, const struct cli_args *args, const char *const *entrypoint, char id[UUID_SIZE],
+			struct sbx_err *err)
+{
+	uint8_t random[8];
+	char label[2 * sizeof(random) + 1];
+	const struct spec_extra extra = {.entrypoint = entrypoint, .default_timeout_s = THROW_AWAY_S, .run_label = label};
+	auto_buf body = {0};
+	struct jv *answer = NULL;
+	uint8_t raw[16];
+
+	random_bytes(random, sizeof(random));
+	hex_encode(random, sizeof(random), label);
+	if (spec_create(args, &extra, &body, err) < 0)
+		return -1;
+	if (client_create(cli, &body, &answer, err) < 0) {
+		if (err->code == SBX_E_START_FAILED)
+			drop_failed(cli, label);
+		return -1;
+	}
+	const char *text = jv_str(jv_get(answer, "id"));
+	int rc = text && uuid_parse(text, raw) == 0 ? 0 : sbx_err_set(err, SBX_E_PROTOCOL, 0, "the daemon gave no id");
+	if (rc == 0)
+		uuid_format(raw, id);
+	jv_free(answer);
+	return rc;
+}
+
 static double ms_between(uint64_t from_usec, uint64_t to_usec)
 {
 	return to_usec > from_usec ? (double)(to_usec - from_usec) / 1000.0 : 0.0;
 }
 
+/* Return: exit code, or -1 with @err set. */
 static int run_in(struct cli *cli, const struct cli_args *args, const char *const *words, const char *id, struct sbx_err *err)
 {
 	struct throw_away keep = {.cli = cli, .id = id};
@@ -360,10 +393,8 @@ static int run_in(struct cli *cli, const struct cli_args *args, const char *cons
 	const struct job job = {.id = id, .tty = tty, .pass_stdin = tty || cli_flag(args, "interactive") || !words[0],
 				.tick = cli_flag(args, "timeout") ? NULL : keep_alive, .tick_arg = &keep, .tick_ms = RENEW_MS};
 
-	if (run_job(cli, args, words, &job, &result, err) < 0) {
-		cli_fail(cli, err);
-		return CLI_EXIT_DAEMON;
-	}
+	if (run_job(cli, args, words, &job, &result, err) < 0)
+		return -1;
 	if (result.signal)
 		return 128 + result.signal;
 	if (result.exit_code == 128 + SIGKILL)
@@ -371,8 +402,84 @@ static int run_in(struct cli *cli, const struct cli_args *args, const char *cons
 	return result.exit_code;
 }
 
+/* Whether what failed is the start of the shell that commands run in; the other ways in do not need one. */
+static bool lacks_shell(const struct cli_args *args, const char *const *words, const struct sbx_err *err)
+{
+	return err->code == SBX_E_EXECD_RUNTIME && !strncmp(err->msg, "start:", 6) && words[0] && !cli_flag(args, "interactive") &&
+	       !cli_flag(args, "tty");
+}
+
+/* --- an image without a shell: the command is the sandbox's first process --- */
+
+static int print_logs(struct cli *cli, const char *id, struct sbx_err *err)
+{
+	char target[160];
+	const struct http_client_request request = {.method = "GET", .target = target};
+	struct http_client_response response;
+	struct http_client *http = client_http(cli, err);
+	char block[16384];
+	ssize_t n;
+
+	snprintf(target, sizeof(target), "/v1/sandboxes/%s/diagnostics/logs?tail=10000", id);
+	if (!http || client_begin(cli, http, &request, &response, err) < 0)
+		return -1;
+	while ((n = http_client_read(http, block, sizeof(block), err)) > 0)
+		fwrite(block, 1, (size_t)n, stdout);
+	return n < 0 ? -1 : 0;
+}
+
+/* The daemon's sentence about the end of an entrypoint has its exit code last. */
+static int exit_code_of(const char *message)
+{
+	const char *at = message ? strstr(message, "exit code ") : NULL;
+	uint32_t code;
+
+	return at && num_u32(at + 10, strspn(at + 10, "0123456789"), 255, &code) == 0 ? (int)code : CLI_EXIT_DAEMON;
+}
+
+/* Return: exit code, or -1 with @err set. */
+static int wait_for_end(struct cli *cli, const char *id, struct sbx_err *err)
+{
+	char target[160];
+
+	snprintf(target, sizeof(target), "/v1/sandboxes/%s", id);
+	for (;;) {
+		struct jv *root = NULL;
+		int signo = stream_signal();
+
+		if (signo)
+			return 128 + signo;
+		if (client_call(cli, "GET", target, NULL, &root, err) < 0)
+			return -1;
+		const struct jv *status = jv_get(root, "status");
+		const char *state = jv_str(jv_get(status, "state"));
+		bool ended = state && (!strcmp(state, "Terminated") || !strcmp(state, "Failed"));
+		int code = ended ? exit_code_of(jv_str(jv_get(status, "message"))) : 0;
+
+		jv_free(root);
+		if (ended)
+			return print_logs(cli, id, err) < 0 ? -1 : code;
+		/* the API has no call that waits for an end */
+		ignore_result(poll(NULL, 0, END_POLL_MS) < 0);
+	}
+}
+
+static int run_as_entrypoint(struct cli *cli, const struct cli_args *args, const char *const *words, struct sbx_err *err)
+{
+	char id[UUID_SIZE];
+	struct sbx_err ignored;
+
+	if (make_sandbox(cli, args, words, id, err) < 0)
+		return -1;
+	int code = wait_for_end(cli, id, err);
+	if (drop_sandbox(cli, id, &ignored) < 0)
+		cli_fail(cli, &ignored);
+	return code;
+}
+
 int cmd_run(struct cli *cli, const struct cli_args *args)
 {
+	static const char *const wait[] = {SPEC_WAIT, NULL};
 	const char *image_command[256];
 	const char *const *words = args->operands;
 	struct jv *keep = NULL;
@@ -389,24 +496,31 @@ int cmd_run(struct cli *cli, const struct cli_args *args)
 		}
 		words = image_command;
 	}
-	if (make_sandbox(cli, args, id, &err) < 0) {
+	if (make_sandbox(cli, args, wait, id, &err) < 0) {
 		jv_free(keep);
 		cli_fail(cli, &err);
 		return CLI_EXIT_DAEMON;
 	}
 	uint64_t created = mono_usec();
+	struct sbx_err drop_err = {0};
 	int signo = stream_signal();
 	int code = signo ? 128 + signo : run_in(cli, args, words, id, &err);
 	uint64_t ran = mono_usec();
-	jv_free(keep);
-	if (drop_sandbox(cli, id, &err) < 0) {
-		cli_fail(cli, &err);
+	if (drop_sandbox(cli, id, &drop_err) < 0) {
+		cli_fail(cli, &drop_err);
 		cli_say("it ends by itself in %u minutes at most", THROW_AWAY_S / 60);
-		code = code ? code : CLI_EXIT_DAEMON;
 	}
+	uint64_t dropped = mono_usec();
+	if (code < 0 && lacks_shell(args, words, &err))
+		code = run_as_entrypoint(cli, args, words, &err);
+	jv_free(keep);
+	if (code < 0)
+		cli_fail(cli, &err);
+	if (code < 0 || (drop_err.code && code == 0))
+		code = CLI_EXIT_DAEMON;
 	if (cli_flag(args, "timings"))
 		cli_say("timings: create %.1f ms   command %.1f ms   delete %.1f ms", ms_between(began, created),
-			ms_between(created, ran), ms_between(ran, mono_usec()));
+			ms_between(created, ran), ms_between(ran, dropped));
 	return code;
 }
 

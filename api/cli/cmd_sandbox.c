@@ -27,7 +27,8 @@ int cmd_create(struct cli *cli, const struct cli_args *args)
 			return cli_fail(cli, &err);
 		entrypoint = n > 0 ? image_command : wait;
 	}
-	int rc = spec_create(args, entrypoint, 0, &body, &err);
+	const struct spec_extra extra = {.entrypoint = entrypoint};
+	int rc = spec_create(args, &extra, &body, &err);
 	jv_free(keep);
 	if (rc < 0 || client_create(cli, &body, &answer, &err) < 0)
 		return cli_fail(cli, &err);

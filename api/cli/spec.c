@@ -90,17 +90,18 @@ static int write_env(const struct cli_args *args, struct jw *w, struct sbx_err *
 	return 0;
 }
 
-static int write_metadata(const struct cli_args *args, struct jw *w, struct sbx_err *err)
+static int write_metadata(const struct cli_args *args, const char *run_label, struct jw *w, struct sbx_err *err)
 {
 	const char *name = cli_text(args, "name");
 	const char *text;
 	size_t at = 0;
 
-	if (!name && !cli_flag(args, "metadata"))
+	if (!name && !run_label && !cli_flag(args, "metadata"))
 		return 0;
 	jw_key(w, "metadata");
 	jw_object(w);
 	jw_key_str(w, "name", name);
+	jw_key_str(w, SPEC_RUN_LABEL, run_label);
 	while ((text = cli_next(args, "metadata", &at))) {
 		char key[320];
 		size_t n = strcspn(text, "=");
@@ -210,13 +211,12 @@ static int write_limits(const struct cli_args *args, struct jw *w, struct sbx_er
 	return 0;
 }
 
-int spec_create(const struct cli_args *args, const char *const *entrypoint, uint64_t default_timeout_s, struct buf *out,
-		struct sbx_err *err)
+int spec_create(const struct cli_args *args, const struct spec_extra *extra, struct buf *out, struct sbx_err *err)
 {
 	struct jw w = {.out = out};
 	const char *image = cli_text(args, "image");
 	const char *timeout = cli_text(args, "timeout");
-	uint64_t seconds = default_timeout_s;
+	uint64_t seconds = extra->default_timeout_s;
 
 	if (timeout && !strcmp(timeout, "never"))
 		seconds = 0;
@@ -231,12 +231,12 @@ int spec_create(const struct cli_args *args, const char *const *entrypoint, uint
 	jw_object_end(&w);
 	jw_key(&w, "entrypoint");
 	jw_array(&w);
-	for (; *entrypoint; entrypoint++)
-		jw_str(&w, *entrypoint);
+	for (const char *const *arg = extra->entrypoint; *arg; arg++)
+		jw_str(&w, *arg);
 	jw_array_end(&w);
 	if (seconds > 0)
 		jw_key_u64(&w, "timeout", seconds);
-	if (write_limits(args, &w, err) < 0 || write_env(args, &w, err) < 0 || write_metadata(args, &w, err) < 0 ||
+	if (write_limits(args, &w, err) < 0 || write_env(args, &w, err) < 0 || write_metadata(args, extra->run_label, &w, err) < 0 ||
 	    write_volumes(args, &w, err) < 0)
 		return -1;
 	jw_object_end(&w);

@@ -12,7 +12,7 @@
 
 struct jv;
 
-/* What the reference's clients start when a sandbox only has to wait. */
+/* A sandbox that only has to wait: pid 1 does so by itself, in any image. */
 #define SPEC_WAIT "@idle"
 
 /**
@@ -39,18 +39,26 @@ int spec_size(const char *text, char out[32], struct sbx_err *err) SBX_WUR;
  */
 int spec_env(const char *text, char name[256], const char **ret_value, struct sbx_err *err) SBX_WUR;
 
+/* Metadata that a throw-away sandbox carries, with a value of its own, so that it is found again whatever happens. */
+#define SPEC_RUN_LABEL "sandboxctl-run"
+
+/* What the command adds to the options. */
+struct spec_extra {
+	const char *const *entrypoint; /* NULL-terminated; never empty */
+	uint64_t default_timeout_s;    /* when --timeout is not given; 0: never */
+	const char *run_label;	       /* value of SPEC_RUN_LABEL, or NULL */
+};
+
 /**
  * spec_create() - Write the body of POST /v1/sandboxes
  * @args:	Options that run and create share
- * @entrypoint:	NULL-terminated; never empty
- * @default_timeout_s: When --timeout is not given; 0: never
+ * @extra:	What the command adds
  * @out:	Gets the JSON
  * @err:	Filled on failure: INVALID_REQUEST
  *
  * Return: 0, or -1 with @err set
  */
-int spec_create(const struct cli_args *args, const char *const *entrypoint, uint64_t default_timeout_s, struct buf *out,
-		struct sbx_err *err) SBX_WUR;
+int spec_create(const struct cli_args *args, const struct spec_extra *extra, struct buf *out, struct sbx_err *err) SBX_WUR;
 
 /**
  * spec_image_command() - What an image runs by itself: its ENTRYPOINT and CMD

@@ -206,8 +206,17 @@ if [ -x /bin/busybox ] || [ -x /usr/bin/busybox ]; then
 	is "$(echo 'echo from the image' | "$ctl" run -i --image box:1)" "from the image" "without a command the image's own is run"
 	"$ctl" image rm box:1 box:gz box:pipe >/dev/null
 	ok $? "image rm"
+	rm "$work"/image/bin/[!b]* && mv "$work/image/bin/busybox" "$work/image/busybox"
+	"$ctl" image import "$work/image" alone:1 >/dev/null
+	is "$("$ctl" run --image alone:1 -- /busybox echo no shell)" "no shell" "an image that is one static program runs it"
+	"$ctl" run --image alone:1 -- /busybox false
+	is $? 1 "with its exit code"
+	"$ctl" run --image alone:1 -- /nothing 2>/dev/null
+	is $? 125 "what is not in it is 125"
+	is "$("$ctl" ls -q)" "$id" "and no failed sandbox stays behind"
+	"$ctl" image rm alone:1 >/dev/null
 else
-	for i in 1 2 3 4 5 6 7; do
+	for i in 1 2 3 4 5 6 7 8 9 10 11; do
 		n=$((n + 1))
 		echo "ok $n - image $i # SKIP no busybox (apt-get install busybox-static)"
 	done
