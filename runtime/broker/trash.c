@@ -105,7 +105,7 @@ _Noreturn static void worker(int trash_fd, int wake_fd)
 	if (dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
 		_exit(1);
 	ignore_result(setpriority(PRIO_PROCESS, 0, WORKER_NICE)); /* only a courtesy to the sandboxes that run */
-	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)));
+	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7))); /* not idle: a busy disk would let the trash grow */
 	for (;;) {
 		while (worker_round(&number))
 			;
