@@ -26,3 +26,4 @@ EXTRA_DIST += tests/system/daemon_lib.sh
 # BUILT_SOURCES are made by `make all` only; this also serves `make sandboxd`.
 runtime/libruntime_a-state_store.$(OBJEXT): runtime/state_schema.h
 ROOT_TESTS += tests/system/start_refused.sh
+ROOT_TESTS += tests/system/ends.sh

@@ -73,8 +73,10 @@ child() { # child NAME: the pid of broker, sandboxd, gateway or dnsd
 	sed -n "s/.*monitor: $1 started, pid \([0-9]*\)/\1/p" "$log" | tail -1
 }
 api() { # api METHOD PATH [BODY]: the body of the answer; its status goes to $work/status
+	# A builtin writes the body: it may be longer than what one argument of a program may hold.
+	[ -z "${3:-}" ] || printf '%s' "$3" >"$work/request"
 	curl -s -m 30 --unix-socket "$run/api.sock" -o "$work/body" -w '%{http_code}' -X "$1" \
-		-H 'content-type: application/json' ${3:+-d "$3"} "http://localhost$2" >"$work/status"
+		-H 'content-type: application/json' ${3:+--data-binary "@$work/request"} "http://localhost$2" >"$work/status"
 	cat "$work/body" 2>/dev/null
 }
 status() { cat "$work/status"; }
