@@ -404,7 +404,13 @@ void images_import_done(struct images_import *import, api_answer_fn *answer, voi
 			finish_code(import, SBX_E_SYSTEM, errno, "lease");
 		return;
 	}
-	if (fstat(import->fd, &st) < 0)
+	/*
+	 * It was a question only: kept, a lease would turn any later open for writing into SIGIO for us.  The file has no name
+	 * and the only descriptor is this one, so no writer can come after the answer.
+	 */
+	if (fcntl(import->fd, F_SETLEASE, F_UNLCK) < 0)
+		finish_code(import, SBX_E_SYSTEM, errno, "lease");
+	else if (fstat(import->fd, &st) < 0)
 		finish_code(import, SBX_E_SYSTEM, errno, "stat");
 	else if (!st.st_size)
 		finish_code(import, SBX_E_IMAGE_INVALID, 0, "the body is empty");
