@@ -25,264 +25,6 @@
 #define KILL_RETRY_MS 2000u
 #define CREATES_MAX   3u /* a create that ends the broker each time is not tried for ever */
 
-/* ---- memory ---- */
-
-static void pairs_free(struct sandbox_pair *pairs, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(pairs[i].key);
-		free(pairs[i].value);
-	}
-	free(pairs);
-}
-
-void sandbox_spec_free(struct sandbox_spec *spec)
-{
-	if (!spec)
-		return;
-	for (char **arg = spec->entrypoint; arg && *arg; arg++)
-		free(*arg);
-	free(spec->entrypoint);
-	free(spec->image_uri);
-	pairs_free(spec->env, spec->n_env);
-	pairs_free(spec->metadata, spec->n_metadata);
-	for (size_t i = 0; i < spec->n_volumes; i++) {
-		free(spec->volumes[i].name);
-		free(spec->volumes[i].source);
-		free(spec->volumes[i].sub_path);
-		free(spec->volumes[i].mount_path);
-	}
-	free(spec->volumes);
-	free(spec->platform_os);
-	free(spec->platform_arch);
-	*spec = (struct sandbox_spec){0};
-}
-
-struct sandbox_entry *entry_new(struct sandbox_manager *m)
-{
-	struct sandbox_entry *e = calloc(1, sizeof(*e));
-
-	if (e) {
-		e->manager = m;
-		e->pub.slot = BROKER_NO_SLOT;
-		e->pub.log_file = "";
-	}
-	return e;
-}
-
-static void waiters_free(struct waiter *w)
-{
-	while (w) {
-		struct waiter *next = w->next;
-		free(w);
-		w = next;
-	}
-}
-
-void entry_free(struct sandbox_entry *e)
-{
-	if (!e)
-		return;
-	agent_control_free(e->control);
-	loop_timer_free(e->create_timer);
-	start_plan_clear(&e->start);
-	waiters_free(e->creator);
-	waiters_free(e->changer);
-	waiters_free(e->deleters);
-	sandbox_spec_free(&e->pub.spec);
-	free(e);
-}
-
-static struct waiter *waiter_new(sandbox_done *done, void *arg)
-{
-	struct waiter *w = malloc(sizeof(*w));
-
-	if (w)
-		*w = (struct waiter){.done = done, .arg = arg};
-	return w;
-}
-
-/* Takes the list before the first call: a callback may add to it. */
-static void tell_waiters(struct waiter **list, const struct sandbox *sandbox, const struct sbx_err *err)
-{
-	static const struct sbx_err none;
-	struct waiter *w = *list;
-
-	*list = NULL;
-	while (w) {
-		struct waiter *next = w->next;
-		w->done(w->arg, err ? NULL : sandbox, err ? err : &none);
-		free(w);
-		w = next;
-	}
-}
-
-/* ---- tables ---- */
-
-static size_t bucket_of(const uint8_t id[16])
-{
-	return ((size_t)id[0] << 8 | id[1]) % ENTRY_BUCKETS; /* ids are random */
-}
-
-struct sandbox_entry *manager_entry(const struct sandbox_manager *m, const uint8_t id[16])
-{
-	for (struct sandbox_entry *e = m->bucket[bucket_of(id)]; e; e = e->bucket_next)
-		if (!memcmp(e->pub.id, id, 16))
-			return e;
-	return NULL;
-}
-
-static const char *env_of(const struct sandbox_spec *spec, const char *key)
-{
-	for (size_t i = 0; i < spec->n_env; i++)
-		if (!strcmp(spec->env[i].key, key))
-			return spec->env[i].value;
-	return "";
-}
-
-int manager_adopt(struct sandbox_manager *m, struct sandbox_entry *e, struct sbx_err *err)
-{
-	if (expiry_set(m->expiry, &e->expiry, e->pub.expires_wall_usec) < 0)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
-	e->pub.log_file = env_of(&e->pub.spec, "EXECD_LOG_FILE");
-	size_t b = bucket_of(e->pub.id);
-	e->bucket_next = m->bucket[b];
-	m->bucket[b] = e;
-	e->older = m->newest;
-	if (m->newest)
-		m->newest->newer = e;
-	else
-		m->oldest = e;
-	m->newest = e;
-	m->n_entries++;
-	return 0;
-}
-
-static void unlink_entry(struct sandbox_entry *e)
-{
-	struct sandbox_manager *m = e->manager;
-
-	expiry_clear(m->expiry, &e->expiry);
-	for (struct sandbox_entry **at = &m->bucket[bucket_of(e->pub.id)]; *at; at = &(*at)->bucket_next)
-		if (*at == e) {
-			*at = e->bucket_next;
-			break;
-		}
-	*(e->newer ? &e->newer->older : &m->newest) = e->older;
-	*(e->older ? &e->older->newer : &m->oldest) = e->newer;
-	m->n_entries--;
-	e->removed = true;
-}
-
-static void changed(struct sandbox_entry *e, bool gone)
-{
-	const struct sandbox_hooks *hooks = &e->manager->hooks;
-
-	if (hooks->changed)
-		hooks->changed(hooks->arg, &e->pub, gone);
-}
-
-bool entry_call_ended(struct sandbox_entry *e)
-{
-	e->n_calls--;
-	if (!e->removed)
-		return true;
-	if (!e->n_calls)
-		entry_free(e);
-	return false;
-}
-
-struct broker_slot_ref entry_ref(const struct sandbox_entry *e)
-{
-	return (struct broker_slot_ref){.slot = e->pub.slot, .generation = e->pub.generation};
-}
-
-/* ---- rows ---- */
-
-static void row_of(const struct sandbox_entry *e, const char *spec, const char *metadata, bool deleting, struct state_row *row)
-{
-	const struct sandbox *s = &e->pub;
-
-	*row = (struct state_row){
-		.id = s->id_text,
-		.state = sandbox_state_name(s->state),
-		.reason = s->reason,
-		.message = s->message,
-		.boot_id = e->boot_id,
-		.spec = spec,
-		.metadata = metadata,
-		.execd_token = s->execd_token,
-		.egress_token = s->egress_token,
-		.slot = s->slot == BROKER_NO_SLOT ? -1 : (int64_t)s->slot,
-		.generation = s->generation,
-		.addr = s->addr,
-		.created_wall_usec = s->created_wall_usec,
-		.transition_wall_usec = s->transition_wall_usec,
-		.expires_wall_usec = s->expires_wall_usec,
-		.deleting = deleting,
-	};
-}
-
-int entry_write(struct sandbox_entry *e, bool deleting, struct sbx_err *err)
-{
-	auto_buf metadata = {0};
-	struct state_row row;
-
-	row_write_metadata(&e->pub.spec, &metadata);
-	const char *text = buf_str(&metadata);
-	if (!text)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
-	row_of(e, "", text, deleting, &row);
-	return state_store_update(e->manager->store, &row, err);
-}
-
-static int insert_row(struct sandbox_entry *e, struct sbx_err *err)
-{
-	auto_buf spec = {0};
-	auto_buf metadata = {0};
-	struct state_row row;
-
-	row_write_spec(&e->pub.spec, &spec);
-	row_write_metadata(&e->pub.spec, &metadata);
-	const char *spec_text = buf_str(&spec), *metadata_text = buf_str(&metadata);
-	if (!spec_text || !metadata_text)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
-	row_of(e, spec_text, metadata_text, false, &row);
-	return state_store_insert(e->manager->store, &row, err);
-}
-
-bool entry_move(struct sandbox_entry *e, enum lifecycle_event event, const char *reason, const char *message)
-{
-	enum sandbox_state to = lifecycle_next(e->pub.state, event);
-	struct sbx_err err;
-
-	if (to == SANDBOX_NONE)
-		return false;
-	log_debug("sandbox %s: %s: %s -> %s", e->pub.id_text, lifecycle_event_name(event), sandbox_state_name(e->pub.state),
-		  sandbox_state_name(to));
-	e->pub.state = to;
-	snprintf(e->pub.reason, sizeof(e->pub.reason), "%s", reason);
-	snprintf(e->pub.message, sizeof(e->pub.message), "%s", message);
-	e->pub.transition_wall_usec = wall_usec();
-	if (entry_write(e, to == SANDBOX_STOPPING, &err) < 0)
-		log_error("sandbox %s: %s", e->pub.id_text, err.msg);
-	changed(e, false);
-	return true;
-}
-
-static void remove_entry(struct sandbox_entry *e)
-{
-	struct sbx_err err;
-
-	if (state_store_remove(e->manager->store, e->pub.id_text, &err) < 0)
-		log_error("sandbox %s: %s", e->pub.id_text, err.msg); /* found and finished at the next start */
-	unlink_entry(e);
-	changed(e, true);
-	e->n_calls++; /* keep it while the callbacks run */
-	tell_waiters(&e->deleters, NULL, NULL);
-	entry_call_ended(e);
-}
-
 /* ---- end ---- */
 
 /* A volume that this sandbox made and that ends with it. */
@@ -320,7 +62,7 @@ static void on_dropped(void *arg, const union broker_any *reply, const int *fds,
 	if (e->n_drops)
 		return;
 	e->dropped = true;
-	remove_entry(e);
+	entry_remove(e);
 }
 
 /* Whether the removal of volumes is under way; its last answer removes the entry. */
@@ -357,7 +99,7 @@ void entry_gone(struct sandbox_entry *e)
 		return;
 	}
 	if (!drop_volumes(e))
-		remove_entry(e);
+		entry_remove(e);
 }
 
 static void on_killed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -378,7 +120,7 @@ static void on_killed(void *arg, const union broker_any *reply, const int *fds, 
 	log_error("sandbox %s: end it: %s", e->pub.id_text, err->msg);
 	struct sbx_err shown;
 	sbx_err_set(&shown, SBX_E_DELETE_FAILED, 0, "the sandbox could not be ended yet; it is tried again");
-	tell_waiters(&e->deleters, NULL, &shown);
+	waiters_tell(&e->deleters, NULL, &shown);
 	loop_timer_arm(e->manager->retry, KILL_RETRY_MS);
 }
 
@@ -427,8 +169,8 @@ void entry_delete(struct sandbox_entry *e)
 	loop_timer_disarm(e->create_timer);
 	expiry_clear(e->manager->expiry, &e->expiry);
 	/* Their callbacks may not free this entry: it is in the tables until the kill is answered. */
-	tell_waiters(&e->creator, NULL, &gone);
-	tell_waiters(&e->changer, NULL, &gone);
+	waiters_tell(&e->creator, NULL, &gone);
+	waiters_tell(&e->changer, NULL, &gone);
 	entry_kill(e);
 }
 
@@ -466,7 +208,7 @@ static void create_failed(struct sandbox_entry *e, const struct sbx_err *err)
 	} else {
 		entry_move(e, LIFECYCLE_DELETE, REASON_NOT_MADE, err->msg);
 	}
-	tell_waiters(&e->creator, NULL, &told);
+	waiters_tell(&e->creator, NULL, &told);
 	entry_kill(e);
 }
 
@@ -508,7 +250,7 @@ static void created(struct sandbox_entry *e)
 	start_plan_clear(&e->start);
 	entry_move(e, LIFECYCLE_STARTED, REASON_RUNNING, "the sandbox is up");
 	ignore_result(FAULT_POINT("create-running"));
-	tell_waiters(&e->creator, &e->pub, NULL);
+	waiters_tell(&e->creator, &e->pub, NULL);
 }
 
 static bool looks_killed(const struct agent_status *status)
@@ -728,7 +470,7 @@ static void on_create_slow(void *arg)
 	snprintf(e->pub.reason, sizeof(e->pub.reason), "%s", REASON_STARTING);
 	if (entry_write(e, false, &err) < 0)
 		log_error("sandbox %s: %s", e->pub.id_text, err.msg);
-	tell_waiters(&e->creator, &e->pub, NULL);
+	waiters_tell(&e->creator, &e->pub, NULL);
 }
 
 static void fill_new(struct sandbox_entry *e)
@@ -768,14 +510,14 @@ static int enter(struct sandbox_entry *e, struct sbx_err *err)
 {
 	struct sandbox_manager *m = e->manager;
 
-	if (insert_row(e, err) < 0)
+	if (entry_insert(e, err) < 0)
 		return -1;
 	ignore_result(FAULT_POINT("create-row"));
 	if (manager_adopt(m, e, err) < 0) {
 		ignore_result(state_store_remove(m->store, e->pub.id_text, NULL)); /* the first error is the one to tell */
 		return -1;
 	}
-	changed(e, false);
+	entry_changed(e, false);
 	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
 	return 0;
 }
@@ -785,7 +527,7 @@ static void give_up(struct sandbox_entry *e, const struct sbx_err *err)
 {
 	struct sbx_err told = *err;
 
-	tell_waiters(&e->creator, NULL, &told);
+	waiters_tell(&e->creator, NULL, &told);
 	e->removed = true;
 	if (!e->n_calls)
 		entry_free(e);
@@ -953,7 +695,7 @@ static void change_answered(struct sandbox_entry *e, const struct change *c, con
 	if (!err->code) {
 		/* Refused when the sandbox ended or was deleted meanwhile: whoever did that told our waiter. */
 		if (entry_move(e, c->good, c->good_reason, c->good_message))
-			tell_waiters(&e->changer, &e->pub, NULL);
+			waiters_tell(&e->changer, &e->pub, NULL);
 	} else {
 		struct sbx_err told = *err;
 
@@ -961,13 +703,13 @@ static void change_answered(struct sandbox_entry *e, const struct change *c, con
 		if (told.code != SBX_E_PEER_GONE && sbx_err_status(told.code) >= 500)
 			told.code = c->failed;
 		entry_move(e, c->bad, c->bad_reason, c->bad_message);
-		tell_waiters(&e->changer, NULL, &told);
+		waiters_tell(&e->changer, NULL, &told);
 	}
 	if (!e->changer)
 		return;
 	struct sbx_err ended;
 	sbx_err_set(&ended, c->refused, 0, "sandbox %s: %s: it ended meanwhile", e->pub.id_text, c->verb);
-	tell_waiters(&e->changer, NULL, &ended);
+	waiters_tell(&e->changer, NULL, &ended);
 }
 
 static void on_paused(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)

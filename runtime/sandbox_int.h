@@ -2,9 +2,10 @@
 /*
  * DOC: what the files of the sandbox manager share
  *
- * sandbox.c: creation, deletion, pausing.  sandbox_query.c: look-ups, renewal, metadata, descriptors, figures.  recover.c: what the broker has against what the rows say, at start and
- * after a restart of the broker.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into
- * one broker message and one start of the entrypoint.
+ * sandbox_entry.c: memory, tables, rows.  sandbox.c: creation, deletion, pausing.  sandbox_query.c: look-ups, renewal,
+ * metadata, descriptors, figures.  recover.c: what the broker has against what the rows say, at start and after a restart
+ * of the broker.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into one broker message
+ * and one start of the entrypoint.
  */
 #ifndef RUNTIME_SANDBOX_INT_H
 #define RUNTIME_SANDBOX_INT_H
@@ -85,7 +86,20 @@ struct sandbox_manager {
 	bool list_again;   /* the broker was restarted meanwhile */
 };
 
-/* ---- sandbox.c ---- */
+/* ---- sandbox_entry.c ---- */
+
+/** waiter_new() - Somebody who waits for an answer: @done with @arg; Return: NULL when out of memory */
+struct waiter *waiter_new(sandbox_done *done, void *arg) SBX_WUR;
+/** waiters_tell() - Call and release everybody in @list: with @err when it is set, else with @sandbox, which may be NULL */
+void waiters_tell(struct waiter **list, const struct sandbox *sandbox, const struct sbx_err *err);
+/** entry_unlink() - Take @e out of the tables; it is released with its last call */
+void entry_unlink(struct sandbox_entry *e);
+/** entry_changed() - Tell the owner of the manager about @e; @gone: it is being removed */
+void entry_changed(struct sandbox_entry *e, bool gone);
+/** entry_insert() - Write the row of the new @e; Return: 0, or -1 with @err set */
+int entry_insert(struct sandbox_entry *e, struct sbx_err *err) SBX_WUR;
+/** entry_remove() - Remove row and entry @e, and tell whoever waited for that */
+void entry_remove(struct sandbox_entry *e);
 
 /** manager_entry() - The entry with @id, or NULL */
 struct sandbox_entry *manager_entry(const struct sandbox_manager *m, const uint8_t id[16]);
@@ -118,6 +132,8 @@ struct broker_slot_ref entry_ref(const struct sandbox_entry *e);
 bool entry_move(struct sandbox_entry *e, enum lifecycle_event event, const char *reason, const char *message);
 /** entry_write() - Write the changeable part of the row of @e; Return: 0, or -1 with @err set */
 int entry_write(struct sandbox_entry *e, bool deleting, struct sbx_err *err) SBX_WUR;
+/* ---- sandbox.c ---- */
+
 /** entry_kill() - Ask the broker to end the processes of @e; its answer goes on with the removal or the undo */
 void entry_kill(struct sandbox_entry *e);
 /** entry_gone() - Nothing of @e is left on the host: end the delete or undo that waited for it */

@@ -140,6 +140,6 @@ is "$(state_of "$other") $(field_of "$other" reason)" "Failed HOST_REBOOTED" "af
 delete_all
 until_true 10 clean
 ok $? "and both can be deleted"
-! grep -E 'Sanitizer|runtime error|Assertion' "$log"
+! grep -E 'AddressSanitizer|runtime error|Assertion' "$log"
 ok $? "no process of ours has found a fault in itself"
 done_testing

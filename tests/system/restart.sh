@@ -131,6 +131,6 @@ is "${#out}" 36 "a create still works"
 delete_all
 until_true 10 clean
 ok $? "and at the end nothing is left"
-! grep -E 'Sanitizer|runtime error|Assertion' "$log"
+! grep -E 'AddressSanitizer|runtime error|Assertion' "$log"
 ok $? "no process of ours has found a fault in itself"
 done_testing
