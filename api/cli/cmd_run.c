@@ -74,7 +74,8 @@ static int shell_line(const struct cli_args *args, const char *const *words, boo
 
 struct events {
 	struct buf line;
-	int exit_code;
+	char command[80]; /* its id */
+	int exit_code, signal;
 	bool ended, killed;
 };
 
@@ -111,6 +112,8 @@ static void take_event(struct events *e)
 		if (strcmp(text, "\n") != 0)
 			fputc('\n', to);
 		fflush(to);
+	} else if (!strcmp(type, "init") && text) {
+		snprintf(e->command, sizeof(e->command), "%s", text);
 	} else if (!strcmp(type, "execution_complete")) {
 		e->ended = true;
 	} else if (!strcmp(type, "error")) {
@@ -130,28 +133,51 @@ static void take_event(struct events *e)
 	}
 }
 
-static int read_events(struct http_client *http, struct events *e, struct sbx_err *err)
+static int take_block(struct events *e, const char *block, size_t n, struct sbx_err *err)
 {
+	for (size_t from = 0; from < n;) {
+		const char *end = memchr(block + from, '\n', n - from);
+		size_t to = end ? (size_t)(end - block) : n;
+
+		buf_append(&e->line, block + from, to - from);
+		if (e->line.failed)
+			return sbx_err_set(err, SBX_E_LIMIT, 0, "a line of output is too long");
+		if (end) {
+			take_event(e);
+			buf_clear(&e->line);
+		}
+		from = to + (end != NULL);
+	}
+	return 0;
+}
+
+static int read_events(struct http_client *http, const struct stream_spec *spec, struct events *e, struct sbx_err *err)
+{
+	uint64_t next_tick_mono_ms = mono_ms() + spec->tick_ms;
 	char block[32768];
 	ssize_t n;
 
-	while ((n = http_client_read(http, block, sizeof(block), err)) > 0)
-		for (ssize_t from = 0; from < n;) {
-			const char *end = memchr(block + from, '\n', (size_t)(n - from));
-			ssize_t to = end ? end - block : n;
+	do {
+		e->signal = stream_wait(http, spec, &next_tick_mono_ms);
+		if (e->signal)
+			return 0;
+		n = http_client_read(http, block, sizeof(block), err);
+		if (n < 0 || (n > 0 && take_block(e, block, (size_t)n, err) < 0))
+			return -1;
+	} while (n > 0);
+	return e->ended ? 0 : sbx_err_set(err, SBX_E_PEER_GONE, 0, "the output broke off");
+}
 
-			buf_append(&e->line, block + from, (size_t)(to - from));
-			if (e->line.failed)
-				return sbx_err_set(err, SBX_E_LIMIT, 0, "a line of output is too long");
-			if (end) {
-				take_event(e);
-				buf_clear(&e->line);
-			}
-			from = to + (end != NULL);
-		}
-	if (n == 0 && !e->ended)
-		return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the output broke off");
-	return n < 0 ? -1 : 0;
+/* A command does not end with the connection that started it. */
+static void interrupt_command(struct cli *cli, const char *id, const char *command)
+{
+	auto_buf target = {0};
+	struct sbx_err ignored;
+
+	buf_printf(&target, "/sandboxes/%s/proxy/44772/command?id=", id);
+	client_escape(&target, command);
+	if (buf_str(&target))
+		ignore_result(client_call(cli, "DELETE", buf_str(&target), NULL, NULL, &ignored) < 0); /* it may have ended */
 }
 
 static int write_user(const char *user, struct jw *w, struct sbx_err *err)
@@ -205,7 +231,7 @@ static int command_begin(struct cli *cli, struct http_client *http, const char *
 	return client_begin(cli, http, &request, &response, err);
 }
 
-static int command_run(struct cli *cli, const struct cli_args *args, const char *id, const char *line, struct stream_result *ret,
+static int command_run(struct cli *cli, const struct cli_args *args, const struct stream_spec *spec, struct stream_result *ret,
 		       struct sbx_err *err)
 {
 	struct events e = {.line = {.max = 64u * 1024 * 1024}};
@@ -214,12 +240,15 @@ static int command_run(struct cli *cli, const struct cli_args *args, const char 
 	int rc = -1;
 
 	*ret = (struct stream_result){0};
-	if (http && command_body(args, line, false, &body, err) == 0 && command_begin(cli, http, id, &body, err) == 0)
-		rc = read_events(http, &e, err);
+	if (http && command_body(args, spec->command, false, &body, err) == 0 && command_begin(cli, http, spec->id, &body, err) == 0)
+		rc = read_events(http, spec, &e, err);
 	http_client_free(http);
+	if (rc == 0 && e.signal && *e.command)
+		interrupt_command(cli, spec->id, e.command);
 	buf_free(&e.line);
 	ret->exit_code = e.exit_code;
 	ret->killed = e.killed;
+	ret->signal = e.signal;
 	return rc;
 }
 
@@ -246,12 +275,16 @@ static int run_job(struct cli *cli, const struct cli_args *args, const char *con
 	const char *text = buf_str(&line);
 	if (!text)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "command line");
-	if (by_command)
-		return command_run(cli, args, job->id, text, ret, err);
 	const struct stream_spec spec = {.id = job->id, .command = text, .workdir = cli_text(args, "workdir"), .tty = job->tty,
 					 .pass_stdin = job->pass_stdin, .tick = job->tick, .tick_arg = job->tick_arg,
 					 .tick_ms = job->tick_ms};
-	return stream_run(cli, &spec, ret, err);
+	if (by_command)
+		return command_run(cli, args, &spec, ret, err);
+	int rc = stream_run(cli, &spec, ret, err);
+	/* all sessions of the sandbox are taken: commands without stdin have another way, whose output comes by lines */
+	if (rc < 0 && err->code == SBX_E_OVERLOADED && strstr(err->msg, "sessions") && !job->tty && !job->pass_stdin)
+		return command_run(cli, args, &spec, ret, err);
+	return rc;
 }
 
 /* Moves *text, "NAME   value", to its value; Return: length of the value, 0 when there is no text. */

@@ -268,31 +268,68 @@ static int pass_stdin(struct stream *s, struct sbx_err *err)
 	return send_frame(s, WS_BINARY, block, (size_t)n + 1, err);
 }
 
-static int wait_ms(const struct stream *s)
+/* Milliseconds until the next tick; -1: none is due ever. */
+static int ms_to_tick(const struct stream_spec *spec, uint64_t next_tick_mono_ms)
 {
 	uint64_t now = mono_ms();
 
-	if (http_client_pending(s->http))
-		return 0;
-	if (!s->spec->tick)
+	if (!spec->tick)
 		return -1;
-	return s->next_tick_mono_ms <= now ? 0 : (int)(s->next_tick_mono_ms - now);
+	return next_tick_mono_ms <= now ? 0 : (int)(next_tick_mono_ms - now);
+}
+
+/* One wait with the signals let in; Return: as ppoll(), 0 when interrupted. */
+static int wait_once(struct pollfd *fds, nfds_t n, int ms)
+{
+	const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+	sigset_t open;
+
+	sigemptyset(&open);
+	int rc = ppoll(fds, n, ms < 0 ? NULL : &ts, &open);
+	if (rc < 0) /* what revents hold then means nothing */
+		for (nfds_t i = 0; i < n; i++)
+			fds[i].revents = 0;
+	return rc < 0 && errno == EINTR ? 0 : rc;
+}
+
+static void tick(const struct stream_spec *spec, uint64_t *next_tick_mono_ms)
+{
+	if (!spec->tick || mono_ms() < *next_tick_mono_ms)
+		return;
+	*next_tick_mono_ms = mono_ms() + spec->tick_ms;
+	spec->tick(spec->tick_arg);
+}
+
+int stream_wait(struct http_client *http, const struct stream_spec *spec, uint64_t *next_tick_mono_ms)
+{
+	struct pollfd p = {.fd = http_client_fd(http), .events = POLLIN};
+
+	for (;;) {
+		bool pending = http_client_pending(http);
+		int rc = wait_once(&p, 1, pending ? 0 : ms_to_tick(spec, *next_tick_mono_ms));
+
+		if (end_signal) {
+			int signo = end_signal;
+
+			end_signal = 0;
+			return signo;
+		}
+		tick(spec, next_tick_mono_ms);
+		/* an error of the wait shows itself at the read */
+		if (pending || rc != 0)
+			return 0;
+	}
 }
 
 static int carry(struct stream *s, struct sbx_err *err)
 {
-	sigset_t open;
-
-	sigemptyset(&open);
 	while (!s->ended) {
 		bool with_stdin = s->spec->pass_stdin && s->connected && !s->stdin_done;
+		bool pending = http_client_pending(s->http);
 		struct pollfd fds[2] = {{.fd = http_client_fd(s->http), .events = POLLIN},
 					{.fd = with_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
-		int ms = wait_ms(s);
-		const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 
-		int rc = ppoll(fds, 2, ms < 0 ? NULL : &ts, &open);
-		if (rc < 0 && errno != EINTR)
+		if (wait_once(fds, 2, pending ? 0 : ms_to_tick(s->spec, s->next_tick_mono_ms)) < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait");
 		if (end_signal) {
 			s->result->signal = end_signal;
@@ -301,13 +338,8 @@ static int carry(struct stream *s, struct sbx_err *err)
 		}
 		if (window_changed && s->connected && send_size(s, err) < 0)
 			return -1;
-		if (s->spec->tick && mono_ms() >= s->next_tick_mono_ms) {
-			s->next_tick_mono_ms = mono_ms() + s->spec->tick_ms;
-			s->spec->tick(s->spec->tick_arg);
-		}
-		if (rc < 0)
-			continue;
-		if ((fds[0].revents || http_client_pending(s->http)) && take_input(s, err) < 0)
+		tick(s->spec, &s->next_tick_mono_ms);
+		if ((fds[0].revents || pending) && take_input(s, err) < 0)
 			return -1;
 		if (fds[1].revents && !s->ended && pass_stdin(s, err) < 0)
 			return -1;

@@ -14,6 +14,8 @@
 
 #include <stdint.h>
 
+struct http_client;
+
 struct stream_spec {
 	const char *id;			 /* of the sandbox */
 	const char *command;		 /* for its shell; NULL: an interactive shell */
@@ -36,6 +38,15 @@ struct stream_result {
 void stream_signals_hold(void);
 /** stream_signal() - The first of SIGINT, SIGTERM and SIGHUP that has come and was not told yet; 0: none */
 int stream_signal(void);
+/**
+ * stream_wait() - Wait until a connection has something to read
+ * @http:	The connection
+ * @spec:	Whose ticks go on meanwhile
+ * @next_tick_mono_ms: When the next is due; kept between the calls
+ *
+ * Return: 0, or the signal that ended the wait
+ */
+int stream_wait(struct http_client *http, const struct stream_spec *spec, uint64_t *next_tick_mono_ms);
 /**
  * stream_run() - Run one command and carry its bytes until it ends or a signal comes
  * @cli:	Whose daemon

@@ -16,7 +16,7 @@ fi
 ip link set lo up
 
 work=$(mktemp -d /var/tmp/sandboxd-cli.XXXXXX)
-instance=8
+instance=${SANDBOXD_CLI_INSTANCE:-8}
 cat >"$work/config.toml" <<TOML
 instance = $instance
 state_dir = "$work/state"
@@ -139,6 +139,23 @@ for _ in $(seq 100); do
 	sleep 0.05
 done
 is "$("$ctl" logs web -c "$command")" behind "exec -d and logs -c"
+
+"$ctl" exec -u 1000 web -- sh -c 'echo started; exec sleep 4321' >"$work/started" &
+runner=$!
+for _ in $(seq 100); do
+	[ -s "$work/started" ] && break
+	sleep 0.05
+done
+kill -TERM $runner
+wait $runner
+is $? 143 "a terminated exec ends with 128 + 15"
+is "$("$ctl" exec web -- sh -c 'grep -l 432[1] /proc/[0-9]*/cmdline 2>/dev/null | wc -l')" 0 "and ended its command"
+for i in $(seq 24); do
+	"$ctl" exec web -- sh -c "sleep 0.5; echo $i" >"$work/many.$i" 2>&1 &
+	pids[i]=$!
+done
+wait "${pids[@]}"
+is "$(cat "$work"/many.* | sort -n | tr '\n' ' ')" "$(seq -s ' ' 24) " "24 at once: more than there are sessions"
 
 # --- cp
 mkdir -p "$work/t/tree/sub"
