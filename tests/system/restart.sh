@@ -10,6 +10,8 @@ write_config <<-EOF
 	[lifecycle]
 	failure_ttl_seconds = 600
 EOF
+base=$((0x78000000 - instance * 0x8000000))
+agents() { ps -eo uid=,pid=,lstart= | awk -v from=$((base - 0x10000)) -v to=$base '$1 >= from && $1 < to' | sort -n -k 2; }
 start_daemon
 ok $? "the daemon starts"
 
@@ -23,7 +25,8 @@ done
 is "$(count)" 20 "twenty sandboxes"
 api POST "/v1/sandboxes/${ids[0]}/pause" >/dev/null
 is "$(status)" 202 "one is paused"
-first_processes=$(ps -eo uid=,pid=,lstart=,comm= | grep -c 'sandbox-agent')
+first_agents=$(agents)
+is "$(echo "$first_agents" | wc -l)" 20 "each has an agent"
 for name in sandboxd gateway broker dnsd; do
 	old=$(child $name)
 	kill -9 "$old"
@@ -39,7 +42,7 @@ wait "$monitor" 2>/dev/null
 start_daemon
 ok $? "kill -9 of the monitor: another one takes over"
 is "$(count)" 20 "all sandboxes are known"
-is "$(ps -eo uid=,pid=,lstart=,comm= | grep -c 'sandbox-agent')" "$first_processes" "no agent was started or ended"
+is "$(agents)" "$first_agents" "no agent was started or ended"
 whole=0
 for id in "${ids[@]:1}"; do
 	command=$(sed -n 's/.*"type":"init","text":"\([^"]*\)".*/\1/p' "$work/started.$id")
