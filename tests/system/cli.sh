@@ -16,7 +16,11 @@ fi
 ip link set lo up
 
 work=$(mktemp -d /var/tmp/sandboxd-cli.XXXXXX)
-instance=${SANDBOXD_CLI_INSTANCE:-8}
+# another daemon of this host may have a number already
+for instance in 8 1 10 4; do
+	[ ! -e "/run/sandboxd/$instance" ] &&
+		{ [ ! -e "/run/sandboxd/instance-$instance.lock" ] || flock -n "/run/sandboxd/instance-$instance.lock" true; } && break
+done
 cat >"$work/config.toml" <<TOML
 instance = $instance
 state_dir = "$work/state"
