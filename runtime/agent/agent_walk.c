@@ -186,8 +186,8 @@ int walk_list(struct files_job *job, const char *path, uint32_t depth)
 		}
 		if (!r && w.depth < depth && is_dir(w.path)) {
 			r = push(&w);
-			if (r == -ENOENT)
-				r = 0;
+			if (r == -ENOENT || r == -EACCES || r == -EPERM)
+				r = 0; /* gone, or not for this user: its own entry is still an answer */
 		}
 	}
 	walk_clear(&w);

@@ -356,6 +356,14 @@ describe("one sandbox", () => {
       await sandbox.files.deleteDirectories([`${dir}/tree`]);
       await assert.rejects(sandbox.files.listDirectory({ path: `${dir}/tree` }), apiError(404, "FILE_NOT_FOUND"));
     });
+    test("large lists and searches arrive whole, also over directories that may not be read", async () => {
+      const count = async (find) => Number((await sandbox.commands.run(`${find} 2>/dev/null | wc -l`)).logs.stdout[0].text);
+      const files = await sandbox.files.search({ path: "/usr/share" });
+      assert.equal(files.length, await count("find /usr/share ! -type d"));
+      const all = await sandbox.files.listDirectory({ path: "/usr/share", depth: 100 });
+      assert.equal(all.length, await count("find /usr/share -mindepth 1"));
+      assert.ok(all.length > 1000, `${all.length} entries`);
+    });
     test("delete files; a missing one is fine, a directory is not", async () => {
       await sandbox.files.deleteFiles([`${dir}/empty`, `${dir}/never-was`]);
       await assert.rejects(sandbox.files.getFileInfo([`${dir}/empty`]), apiError(404, "FILE_NOT_FOUND"));
