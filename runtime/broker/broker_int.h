@@ -80,6 +80,7 @@ struct slot {
 	uint32_t addr;
 	uint8_t sandbox_id[16];
 	uint64_t oom_kills;
+	uint32_t oom_looks; /* times looked for the victim of an OOM that was announced */
 	uint64_t made_ms;
 	bool has_files; /* sandboxes/<slot>.<generation> exists */
 	struct broker_create *create; /* owned; waits for the shell, or is being armed */
@@ -142,7 +143,7 @@ struct broker {
 	struct slot_list free_slots, pool;
 	bool recovered, refill_due, running;
 	uint32_t n_making; /* shells on their way into the pool */
-	struct loop_timer *refill, *sweep;
+	struct loop_timer *refill, *sweep, *oom_again;
 	uint64_t last_request_ms;
 	uint32_t next_generation, generation_end;
 	struct connection *connection[BROKER_MAX_CONNECTIONS];

@@ -194,7 +194,7 @@ static int make_directories(struct broker *b, struct sbx_err *err)
 {
 	if ((mkdir(b->state_dir, 0700) < 0 && errno != EEXIST) || (mkdir(b->run_dir, 0755) < 0 && errno != EEXIST))
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make %s and %s", b->state_dir, b->run_dir);
-	umask(077);
+	umask(022); /* every mode below is given where something is made */
 	return rootfs_records(b->run_dir, err);
 }
 

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/fsuid.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -60,4 +61,13 @@ int idmap_namespace(const struct idmap_row *uid, const struct idmap_row *gid, si
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "id map %u -> %u", uid[0].inside, uid[0].outside);
 	return fd;
+}
+
+void idmap_act_as(uint32_t id)
+{
+	setfsgid(id);
+	setfsuid(id);
+	/* These calls have no error: -1 is no id and only asks. */
+	if ((uint32_t)setfsgid((gid_t)-1) != id || (uint32_t)setfsuid((uid_t)-1) != id)
+		abort();
 }

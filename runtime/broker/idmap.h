@@ -42,4 +42,11 @@ int idmap_write(pid_t pid, const struct idmap_row *uid, const struct idmap_row *
  */
 int idmap_namespace(const struct idmap_row *uid, const struct idmap_row *gid, size_t n, struct sbx_err *err) SBX_WUR;
 
+/**
+ * idmap_act_as() - Let the files that this process makes belong to @id (user and group), with the rights of root; 0: to root again
+ *
+ * Aborts when the kernel does not do it: nothing may be made with the wrong owner.  Needs SECBIT_NO_SETUID_FIXUP.
+ */
+void idmap_act_as(uint32_t id);
+
 #endif

@@ -61,27 +61,42 @@ static int make_fifos(const struct slot *s)
 	return 0;
 }
 
+/* Everything of a life belongs to its B from the start: the trash worker, which is nobody else, can remove it. */
+static int make_directories(int parent, const char *name)
+{
+	if (mkdirat(parent, name, 0700) < 0)
+		return -errno;
+	auto_fd dir = path_open_beneath(parent, name, O_RDONLY | O_DIRECTORY);
+	if (dir >= 0 && (mkdirat(dir, "upper", UPPER_MODE) < 0 || mkdirat(dir, "work", 0700) < 0))
+		return -errno;
+	return take_fd(&dir);
+}
+
+static int make_spool(int dir)
+{
+	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd < 0 ? -errno : fd;
+	fd = openat(dir, "spool", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0 && unlinkat(dir, "spool", 0) < 0) {
+		close_keep_errno(fd);
+		fd = -1;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
 static int make_files(struct broker *b, struct slot *s, int *ret_spool_fd)
 {
 	char name[32];
 
 	launch_dir_name(s, name);
 	s->has_files = true;
-	auto_fd dir = path_make_dir(b->sandboxes_fd, name, 0, 0, 0700);
-	if (dir < 0)
-		return dir;
-	auto_fd upper = path_make_dir(dir, "upper", slot_base(b, s), slot_base(b, s), UPPER_MODE);
-	if (upper < 0)
-		return upper;
-	if (mkdirat(dir, "work", 0700) < 0)
-		return -errno;
-	*ret_spool_fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (*ret_spool_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
-		*ret_spool_fd = openat(dir, "spool", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-		if (*ret_spool_fd >= 0 && unlinkat(dir, "spool", 0) < 0)
-			return -errno;
-	}
-	return *ret_spool_fd < 0 ? -errno : 0;
+	idmap_act_as(slot_base(b, s));
+	auto_fd dir = make_directories(b->sandboxes_fd, name);
+	*ret_spool_fd = dir < 0 ? dir : make_spool(dir);
+	idmap_act_as(0);
+	return *ret_spool_fd < 0 ? *ret_spool_fd : 0;
 }
 
 int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[2])

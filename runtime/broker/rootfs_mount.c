@@ -265,7 +265,8 @@ static int overlay_options(const struct broker *b, uint32_t n_layers, char out[O
 	return len < OVERLAY_OPTIONS_SIZE ? 0 : -E2BIG;
 }
 
-static int mount_overlay(struct broker *b, uint32_t n_layers)
+/* overlayfs keeps the identity of who mounts: its work directory and its whiteouts then belong to the slot, not to host root. */
+static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
 {
 	char options[OVERLAY_OPTIONS_SIZE];
 	int r = overlay_options(b, n_layers, options);
@@ -274,8 +275,11 @@ static int mount_overlay(struct broker *b, uint32_t n_layers)
 		return r;
 	if (FAULT_POINT("overlay-mount"))
 		return -EIO;
-	if (mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
-		return -errno;
+	idmap_act_as(owner);
+	r = mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0 ? -errno : 0;
+	idmap_act_as(0);
+	if (r < 0)
+		return r;
 	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
 	if (umount2("m", UNMOUNT_DETACH) < 0)
 		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
@@ -313,7 +317,7 @@ static int overlay(struct broker *b, struct slot *s, bool again, struct sbx_err 
 	while (r == 0 && attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
 		attached++;
 	if (r == 0 && attached == s->n_layers) {
-		fd = mount_overlay(b, attached);
+		fd = mount_overlay(b, slot_base(b, s), attached);
 		if (fd < 0)
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
 	}

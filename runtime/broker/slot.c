@@ -25,6 +25,8 @@
 #define GENERATION_BLOCK 1024u	     /* the counter on disk is written once for so many */
 #define GENERATION_TEXT	 16
 #define STAT_TEXT	 1024
+#define OOM_AGAIN_MS	 5u
+#define OOM_LOOKS	 200u
 #define SWEEP_MS	 1000u /* DRAINING slots are looked at again, should a notice have been lost */
 
 /* <run dir>/slots/<n>/record; written whole, read whole, this very machine's byte order and boot. */
@@ -428,7 +430,8 @@ static void oom_happened(void *arg, int fd, uint32_t events)
 	uint64_t kills = 0;
 
 	(void)fd;
-	(void)events;
+	if (events)
+		s->oom_looks = 0;
 	int r = cgroup_oom_kills(s->broker->cg, &s->cg, &kills);
 	if (r < 0) {
 		log_error("slot %u: read OOM kills: %s", s->number, strerror(-r));
@@ -436,10 +439,24 @@ static void oom_happened(void *arg, int fd, uint32_t events)
 		s->oom_source = NULL;
 		return;
 	}
-	if (kills == s->oom_kills)
+	if (kills == s->oom_kills) {
+		/* v1 tells when it begins to look for a victim: the count follows a moment later, without another notice. */
+		if (s->oom_looks++ < OOM_LOOKS)
+			loop_timer_arm(s->broker->oom_again, OOM_AGAIN_MS);
 		return;
+	}
+	s->oom_looks = 0;
 	s->oom_kills = kills;
 	broker_event(s->broker, s, BROKER_EVENT_OOM, "the memory limit ended a process");
+}
+
+static void oom_again(void *arg)
+{
+	struct broker *b = arg;
+
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
+		if (b->slot[i].oom_looks && b->slot[i].oom_source)
+			oom_happened(&b->slot[i], b->slot[i].cg.oom_fd, 0);
 }
 
 int slot_watch_cgroup(struct broker *b, struct slot *s, struct sbx_err *err)
@@ -520,7 +537,8 @@ int slots_init(struct broker *b, struct sbx_err *err)
 	/* apart from the slots: what is not in use is never touched, and every clone copies the tables of what was */
 	b->use = calloc(LIMIT_SANDBOXES, sizeof(*b->use));
 	b->sweep = b->slot && b->use ? loop_timer_new(b->loop, sweep, b) : NULL;
-	if (!b->sweep)
+	b->oom_again = b->sweep ? loop_timer_new(b->loop, oom_again, b) : NULL;
+	if (!b->oom_again)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "slots");
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
 		b->slot[i] = (struct slot){.number = i, .broker = b, .use = &b->use[i], .layer_ns_fd = -1, .volume_ns_fd = -1};

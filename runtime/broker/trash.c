@@ -15,13 +15,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define WORKER_NICE	  5
-#define OVERLAY_LEFTOVERS 256 /* what overlayfs keeps in its work directory while a file is copied up; more is no work directory */
 #define NAME_SIZE	  64
 
 struct trash {
@@ -104,7 +101,6 @@ _Noreturn static void worker(int trash_fd, int wake_fd)
 		_exit(1);
 	if (dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
 		_exit(1);
-	ignore_result(setpriority(PRIO_PROCESS, 0, WORKER_NICE)); /* only a courtesy to the sandboxes that run */
 	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7))); /* not idle: a busy disk would let the trash grow */
 	for (;;) {
 		while (worker_round(&number))
@@ -185,39 +181,16 @@ static void wake(struct broker *b)
 		log_error("trash: %s", strerror(errno));
 }
 
-/*
- * overlayfs makes work/work (mode 0) and what is in it as host root.  Nobody else can have put anything there: `work` is
- * not visible in the sandbox.  It has no depth but incompat/volatile.
- */
-static void give_work(int dir_fd, const char *name, uint32_t owner, int depth)
-{
-	auto_fd fd = path_open_beneath(dir_fd, name, O_RDONLY | O_DIRECTORY);
-	unsigned n = 0;
-
-	if (fd < 0)
-		return;
-	if (fchown(fd, owner, owner) < 0 || fchmod(fd, 0700) < 0)
-		log_error("trash: owner of %s: %s", name, strerror(errno));
-	DIR *dir = depth ? fdopendir(dup(fd)) : NULL;
-	if (!dir)
-		return;
-	for (struct dirent *e; (e = readdir(dir)) && n < OVERLAY_LEFTOVERS;)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && e->d_type == DT_DIR) {
-			give_work(fd, e->d_name, owner, depth - 1);
-			n++;
-		}
-	closedir(dir);
-}
-
 int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
 {
 	char to[NAME_SIZE * 2 + 16];
+	struct stat st;
 	auto_fd fd = path_open_beneath(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 
 	if (fd < 0)
 		return fd;
-	give_work(fd, "work", owner, 3);
-	if (fchown(fd, owner, owner) < 0 || fchmod(fd, 0700) < 0)
+	/* Renaming into another parent changes "..", so the worker has to own the directory itself; a volume's may have another owner. */
+	if (fstat(fd, &st) < 0 || ((st.st_uid != owner || st.st_gid != owner) && fchown(fd, owner, owner) < 0))
 		return -errno;
 	snprintf(to, sizeof(to), "%.80s.%llu", name, (unsigned long long)b->trash->number++);
 	if (renameat(dir_fd, name, b->trash_fd, to) < 0)

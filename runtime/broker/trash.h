@@ -21,7 +21,7 @@ struct broker;
  * @b:		The broker
  * @dir_fd:	Parent of the directory
  * @name:	Its name, one component
- * @owner:	First id of its range; it and its `work` get this owner, so that the worker may enter
+ * @owner:	First id of its range; it gets this owner when it has another, so that the worker may enter
  *
  * Return: 0, -ENOENT when there is no such directory, or -errno
  */

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Not a test: prints how long the broker takes for create and kill, with the pool and without.  Argument: pool target. */
+/* Not a test: prints how long the broker takes for create and kill, with the pool and without.  Arguments: pool target, then gap in ms, or number at
+ * once and seconds. */
 #include "tests/system/broker_test_client.h"
 
 #include "base/cleanup.h"
 #include "base/wallclock.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +43,68 @@ static unsigned long long broker_cpu(const struct btc *t)
 	return ns;
 }
 
+static int count_dir(const char *format, const struct btc *t)
+{
+	char path[128];
+	int n = -2;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	snprintf(path, sizeof(path), format, t->dir);
+#pragma GCC diagnostic pop
+	if (format[1] == 'p')
+		snprintf(path, sizeof(path), "/proc/%d/fd", (int)t->pid);
+	DIR *dir = opendir(path);
+	for (; dir && readdir(dir); n++)
+		;
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+/* @k sandboxes at once, made and killed for @seconds; then what is left. */
+static void churn(struct btc *t, int k, int seconds)
+{
+	static struct broker_create create;
+	unsigned long cycles = 0, failed = 0;
+	int in_flight = 0;
+	int fd_before = count_dir("/proc", t);
+	uint64_t end = mono_ms() + (uint64_t)seconds * 1000;
+
+	while (mono_ms() < end || in_flight) {
+		union broker_any any;
+		int fds[2];
+
+		while (in_flight < k && mono_ms() < end) {
+			btc_host_create(t, &create);
+			if (!btc_send(t, t->fd, &create, sizeof(create), BROKER_OP_SANDBOX_CREATE, -1))
+				return;
+			in_flight++;
+		}
+		if (btc_recv(t->fd, &any, fds, 20000) <= 0)
+			break;
+		close_keep_errno(fds[0]);
+		close_keep_errno(fds[1]);
+		if (any.head.op == BROKER_OP_SANDBOX_CREATE && any.create_reply.status == 0) {
+			struct broker_slot_req kill_req = {.ref = any.create_reply.ref};
+
+			btc_send(t, t->fd, &kill_req, sizeof(kill_req), BROKER_OP_SANDBOX_KILL, -1);
+		} else if (any.head.op == BROKER_OP_SANDBOX_CREATE) {
+			if (!failed++)
+				printf("create: %s\n", any.create_reply.text);
+			in_flight--;
+		} else if (any.head.op == BROKER_OP_SANDBOX_KILL) {
+			cycles++;
+			in_flight--;
+		}
+	}
+	printf("churn: %lu cycles in %d s, %lu failed; at the end %d directories, %d in the trash; ", cycles, seconds, failed,
+	       count_dir("%s/state/sandboxes", t), count_dir("%s/state/trash", t));
+	poll(NULL, 0, 2000);
+	printf("2 s later %d, %d; descriptors %d -> %d\n", count_dir("%s/state/sandboxes", t), count_dir("%s/state/trash", t), fd_before,
+	       count_dir("/proc", t));
+}
+
 int main(int argc, char **argv)
 {
 	static uint64_t create_usec[ROUNDS], kill_usec[ROUNDS];
@@ -55,6 +119,11 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	poll(NULL, 0, 300);
+	if (argc > 3) {
+		churn(&t, gap_ms, (int)strtol(argv[3], NULL, 10));
+		btc_stop(&t, getenv("SHOW_LOG") != NULL);
+		return 0;
+	}
 	unsigned long long cpu = broker_cpu(&t);
 	for (int i = 0; i < ROUNDS; i++) {
 		struct broker_create_reply made;
