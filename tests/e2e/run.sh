@@ -99,7 +99,7 @@ fi
 cp "$here/sdk.test.mjs" "$here/reporter.mjs" "$work/"
 ln -s "$SANDBOXD_E2E_MODULES/node_modules" "$work/node_modules"
 (cd "$work" && SANDBOXD_URL=http://127.0.0.1:8080 SANDBOXD_KEY=$(cat "$run_dir/key") timeout 600 \
-	node --test --test-reporter=./reporter.mjs --test-timeout=500000 sdk.test.mjs) >"$tap" 2>"$work/node.err"
+	node --test --test-reporter=./reporter.mjs --test-timeout=240000 sdk.test.mjs) >"$tap" 2>"$work/node.err"
 code=$?
 grep -v '^1\.\.' "$tap"
 [ $code = 0 ] || sed 's/^/# /' "$work/node.err"

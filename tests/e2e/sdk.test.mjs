@@ -286,19 +286,19 @@ describe("one sandbox", () => {
             `--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n`,
         );
       const abort = new AbortController();
-      async function* endless() {
+      async function* some() {
         yield form(`${dir}/half/file`);
-        for (let i = 0; ; i++) {
-          if (i === 20) abort.abort();
+        for (let i = 0; i < 20; i++) {
           yield Buffer.alloc(65536, i);
           await new Promise((resolve) => setTimeout(resolve, 5));
         }
+        abort.abort();
       }
       await assert.rejects(
         fetch(`http://${endpoint}/files/upload`, {
           method: "POST",
           headers: { "content-type": "multipart/form-data; boundary=B", ...headers },
-          body: endless(),
+          body: some(),
           duplex: "half",
           signal: abort.signal,
         }),
