@@ -70,8 +70,9 @@ static double ms_since(uint64_t start_usec)
 
 /* ---- the API calls that are timed ---- */
 
-static const char create_body[] =
-	"{\"image\":{\"uri\":\"host\"},\"entrypoint\":[\"tail\",\"-f\",\"/dev/null\"],\"timeout\":600,"
+static char create_body[512];
+static const char create_format[] =
+	"{\"image\":{\"uri\":\"%s\"},\"entrypoint\":[\"tail\",\"-f\",\"/dev/null\"],\"timeout\":600,"
 	"\"resourceLimits\":{\"cpu\":\"1\",\"memory\":\"256Mi\"},\"env\":{},\"metadata\":{\"bench\":\"yes\"}}";
 
 static bool create(struct bench_conn *c, char id[UUID_SIZE])
@@ -340,7 +341,7 @@ static void measure_peers(struct bench_conn *c, size_t rounds)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: bench --host ADDR --port N --key KEY [--rounds N] [--idle N] [--seconds N] [--pids P,P,...] [--cold] [--sh]\n"
+	fprintf(stderr, "usage: bench --host ADDR --port N --key KEY [--rounds N] [--idle N] [--seconds N] [--pids P,P,...] [--cold] [--sh] [--image NAME]\n"
 			"Measures a running daemon; tests/bench/run.sh starts one and calls this.\n");
 }
 
@@ -351,11 +352,13 @@ int main(int argc, char **argv)
 		{"key", required_argument, NULL, 'k'},	  {"rounds", required_argument, NULL, 'r'},
 		{"idle", required_argument, NULL, 'i'},	  {"seconds", required_argument, NULL, 's'},
 		{"pids", required_argument, NULL, 'P'},	  {"cold", no_argument, NULL, 'c'},
-		{"sh", no_argument, NULL, 'S'},		  {NULL, 0, NULL, 0},
+		{"sh", no_argument, NULL, 'S'},		  {"image", required_argument, NULL, 'I'},
+		{NULL, 0, NULL, 0},
 	};
 	struct bench_target target = {.host = "127.0.0.1", .port = 8080, .key = ""};
 	uint32_t rounds = 300, idle = 200, seconds = 20, port = 8080;
 	const char *pids = "";
+	const char *image = "host";
 	bool cold = false, sh = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -388,6 +391,9 @@ int main(int argc, char **argv)
 		case 'S':
 			sh = true;
 			break;
+		case 'I':
+			image = optarg;
+			break;
 		default:
 			bad = 1;
 		}
@@ -397,6 +403,7 @@ int main(int argc, char **argv)
 		}
 	}
 	target.port = (uint16_t)port;
+	snprintf(create_body, sizeof(create_body), create_format, image);
 	struct bench_conn *c = bench_connect(&target);
 	if (!c) {
 		fprintf(stderr, "bench: no connection to %s:%u: %s\n", target.host, port, strerror(errno));

@@ -11,19 +11,23 @@ fi
 ip link set lo up
 rounds=${BENCH_ROUNDS:-300} idle=${BENCH_IDLE:-200} seconds=${BENCH_SECONDS:-20}
 state=$(mktemp -d /var/tmp/sandboxd-bench.XXXXXX)
+mkdir "$state/state" "$state/run"
+chmod 755 "$state"
 instance=11 pid=
-run=/run/sandboxd/$instance
+run=$state/run
 
 stop() {
 	[ -z "$pid" ] || { kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; }
 	pid=
-	"$build/sandboxd" purge --config "$state/config.toml" --state-dir "$state" > /dev/null 2>&1 || true
+	"$build/sandboxd" --purge --config "$state/config.toml" >> "$state.log" 2>&1 || true
 }
-trap 'stop; rm -rf "$state"' EXIT
+trap 'stop; rm -rf "$state" "$state.log"' EXIT
 
 start() { # $1: shells in the pool
 	cat > "$state/config.toml" <<-CONFIG
 		instance = $instance
+		state_dir = "$state/state"
+		run_dir = "$run"
 		[server]
 		port = 18931
 		endpoint_port = 18932
@@ -31,17 +35,19 @@ start() { # $1: shells in the pool
 		[pool]
 		target = $1
 	CONFIG
-	"$build/sandboxd" --standalone --config "$state/config.toml" --state-dir "$state" 2> "$state.log" &
+	: > "$state.log"
+	"$build/sandboxd" --standalone --config "$state/config.toml" 2>> "$state.log" >> "$state.log" &
 	pid=$!
 	n=0
-	until "$build/sandboxctl" --url http://127.0.0.1:18931 --key bench version > /dev/null 2>&1; do
+	until grep -q '^sandboxd ready' "$state.log"; do
 		n=$((n + 1))
-		[ $n -lt 100 ] || { echo "bench: the daemon did not start; see $state.log" >&2; exit 1; }
+		[ $n -lt 300 ] || { tail "$state.log" >&2; exit 1; }
 		sleep 0.1
 	done
+	sleep 1 # the pool fills
 }
 bench() {
-	pids=$(for p in sandboxd sandbox-broker sandbox-gateway sandbox-dnsd; do pgrep -x "$p" --nslist net --ns $$ || true; done | paste -sd,)
+	pids=$pid,$(pgrep -P "$pid" | paste -sd, -)
 	"$build/tests/bench/bench" --host 127.0.0.1 --port 18931 --key bench --rounds "$rounds" --idle "$idle" --seconds "$seconds" --pids "$pids" "$@"
 }
 
@@ -52,3 +58,13 @@ stop
 start 0
 bench --cold
 stop
+if busybox=$(command -v busybox); then # an image whose shell is not bash
+	start 16
+	mkdir -p "$state/tree/bin" && cp "$busybox" "$state/tree/bin/sh" && chmod 755 "$state/tree"
+	for applet in tail true echo; do ln -s sh "$state/tree/bin/$applet"; done
+	"$build/sandboxctl" --socket "$run/api.sock" image import "$state/tree" sh > /dev/null
+	bench --sh --image sh
+	stop
+else
+	echo "exec true (sh): not measured: no busybox-static"
+fi
