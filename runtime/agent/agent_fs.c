@@ -126,10 +126,13 @@ bool fs_produce(struct service *s, struct stream *st)
 	if (!room)
 		return false;
 	struct agent_frame f;
-	ssize_t n = recv(st->files.fd, room - sizeof(f), AGENT_OUT_FRAME, MSG_DONTWAIT);
+	ssize_t n;
 	/* a child that ends with a part of the upload unread leaves a reset, once; its END is behind it */
-	if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET)) {
-		st->files.ready = errno != EAGAIN;
+	do
+		n = recv(st->files.fd, room - sizeof(f), AGENT_OUT_FRAME, MSG_DONTWAIT);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+	if (n < 0 && errno == EAGAIN) {
+		st->files.ready = 0;
 		return false;
 	}
 	if (n < (ssize_t)sizeof(f))

@@ -261,6 +261,16 @@ static int send_arm(struct harness *h, const struct harness_opts *o)
 	return r;
 }
 
+static volatile sig_atomic_t live_pid;
+
+/* A test that is stopped from outside takes its sandbox with it. */
+static void on_stop(int signo)
+{
+	if (live_pid > 0)
+		kill((pid_t)live_pid, SIGKILL);
+	_exit(128 + signo);
+}
+
 int harness_launch(struct harness *h, const struct harness_opts *opts)
 {
 	static const struct harness_opts plain;
@@ -272,12 +282,15 @@ int harness_launch(struct harness *h, const struct harness_opts *opts)
 
 	*h = (struct harness){.launch_fd = -1, .next_stream = 1};
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, on_stop);
+	signal(SIGINT, on_stop);
 	make_root(h, o);
 	snprintf(path, sizeof(path), "%s/sandbox-agent", top ? top : ".");
 	auto_fd agent = must(open(path, O_RDONLY | O_CLOEXEC), path);
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
 	h->launch_fd = pair[0];
 	h->pid = clone_all(pair[1], agent);
+	live_pid = (sig_atomic_t)h->pid;
 	close(pair[1]);
 	snprintf(map, sizeof(map), "0 %u 65536\n65536 %u 1\n", HARNESS_B, HARNESS_A);
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", (int)h->pid);
@@ -306,6 +319,7 @@ void harness_stop(struct harness *h)
 	if (h->pid > 0) {
 		kill(h->pid, SIGKILL);
 		waitpid(h->pid, NULL, 0);
+		live_pid = 0;
 	}
 	int fds[] = {h->launch_fd, h->control_in, h->control_out, h->exec_in, h->exec_out};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
