@@ -27,3 +27,4 @@ EXTRA_DIST += tests/system/daemon_lib.sh
 runtime/libruntime_a-state_store.$(OBJEXT): runtime/state_schema.h
 ROOT_TESTS += tests/system/start_refused.sh
 ROOT_TESTS += tests/system/ends.sh
+ROOT_TESTS += tests/system/two_instances.sh

@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # How sandboxes begin and end: entrypoint rules, exit codes, lack of memory, deadlines, and what is kept of a failed create.
-instance=2
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh"
 write_config <<-EOF
 	[server]

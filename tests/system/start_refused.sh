@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Starts that must not succeed, each with a line that says what to do; and what a start must survive.
-instance=3
 if [ -z "${START_TEST_INSIDE:-}" ] && [ "$(id -u)" = 0 ]; then
 	START_TEST_INSIDE=1 exec unshare -m -- "$0" "$@"
 fi
