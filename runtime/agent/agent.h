@@ -16,6 +16,7 @@
 #include "runtime/agent_msg.h"
 
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #define AGENT_CGROUP_FDS 3
@@ -39,6 +40,7 @@ struct agent {
 	uint32_t n_cgroup_fds;
 	uint32_t cgroup_version;
 	uint32_t agent_uid;
+	struct rlimit nofile; /* of every child; the agent itself needs as many as it may have */
 	struct sock_filter *payload_filter; /* owned; NULL: none (never in production: the broker always sends one) */
 	uint32_t payload_filter_len;
 

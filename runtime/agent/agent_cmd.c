@@ -33,6 +33,7 @@ static void cmd_free(struct service *s, struct cmd *c)
 	service_unwatch(s, &c->in);
 	service_unwatch(s, &c->watch);
 	spool_drop(&c->spool, s->agent->spool_fd);
+	s->input_bytes -= c->in_have - c->in_sent;
 	free(c->in_bytes);
 	free(c->text);
 	free(c);
@@ -635,6 +636,7 @@ static void push_input(struct service *s, struct cmd *c)
 		/* nobody reads any more: the rest is dropped, and the client is not stalled by it */
 		uint32_t took = n > 0 ? (uint32_t)n : c->in_have - c->in_sent;
 		c->in_sent += took;
+		s->input_bytes -= took;
 		if (c->stream)
 			c->stream->grant += took;
 	}
@@ -659,12 +661,13 @@ int cmd_input(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n)
 		c->in_have -= c->in_sent;
 		c->in_sent = 0;
 	}
-	uint8_t *p = realloc(c->in_bytes, c->in_have + n + !n);
+	uint8_t *p = s->input_bytes + n > INT_INPUT_BYTES ? NULL : realloc(c->in_bytes, c->in_have + n + !n);
 	if (!p)
 		return -ENOMEM;
 	c->in_bytes = p;
 	memcpy(p + c->in_have, data, n);
 	c->in_have += n;
+	s->input_bytes += n;
 	push_input(s, c);
 	return 0;
 }

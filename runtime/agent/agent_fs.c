@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define GRANT_STEP (AGENT_WINDOW / 4)
+#define GRANT_STEP   (AGENT_WINDOW / 4)
+#define UPLOAD_BYTES (AGENT_WINDOW + AGENT_IN_FRAME)
 
 __attribute__((noreturn)) static void child(const struct service *s, const struct spec_fs *req, int sock)
 {
@@ -68,11 +69,14 @@ void fs_start(struct service *s, struct stream *st)
 
 int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n)
 {
-	(void)s;
-	if (st->upload_eof || st->have + n > AGENT_WINDOW + AGENT_IN_FRAME)
+	if (st->upload_eof || st->have + n > UPLOAD_BYTES)
 		return -EPROTO;
-	if (!st->bytes && !(st->bytes = malloc(AGENT_WINDOW + AGENT_IN_FRAME)))
-		return -ENOMEM;
+	if (!st->bytes) {
+		if (s->input_bytes + UPLOAD_BYTES > INT_INPUT_BYTES || !(st->bytes = malloc(UPLOAD_BYTES)))
+			return -ENOMEM;
+		st->size = UPLOAD_BYTES;
+		s->input_bytes += UPLOAD_BYTES;
+	}
 	memcpy(st->bytes + st->have, data, n);
 	st->have += n;
 	return 0;
@@ -80,7 +84,6 @@ int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t
 
 void fs_push(struct service *s, struct stream *st)
 {
-	(void)s;
 	while (st->sent < st->have && st->files.writable) {
 		uint32_t part = st->have - st->sent < INT_IN_BYTES ? st->have - st->sent : INT_IN_BYTES;
 		ssize_t n = send(st->files.fd, st->bytes + st->sent, part, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -100,6 +103,12 @@ void fs_push(struct service *s, struct stream *st)
 		memmove(st->bytes, st->bytes + st->sent, st->have - st->sent);
 	st->have -= st->sent;
 	st->sent = 0;
+	if (!st->have && st->bytes && s->input_bytes > INT_INPUT_BYTES / 2) {
+		/* many uploads at once: only those hold room whose child is behind */
+		s->input_bytes -= st->size;
+		st->size = 0;
+		free(take_ptr(st->bytes));
+	}
 	if (st->upload_eof && !st->have && st->files.fd >= 0) {
 		st->upload_eof = false;
 		ignore_result(shutdown(st->files.fd, SHUT_WR)); /* the child has gone: END or EOF follows */

@@ -26,6 +26,7 @@
 #define INT_TEXT_BYTES	  4096u /* of a command that are kept for STATUS: 1024 of them fit the agent's memory limit */
 #define INT_RUNNING_MAX	  1024u
 #define INT_ASSEMBLY_BYTES (4u * 1024 * 1024) /* of half-received requests, all streams together */
+#define INT_INPUT_BYTES	  (6u * 1024 * 1024) /* of uploads and standard input not taken yet, all streams together */
 #define INT_END_TEXT	  200u
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
@@ -116,6 +117,7 @@ struct service {
 	uint8_t *start; /* owned; START being received */
 	uint32_t start_size, start_have;
 	uint32_t assembly_bytes;
+	uint32_t input_bytes; /* room taken by uploads and standard input */
 	uint32_t serial;
 	struct cmd *oldest, *newest, *entry;
 	struct spare spare;

@@ -105,6 +105,8 @@ void service_free_stream(struct service *s, struct stream *st)
 {
 	if (st->kind == STREAM_ASSEMBLING)
 		s->assembly_bytes -= st->size;
+	else if (st->kind == STREAM_FILES)
+		s->input_bytes -= st->size;
 	free(st->bytes);
 	if (st->files.fd > 0) /* 0 is /dev/null, and what a stream that was never opened holds */
 		service_unwatch(s, &st->files);
@@ -819,6 +821,12 @@ static int setup(struct service *s)
 	struct agent *a = s->agent;
 	sigset_t set;
 
+	/* three descriptors for each running command, of which there may be more than the usual soft limit */
+	if (getrlimit(RLIMIT_NOFILE, &a->nofile) < 0)
+		return -errno;
+	struct rlimit all = {a->nofile.rlim_max, a->nofile.rlim_max};
+	if (setrlimit(RLIMIT_NOFILE, &all) < 0)
+		return -errno;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->epoll_fd < 0)
 		return -errno;

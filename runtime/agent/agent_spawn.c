@@ -349,7 +349,7 @@ static int exec_program(const struct spawn_req *req, const struct env_set *set)
 }
 
 /* What every child does first: nothing of the agent but descriptors and memory is left behind it. */
-static void leave_agent(int own_session)
+static void leave_agent(const struct agent *a, int own_session)
 {
 	sigset_t none;
 
@@ -361,6 +361,8 @@ static void leave_agent(int own_session)
 	signal(SIGPIPE, SIG_DFL); /* the only disposition that the agent changes */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
+	if (setrlimit(RLIMIT_NOFILE, &a->nofile) < 0)
+		_exit(127);
 }
 
 /* The rest, once it is known what to run; @filtered: the payload's filter is loaded already. */
@@ -405,7 +407,7 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 	enum agent_stage stage;
 
 	place_fds(req);
-	leave_agent(req->entrypoint || (spec->flags & AGENT_SPEC_PTY));
+	leave_agent(req->agent, req->entrypoint || (spec->flags & AGENT_SPEC_PTY));
 	int r = spawn_enter(req->agent, &stage);
 	if (r)
 		fail(stage, r);
@@ -458,7 +460,7 @@ __attribute__((noreturn)) static void spare_child(const struct spawn_req *req, i
 	place_fds(req);
 	if (at < 0)
 		_exit(127);
-	leave_agent(0);
+	leave_agent(req->agent, 0);
 	/*
 	 * Before it knows whom it serves it is in the inner namespace under the agent's id: tenants can signal it (the
 	 * sandbox then starts its next command a little later) but not trace, read or limit it.

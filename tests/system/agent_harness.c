@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -156,7 +157,9 @@ __attribute__((noreturn)) static void launcher(int launch_fd, int agent_fd)
 				   (char[]){"veth"}, (char[]){"peer"}, (char[]){"name"}, (char[]){"peer0"}, NULL};
 	char byte;
 
-	if (read(launch_fd, &byte, 1) != 1 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+	struct rlimit nofile = {1024, 4096}; /* as the broker's child sets it: soft for tenants, hard for the agent */
+
+	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0 || read(launch_fd, &byte, 1) != 1 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		_exit(120);
 	pid_t pid = fork();
 	if (pid == 0) {

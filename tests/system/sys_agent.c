@@ -34,6 +34,7 @@ static void test_commands(struct harness *h)
 		 "NoNewPrivs:\t1\nSeccomp:\t2\n", "", 0},
 		{"umask and signals", "umask; grep -E '^Sig(Blk|Ign)' /proc/self/status",
 		 "0022\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n", "", 0},
+		{"the usual limit of descriptors", "ulimit -Sn", "1024\n", "", 0},
 		{"hostname", "cat /etc/hostname; uname -n", "sandbox\nsandbox\n", "", 0},
 		{"name server", "head -1 /etc/resolv.conf", "nameserver 169.254.1.1\n", "", 0},
 		{"pid 1 is the agent", "cat /proc/1/comm", "", "", 1},
@@ -387,6 +388,39 @@ static void test_spare(struct harness *h)
 	ok(!harness_finish(h, &r, 5000) && r.exited, "8,000 arguments");
 	harness_clear(&r);
 	free(many);
+}
+
+/* ---- many at once ---- */
+
+static void test_many(struct harness *h)
+{
+	enum { RUNNING = 400 };
+	static struct harness_result r[RUNNING], q;
+	int started = 0;
+
+	for (int i = 0; i < RUNNING; i++) {
+		begin(h, &r[i], "exec sleep 950", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+		started += !harness_finish(h, &r[i], 5000) && r[i].started;
+		harness_clear(&r[i]);
+	}
+	is_int(started, RUNNING, "%d background commands, three descriptors each", RUNNING);
+	is_int(harness_run(h, &q, "pkill -f '[s]leep 950'; exit 2"), 2, "and one more");
+	harness_clear(&q);
+	/* more finished ones than are kept: the oldest are forgotten, the newest are not */
+	struct harness_result first = {0}, last = {0};
+	for (int i = 0; i < (int)LIMIT_COMMANDS_KEPT + 50; i++) {
+		const char *const args[] = {"/inside", "say", "x", NULL};
+
+		harness_begin(h, &q, (struct agent_spec){0}, "", args, NULL);
+		harness_finish(h, &q, 5000);
+		memcpy(i ? last.id : first.id, q.id, sizeof(q.id));
+		harness_clear(&q);
+	}
+	harness_ask(h, &q, AGENT_STATUS, 0, first.id, sizeof(first.id));
+	is_int(q.end.reason, AGENT_NO_SUCH_COMMAND, "the oldest finished command is forgotten");
+	harness_clear(&q);
+	ok(!harness_ask(h, &q, AGENT_STATUS, 0, last.id, sizeof(last.id)) && q.status_known, "the newest is kept");
+	harness_clear(&q);
 }
 
 /* ---- output ---- */
@@ -882,6 +916,7 @@ int main(int argc, char **argv)
 	test_files(&h);
 	test_ends(&h);
 	test_spare(&h);
+	test_many(&h);
 	test_output(&h);
 	test_attach(&h);
 	test_terminal(&h);
