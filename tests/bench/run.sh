@@ -13,7 +13,7 @@ rounds=${BENCH_ROUNDS:-300} idle=${BENCH_IDLE:-200} seconds=${BENCH_SECONDS:-20}
 state=$(mktemp -d /var/tmp/sandboxd-bench.XXXXXX)
 mkdir "$state/state" "$state/run"
 chmod 755 "$state"
-instance=11 pid=
+instance=${BENCH_INSTANCE:-11} pid=
 run=$state/run
 
 stop() {

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Images from local files, end to end: Debian, busybox, musl, one static program; plain, gzip, zstd and a directory; and images that
 # want to do harm: /proc, /dev, /etc/passwd as links and FIFOs, no shell at all.
-instance=9
 # before the test has a network namespace without a way out: Debian's packages from wherever this machine gets its own
 : "${top_builddir:=$PWD}"
 if [ -z "${DAEMON_TEST_INSIDE:-}" ] && [ "$(id -u)" = 0 ] && [ ! -e "$top_builddir/debian.tar" ] && command -v debootstrap >/dev/null; then
