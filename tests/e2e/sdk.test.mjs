@@ -411,16 +411,17 @@ describe("one sandbox", () => {
       t.ws.send(JSON.stringify({ type: "resize", cols: 132, rows: 43 }));
       t.type("stty size\n");
       await waitFor("the new size", () => t.output.includes("43 132"));
-      t.type("sleep 60\n");
-      await waitFor("the echo", () => t.output.includes("sleep 60"));
+      // the job itself says that it is in front: a key that comes earlier is the shell's
+      t.type("sh -c 'echo job''1; exec sleep 60'\n");
+      await waitFor("the first job", () => /job1\r/.test(t.output));
       t.type("\x03");
       t.type("echo interrup''ted\n");
-      await waitFor("the prompt", () => t.output.includes("interrupted"), 3000);
-      t.type("sleep 61\n");
-      await waitFor("the echo", () => t.output.includes("sleep 61"));
+      await waitFor("the prompt", () => t.output.includes("interrupted"));
+      t.type("sh -c 'echo job''2; exec sleep 61'\n");
+      await waitFor("the second job", () => /job2\r/.test(t.output));
       t.ws.send(JSON.stringify({ type: "signal", signal: "SIGINT" }));
       t.type("echo signal''led\n");
-      await waitFor("the prompt", () => t.output.includes("signalled"), 3000);
+      await waitFor("the prompt", () => t.output.includes("signalled"));
       t.type("exit 5\n");
       await waitFor("the close", () => t.closed);
       assert.equal(t.closed, 1000);
