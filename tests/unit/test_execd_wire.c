@@ -843,7 +843,7 @@ static void test_metrics(void)
 {
 	client_open();
 	client_send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 35);
-	for (uint64_t until = mono_ms() + 1000; mono_ms() < until && !buf_used(&reply); client_read())
+	for (uint64_t until = mono_ms() + 10000; mono_ms() < until && !buf_used(&reply); client_read())
 		loop_once(loop, 50);
 	body_is(masked(), "HTTP/1.1 200",
 		"{\"cpu_count\":2,\"cpu_used_pct\":100,\"mem_total_mib\":256,\"mem_used_mib\":64,\"timestamp\":T}", "metrics");
@@ -977,7 +977,7 @@ static void test_request_log(void)
 	box_up("/tmp/log");
 	ask("GET /ping?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n");
 	ask("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
-	for (uint64_t until = mono_ms() + 1000; mono_ms() < until && !strchr(buf_str(&uploaded), ';');)
+	for (uint64_t until = mono_ms() + 10000; mono_ms() < until && !strchr(buf_str(&uploaded), ';');)
 		loop_once(loop, 50);
 	is_str(buf_str(&seen), "fs6 mode=1234567 depth=0 /tmp/log|||\n", "the request log is appended to");
 	char *text = (char *)(uintptr_t)buf_str(&uploaded);
