@@ -693,7 +693,14 @@ static void test_attacks(struct harness *h)
 	harness_run(h, &r, "/inside climb");
 	is_str(r.out, "same root\n", "climbing out of the root ends at the root");
 	harness_clear(&r);
-	is_int(harness_run(h, &r, "kill -9 -1; exit 3"), 3, "killing everybody leaves the agent");
+	/* the entrypoint is among them, so the sandbox ends; its agent does not */
+	struct agent_status st;
+	harness_run(h, &r, "kill -9 -1; exit 3");
+	harness_clear(&r);
+	is_int(harness_status(h, 5000, &st), AGENT_STATE_ENDED, "killing everybody ends the sandbox");
+	ok(st.exit_signal == SIGKILL, "by the signal");
+	is_int(harness_run(h, &r, "echo"), -2, "and leaves the agent, which answers");
+	is_int(r.end.reason, AGENT_ENDED, "that it has ended");
 	harness_clear(&r);
 }
 
