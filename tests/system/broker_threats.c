@@ -27,7 +27,7 @@
 #define OUT_SIZE 65536
 
 static struct btc t;
-static const char volume_dir[] = "/tmp/sbx-threats-volume";
+static char volume_dir[80];
 
 struct box {
 	struct broker_create_reply made;
@@ -554,6 +554,8 @@ int main(void)
 		snprintf(saved, sizeof(saved), "SBX_FAULT=%s", fault);
 		setenv("SBX_FAULT_SAVED", saved, 1);
 	}
+	const char *base = getenv("BTC_DIR");
+	snprintf(volume_dir, sizeof(volume_dir), "%.30s/sbx-threats-volume.%d", base ? base : "/tmp", (int)getpid());
 	snprintf(extra, sizeof(extra), "[storage]\nallowed_host_paths = [\"%s\"]\n", volume_dir);
 	mkdir(volume_dir, 0755);
 	if (ok(btc_start(&t, "threats", extra) == 0, "broker starts")) {
