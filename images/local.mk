@@ -24,3 +24,9 @@ tests_unit_test_images_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS
 tests_fuzz_fuzz_image_ref_SOURCES = tests/fuzz/fuzz_image_ref.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_image_ref_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/image_ref
+
+check_PROGRAMS += tests/fuzz/fuzz_tree_path
+UNIT_TESTS += tests/fuzz/fuzz_tree_path
+tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_corpus.c images/tree_writer.c
+tests_fuzz_fuzz_tree_path_LDADD = libbase.a
+EXTRA_DIST += tests/fuzz/corpus/tree_path

@@ -162,8 +162,10 @@ int cmd_image_ls(struct cli *cli, const struct cli_args *args)
 
 static int delete_each(struct cli *cli, const struct cli_args *args, const char *prefix)
 {
+	struct out_done done;
 	int exit_code = 0;
 
+	out_done_begin(&done, cli);
 	for (int i = 0; i < args->n_operands; i++) {
 		struct sbx_err err = {0};
 		auto_buf target = {0};
@@ -172,10 +174,11 @@ static int delete_each(struct cli *cli, const struct cli_args *args, const char 
 		client_escape(&target, args->operands[i]);
 		const char *text = buf_str(&target);
 		if (text && client_call(cli, "DELETE", text, NULL, NULL, &err) == 0)
-			printf("%s\n", args->operands[i]);
+			out_done_add(&done, args->operands[i], args->operands[i]);
 		else
 			exit_code = cli_fail(cli, &err);
 	}
+	out_done_end(&done);
 	return exit_code;
 }
 
@@ -216,6 +219,7 @@ int cmd_volume_ls(struct cli *cli, const struct cli_args *args)
 
 int cmd_volume_create(struct cli *cli, const struct cli_args *args)
 {
+	struct out_done done;
 	struct sbx_err err = {0};
 	auto_buf target = {0};
 
@@ -224,7 +228,9 @@ int cmd_volume_create(struct cli *cli, const struct cli_args *args)
 	const char *text = buf_str(&target);
 	if (!text || client_call(cli, "POST", text, NULL, NULL, &err) < 0)
 		return cli_fail(cli, &err);
-	printf("%s\n", args->operands[0]);
+	out_done_begin(&done, cli);
+	out_done_add(&done, args->operands[0], args->operands[0]);
+	out_done_end(&done);
 	return 0;
 }
 

@@ -279,22 +279,27 @@ int cmd_logs(struct cli *cli, const struct cli_args *args)
 /* One request for each operand; goes on after a failure. */
 static int for_each(struct cli *cli, const struct cli_args *args, const char *method, const char *suffix)
 {
+	struct out_done done;
 	int exit_code = 0;
 
+	out_done_begin(&done, cli);
 	for (int i = 0; i < args->n_operands; i++) {
 		char id[UUID_SIZE];
+		char short_id[9];
 		char target[160];
 		struct sbx_err err = {0};
 
 		if (client_find(cli, args->operands[i], id, &err) == 0) {
 			snprintf(target, sizeof(target), "/v1/sandboxes/%s%s", id, suffix);
 			if (client_call(cli, method, target, NULL, NULL, &err) == 0) {
-				printf("%.8s\n", id);
+				snprintf(short_id, sizeof(short_id), "%.8s", id);
+				out_done_add(&done, id, short_id);
 				continue;
 			}
 		}
 		exit_code = cli_fail(cli, &err);
 	}
+	out_done_end(&done);
 	return exit_code;
 }
 
@@ -336,6 +341,7 @@ int cmd_rm(struct cli *cli, const struct cli_args *args)
 {
 	struct ids ids = {0};
 	struct sbx_err err = {0};
+	struct out_done done;
 	int exit_code = 0;
 
 	if (!cli_flag(args, "all")) {
@@ -351,16 +357,21 @@ int cmd_rm(struct cli *cli, const struct cli_args *args)
 	int rc = client_walk(cli, "", collect, &ids, &err);
 	if (rc != 0)
 		exit_code = rc < 0 ? cli_fail(cli, &err) : CLI_EXIT_FAILURE;
+	out_done_begin(&done, cli);
 	for (size_t i = 0; rc == 0 && i < ids.n; i++) {
 		char target[160];
+		char short_id[9];
 
 		snprintf(target, sizeof(target), "/v1/sandboxes/%s", ids.id[i]);
 		/* one that ended by itself meanwhile is as gone as it should be */
 		if (client_call(cli, "DELETE", target, NULL, NULL, &err) < 0 && err.code != SBX_E_SANDBOX_NOT_FOUND)
 			exit_code = cli_fail(cli, &err);
-		else
-			printf("%.8s\n", ids.id[i]);
+		snprintf(short_id, sizeof(short_id), "%.8s", ids.id[i]);
+		if (!err.code || err.code == SBX_E_SANDBOX_NOT_FOUND)
+			out_done_add(&done, ids.id[i], short_id);
+		err = (struct sbx_err){0};
 	}
+	out_done_end(&done);
 	free(ids.id);
 	return exit_code;
 }

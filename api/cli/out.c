@@ -232,6 +232,37 @@ void out_value(enum cli_format format, const struct jv *value)
 	putchar('\n');
 }
 
+/* --- lists of what was done --- */
+
+void out_done_begin(struct out_done *d, const struct cli *cli)
+{
+	*d = (struct out_done){.format = cli->format};
+	d->w.out = &d->json;
+	jw_array(&d->w);
+}
+
+void out_done_add(struct out_done *d, const char *name, const char *shown)
+{
+	if (d->format == CLI_TABLE)
+		printf("%s\n", shown);
+	else
+		jw_str(&d->w, name);
+}
+
+void out_done_end(struct out_done *d)
+{
+	struct sbx_err err;
+
+	jw_array_end(&d->w);
+	if (d->format != CLI_TABLE) {
+		auto_jv root = jv_parse(buf_peek(&d->json), buf_used(&d->json), &err);
+
+		if (root)
+			out_value(d->format, root);
+	}
+	buf_free(&d->json);
+}
+
 /* --- figures --- */
 
 void out_age(int64_t wall, char *out, size_t size)

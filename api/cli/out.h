@@ -6,6 +6,7 @@
 #define API_CLI_OUT_H
 
 #include "api/cli/cli.h"
+#include "base/buf.h"
 #include "base/jv.h"
 
 #include <stddef.h>
@@ -24,6 +25,20 @@ int out_table_print(struct out_table *t) SBX_WUR;
 
 /** out_value() - Print a document as JSON or YAML, as @format says */
 void out_value(enum cli_format format, const struct jv *value);
+
+/* What a command did, thing by thing: lines for people, one list for programs. */
+struct out_done {
+	enum cli_format format;
+	struct buf json;
+	struct jw w;
+};
+
+/** out_done_begin() - Start the list of @d for a command of @cli */
+void out_done_begin(struct out_done *d, const struct cli *cli);
+/** out_done_add() - Note that it was done to @name; @shown is what people get to see */
+void out_done_add(struct out_done *d, const char *name, const char *shown);
+/** out_done_end() - Print what is left to print of @d and release it */
+void out_done_end(struct out_done *d);
 
 /** out_age() - Write how long ago @wall_usec was ("12s", "5m", "3h", "2d") into @out of @size; "in ..." for the future */
 void out_age(int64_t wall_usec, char *out, size_t size);

@@ -133,7 +133,7 @@ has "$("$ctl" inspect web)" "OOM kills:" "inspect has figures"
 is "$("$ctl" ls -q -s paused)" "$id" "pause"
 "$ctl" exec web -- true 2>"$work/err"
 has "$(cat "$work/err")" "resume" "exec in a paused sandbox says what to do"
-"$ctl" resume web >/dev/null
+is "$("$ctl" resume web -o json | tr -d ' \n')" "[\"$id\"]" "resume -o json gives whole ids"
 is "$("$ctl" exec web -- echo on)" on "resume"
 has "$("$ctl" renew web 30m)" "in 29m" "renew, shorter than before"
 has "$("$ctl" endpoint web 8000 2>/dev/null)" "/$id/8000" "endpoint"
