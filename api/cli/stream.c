@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 #define BLOCK	 32768
@@ -98,6 +99,7 @@ struct stream {
 	struct stream_result *result;
 	struct http_client *http; /* owned */
 	struct ws_reader reader;
+	struct buf out;	 /* frames that the socket did not take yet */
 	struct buf text; /* of the text message under way */
 	uint8_t kind;	 /* of the binary message under way */
 	unsigned int skip; /* bytes of a replay's offset still to come */
@@ -105,13 +107,37 @@ struct stream {
 	uint64_t next_tick_mono_ms;
 };
 
+/*
+ * Never waits: a daemon that waits for us to read its output reads nothing, and if we waited for it to read, both would wait
+ * for ever.
+ */
+static int flush_out(struct stream *s, struct sbx_err *err)
+{
+	while (buf_used(&s->out)) {
+		ssize_t n = send(http_client_fd(s->http), buf_peek(&s->out), buf_used(&s->out), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		if (n < 0) {
+			/* it closed: what it said before is still to be read, and ends the stream */
+			if (errno == EPIPE || errno == ECONNRESET) {
+				buf_clear(&s->out);
+				return 0;
+			}
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "send to the daemon");
+		}
+		buf_consume(&s->out, (size_t)n);
+	}
+	return 0;
+}
+
 static int send_frame(struct stream *s, enum ws_opcode opcode, const void *data, size_t n, struct sbx_err *err)
 {
-	auto_buf out = {0};
-
-	if (ws_write(&out, false, opcode, true, data, n) < 0)
+	if (ws_write(&s->out, false, opcode, true, data, n) < 0)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "frame");
-	return http_client_write(s->http, buf_peek(&out), buf_used(&out), err);
+	return flush_out(s, err);
 }
 
 static int send_text(struct stream *s, const char *text, struct sbx_err *err)
@@ -324,9 +350,11 @@ int stream_wait(struct http_client *http, const struct stream_spec *spec, uint64
 static int carry(struct stream *s, struct sbx_err *err)
 {
 	while (!s->ended) {
-		bool with_stdin = s->spec->pass_stdin && s->connected && !s->stdin_done;
+		/* more input is taken when the last is on its way */
+		bool with_stdin = s->spec->pass_stdin && s->connected && !s->stdin_done && !buf_used(&s->out);
+		short events = buf_used(&s->out) ? POLLIN | POLLOUT : POLLIN;
 		bool pending = http_client_pending(s->http);
-		struct pollfd fds[2] = {{.fd = http_client_fd(s->http), .events = POLLIN},
+		struct pollfd fds[2] = {{.fd = http_client_fd(s->http), .events = events},
 					{.fd = with_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
 
 		if (wait_once(fds, 2, pending ? 0 : ms_to_tick(s->spec, s->next_tick_mono_ms)) < 0)
@@ -339,7 +367,9 @@ static int carry(struct stream *s, struct sbx_err *err)
 		if (window_changed && s->connected && send_size(s, err) < 0)
 			return -1;
 		tick(s->spec, &s->next_tick_mono_ms);
-		if ((fds[0].revents || pending) && take_input(s, err) < 0)
+		if ((fds[0].revents & POLLOUT) && flush_out(s, err) < 0)
+			return -1;
+		if (((fds[0].revents & ~POLLOUT) || pending) && take_input(s, err) < 0)
 			return -1;
 		if (fds[1].revents && !s->ended && pass_stdin(s, err) < 0)
 			return -1;
@@ -423,6 +453,7 @@ int stream_run(struct cli *cli, const struct stream_spec *spec, struct stream_re
 		terminal_restore();
 	}
 	http_client_free(s.http);
+	buf_free(&s.out);
 	buf_free(&s.text);
 	session_drop(cli, spec->id, session);
 	return rc;
