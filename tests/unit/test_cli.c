@@ -76,16 +76,14 @@ static void test_quote(void)
 
 static int parse(struct cli *cli, struct cli_args *args, const char **operands, const char *const *words)
 {
-	char copy[16][64];
-	char *argv[17];
-	static char *keep[16];
+	/* operands point into argv: it must outlive this call */
+	static char copy[16][64];
+	static char *argv[17];
 	int argc = 0;
 
 	for (; words[argc]; argc++) {
 		snprintf(copy[argc], sizeof(copy[argc]), "%s", words[argc]);
-		/* operands point into argv: it must outlive this call */
-		keep[argc] = strdup(copy[argc]);
-		argv[argc] = keep[argc];
+		argv[argc] = copy[argc];
 	}
 	argv[argc] = NULL;
 	*cli = (struct cli){0};
