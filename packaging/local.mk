@@ -14,3 +14,12 @@ packaging/sandboxd.service: packaging/sandboxd.service.in Makefile
 		$(srcdir)/packaging/sandboxd.service.in >$@.tmp && mv $@.tmp $@
 packaging/sandboxctl: sandboxctl
 	$(AM_V_GEN)$(MKDIR_P) packaging && ./sandboxctl completion bash >$@.tmp && mv $@.tmp $@
+
+# A configuration that somebody changed is neither overwritten nor removed.
+install-data-local:
+	$(MKDIR_P) $(DESTDIR)$(sysconfdir)
+	test -e $(DESTDIR)$(sysconfdir)/sandboxd.toml || \
+		$(INSTALL_DATA) $(srcdir)/examples/sandboxd.toml $(DESTDIR)$(sysconfdir)/sandboxd.toml
+uninstall-local:
+	! cmp -s $(srcdir)/examples/sandboxd.toml $(DESTDIR)$(sysconfdir)/sandboxd.toml || \
+		rm -f $(DESTDIR)$(sysconfdir)/sandboxd.toml
