@@ -28,10 +28,16 @@ extern int umount2(const char *target, int flags);
 
 #define STAGE_OPTIONS "mode=0700,size=1m"
 #define LOWER_NAME_SIZE 12
+#define FSCONFIG_STRING 256
 #define OVERLAY_OPTIONS_SIZE 1024
 #define UPPER_FD_FROM 32 /* the upper is always named by the same number, so that mountinfo inside tells nothing */
 #define MODE_DIR 0755
 #define RUN_PATH_SIZE 160
+
+struct overlay_names {
+	char lower[BROKER_MAX_LAYERS * 4];
+	char upper[48], work[48];
+};
 
 /* clang-format off */
 static const struct { const char *name; mode_t mode; unsigned major, minor; } devices[] = {
@@ -253,36 +259,64 @@ static void detach_layers(uint32_t n)
 }
 
 /* Lowers are named by position, topmost first; everything is relative or by number, so nothing of the host's paths shows inside. */
-static int overlay_options(const struct broker *b, uint32_t n_layers, char out[OVERLAY_OPTIONS_SIZE])
+static void overlay_names(const struct broker *b, uint32_t n_layers, struct overlay_names *out)
 {
-	int len = snprintf(out, OVERLAY_OPTIONS_SIZE, "lowerdir=");
+	int len = 0;
 
 	for (uint32_t i = n_layers; i-- > 0;)
-		len += snprintf(out + len, (size_t)(OVERLAY_OPTIONS_SIZE - len), "%u%s", i, i ? ":" : "");
-	len += snprintf(out + len, (size_t)(OVERLAY_OPTIONS_SIZE - len),
-			",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,volatile,index=off,metacopy=off,redirect_dir=nofollow",
-			b->upper_fd, b->upper_fd);
-	return len < OVERLAY_OPTIONS_SIZE ? 0 : -E2BIG;
+		len += snprintf(out->lower + len, sizeof(out->lower) - (size_t)len, "%u%s", i, i ? ":" : "");
+	snprintf(out->upper, sizeof(out->upper), "/proc/self/fd/%d/upper", b->upper_fd);
+	snprintf(out->work, sizeof(out->work), "/proc/self/fd/%d/work", b->upper_fd);
+}
+
+/* The new interface gives a mount that is attached nowhere: one umount less, each of which waits for an RCU grace period. */
+static int overlay_detached(const struct overlay_names *names)
+{
+	const struct {
+		const char *key, *value;
+	} options[] = {{"source", "overlay"}, {"lowerdir", names->lower}, {"upperdir", names->upper}, {"workdir", names->work},
+		       {"volatile", NULL}, {"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}};
+	auto_fd fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+
+	if (fs < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (syscall(SYS_fsconfig, fs, options[i].value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, options[i].key, options[i].value, 0) < 0)
+			return -errno;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	int fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	return fd < 0 ? -errno : fd;
+}
+
+/* fsconfig(2) takes no string of 256 bytes or more, which some 90 lowers need: the old interface does. */
+static int overlay_attached(struct broker *b, const struct overlay_names *names)
+{
+	char options[OVERLAY_OPTIONS_SIZE];
+	int len = snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s,workdir=%s,volatile,index=off,metacopy=off,redirect_dir=nofollow",
+			   names->lower, names->upper, names->work);
+
+	if (len < 0 || len >= (int)sizeof(options))
+		return -E2BIG;
+	if (mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+		return -errno;
+	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
+	if (umount2("m", UNMOUNT_DETACH) < 0)
+		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
+	return fd;
 }
 
 /* overlayfs keeps the identity of who mounts: its work directory and its whiteouts then belong to the slot, not to host root. */
 static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
 {
-	char options[OVERLAY_OPTIONS_SIZE];
-	int r = overlay_options(b, n_layers, options);
+	struct overlay_names names = {0};
 
-	if (r < 0)
-		return r;
 	if (FAULT_POINT("overlay-mount"))
 		return -EIO;
+	overlay_names(b, n_layers, &names);
 	idmap_act_as(owner);
-	r = mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0 ? -errno : 0;
+	int fd = strlen(names.lower) < FSCONFIG_STRING ? overlay_detached(&names) : overlay_attached(b, &names);
 	idmap_act_as(0);
-	if (r < 0)
-		return r;
-	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
-	if (umount2("m", UNMOUNT_DETACH) < 0)
-		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
 	return fd;
 }
 

@@ -137,6 +137,22 @@ static void images(void)
 	ok(directories("layers") == 1, "only the host image's skeleton is left: %d", directories("layers"));
 }
 
+/* More lowers than one string of fsconfig(2) holds: the other way to mount. */
+static void many_layers(void)
+{
+	static uint8_t key[95][BROKER_KEY_BYTES];
+	char out[64];
+	int unpacked = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(key); i++) {
+		random_bytes(key[i], sizeof(key[i]));
+		unpacked += unpack(i ? "top.tgz" : "base.tgz", key[i], 10000) == 0;
+	}
+	ok(unpacked == ARRAY_SIZE(key), "%d layers", unpacked);
+	ok(sandbox(key, ARRAY_SIZE(key), "/bin/busybox", "cat /text > /out", out, sizeof(out), NULL) == 0, "a sandbox of all of them");
+	is_str(out, "top\n", "sees the uppermost");
+}
+
 /* The worker itself: two keys with the same bytes are two directories; it can write nowhere else. */
 static void poisoning(void)
 {
@@ -168,6 +184,7 @@ int main(void)
 		else if (ok(run(command) == 0, "archives")) {
 			images();
 			poisoning();
+			many_layers();
 		}
 	}
 	btc_stop(&t, tap_failed > 0);
