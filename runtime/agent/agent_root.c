@@ -153,7 +153,9 @@ static int attach_new(const char *type, const struct option *options, unsigned a
 /* The broker's /dev holds the six nodes and the directories pts, shm and mqueue, and is read-only. */
 static int stage_dev(struct root_stage *s)
 {
-	static const struct option pts[] = {{"newinstance", NULL}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {0}};
+	static const struct option pts[] = {{"newinstance", NULL}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"},
+					   /* all sandboxes together have kernel.pty.max - reserve, 3072 terminals */
+					   {"max", "128"}, {0}};
 	static const struct option shm[] = {{"size", "64m"}, {"mode", "1777"}, {0}};
 	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
 
