@@ -30,6 +30,10 @@
 #define LIMIT_PATH_BYTES	 4096u /* PATH_MAX with the NUL */
 #define LIMIT_COMMANDS_KEPT	 1024u /* finished commands whose status can still be asked for */
 #define LIMIT_SPOOL_BYTES	 (64ull * 1024 * 1024)
+/* Half-open and idle flows: the host tracks 262,144 by default, for all sandboxes and its own services. */
+#define LIMIT_FLOWS		 4096u
+/* Buffers of sockets: cgroup v1 counts them apart, and the host has 9 % of its memory for all TCP together. */
+#define LIMIT_SOCKET_BYTES	 (64ull * 1024 * 1024)
 #define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
 
 /* A client's line buffer ends at 4 MiB (Go SDK); escaping makes a byte at most six. */

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "base/num.h"
 
 #include "runtime/broker/cgroup_int.h"
@@ -38,6 +39,7 @@ static const struct {
 };
 
 #define DEVICES_LEAF "tenants"
+#define TCP_FILE     "memory.kmem.tcp.limit_in_bytes" /* despite its name all of IP */
 
 /* The nodes of a sandbox's /dev and its devpts; nothing can be made there, this is the second lock. */
 static const char *const device_list[] = {
@@ -91,6 +93,8 @@ static int v1_open(struct cgroup *cg, const struct cgroup_mounts *mounts, struct
 			cg->features |= CGROUP_SWAP;
 		/* Counts children too; fails once there are some, and is the default of new kernels. */
 		ignore_result(cgroup_write(cg->root_fd[CGROUP_TREE_MEMORY], "memory.use_hierarchy", "1") < 0);
+		/* Without effect here, but the first group to be counted makes the kernel patch its code: now, not in a create. */
+		ignore_result(cgroup_write(cg->root_fd[CGROUP_TREE_MEMORY], TCP_FILE, "-1") < 0);
 	}
 	cg->features |= CGROUP_FREEZE | CGROUP_KILL;
 	return 0;
@@ -186,6 +190,14 @@ static int v1_write(struct cgroup *cg, const char *name, const char *leaf, enum 
 	return cgroup_write(cg->root_fd[tree], cgroup_join_path(path, leaf_name(dir, name, leaf), file), value);
 }
 
+static int limit_sockets(struct cgroup *cg, const char *name, const char *leaf)
+{
+	char value[24];
+
+	snprintf(value, sizeof(value), "%llu", (unsigned long long)LIMIT_SOCKET_BYTES);
+	return v1_write(cg, name, leaf, CGROUP_TREE_MEMORY, TCP_FILE, value);
+}
+
 static int v1_knob(struct cgroup *cg, const char *name, const char *leaf, enum cgroup_knob knob, const char *value)
 {
 	int r = v1_write(cg, name, leaf, knobs[knob].tree, knobs[knob].file, value);
@@ -196,6 +208,9 @@ static int v1_knob(struct cgroup *cg, const char *name, const char *leaf, enum c
 		if (!r)
 			r = v1_write(cg, name, leaf, CGROUP_TREE_MEMORY, knobs[knob].file, value);
 	}
+	/* Not part of the limit above, unlike in v2.  Kernels without it count no sockets at all. */
+	if (!r && knob == CGROUP_KNOB_MEMORY)
+		ignore_result(limit_sockets(cg, name, leaf) < 0);
 	/* No accounting of swap, and no swap: v1_open() has checked. */
 	return r == -ENOENT && knob == CGROUP_KNOB_SWAP ? 0 : r;
 }
