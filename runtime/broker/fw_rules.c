@@ -21,6 +21,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/limits.h"
 #include "base/num.h"
 
 #include "runtime/broker/links.h"
@@ -267,6 +268,12 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tmeta l4proto tcp reject with tcp reset\n"
 		   "\t\treject with icmpx type admin-prohibited\n"
 		   "\t}\n"
+		   /* The table of connections is the host's and all sandboxes': nobody may fill it alone. */
+		   "\tset flows {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic\n\t}\n"
+		   "\tchain begin {\n"
+		   "\t\tadd @flows { ip saddr ct count over %u } goto refuse\n"
+		   "\t\taccept\n"
+		   "\t}\n"
 		   "\tchain forward {\n"
 		   "\t\ttype filter hook forward priority filter; policy drop;\n"
 		   "\t\tct state invalid drop\n"
@@ -276,11 +283,11 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip daddr 169.254.0.0/16 goto refuse\n"
 		   "\t\tip daddr %s/%u goto refuse\n"
 		   "\t\tip daddr @host4 ip daddr != @allow_host4 goto refuse\n"
-		   "\t\tip daddr @allow4 accept\n"
+		   "\t\tip daddr @allow4 goto begin\n"
 		   "\t\tip daddr { " PRIVATE_RANGES " } goto refuse\n"
-		   "\t\taccept\n"
+		   "\t\tgoto begin\n"
 		   "\t}\n",
-		   c->uplink_router, c->uplink_router, dotted(c->subnet_addr).text, c->subnet_prefix);
+		   LIMIT_FLOWS, c->uplink_router, c->uplink_router, dotted(c->subnet_addr).text, c->subnet_prefix);
 }
 
 int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, const struct links_host_addrs *addrs,
