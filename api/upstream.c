@@ -19,6 +19,7 @@
 #define IN_BODY	   65536u
 #define OUT_HIGH   (256u * 1024)
 #define OUT_LOW	   (128u * 1024)
+#define SMALL_PIECE 512u
 
 enum phase { CONNECTING = 0, WAITING_HEAD, BODY, TUNNEL };
 
@@ -127,7 +128,9 @@ static void client_bytes(void *user, struct http_request *req, const char *data,
 			buf_puts(&u->out, "\r\n");
 		if (u->out.failed)
 			stop_sending(u);
-		flush(u);
+		/* tiny chunks leave together in the loop's next turn, not with a system call each */
+		if (n >= SMALL_PIECE || u->phase == TUNNEL || !u->source)
+			flush(u);
 	}
 	if (buf_used(&u->out) > OUT_HIGH && !u->client_paused) {
 		u->client_paused = true;
@@ -175,14 +178,17 @@ static bool passes_back(const struct upstream *u, struct http_text name)
 {
 	static const char *const hop[] = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
 					  "te", "trailer", "transfer-encoding", "upgrade", "content-length", "x-request-id"};
+	static const char *const whole_origin[] = {"service-worker-allowed", "clear-site-data", "strict-transport-security", "alt-svc"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(hop); i++)
 		if (http_text_is_nocase(name, hop[i]))
 			return false;
 	/* on the API's origin a page of the sandbox must not reach beyond its own path */
-	if (u->api_origin && (http_text_is_nocase(name, "service-worker-allowed") ||
-			      !strncasecmp(name.data, "access-control-", name.len < 15 ? name.len : 15)))
+	if (u->api_origin && !strncasecmp(name.data, "access-control-", name.len < 15 ? name.len : 15))
 		return false;
+	for (size_t i = 0; u->api_origin && i < ARRAY_SIZE(whole_origin); i++)
+		if (http_text_is_nocase(name, whole_origin[i]))
+			return false;
 	return !http1_connection_names(&u->head, u->in + u->in_start, name.data, name.len);
 }
 
@@ -307,16 +313,21 @@ static void answer_done(struct upstream *u)
 static bool answer_bytes(struct upstream *u)
 {
 	struct http1_span piece;
-	size_t used;
+	size_t used, n = 0;
+	char *joined = u->in + u->in_start;
 
 	while (u->phase == BODY) {
 		enum http1_result r = http1_body_next(&u->body, u->in + u->in_start, u->in_len - u->in_start, &used, &piece);
 
-		if (piece.len)
-			http_response_write(u->req, u->in + u->in_start + piece.off, piece.len);
+		/* Chunks of one byte must not cost a system call each: what came in one read leaves in one write. */
+		if (piece.len && joined + n != u->in + u->in_start + piece.off)
+			memmove(joined + n, u->in + u->in_start + piece.off, piece.len);
+		n += piece.len;
 		u->in_start += used;
 		if (r == HTTP1_OK)
 			continue;
+		if (n)
+			http_response_write(u->req, joined, n);
 		if (r == HTTP1_DONE || (u->eof && u->body.kind == HTTP1_BODY_UNTIL_CLOSE && r == HTTP1_MORE)) {
 			answer_done(u);
 			return false;
