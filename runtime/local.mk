@@ -28,3 +28,5 @@ runtime/libruntime_a-state_store.$(OBJEXT): runtime/state_schema.h
 ROOT_TESTS += tests/system/start_refused.sh
 ROOT_TESTS += tests/system/ends.sh
 ROOT_TESTS += tests/system/two_instances.sh
+ROOT_TESTS += tests/system/attack.sh
+EXTRA_DIST += tests/system/attack_inside.py tests/system/attack_service.py tests/system/attack_http.py
