@@ -343,6 +343,16 @@ static void test_ends(struct harness *h)
 	harness_clear(&q);
 }
 
+static void wait_end(struct harness *h, const uint8_t *id, struct harness_result *q)
+{
+	for (int i = 0; i < 1000; i++) {
+		harness_clear(q);
+		if (harness_ask(h, q, AGENT_STATUS, 0, id, AGENT_ID_BYTES) || !q->status_known || !q->status.running)
+			return;
+		poll(NULL, 0, 20);
+	}
+}
+
 /* ---- the child that waits in advance, and large requests ---- */
 
 static void test_spare(struct harness *h)
@@ -350,16 +360,20 @@ static void test_spare(struct harness *h)
 	static const char find[] = "for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n != 1 ] && grep -qs '^Uid:.65534' $p/status && kill -%s $n && echo $n; done";
 	static const char *const how[] = {"STOP", "KILL"};
 	char command[256];
-	struct harness_result r;
+	struct harness_result r, q = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(how); i++) {
 		snprintf(command, sizeof(command), find, how[i]);
-		/* run by a spare itself, so the next one is made at its end: give it a command to hit that one */
-		char twice[600];
-		snprintf(twice, sizeof(twice), "(sleep 0.3; %s > /tmp/hit) & exit 0", command);
-		harness_run(h, &r, twice);
+		/* the command that hits takes one itself; the next one is made when another command has ended */
+		char later[600];
+		snprintf(later, sizeof(later), "sleep 2; %s > /tmp/hit", command);
+		begin(h, &r, later, (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+		harness_finish(h, &r, 5000);
+		harness_run(h, &q, "exit 0");
+		harness_clear(&q);
+		wait_end(h, r.id, &q);
+		harness_clear(&q);
 		harness_clear(&r);
-		poll(NULL, 0, 800);
 		ok(harness_run(h, &r, "cat /tmp/hit; exit 6") == 6, "a waiting child hit by %s stops no command", how[i]);
 		ok(r.out && r.out[0] >= '1', "and it was hit");
 		harness_clear(&r);
@@ -431,16 +445,6 @@ static int logs(struct harness *h, struct harness_result *q, const uint8_t *id, 
 
 	memcpy(req.id, id, sizeof(req.id));
 	return harness_ask(h, q, AGENT_LOGS, 0, &req, sizeof(req));
-}
-
-static void wait_end(struct harness *h, const uint8_t *id, struct harness_result *q)
-{
-	for (int i = 0; i < 200; i++) {
-		harness_clear(q);
-		if (harness_ask(h, q, AGENT_STATUS, 0, id, AGENT_ID_BYTES) || !q->status_known || !q->status.running)
-			return;
-		poll(NULL, 0, 20);
-	}
 }
 
 static void test_output(struct harness *h)
