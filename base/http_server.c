@@ -18,6 +18,7 @@
 #define DEFAULT_CONNECTIONS 1024u
 /* Connections above the limit that are told so; more are closed without a word. */
 #define REFUSED_AT_ONCE	    64u
+#define UNIX_RESERVE	    64u
 #define ACCEPT_BATCH	    32
 #define IN_FIRST	    4096u
 #define BODY_ROOM	    (64u * 1024)
@@ -32,6 +33,7 @@ struct http_listener {
 	struct http_listener *next;
 	int fd;
 	unsigned tag;
+	bool is_unix;
 	struct loop_fd *source;
 	struct loop_timer *pause;
 };
@@ -763,6 +765,12 @@ static void conn_names(struct http_conn *conn)
 	ignore_result(setsockopt(conn->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s)));
 }
 
+/* Who has the Unix socket is known; strangers who hold every connection must not keep him out. */
+static unsigned connections_for(const struct http_server *server, bool is_unix)
+{
+	return server->config.max_connections + (is_unix ? REFUSED_AT_ONCE + UNIX_RESERVE : 0);
+}
+
 int http_server_connection(struct http_server *server, int fd, unsigned tag)
 {
 	struct http_conn *conn = calloc(1, sizeof(*conn));
@@ -772,7 +780,6 @@ int http_server_connection(struct http_server *server, int fd, unsigned tag)
 	conn->server = server;
 	conn->fd = fd;
 	conn->tag = tag;
-	conn->refuse = server->n_conns >= server->config.max_connections;
 	conn->timer = loop_timer_new(server->loop, conn_timeout, conn);
 	if (conn->timer)
 		conn->source = loop_fd_add(server->loop, fd, EPOLLIN | EPOLLRDHUP, conn_event, conn);
@@ -783,6 +790,7 @@ int http_server_connection(struct http_server *server, int fd, unsigned tag)
 		return r;
 	}
 	conn_names(conn);
+	conn->refuse = server->n_conns >= connections_for(server, conn->is_unix);
 	conn->next = server->conns;
 	if (conn->next)
 		conn->next->prev = conn;
@@ -816,7 +824,7 @@ static void accept_event(void *arg, int fd, uint32_t events)
 		}
 		if (c < 0)
 			return;
-		if (l->server->n_conns >= l->server->config.max_connections + REFUSED_AT_ONCE ||
+		if (l->server->n_conns >= connections_for(l->server, l->is_unix) + REFUSED_AT_ONCE ||
 		    http_server_connection(l->server, c, l->tag) < 0)
 			close(c);
 	}
@@ -828,7 +836,10 @@ int http_server_listen(struct http_server *server, int fd, unsigned tag, struct 
 
 	if (!l)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "listener");
-	*l = (struct http_listener){.server = server, .fd = fd, .tag = tag};
+	int domain = 0;
+	socklen_t n = sizeof(domain);
+	ignore_result(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n)); /* cannot fail on a socket */
+	*l = (struct http_listener){.server = server, .fd = fd, .tag = tag, .is_unix = domain == AF_UNIX};
 	l->pause = loop_timer_new(server->loop, accept_again, l);
 	if (l->pause)
 		l->source = loop_fd_add(server->loop, fd, EPOLLIN, accept_event, l);

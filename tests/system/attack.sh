@@ -43,6 +43,7 @@ write_config <<-EOF2
 	port = 18801
 	endpoint_port = 18802
 	api_key = "attack-key"
+	limit_concurrency = 300
 	[pool]
 	target = 0
 	[storage]
@@ -159,9 +160,27 @@ for kind in processes memory; do
 	is $good 5 "$kind: another sandbox runs commands meanwhile"
 done
 
+# ---- strangers who hold every connection of the gateway ----
+exec {held_up}< <(exec /usr/bin/python3 -c '
+import socket, time
+kept = []
+for _ in range(400):
+    c = socket.create_connection(("127.0.0.1", 18801))
+    c.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+    kept.append(c)
+print(flush=True)
+time.sleep(3)')
+read -r -u "$held_up" _
+is "$(curl -s -m 5 -o /dev/null -w '%{http_code}' http://127.0.0.1:18801/health)" 000 "connections: strangers take all there are for strangers"
+api GET /v1/sandboxes >/dev/null
+is "$(status)" 200 "connections: who has the Unix socket is answered meanwhile"
+exec {held_up}<&-
+
 # ---- what was accepted once ----
 ping() { curl -s -m 10 -o /dev/null -w '%{http_code}' -H "X-EXECD-ACCESS-TOKEN: $token" "http://127.0.0.1:18801/sandboxes/$b/proxy/44772/ping"; }
-is "$(ping)" 200 "a token is accepted"
+free_again() { [ "$(ping)" = 200 ]; }
+until_true 15 free_again
+ok $? "a token is accepted"
 api POST "/v1/sandboxes/$b/pause" >/dev/null
 is "$(ping)" 503 "and remembered, but not while the sandbox is paused"
 api POST "/v1/sandboxes/$b/resume" >/dev/null
