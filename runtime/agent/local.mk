@@ -32,7 +32,7 @@ CLEANFILES += tests/system/agent_inside
 
 # The harness plays broker and gateway around the real program.
 check_PROGRAMS += tests/system/sys_agent
-ROOT_TESTS += tests/system/sys_agent
+ROOT_TESTS += tests/system/sys_agent tests/vm/agent.sh
 tests_system_sys_agent_SOURCES = tests/system/sys_agent.c tests/system/agent_harness.c tests/system/agent_harness.h \
 	runtime/broker/profile.c
 EXTRA_tests_system_sys_agent_DEPENDENCIES = tests/system/agent_inside sandbox-agent$(EXEEXT)
