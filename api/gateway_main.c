@@ -25,6 +25,8 @@
 
 /* Descriptors besides connections: the channel, the listeners, the loop, two for each sandbox in use. */
 #define SPARE_FDS 256u
+/* Connections that only who has the Unix socket can use. */
+#define UNIX_RESERVE 64u
 
 enum { OPT_CONFIG = 256, OPT_RUN_DIR, OPT_API_FD, OPT_ENDPOINT_FD, OPT_UNIX_FD, OPT_ROUTES, OPT_VERSION, OPT_HELP };
 
@@ -204,6 +206,7 @@ static int wire(struct gateway *gw, const struct settings *s, const struct optio
 	const struct gw_client_hooks hooks = {.arg = gw, .up = on_up, .state = on_state};
 	const struct execd_hooks execd_hooks = {.arg = gw, .stat = ask_stat};
 	const struct http_server_config config = {.max_connections = connection_limit(s),
+						  .unix_reserve = UNIX_RESERVE,
 						  .idle_ms = (uint32_t)s->server_timeout_keep_alive * 1000,
 						  .handler = gateway_handle,
 						  .arg = gw};

@@ -18,7 +18,6 @@
 #define DEFAULT_CONNECTIONS 1024u
 /* Connections above the limit that are told so; more are closed without a word. */
 #define REFUSED_AT_ONCE	    64u
-#define UNIX_RESERVE	    64u
 #define ACCEPT_BATCH	    32
 #define IN_FIRST	    4096u
 #define BODY_ROOM	    (64u * 1024)
@@ -768,7 +767,9 @@ static void conn_names(struct http_conn *conn)
 /* Who has the Unix socket is known; strangers who hold every connection must not keep him out. */
 static unsigned connections_for(const struct http_server *server, bool is_unix)
 {
-	return server->config.max_connections + (is_unix ? REFUSED_AT_ONCE + UNIX_RESERVE : 0);
+	unsigned reserve = is_unix ? server->config.unix_reserve : 0;
+
+	return server->config.max_connections + (reserve ? REFUSED_AT_ONCE + reserve : 0);
 }
 
 int http_server_connection(struct http_server *server, int fd, unsigned tag)
