@@ -6,9 +6,12 @@ top_builddir=${top_builddir:-$PWD}
 top_srcdir=$(readlink -f "${top_srcdir:-$(dirname "$0")/../..}")
 export top_builddir top_srcdir
 export SBX_VM_SHARE=$top_srcdir
-case $(readlink -f "$top_builddir") in
+build=$(readlink -f "$top_builddir")
+case $build in
 "$top_srcdir"/*) ;;
-*) SBX_VM_SHARE=$(readlink -f "$top_builddir") ;;
+# run-tests builds beside a copy of the sources: the guest needs both, also below /tmp, which it hides
+"$(dirname "$top_srcdir")"/*) SBX_VM_SHARE=$(dirname "$top_srcdir") ;;
+*) SBX_VM_SHARE=$build ;;
 esac
 
 # As under a service manager that delegated a part of the tree: the test's own processes sit where children need controllers.
