@@ -53,30 +53,32 @@ static size_t put_u16(uint8_t *out, size_t at, unsigned value)
 
 /*
  * Reads a name at the cursor into @name (NULL: only checks it).  A pointer may only lead to before where its own run of labels
- * began, so each jump makes the rest shorter and the walk ends; the 255 octets bound the copy in the same loop.
+ * began, and what is read there must end before that place too: a name is made of bytes that came before it, never of its own
+ * record, which changes when the message is rebuilt.  So each jump makes the rest shorter; the 255 octets bound the copy.
  */
 static bool take_name(struct cursor *c, bool pointers, uint8_t *name, uint8_t *ret_len)
 {
-	size_t at = c->at, barrier = c->at, used = 0, behind = 0;
+	size_t at = c->at, barrier = c->at, end = c->len, used = 0, behind = 0;
 
 	for (;;) {
-		if (at >= c->len)
+		if (at >= end)
 			return false;
 		uint8_t n = c->data[at];
 
 		if ((n & 0xc0) == 0xc0) {
 			size_t to;
 
-			if (!pointers || at + 1 >= c->len)
+			if (!pointers || at + 1 >= end)
 				return false;
 			to = (size_t)(n & 0x3f) << 8 | c->data[at + 1];
 			if (to >= barrier || to < DNS_HEAD_BYTES)
 				return false;
 			behind = behind ? behind : at + 2;
+			end = barrier;
 			at = barrier = to;
 			continue;
 		}
-		if (n > DNS_LABEL_MAX || c->len - at < n + 1u || used + n + 1u > DNS_NAME_MAX)
+		if (n > DNS_LABEL_MAX || end - at < n + 1u || used + n + 1u > DNS_NAME_MAX)
 			return false;
 		if (name)
 			memcpy(name + used, c->data + at, n + 1u);
