@@ -386,17 +386,6 @@ void http1_body_of_response(struct http1_body *body, const struct http1_head *he
 enum chunk_state { CHUNK_SIZE = 0, CHUNK_EXTENSION, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_CR, CHUNK_LF, TRAILER_START, TRAILER, TRAILER_LF,
 		   LAST_LF, CHUNK_END };
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* One character of the framing between chunks. */
 static enum http1_result chunk_char(struct http1_body *b, char c)
 {

@@ -2,6 +2,7 @@
 #include "base/http_server.h"
 
 #include "base/cleanup.h"
+#include "base/num.h"
 
 #include <errno.h>
 #include <string.h>
@@ -58,17 +59,6 @@ bool http_next_segment(struct http_text *path, struct http_text *ret_segment)
 	return true;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 ssize_t http_decode(struct http_text text, bool plus, char *out, size_t size)
 {
 	size_t n = 0;
@@ -79,8 +69,8 @@ ssize_t http_decode(struct http_text text, bool plus, char *out, size_t size)
 		if (n + 1 >= size)
 			return -ENAMETOOLONG;
 		if (c == '%') {
-			int high = i + 2 < text.len ? hex_value(text.data[i + 1]) : -1;
-			int low = i + 2 < text.len ? hex_value(text.data[i + 2]) : -1;
+			int high = i + 2 < text.len ? hex_digit(text.data[i + 1]) : -1;
+			int low = i + 2 < text.len ? hex_digit(text.data[i + 2]) : -1;
 			if (i + 2 >= text.len)
 				return -EINVAL;
 			if (high < 0 || low < 0 || (high == 0 && low == 0))

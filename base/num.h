@@ -24,6 +24,8 @@ int num_i64(const char *text, size_t n, int64_t *ret);
 void random_bytes(void *out, size_t n);
 /** hex_encode() - Write @n bytes of @data as 2 * @n lower-case digits and a NUL into @out */
 void hex_encode(const void *data, size_t n, char *out);
+/** hex_digit() - Value of one hex digit in either case; Return: 0 to 15, or -EINVAL */
+int hex_digit(char c);
 /** hex_decode() - Read exactly 2 * @n lower- or upper-case hex digits; Return: 0 or -EINVAL */
 int hex_decode(const char *text, void *out, size_t n);
 /** uuid_format() - Write @id as a lower-case UUID into @out */

@@ -126,24 +126,38 @@ int path_write_file(int dir_fd, const char *name, const char *text, size_t len)
 	return (size_t)n == len ? 0 : -EIO;
 }
 
-ssize_t path_read_file(int dir_fd, const char *name, char *out, size_t size)
+/* Reads until the end or until @size - 1 bytes are there; *ret_whole tells which. */
+static ssize_t read_text(int dir_fd, const char *name, char *out, size_t size, bool *ret_whole)
 {
 	auto_fd fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	size_t used = 0;
+	ssize_t n = 1;
 
 	if (fd < 0)
 		return -errno;
-	for (;;) {
-		ssize_t n = read(fd, out + used, size - used);
-
+	while (n && used < size) {
+		n = read(fd, out + used, size - used);
 		if (n < 0)
 			return -errno;
-		if (n == 0)
-			break;
 		used += (size_t)n;
-		if (used >= size)
-			return -EFBIG;
 	}
+	*ret_whole = used < size;
+	used -= !*ret_whole; /* the NUL takes the place of the last byte */
 	out[used] = '\0';
 	return (ssize_t)used;
+}
+
+ssize_t path_read_file(int dir_fd, const char *name, char *out, size_t size)
+{
+	bool whole = false;
+	ssize_t n = read_text(dir_fd, name, out, size, &whole);
+
+	return n < 0 || whole ? n : -EFBIG;
+}
+
+ssize_t path_read_head(int dir_fd, const char *name, char *out, size_t size)
+{
+	bool whole;
+
+	return read_text(dir_fd, name, out, size, &whole);
 }

@@ -82,4 +82,15 @@ int path_write_file(int dir_fd, const char *name, const char *text, size_t len) 
  */
 ssize_t path_read_file(int dir_fd, const char *name, char *out, size_t size) SBX_WUR;
 
+/**
+ * path_read_head() - Read the beginning of a file of the kernel's, whose length the caller cannot know
+ * @dir_fd:	Directory that @name is relative to
+ * @name:	The file
+ * @out:	Filled and NUL-terminated
+ * @size:	Of @out, at least 1; what does not fit is cut
+ *
+ * Return: length of what is in @out, or -errno
+ */
+ssize_t path_read_head(int dir_fd, const char *name, char *out, size_t size) SBX_WUR;
+
 #endif

@@ -106,6 +106,8 @@ struct sandbox_hooks {
 	void (*changed)(void *arg, const struct sandbox *sandbox, bool gone);
 };
 
+/** sandbox_pairs_free() - Release @n pairs and the array @pairs; NULL with 0 is fine */
+void sandbox_pairs_free(struct sandbox_pair *pairs, size_t n);
 /** sandbox_spec_free() - Release what @spec owns and zero it; NULL is fine */
 void sandbox_spec_free(struct sandbox_spec *spec);
 

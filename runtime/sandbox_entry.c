@@ -9,37 +9,6 @@
 
 /* ---- memory ---- */
 
-static void pairs_free(struct sandbox_pair *pairs, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(pairs[i].key);
-		free(pairs[i].value);
-	}
-	free(pairs);
-}
-
-void sandbox_spec_free(struct sandbox_spec *spec)
-{
-	if (!spec)
-		return;
-	for (char **arg = spec->entrypoint; arg && *arg; arg++)
-		free(*arg);
-	free(spec->entrypoint);
-	free(spec->image_uri);
-	pairs_free(spec->env, spec->n_env);
-	pairs_free(spec->metadata, spec->n_metadata);
-	for (size_t i = 0; i < spec->n_volumes; i++) {
-		free(spec->volumes[i].name);
-		free(spec->volumes[i].source);
-		free(spec->volumes[i].sub_path);
-		free(spec->volumes[i].mount_path);
-	}
-	free(spec->volumes);
-	free(spec->platform_os);
-	free(spec->platform_arch);
-	*spec = (struct sandbox_spec){0};
-}
-
 struct sandbox_entry *entry_new(struct sandbox_manager *m)
 {
 	struct sandbox_entry *e = calloc(1, sizeof(*e));

@@ -8,15 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-static void pairs_free(struct sandbox_pair *pairs, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(pairs[i].key);
-		free(pairs[i].value);
-	}
-	free(pairs);
-}
-
 static void close_fds(const int *fds, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -88,7 +79,7 @@ static int merge_pairs(const struct sandbox_spec *spec, const struct sandbox_pai
 			r = add_pair(out, &n, patch[i].key, patch[i].value);
 	if (r) {
 		if (out)
-			pairs_free(out, n);
+			sandbox_pairs_free(out, n);
 		return r;
 	}
 	*ret = out;
@@ -111,7 +102,7 @@ const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const ui
 		return NULL;
 	}
 	if (n_merged > LIMIT_METADATA && n_merged > spec->n_metadata) {
-		pairs_free(merged, n_merged);
+		sandbox_pairs_free(merged, n_merged);
 		sbx_err_set(err, SBX_E_METADATA_LABEL, 0, "metadata: more than %u keys", LIMIT_METADATA);
 		return NULL;
 	}
@@ -122,10 +113,10 @@ const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const ui
 	if (entry_write(e, false, err) < 0) {
 		spec->metadata = old;
 		spec->n_metadata = n_old;
-		pairs_free(merged, n_merged);
+		sandbox_pairs_free(merged, n_merged);
 		return NULL;
 	}
-	pairs_free(old, n_old);
+	sandbox_pairs_free(old, n_old);
 	return &e->pub;
 }
 

@@ -13,16 +13,16 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 API_TEST_LIBS = libapi.a libruntime.a libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) -lm
 check_PROGRAMS += tests/unit/test_lifecycle_api
 UNIT_TESTS += tests/unit/test_lifecycle_api
-tests_unit_test_lifecycle_api_SOURCES = tests/unit/test_lifecycle_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_unit_test_lifecycle_api_SOURCES = tests/unit/test_lifecycle_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
 tests_unit_test_lifecycle_api_LDADD = $(API_TEST_LIBS)
 check_PROGRAMS += tests/unit/test_gw_server
 UNIT_TESTS += tests/unit/test_gw_server
-tests_unit_test_gw_server_SOURCES = tests/unit/test_gw_server.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_unit_test_gw_server_SOURCES = tests/unit/test_gw_server.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
 tests_unit_test_gw_server_LDADD = $(API_TEST_LIBS)
 
 check_PROGRAMS += tests/fuzz/fuzz_api
 UNIT_TESTS += tests/fuzz/fuzz_api
-tests_fuzz_fuzz_api_SOURCES = tests/fuzz/fuzz_api.c tests/fuzz/run_corpus.c tests/unit/fake_manager.c tests/unit/fake_manager.h
+tests_fuzz_fuzz_api_SOURCES = tests/fuzz/fuzz_api.c tests/fuzz/run_corpus.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
 tests_fuzz_fuzz_api_LDADD = $(API_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/api
 

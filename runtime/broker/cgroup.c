@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/num.h"
+#include "base/path.h"
 #include "base/wallclock.h"
 
 #include "runtime/broker/cgroup_int.h"
@@ -49,32 +50,12 @@ const char *cgroup_join_path(char *out, const char *dir, const char *file)
 
 int cgroup_write(int dir_fd, const char *path, const char *value)
 {
-	auto_fd fd = openat(dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	size_t n = strlen(value);
-
-	if (fd < 0 || write(fd, value, n) != (ssize_t)n)
-		return -errno;
-	return 0;
+	return path_write_file(dir_fd, path, value, strlen(value));
 }
 
 int cgroup_read(int dir_fd, const char *path, char *buf, size_t size)
 {
-	auto_fd fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
-	size_t used = 0;
-
-	if (fd < 0)
-		return -errno;
-	while (used + 1 < size) {
-		ssize_t n = read(fd, buf + used, size - 1 - used);
-
-		if (n < 0)
-			return -errno;
-		if (!n)
-			break;
-		used += (size_t)n;
-	}
-	buf[used] = '\0';
-	return (int)used;
+	return (int)path_read_head(dir_fd, path, buf, size);
 }
 
 static int text_u64(const char *text, uint64_t *ret)

@@ -30,6 +30,7 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/path.h"
 
 #include "runtime/broker/fw_rules.h"
 
@@ -95,16 +96,6 @@ int links_netns_socket(int netns_fd, int family, int type, int protocol)
 	return fd;
 }
 
-static int write_file(const char *path, const char *value)
-{
-	auto_fd fd = open(path, O_WRONLY | O_CLOEXEC);
-	size_t n = strlen(value);
-
-	if (fd < 0 || write(fd, value, n) != (ssize_t)n)
-		return -errno;
-	return 0;
-}
-
 struct netns_sysctl {
 	const char *path;
 	const char *value;
@@ -120,7 +111,7 @@ static int set_sysctls(int netns_fd, const struct netns_sysctl *list, size_t n)
 	if (home < 0 || setns(netns_fd, CLONE_NEWNET) < 0)
 		return -errno;
 	for (size_t i = 0; !r && i < n; i++) {
-		r = write_file(list[i].path, list[i].value);
+		r = path_write_file(AT_FDCWD, list[i].path, list[i].value, strlen(list[i].value));
 		if (r == -ENOENT && list[i].optional)
 			r = 0;
 	}
@@ -413,7 +404,7 @@ static int open_uplink(struct links *links, struct sbx_err *err)
 	if (r < 0)
 		return fail_nl(err, r, "make the uplink");
 	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", links->uplink);
-	r = write_file(path, "1");
+	r = path_write_file(AT_FDCWD, path, "1", 1);
 	return r < 0 && r != -ENOENT ? sbx_err_set(err, SBX_E_SYSTEM, -r, "write %s", path) : 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/path.h"
 
 #define RECORD_FILE "sysctl"
 #define RECORD_MAX  65536u
@@ -21,26 +22,6 @@ static bool path_ok(const char *path)
 	return *path && strlen(path) < 200 && !strstr(path, "..") && !strpbrk(path, " \n\t") && *path != '/';
 }
 
-static int read_text(const char *path, char *buf, size_t size)
-{
-	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t used = 0;
-
-	if (fd < 0)
-		return -errno;
-	while (used + 1 < size) {
-		ssize_t n = read(fd, buf + used, size - 1 - used);
-
-		if (n < 0)
-			return -errno;
-		if (!n)
-			break;
-		used += (size_t)n;
-	}
-	buf[used] = '\0';
-	return (int)used;
-}
-
 static int sysctl_file(const char *path, char out[256])
 {
 	return snprintf(out, 256, "/proc/sys/%s", path) < 256 ? 0 : -ENAMETOOLONG;
@@ -50,12 +31,8 @@ static int write_value(const char *path, const char *value)
 {
 	char file[256];
 	int r = sysctl_file(path, file);
-	auto_fd fd = r ? r : open(file, O_WRONLY | O_CLOEXEC);
-	size_t n = strlen(value);
 
-	if (r || fd < 0)
-		return r ? r : -errno;
-	return write(fd, value, n) == (ssize_t)n ? 0 : -errno;
+	return r ? r : path_write_file(AT_FDCWD, file, value, strlen(value));
 }
 
 /* Whether @record has a line of @path already: the oldest value is the one that counts, and others may flip it for ever. */
@@ -64,7 +41,7 @@ static bool recorded(const char *record, const char *path)
 	char text[RECORD_MAX];
 	size_t n = strlen(path);
 
-	if (read_text(record, text, sizeof(text)) < 0)
+	if (path_read_head(AT_FDCWD, record, text, sizeof(text)) < 0)
 		return false;
 	for (const char *line = text; *line; line = strchrnul(line, '\n') + (*strchrnul(line, '\n') == '\n'))
 		if (!strncmp(line, path, n) && line[n] == ' ')
@@ -80,7 +57,7 @@ static bool is_wanted_by_others(const char *path)
 	size_t n = strlen(path);
 
 	return n > sizeof(suffix) && !strcmp(path + n - (sizeof(suffix) - 1), suffix) &&
-	       read_text("/proc/sys/net/ipv4/ip_forward", value, sizeof(value)) > 0 && *value == '1';
+	       path_read_head(AT_FDCWD, "/proc/sys/net/ipv4/ip_forward", value, sizeof(value)) > 0 && *value == '1';
 }
 
 int sysctl_record_set(const char *run_dir, const char *path, const char *value, struct sbx_err *err)
@@ -91,7 +68,7 @@ int sysctl_record_set(const char *run_dir, const char *path, const char *value, 
 
 	if (!path_ok(path) || sysctl_file(path, file) < 0 || snprintf(record, sizeof(record), "%s/" RECORD_FILE, run_dir) >= (int)sizeof(record))
 		return sbx_err_set(err, SBX_E_SYSTEM, EINVAL, "sysctl %s", path);
-	r = read_text(file, old, sizeof(old));
+	r = (int)path_read_head(AT_FDCWD, file, old, sizeof(old));
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "read sysctl %s", path);
 	old[strcspn(old, "\n")] = '\0';
@@ -114,7 +91,7 @@ int sysctl_record_undo(const char *run_dir, struct sbx_err *err)
 
 	if (snprintf(record, sizeof(record), "%s/" RECORD_FILE, run_dir) >= (int)sizeof(record))
 		return sbx_err_set(err, SBX_E_SYSTEM, ENAMETOOLONG, "run directory");
-	n = read_text(record, text, sizeof(text));
+	n = (int)path_read_head(AT_FDCWD, record, text, sizeof(text));
 	if (n == -ENOENT)
 		return 0;
 	if (n < 0)

@@ -36,35 +36,6 @@ struct sandbox_manager *fake_manager_new(const struct sandbox_hooks *hooks)
 	return &the_manager;
 }
 
-static void pairs_free(struct sandbox_pair *pairs, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(pairs[i].key);
-		free(pairs[i].value);
-	}
-	free(pairs);
-}
-
-void sandbox_spec_free(struct sandbox_spec *spec)
-{
-	for (char **a = spec->entrypoint; a && *a; a++)
-		free(*a);
-	free(spec->entrypoint);
-	free(spec->image_uri);
-	pairs_free(spec->env, spec->n_env);
-	pairs_free(spec->metadata, spec->n_metadata);
-	for (size_t i = 0; i < spec->n_volumes; i++) {
-		free(spec->volumes[i].name);
-		free(spec->volumes[i].source);
-		free(spec->volumes[i].sub_path);
-		free(spec->volumes[i].mount_path);
-	}
-	free(spec->volumes);
-	free(spec->platform_os);
-	free(spec->platform_arch);
-	*spec = (struct sandbox_spec){0};
-}
-
 static void remove_at(size_t i)
 {
 	sandbox_spec_free(&the_manager.list[i]->spec);
