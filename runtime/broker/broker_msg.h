@@ -41,6 +41,10 @@ enum broker_op {
 	BROKER_OP_VOLUME_DROP,
 	BROKER_OP_HOST_ROW, /* row N of the host's feature table; `doctor` asks until the reply says LAST */
 	BROKER_OP_DNS_SOCKETS, /* dnsd only: reply carries {udp, tcp} listeners of the router namespace */
+	BROKER_OP_POLICY,      /* sandboxd only: packet policy of one sandbox, in parts; in force when the last part is answered */
+	BROKER_OP_PIN,	       /* dnsd only: open addresses for one sandbox; answered when the kernel has them */
+	BROKER_OP_UNPIN,       /* dnsd only */
+	BROKER_OP_LOG_SOCKET,  /* dnsd only: reply carries a bound netlink socket with the refused packets of the router */
 	BROKER_OP_COUNT
 };
 
@@ -247,6 +251,58 @@ struct broker_event_msg {
 	char text[BROKER_TEXT_BYTES];
 };
 
+/* ---- egress ---- */
+
+#define BROKER_POLICY_PART  256u /* rules in one message */
+#define BROKER_POLICY_RULES 4096u
+#define BROKER_RULE_PORTS   16u /* single ports; a range is at most that many */
+#define BROKER_PIN_ADDRS    64u
+
+enum broker_policy_flags {
+	BROKER_POLICY_DEFAULT_ALLOW = 1u << 0,
+	BROKER_POLICY_LAST = 1u << 1, /* of its parts: apply all of them in one transaction */
+};
+enum broker_rule_flags { BROKER_RULE_ALLOW = 1u << 0, BROKER_RULE_OPERATOR = 1u << 1 };
+
+/* Between rules the tiers decide, not their order: operator deny, operator allow, user deny, user allow, then the default. */
+struct broker_ip_rule {
+	uint32_t addr;	 /* IPv4, host byte order; host bits 0 */
+	uint32_t prefix; /* bits */
+	uint32_t flags;	 /* enum broker_rule_flags */
+	uint32_t n_ports; /* 0: all but 853 */
+	uint16_t port[BROKER_RULE_PORTS]; /* TCP and UDP */
+};
+
+struct broker_policy {
+	struct broker_head head;
+	struct broker_slot_ref ref;
+	uint32_t flags; /* enum broker_policy_flags */
+	uint32_t first; /* index of rule[0] in the whole policy; 0 throws away parts sent before */
+	uint32_t n_rules; /* in this message */
+	uint32_t zero;
+	struct broker_ip_rule rule[BROKER_POLICY_PART];
+};
+
+struct broker_policy_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint32_t mark; /* conntrack mark of flows judged by this policy; from the counter that is never reused */
+	uint32_t zero;
+	char text[BROKER_TEXT_BYTES];
+};
+
+struct broker_pin { /* PIN, UNPIN */
+	struct broker_head head;
+	struct broker_slot_ref ref;
+	uint32_t n_addrs;
+	uint32_t n_ports;  /* 0: all but 853 */
+	uint32_t lease_ms; /* PIN: from now; an earlier longer lease of the same address stays */
+	uint32_t zero;
+	uint32_t addr[BROKER_PIN_ADDRS]; /* IPv4, host byte order */
+	uint16_t port[BROKER_RULE_PORTS];
+};
+
 /* The largest message, for receive buffers. */
 union broker_any {
 	struct broker_head head;
@@ -264,6 +320,9 @@ union broker_any {
 	struct broker_volume_req volume_req;
 	struct broker_host_reply host_reply;
 	struct broker_event_msg event;
+	struct broker_policy policy;
+	struct broker_policy_reply policy_reply;
+	struct broker_pin pin;
 };
 
 #endif
