@@ -206,7 +206,7 @@ static void opened_exec(void *arg, const int *fds, size_t n, const struct sbx_er
 {
 	struct opening *o = arg;
 
-	if (!err->code && n != 2)
+	if (!err->code && n != 2 && n != 4)
 		err = &no_descriptor;
 	send_open(o->answer->conn, &o->reply, err->code ? err : NULL, o->log_file, fds, err->code ? 0 : n);
 	for (size_t i = 0; i < n; i++)

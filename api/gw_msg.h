@@ -26,7 +26,7 @@ enum gw_kind {
 	GW_HTTP,	/* a lifecycle request, whole */
 	GW_HTTP_REPLY,
 	GW_OPEN,       /* may this credential reach this port of this sandbox?  with what? */
-	GW_OPEN_REPLY, /* EXEC: {write end, read end}; PORT: one unconnected socket per address family asked for */
+	GW_OPEN_REPLY, /* EXEC: {write end, read end[, bulk write, bulk read]}; PORT: one unconnected socket per address family asked for */
 	GW_STATE,      /* sandboxd -> gateway: a sandbox changed */
 	GW_STAT,       /* cgroup figures of a sandbox */
 	GW_STAT_REPLY,

@@ -18,7 +18,7 @@
 #define CONNECTIONS_MAX	  16u	 /* one gateway a core, and what is left of those before a restart */
 #define MESSAGES_PER_TURN 32u	 /* then the other sources of the loop have their turn */
 #define QUEUE_MAX	  4096u	 /* messages that a gateway may leave unread; it reads all the time or is broken */
-#define REPLY_FDS_MAX	  2u
+#define REPLY_FDS_MAX	  4u
 #define SEALS		  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 struct queued {

@@ -5,12 +5,16 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "runtime/agent_msg.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define BUCKETS	    1024u
 #define KNOWN	    4u /* a client, an operator's key, the command line, one to spare */
 #define CREDENTIAL  1024u
+
+static_assert(GW_CLIENT_FDS == AGENT_CHANNEL_FDS, "descriptors that did not come are -1");
 
 struct known {
 	size_t n;
@@ -191,15 +195,15 @@ struct link *links_opened(struct links *links, struct gw_reply *reply, const str
 	if (!e->link.box && (open.state == GW_SANDBOX_RUNNING || (!who && open.state == GW_SANDBOX_ENDED))) {
 		auto_free char *log_file = http_text_dup(reply->strings[GW_OPENED_LOG_FILE]);
 
-		if (reply->n_fds != 2) {
+		if (reply->n_fds != 2 && reply->n_fds != AGENT_CHANNEL_FDS) {
 			sbx_err_set(err, SBX_E_PROTOCOL, 0, "open: %zu descriptors", reply->n_fds);
 			return NULL;
 		}
-		e->link.box = execd_box_new(links->execd, e->link.id, reply->fds[0], reply->fds[1], log_file ? log_file : "",
-					    box_broken, e, err);
+		e->link.box = execd_box_new(links->execd, e->link.id, reply->fds, log_file ? log_file : "", box_broken, e, err);
 		if (!e->link.box)
 			return NULL;
-		reply->fds[0] = reply->fds[1] = -1;
+		for (size_t i = 0; i < reply->n_fds; i++)
+			reply->fds[i] = -1;
 	}
 	if (who)
 		remember(e, who);

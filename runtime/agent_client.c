@@ -61,6 +61,7 @@ struct waiter {
 struct agent_client {
 	struct loop *loop;
 	int write_fd, read_fd;		/* owned */
+	int bulk_write_fd, bulk_read_fd; /* owned; -1: there is none */
 	struct loop_fd *in, *out;	/* owned */
 	struct loop_timer *hello_timer; /* owned; ends the wait for ATTACHED, or for the last frames of a dead agent */
 	struct loop_timer *later;	/* owned; breaking and waiters, which must not run inside a caller */
@@ -143,6 +144,8 @@ static void close_channel(struct agent_client *c)
 	c->in = c->out = NULL;
 	replace_fd(&c->read_fd, -1);
 	replace_fd(&c->write_fd, -1);
+	replace_fd(&c->bulk_write_fd, -1);
+	replace_fd(&c->bulk_read_fd, -1);
 	loop_timer_free(c->hello_timer);
 	c->hello_timer = NULL;
 }
@@ -588,16 +591,17 @@ static int set_nonblock(int fd)
 	return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-struct agent_client *agent_client_new(struct loop *loop, int write_fd, int read_fd, agent_client_broken *broken, void *arg,
+struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHANNEL_FDS], agent_client_broken *broken, void *arg,
 				      struct sbx_err *err)
 {
+	int write_fd = fds[0], read_fd = fds[1];
 	struct agent_client *c = calloc(1, sizeof(*c));
 
 	if (!c) {
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "exec channel");
 		return NULL;
 	}
-	*c = (struct agent_client){.loop = loop, .write_fd = -1, .read_fd = -1, .on_broken = broken, .on_broken_arg = arg};
+	*c = (struct agent_client){.loop = loop, .write_fd = -1, .read_fd = -1, .bulk_write_fd = -1, .bulk_read_fd = -1, .on_broken = broken, .on_broken_arg = arg};
 	c->received.max = AGENT_OUT_FRAME;
 	c->unsent.max = OUT_MAX_BYTES;
 	c->hello_timer = loop_timer_new(loop, hello_missed, c);
@@ -613,6 +617,8 @@ struct agent_client *agent_client_new(struct loop *loop, int write_fd, int read_
 	}
 	c->write_fd = write_fd;
 	c->read_fd = read_fd;
+	c->bulk_write_fd = fds[2];
+	c->bulk_read_fd = fds[3];
 
 	struct agent_attach attach = {.version = AGENT_VERSION};
 	random_bytes(c->nonce, sizeof(c->nonce));

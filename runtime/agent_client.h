@@ -53,15 +53,15 @@ typedef void agent_client_ready(void *arg, const struct sbx_err *why);
 /**
  * agent_client_new() - Attach to the agent of one sandbox
  * @loop:	The gateway's loop; borrowed
- * @write_fd:	Write end of exec.in; taken over on success, made non-blocking
- * @read_fd:	Read end of exec.out; likewise
+ * @fds:	Write end of exec.in, read end of exec.out, write end of bulk.in, read end of bulk.out (the last two may be
+ *		-1); taken over on success, made non-blocking
  * @broken:	Called at most once, never from inside this call
  * @arg:	Handed to @broken
  * @err:	Filled on failure: SYSTEM, NO_MEMORY
  *
  * Return: the client, or NULL with @err set
  */
-struct agent_client *agent_client_new(struct loop *loop, int write_fd, int read_fd, agent_client_broken *broken, void *arg,
+struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHANNEL_FDS], agent_client_broken *broken, void *arg,
 				      struct sbx_err *err) SBX_WUR;
 /** agent_client_free() - Every stream of @c gets `lost` with @why (NULL: PEER_GONE), no `broken`; @c may be NULL */
 void agent_client_free(struct agent_client *c, const struct sbx_err *why);

@@ -2,18 +2,22 @@
 /*
  * DOC: frames between the host and sandbox-agent, pid 1 inside
  *
- * Two pairs of FIFOs a sandbox, made by the broker before the clone; no descriptor ever comes out of a sandbox.
+ * Three pairs of FIFOs a sandbox, made by the broker before the clone; no descriptor ever comes out of a sandbox.
  *
  *   control  sandboxd -> agent: frames (START, QUERY, STOP);  agent -> sandboxd: struct agent_status, fixed size
  *   exec     gateway  -> agent: frames of at most AGENT_IN_FRAME bytes, each written by one write(2): a FIFO write of
  *            PIPE_BUF bytes or less is whole or not at all, so a gateway that is killed leaves no half frame behind
  *            agent -> gateway: frames of at most AGENT_OUT_FRAME bytes
+ *   bulk     content of uploads and downloads, nothing else: a third pair of FIFOs without any framing.  What is written
+ *            there means nothing until a BULK frame on the exec channel says whose it is, and that frame is sent behind the
+ *            bytes: a gateway that is killed leaves at worst bytes that nobody was told of.  At ATTACH the agent, who holds
+ *            both ends of both, empties them before it answers ATTACHED, and before that neither side writes to them.
  *
  * A gateway that starts (or starts again) sends ATTACH with a fresh random nonce and skips whatever it reads until the
  * ATTACHED frame with that nonce; the agent drops all streams of the gateway before (their commands go on and write to
  * the spool).  A stream is a number that the gateway chooses for one request; it is free again after END, or after EXIT.
  *
- * Flow control, both ways: at most the granted credit of payload bytes of STDOUT, STDERR and DATA frames may be under way
+ * Flow control, both ways: at most the granted credit of payload bytes of STDOUT, STDERR, DATA and BULK may be under way
  * on a stream.  It starts at AGENT_WINDOW and grows by CREDIT frames, so a slow reader stalls its own stream only.
  *
  * Host byte order: both ends are the same machine.  Everything from the agent is hostile input to the reader.
@@ -30,6 +34,7 @@
 #define AGENT_WINDOW	  (256u * 1024)
 #define AGENT_ID_BYTES	  16u
 #define AGENT_NONCE_BYTES 16u
+#define AGENT_CHANNEL_FDS 4u /* the gateway's ends: exec write, exec read, bulk write, bulk read */
 
 struct agent_frame {
 	uint32_t size; /* payload bytes behind this head */
@@ -62,6 +67,7 @@ enum agent_type {
 	AGENT_DATA = 48, /* bytes of a file operation, credit applies */
 	AGENT_EOF,	 /* gateway: the upload is complete */
 	AGENT_CREDIT,	 /* value: bytes granted in addition */
+	AGENT_BULK,	 /* value: so many bytes, the next ones in the bulk FIFO of this direction, are DATA of the stream */
 	/* exec channel, from the agent */
 	AGENT_ATTACHED = 64, /* payload: struct agent_attach, the same nonce */
 	AGENT_STARTED,	     /* payload: struct agent_started */
@@ -75,8 +81,10 @@ enum agent_type {
 struct agent_attach {
 	uint8_t nonce[AGENT_NONCE_BYTES];
 	uint32_t version;
-	uint32_t zero;
+	uint32_t flags; /* enum agent_attach_flags: what the sender can do */
 };
+
+enum agent_attach_flags { AGENT_ATTACH_BULK = 1u << 0 }; /* BULK may be used when both said so */
 
 /* ---- control channel ---- */
 

@@ -169,7 +169,7 @@ size_t sandbox_count(const struct sandbox_manager *m);
 
 /* Descriptors towards one sandbox, for the gateway: @fds are the callee's to close; n is 0 when @err is set. */
 typedef void sandbox_fds_done(void *arg, const int *fds, size_t n, const struct sbx_err *err);
-/** sandbox_open_exec() - {write, read} ends of the exec channel of @id, which must be Running or ended and not removed */
+/** sandbox_open_exec() - {write, read[, bulk write, bulk read]} ends of the exec channel of @id, which must be Running or ended and not removed */
 void sandbox_open_exec(struct sandbox_manager *m, const uint8_t id[16], sandbox_fds_done *done, void *arg);
 /** sandbox_open_socket() - An unconnected TCP socket of @family in the network namespace of @id */
 void sandbox_open_socket(struct sandbox_manager *m, const uint8_t id[16], int family, sandbox_fds_done *done, void *arg);

@@ -30,7 +30,7 @@ void execd_free(struct execd *x)
 	free(x);
 }
 
-struct execd_box *execd_box_new(struct execd *x, const uint8_t sandbox_id[16], int write_fd, int read_fd,
+struct execd_box *execd_box_new(struct execd *x, const uint8_t sandbox_id[16], const int fds[4],
 				const char *log_file, void (*broken)(void *arg, const struct sbx_err *why), void *arg,
 				struct sbx_err *err)
 {
@@ -44,7 +44,7 @@ struct execd_box *execd_box_new(struct execd *x, const uint8_t sandbox_id[16], i
 	memcpy(box->sandbox_id, sandbox_id, sizeof(box->sandbox_id));
 	if (log_file && *log_file)
 		box->log = request_log_new(box, log_file);
-	box->agent = agent_client_new(x->loop, write_fd, read_fd, broken, arg, err);
+	box->agent = agent_client_new(x->loop, fds, broken, arg, err);
 	if (!box->agent) {
 		request_log_free(box->log);
 		free(box);

@@ -59,8 +59,7 @@ void execd_free(struct execd *x);
  * execd_box_new() - Attach to one sandbox
  * @x:		The shared part
  * @sandbox_id:	Copied
- * @write_fd:	Write end of the exec channel; taken over on success
- * @read_fd:	Read end; likewise
+ * @fds:	Ends of the exec channel, as agent_client_new() takes them; taken over on success
  * @log_file:	EXECD_LOG_FILE of the sandbox, or "" or NULL; copied
  * @broken:	Called at most once, from the loop, when the channel is unusable: free the box (a later request opens anew)
  * @arg:	Handed to @broken
@@ -68,7 +67,7 @@ void execd_free(struct execd *x);
  *
  * Return: the box, or NULL with @err set
  */
-struct execd_box *execd_box_new(struct execd *x, const uint8_t sandbox_id[16], int write_fd, int read_fd,
+struct execd_box *execd_box_new(struct execd *x, const uint8_t sandbox_id[16], const int fds[4],
 				const char *log_file, void (*broken)(void *arg, const struct sbx_err *why), void *arg,
 				struct sbx_err *err) SBX_WUR;
 /** execd_box_free() - Open requests of @box end with @why (NULL: the sandbox ended); NULL @box is fine */

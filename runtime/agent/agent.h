@@ -31,7 +31,7 @@ struct sock_filter;
 
 /* What the shell stage hands to the service. */
 struct agent {
-	int control_in_fd, control_out_fd, exec_in_fd, exec_out_fd;
+	int control_in_fd, control_out_fd, exec_in_fd, exec_out_fd, bulk_in_fd, bulk_out_fd;
 	int spool_fd;
 	int proc_fd;   /* root of our own /proc */
 	int devpts_fd; /* root of the sandbox's devpts */

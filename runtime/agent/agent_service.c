@@ -475,7 +475,7 @@ static void attach(struct service *s, const uint8_t *payload)
 	memcpy(&req, payload, sizeof(req));
 	drop_attachment(s);
 	req.version = AGENT_VERSION;
-	req.zero = 0;
+	req.flags = 0;
 	s->attach = req;
 	s->attach_reply = true;
 }
@@ -529,6 +529,7 @@ static int exec_frame(struct service *s, const struct agent_frame *f, const uint
 	case AGENT_START:
 	case AGENT_QUERY:
 	case AGENT_STOP:
+	case AGENT_BULK:
 	case AGENT_ATTACHED:
 	case AGENT_STARTED:
 	case AGENT_STDOUT:

@@ -102,6 +102,8 @@ static int take_setup(struct shell *sh, const struct launch_setup *m, const int 
 	a->control_out_fd = fd[LAUNCH_FD_CONTROL_OUT];
 	a->exec_in_fd = fd[LAUNCH_FD_EXEC_IN];
 	a->exec_out_fd = fd[LAUNCH_FD_EXEC_OUT];
+	a->bulk_in_fd = fd[LAUNCH_FD_BULK_IN];
+	a->bulk_out_fd = fd[LAUNCH_FD_BULK_OUT];
 	a->spool_fd = fd[LAUNCH_FD_SPOOL];
 	a->cgroup_version = m->cgroup_version;
 	a->n_cgroup_fds = m->n_cgroup_fds;
@@ -266,8 +268,9 @@ static int by_number(const void *a, const void *b)
 static int close_others(const struct agent *a)
 {
 	int keep[12 + AGENT_CGROUP_FDS] = {LAUNCH_SOCKET_FD, a->control_in_fd, a->control_out_fd, a->exec_in_fd,
-					   a->exec_out_fd, a->spool_fd, a->proc_fd, a->devpts_fd, a->userns_fd};
-	size_t n = 9;
+					   a->exec_out_fd, a->bulk_in_fd, a->bulk_out_fd, a->spool_fd, a->proc_fd, a->devpts_fd,
+					   a->userns_fd};
+	size_t n = 11;
 	unsigned from = 3;
 
 	for (uint32_t i = 0; i < a->n_cgroup_fds; i++)

@@ -27,7 +27,7 @@ enum broker_op {
 	BROKER_OP_NONE = 0,
 	BROKER_OP_HELLO,	  /* first message of each connection */
 	BROKER_OP_SANDBOX_CREATE, /* reply carries the two ends of the control channel */
-	BROKER_OP_CHANNEL_OPEN,	  /* reply carries {write end, read end} */
+	BROKER_OP_CHANNEL_OPEN,	  /* reply carries {write end, read end}, EXEC also {bulk write end, bulk read end} */
 	BROKER_OP_SANDBOX_KILL,	  /* answered when pid 1 is gone and the upper is in the trash */
 	BROKER_OP_SANDBOX_FREEZE,
 	BROKER_OP_SANDBOX_THAW,

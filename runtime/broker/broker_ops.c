@@ -178,7 +178,7 @@ void broker_create_done(struct broker *b, struct slot *s, const struct sbx_err *
 {
 	struct broker_asker asker = s->creator;
 	struct sbx_err own = {0};
-	int fd[2] = {-1, -1};
+	int fd[LAUNCH_CHANNEL_FDS] = {-1, -1, -1, -1};
 
 	free(s->create);
 	s->create = NULL;
@@ -251,18 +251,18 @@ static int on_create(struct broker *b, const struct request *r, struct sbx_err *
 /* Safe: the ends of a FIFO in a directory that the broker made for this life; whoever holds them can talk to this sandbox only. */
 static int on_channel(struct broker *b, const struct request *r, struct sbx_err *err)
 {
-	int fd[2];
+	int fd[LAUNCH_CHANNEL_FDS];
 	uint32_t channel = r->any->slot_req.arg;
 
 	(void)b;
 	if (channel != BROKER_CHANNEL_CONTROL && channel != BROKER_CHANNEL_EXEC)
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "channel %u", channel);
-	int e = launch_channel(r->slot, channel, fd);
-	if (e < 0)
-		return sbx_err_set(err, SBX_E_NOT_READY, -e, "channel of slot %u", r->slot->number);
-	reply(r, NULL, fd, 2);
-	close(fd[0]);
-	close(fd[1]);
+	int n = launch_channel(r->slot, channel, fd);
+	if (n < 0)
+		return sbx_err_set(err, SBX_E_NOT_READY, -n, "channel of slot %u", r->slot->number);
+	reply(r, NULL, fd, (size_t)n);
+	for (int i = 0; i < n; i++)
+		close(fd[i]);
 	return 0;
 }
 

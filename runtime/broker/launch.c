@@ -32,7 +32,7 @@
 static_assert(LAUNCH_MAX_VOLUMES == BROKER_MAX_VOLUMES, "the shell takes as many volumes as a request has");
 static_assert(LAUNCH_FD_TENANT_CGROUP + CGROUP_TENANT_MAX == LAUNCH_SETUP_FDS_MAX, "room for the tenants' groups");
 
-static const char *const fifo_names[] = {"control.in", "control.out", "exec.in", "exec.out"};
+static const char *const fifo_names[] = {"control.in", "control.out", "exec.in", "exec.out", "bulk.in", "bulk.out"};
 
 static const char *const stage_names[LAUNCH_STAGE_COUNT] = {
 	[LAUNCH_STAGE_NONE] = "start", [LAUNCH_STAGE_CGROUP] = "joining its groups", [LAUNCH_STAGE_ATTRIBUTES] = "inherited attributes",
@@ -99,20 +99,25 @@ static int make_files(struct broker *b, struct slot *s, int *ret_spool_fd)
 	return *ret_spool_fd < 0 ? *ret_spool_fd : 0;
 }
 
-int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[2])
+int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[LAUNCH_CHANNEL_FDS])
 {
-	size_t first = channel == BROKER_CHANNEL_CONTROL ? 0 : 2;
+	size_t first = channel == BROKER_CHANNEL_CONTROL ? 0 : 2, n = channel == BROKER_CHANNEL_CONTROL ? 2 : LAUNCH_CHANNEL_FDS;
 
-	/* The agent holds both ends of both, so neither open waits; ENXIO: the agent is gone. */
-	auto_fd to_agent = openat(s->dir_fd, fifo_names[first], O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
-	if (to_agent < 0)
-		return -errno;
-	auto_fd from_agent = openat(s->dir_fd, fifo_names[first + 1], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
-	if (from_agent < 0)
-		return -errno;
-	ret_fd[0] = take_fd(&to_agent);
-	ret_fd[1] = take_fd(&from_agent);
-	return 0;
+	/* The agent holds both ends of each, so no open waits; ENXIO: the agent is gone. */
+	for (size_t i = 0; i < n; i++) {
+		int direction = i % 2 ? O_RDONLY : O_WRONLY;
+
+		ret_fd[i] = openat(s->dir_fd, fifo_names[first + i], direction | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+		if (ret_fd[i] >= 0)
+			continue;
+		if (errno == ENOENT && i == 2)
+			return 2; /* a sandbox from before there was a bulk channel */
+		int failed = -errno;
+		while (i)
+			close(ret_fd[--i]);
+		return failed;
+	}
+	return (int)n;
 }
 
 /* ---- messages of the shell: our own code up to ARMED, yet read as if it were not ---- */

@@ -26,8 +26,16 @@ void launch_make(struct broker *b, struct slot *s);
 void launch_arm(struct broker *b, struct slot *s);
 /** launch_end() - Close the launch socket of @s and forget its deadline */
 void launch_end(struct slot *s);
-/** launch_channel() - Open the host's two ends of @channel (enum broker_channel) of @s: {write, read}; Return: 0 or -errno */
-int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[2]) SBX_WUR;
+#define LAUNCH_CHANNEL_FDS 4u
+/**
+ * launch_channel() - Open the host's ends of a channel
+ * @s:		A live slot
+ * @channel:	enum broker_channel
+ * @ret_fd:	CONTROL: {write, read}; EXEC: {write, read, bulk write, bulk read}, the last two only when the sandbox has them
+ *
+ * Return: how many descriptors, or -errno
+ */
+int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[LAUNCH_CHANNEL_FDS]) SBX_WUR;
 /** launch_dir_name() - Name of the files of @s below sandboxes/ */
 void launch_dir_name(const struct slot *s, char name[32]);
 

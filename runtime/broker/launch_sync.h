@@ -44,6 +44,8 @@ enum launch_setup_fd {
 	LAUNCH_FD_CONTROL_OUT,
 	LAUNCH_FD_EXEC_IN,
 	LAUNCH_FD_EXEC_OUT,
+	LAUNCH_FD_BULK_IN,	 /* content of uploads; what it is for is said on EXEC_IN */
+	LAUNCH_FD_BULK_OUT,	 /* content of downloads */
 	LAUNCH_FD_SPOOL,	 /* unlinked file beside the upper, read-write */
 	LAUNCH_FD_DEV,		 /* detached read-only mount of the six device nodes */
 	LAUNCH_FD_FILTER_AGENT,	 /* memfd: struct sock_filter array */

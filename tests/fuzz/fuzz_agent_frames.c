@@ -115,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (!loop || pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0)
 		abort();
-	struct agent_client *client = agent_client_new(loop, to_agent[1], from_agent[0], on_broken, &broken, &err);
+	struct agent_client *client = agent_client_new(loop, (int[4]){to_agent[1], from_agent[0], -1, -1}, on_broken, &broken, &err);
 	assert(client);
 	say_hello(to_agent[0], from_agent[1]);
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {

@@ -218,6 +218,8 @@ static int send_setup(struct harness *h, uint32_t ifindex)
 	fd[LAUNCH_FD_CONTROL_OUT] = fifo_end(h, "control.out");
 	fd[LAUNCH_FD_EXEC_IN] = fifo_end(h, "exec.in");
 	fd[LAUNCH_FD_EXEC_OUT] = fifo_end(h, "exec.out");
+	fd[LAUNCH_FD_BULK_IN] = fifo_end(h, "bulk.in");
+	fd[LAUNCH_FD_BULK_OUT] = fifo_end(h, "bulk.out");
 	snprintf(path, sizeof(path), "%s/spool", h->dir);
 	fd[LAUNCH_FD_SPOOL] = must(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), path);
 	fd[LAUNCH_FD_DEV] = make_dev();
@@ -308,6 +310,8 @@ int harness_launch(struct harness *h, const struct harness_opts *opts)
 	h->control_in = fifo_end(h, "control.out");
 	h->exec_out = fifo_end(h, "exec.in");
 	h->exec_in = fifo_end(h, "exec.out");
+	h->bulk_out = fifo_end(h, "bulk.in");
+	h->bulk_in = fifo_end(h, "bulk.out");
 	if (wait_answer(h, LAUNCH_SHELL))
 		return -1;
 	must(send_arm(h, o), "ARM");
@@ -324,7 +328,7 @@ void harness_stop(struct harness *h)
 		waitpid(h->pid, NULL, 0);
 		live_pid = 0;
 	}
-	int fds[] = {h->launch_fd, h->control_in, h->control_out, h->exec_in, h->exec_out};
+	int fds[] = {h->launch_fd, h->control_in, h->control_out, h->exec_in, h->exec_out, h->bulk_in, h->bulk_out};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] > 0)
 			close(fds[i]);

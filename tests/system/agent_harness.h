@@ -28,7 +28,7 @@ struct harness_opts {
 
 struct harness {
 	pid_t pid; /* of pid 1 inside, seen from here */
-	int launch_fd, control_in, control_out, exec_in, exec_out; /* control_in: what we read */
+	int launch_fd, control_in, control_out, exec_in, exec_out, bulk_in, bulk_out; /* control_in: what we read */
 	char dir[64], root[80];
 	uint32_t next_stream;
 	uint8_t buf[2 * AGENT_OUT_FRAME];

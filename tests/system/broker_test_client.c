@@ -122,15 +122,15 @@ uint64_t btc_send(struct btc *t, int fd, void *msg, size_t size, uint32_t op, in
 ssize_t btc_recv(int fd, union broker_any *out, int fds[2], int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	int own[2] = {-1, -1};
+	int own[4] = {-1, -1, -1, -1};
 	size_t n_fds = 0;
 
 	int r = poll(&p, 1, timeout_ms);
 	if (r != 1)
 		return r < 0 ? -errno : -ETIME;
-	ssize_t n = fdpass_recv(fd, out, sizeof(*out), own, 2, &n_fds);
-	for (size_t i = 0; i < 2; i++)
-		if (fds)
+	ssize_t n = fdpass_recv(fd, out, sizeof(*out), own, 4, &n_fds);
+	for (size_t i = 0; i < 4; i++)
+		if (fds && i < 2)
 			fds[i] = own[i];
 		else
 			close_keep_errno(own[i]);

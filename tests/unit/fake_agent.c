@@ -162,8 +162,9 @@ void fake_agent_init(struct fake_agent *a, struct loop *loop, fake_agent_handler
 	if (pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0)
 		abort();
 	a->in_fd = to_agent[0];
-	a->gateway_write_fd = to_agent[1];
-	a->gateway_read_fd = from_agent[0];
+	a->gateway_fds[0] = to_agent[1];
+	a->gateway_fds[1] = from_agent[0];
+	a->gateway_fds[2] = a->gateway_fds[3] = -1;
 	a->out_fd = from_agent[1];
 	a->in = loop_fd_add(loop, a->in_fd, EPOLLIN, can_read, a);
 	a->out = loop_fd_add(loop, a->out_fd, 0, can_write, a);

@@ -21,7 +21,7 @@ typedef void fake_agent_handler(struct fake_agent *a, const struct agent_frame *
 struct fake_agent {
 	struct loop *loop;
 	int in_fd, out_fd; /* our ends */
-	int gateway_write_fd, gateway_read_fd;
+	int gateway_fds[4]; /* as agent_client_new() takes them; without a bulk channel unless fake_agent_bulk() made one */
 	struct loop_fd *in, *out;
 	struct buf received, unsent;
 	struct buf whole; /* of the request that MORE frames continue */

@@ -133,7 +133,7 @@ static void bench_init(struct bench *b)
 
 	*b = (struct bench){0};
 	fake_agent_init(&b->agent, loop, on_request, b);
-	b->client = agent_client_new(loop, b->agent.gateway_write_fd, b->agent.gateway_read_fd, on_broken, b, &err);
+	b->client = agent_client_new(loop, b->agent.gateway_fds, on_broken, b, &err);
 	if (!b->client)
 		printf("Bail out! %s\n", err.msg);
 }

@@ -285,7 +285,7 @@ static void box_up(const char *log_file)
 	struct sbx_err err;
 
 	fake_agent_init(&agent, loop, on_request, NULL);
-	box = execd_box_new(execd, id, agent.gateway_write_fd, agent.gateway_read_fd, log_file, box_broken, NULL, &err);
+	box = execd_box_new(execd, id, agent.gateway_fds, log_file, box_broken, NULL, &err);
 	if (!box)
 		printf("Bail out! %s\n", err.msg);
 }
