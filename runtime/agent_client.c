@@ -21,7 +21,7 @@
 #define READ_TURN_BYTES (64u * 1024)
 /* Unsent frames of one sandbox: one request of the largest size always fits beside uploads of other streams. */
 #define OUT_BODY_BYTES	(512u * 1024)
-#define OUT_MAX_BYTES	(OUT_BODY_BYTES + 2 * LIMIT_SPAWN_BYTES)
+#define OUT_MAX_BYTES	(OUT_BODY_BYTES + 2 * LIMIT_SPAWN_BYTES + AGENT_DRIVER_TEXT_MAX)
 /* A queue that was larger than this gives its memory back when it is empty. */
 #define KEEP_OUT_BYTES	(16u * 1024)
 /* An agent that grants more than this lost count; ours grants what it consumed. */
@@ -44,6 +44,7 @@ struct agent_stream {
 	uint32_t number;
 	enum agent_type type;
 	bool started;	     /* EXEC: STARTED was seen */
+	bool driver;	     /* EXEC: of a driver, which tells something besides its output */
 	size_t receive_left; /* bytes that the agent may still send */
 	size_t owed;	     /* consumed, not granted back yet */
 	size_t send_left;    /* bytes that we may still send */
@@ -335,7 +336,7 @@ static void protocol_error(struct agent_client *c, const char *what)
 static bool payload_type_fits(const struct agent_stream *s, enum agent_type type)
 {
 	if (type == AGENT_DATA)
-		return s->type == AGENT_FS || s->type == AGENT_LOGS;
+		return s->type == AGENT_FS || s->type == AGENT_LOGS || (s->driver && s->started);
 	return s->type == AGENT_EXEC && s->started;
 }
 
@@ -698,6 +699,16 @@ static int free_slot(const struct agent_client *c, enum agent_type type)
 	return -1;
 }
 
+static bool is_driver(enum agent_type type, const void *payload, size_t n)
+{
+	struct agent_spec spec;
+
+	if (type != AGENT_EXEC || n < sizeof(struct agent_exec) + sizeof(spec))
+		return false;
+	memcpy(&spec, (const char *)payload + sizeof(struct agent_exec), sizeof(spec));
+	return spec.flags & AGENT_SPEC_DRIVER;
+}
+
 /* EXEC and FS say the size of the whole in the first frame and go on in MORE frames. */
 static int queue_request(struct agent_client *c, enum agent_type type, uint32_t stream, uint32_t value, const void *payload,
 			 size_t n)
@@ -747,6 +758,7 @@ struct agent_stream *agent_stream_open(struct agent_client *c, enum agent_type t
 		.client = c,
 		.number = c->serials[slot] << SLOT_BITS | (uint32_t)slot,
 		.type = type,
+		.driver = is_driver(type, payload, n),
 		.receive_left = AGENT_WINDOW,
 		.send_left = AGENT_WINDOW,
 		.ops = ops,

@@ -64,7 +64,7 @@ enum agent_type {
 	AGENT_STATUS,	 /* payload: command id; answered by STATUS_REPLY or END */
 	AGENT_LOGS,	 /* payload: struct agent_logs; answered by DATA..., END (value: next offset) */
 	/* both ways */
-	AGENT_DATA = 48, /* bytes of a file operation, credit applies */
+	AGENT_DATA = 48, /* bytes of a file operation, or what a driver tells; credit applies */
 	AGENT_EOF,	 /* gateway: the upload is complete */
 	AGENT_CREDIT,	 /* value: bytes granted in addition */
 	AGENT_BULK,	 /* value: so many bytes, the next ones in the bulk FIFO of this direction, are DATA of the stream */
@@ -131,6 +131,9 @@ enum agent_spec_flags {
 	AGENT_SPEC_PTY = 1u << 4,	 /* a terminal of its own; rows and columns below */
 	AGENT_SPEC_STDIN = 1u << 5,	 /* a pipe for STDIN frames; else /dev/null */
 	AGENT_SPEC_HAS_USER = 1u << 6,	 /* START: `user` below is the sandbox's default user */
+	AGENT_SPEC_MERGE = 1u << 7,	 /* standard error goes where standard output goes */
+	AGENT_SPEC_DRIVER = 1u << 8,	 /* see below */
+	AGENT_SPEC_BARE_ENV = 1u << 9,	 /* the environment is EXEC's own, not laid over the sandbox's */
 };
 
 /*
@@ -149,6 +152,19 @@ struct agent_spec {
 	uint16_t cols;
 	uint32_t string_bytes; /* of all strings with their NULs */
 };
+
+/*
+ * A driver is a process that lives as long as its stream: DETACH, and the ATTACH of another gateway, end its whole tree.
+ * It has a session of its own and three descriptors more: its text (what follows the strings in the payload), in a memory
+ * file that is sealed against any change; what it is told (STDIN frames); and what it tells (DATA frames, whose credit is
+ * that of the output).  What it wrote to standard output and error before it told something is sent before that.  No
+ * output is kept for LOGS.  The first argument names alternatives, one a line, of which the first that is there is
+ * executed; one that begins with '$' is looked up in the environment.
+ */
+#define AGENT_DRIVER_TEXT_FD 197
+#define AGENT_DRIVER_IN_FD   198
+#define AGENT_DRIVER_OUT_FD  199
+#define AGENT_DRIVER_TEXT_MAX (1024u * 1024)
 
 struct agent_exec {
 	uint8_t id[AGENT_ID_BYTES]; /* of the command; random, chosen by the gateway */

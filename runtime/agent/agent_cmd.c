@@ -20,7 +20,7 @@ static struct cmd *cmd_new(const uint8_t id[AGENT_ID_BYTES])
 	if (!c)
 		return NULL;
 	memcpy(c->id, id, AGENT_ID_BYTES);
-	c->report.fd = c->out[0].fd = c->out[1].fd = c->in.fd = c->watch.fd = -1;
+	c->report.fd = c->out[0].fd = c->out[1].fd = c->in.fd = c->watch.fd = c->tells.fd = -1;
 	spool_init(&c->spool);
 	return c;
 }
@@ -32,6 +32,7 @@ static void cmd_free(struct service *s, struct cmd *c)
 	service_unwatch(s, &c->out[1]);
 	service_unwatch(s, &c->in);
 	service_unwatch(s, &c->watch);
+	service_unwatch(s, &c->tells);
 	spool_drop(&c->spool, s->agent->spool_fd);
 	s->input_bytes -= c->in_have - c->in_sent;
 	free(c->in_bytes);
@@ -98,7 +99,7 @@ struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES])
 /* ---- start ---- */
 
 struct ends { /* [0] ours, [1] the child's */
-	int report[2], out[2], err[2], in[2];
+	int report[2], out[2], err[2], in[2], tells[2];
 };
 
 static void ends_close(struct ends *e, int which)
@@ -107,6 +108,7 @@ static void ends_close(struct ends *e, int which)
 	replace_fd(&e->out[which], -1);
 	replace_fd(&e->err[which], -1);
 	replace_fd(&e->in[which], -1);
+	replace_fd(&e->tells[which], -1);
 }
 
 /* Ours is the reading end for output: non-blocking at our end only, since the flag belongs to the description. */
@@ -128,20 +130,22 @@ static int pipe_to_child(int end[2])
 	return sysx_ret(fcntl(end[0], F_SETFL, O_NONBLOCK));
 }
 
-static int ends_open(struct ends *e, const struct spec_view *v, bool background)
+static int ends_open(struct ends *e, const struct spec_view *v, bool merged)
 {
 	int r;
 
-	*e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+	*e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
 	if (v->spec.flags & AGENT_SPEC_PTY)
 		return sysx_ret(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, e->report));
 	r = pipe_from_child(e->report);
 	if (!r)
 		r = pipe_from_child(e->out);
-	if (!r && !background)
+	if (!r && !merged)
 		r = pipe_from_child(e->err);
-	if (!r && (v->spec.flags & AGENT_SPEC_STDIN))
+	if (!r && (v->spec.flags & (AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER)))
 		r = pipe_to_child(e->in);
+	if (!r && (v->spec.flags & AGENT_SPEC_DRIVER))
+		r = pipe_from_child(e->tells);
 	return r;
 }
 
@@ -157,6 +161,8 @@ static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
 		e->err[0] = -1;
 	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], true)))
 		e->in[0] = -1;
+	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, &c->tells, e->tells[0], false)))
+		e->tells[0] = -1;
 	return r;
 }
 
@@ -198,7 +204,7 @@ void cmd_drop_spare(struct service *s, bool reaped)
 
 void cmd_make_spare(struct service *s)
 {
-	static const struct spec_view any = {{0}, "", "", "", ""};
+	static const struct spec_view any = {.cwd = "", .user = "", .args = "", .env = ""};
 	struct ends e;
 
 	s->spare_due = false;
@@ -227,7 +233,7 @@ static pid_t use_spare(struct service *s, const struct spec_view *view, const st
 	struct spare *sp = &s->spare;
 	const uint8_t *bytes = (const uint8_t *)view->cwd - sizeof(*spec);
 
-	if (!sp->pid || c->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN)))
+	if (!sp->pid || c->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV)))
 		return 0;
 	kill(sp->pid, SIGCONT); /* a tenant may have stopped it */
 	if (spawn_order(sp->order_fd, c->tag, c->background, bytes, (uint32_t)sizeof(*spec) + spec->string_bytes)) {
@@ -235,7 +241,7 @@ static pid_t use_spare(struct service *s, const struct spec_view *view, const st
 		return 0;
 	}
 	close(sp->order_fd);
-	*e = (struct ends){{sp->report_fd, -1}, {sp->out_fd, -1}, {c->background ? -1 : sp->err_fd, -1}, {-1, -1}};
+	*e = (struct ends){{sp->report_fd, -1}, {sp->out_fd, -1}, {c->background ? -1 : sp->err_fd, -1}, {-1, -1}, {-1, -1}};
 	if (c->background)
 		close(sp->err_fd);
 	pid_t pid = sp->pid;
@@ -257,19 +263,22 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	c->entrypoint = entrypoint;
 	c->background = entrypoint || (spec->flags & AGENT_SPEC_BACKGROUND);
 	c->pty = spec->flags & AGENT_SPEC_PTY;
+	c->driver = spec->flags & AGENT_SPEC_DRIVER;
 	c->tag = proc_tag(++s->serial);
 	c->text = command_text(view);
 	c->started_wall_usec = sysx_wall_usec();
 	int r = c->text ? use_spare(s, view, c, &e) : -ENOMEM;
 	bool spawned = r > 0;
 	if (!r)
-		r = ends_open(&e, view, c->background);
+		r = ends_open(&e, view, c->background || (spec->flags & AGENT_SPEC_MERGE));
 	struct spawn_req req = {.agent = s->agent, .view = view, .entrypoint = entrypoint, .tag = c->tag};
 	if (!r) {
-		req.stdin_fd = e.in[1];
+		req.stdin_fd = c->driver ? -1 : e.in[1];
 		req.stdout_fd = e.out[1];
 		req.stderr_fd = e.err[1] >= 0 ? e.err[1] : e.out[1];
 		req.report_fd = e.report[1];
+		req.told_fd = e.in[1];
+		req.tells_fd = e.tells[1];
 		r = spawn_process(&req);
 	}
 	if (r > 0) {
@@ -467,6 +476,8 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 		c->drain_bytes[i] = pipe_holds(&c->out[i]);
 		c->out[i].ready = c->out[i].fd >= 0;
 	}
+	c->tells_left = pipe_holds(&c->tells);
+	c->before_left[0] = c->before_left[1] = 0; /* drain_bytes knows better now */
 	if (c->pty) {
 		/* its last bytes are on their way through a kernel worker; the hang-up behind them ends the wait */
 		c->drain_bytes[0] = UINT64_MAX;
@@ -521,7 +532,7 @@ static uint32_t read_output(struct service *s, struct cmd *c, int i, uint8_t *ou
 static bool drain_detached(struct service *s, struct cmd *c, int i)
 {
 	struct agent_source *src = &c->out[i];
-	bool keep = c->background || c->state != CMD_ENDED || c->drain_bytes[i];
+	bool keep = !c->driver && (c->background || c->state != CMD_ENDED || c->drain_bytes[i]);
 
 	if (src->fd < 0 || !src->ready || c->state == CMD_SPAWNED)
 		return false;
@@ -549,15 +560,21 @@ static bool send_output(struct service *s, struct stream *st, int i)
 		if (n > c->drain_bytes[i])
 			n = c->drain_bytes[i];
 	}
+	if (c->before_left[i] && n > c->before_left[i])
+		n = c->before_left[i];
 	if (n > (uint64_t)st->credit)
 		n = (uint64_t)st->credit;
 	uint8_t *room = service_room(s, INT_SCRATCH_BYTES);
 	if (!room)
 		return false;
 	uint32_t got = read_output(s, c, i, room, n);
+	if (!c->out[i].ready)
+		c->before_left[i] = 0;
+	c->before_left[i] -= got < c->before_left[i] ? got : c->before_left[i];
 	if (!got)
 		return false;
-	keep_output(s, c, room, got);
+	if (!c->driver)
+		keep_output(s, c, room, got);
 	st->credit -= got;
 	service_commit(s, i ? AGENT_STDERR : AGENT_STDOUT, st->id, got);
 	return true;
@@ -565,7 +582,69 @@ static bool send_output(struct service *s, struct stream *st, int i)
 
 static bool drained(const struct cmd *c)
 {
-	return (c->out[0].fd < 0 || !c->drain_bytes[0]) && (c->out[1].fd < 0 || !c->drain_bytes[1]);
+	return (c->out[0].fd < 0 || !c->drain_bytes[0]) && (c->out[1].fd < 0 || !c->drain_bytes[1]) &&
+	       (c->tells.fd < 0 || !c->tells_left);
+}
+
+/* Notes how much a driver has told, and then how much output lies before that: both can only have grown in between. */
+static void see_told(struct cmd *c)
+{
+	if (c->state == CMD_ENDED || c->tells_left || c->tells.fd < 0 || !c->tells.ready)
+		return;
+	/* in this order: what is written after the question gives a new edge */
+	c->tells.ready = 0;
+	c->tells_left = pipe_holds(&c->tells);
+	if (!c->tells_left)
+		return;
+	c->tells.ready = 1;
+	for (int i = 0; i < 2; i++) {
+		c->before_left[i] = pipe_holds(&c->out[i]);
+		c->out[i].ready |= c->before_left[i] > 0;
+	}
+}
+
+static bool send_told(struct service *s, struct stream *st)
+{
+	struct cmd *c = st->cmd;
+	uint64_t n = c->tells_left < INT_SCRATCH_BYTES ? c->tells_left : INT_SCRATCH_BYTES;
+
+	if (!n || c->tells.fd < 0 || st->credit <= 0)
+		return false;
+	if (n > (uint64_t)st->credit)
+		n = (uint64_t)st->credit;
+	uint8_t *room = service_room(s, INT_SCRATCH_BYTES);
+	if (!room)
+		return false;
+	ssize_t got = read(c->tells.fd, room, (size_t)n);
+	if (got < 0 && errno == EINTR)
+		return true;
+	if (got <= 0) {
+		c->tells_left = 0; /* cannot be: nobody else reads it */
+		return false;
+	}
+	c->tells_left -= (uint64_t)got;
+	st->credit -= got;
+	service_commit(s, AGENT_DATA, st->id, (uint32_t)got);
+	return true;
+}
+
+/* Output that lies before what was told, then that, then the output behind it. */
+static bool send_any(struct service *s, struct stream *st)
+{
+	struct cmd *c = st->cmd;
+
+	see_told(c);
+	if (c->tells_left) {
+		bool all = c->state == CMD_ENDED;
+
+		for (int i = 0; i < 2; i++)
+			if ((all || c->before_left[i]) && send_output(s, st, i))
+				return true;
+		if (!c->before_left[0] && !c->before_left[1] && send_told(s, st))
+			return true;
+		return false;
+	}
+	return send_output(s, st, 0) || send_output(s, st, 1);
 }
 
 bool cmd_produce(struct service *s, struct stream *st)
@@ -593,13 +672,14 @@ bool cmd_produce(struct service *s, struct stream *st)
 		st->grant = 0;
 		return true;
 	}
-	if (send_output(s, st, 0) || send_output(s, st, 1))
+	if (send_any(s, st))
 		return true;
 	if (c->state != CMD_ENDED || !drained(c))
 		return false;
 	struct agent_exit msg = {.code = c->code, .signal = c->signal, .flags = c->exit_flags,
 				 .started_wall_usec = c->started_wall_usec, .ended_wall_usec = c->ended_wall_usec};
 	service_frame(s, AGENT_EXIT, st->id, 0, &msg, sizeof(msg), NULL, 0);
+	service_unwatch(s, &c->tells);
 	c->stream = NULL;
 	s->cmd_events = true;
 	service_free_stream(s, st);
@@ -701,6 +781,18 @@ int cmd_signal(const struct cmd *c, int sig)
 			group = front;
 	}
 	return sysx_ret(kill(-group, sig));
+}
+
+void cmd_detached(struct service *s, struct cmd *c)
+{
+	c->stream = NULL;
+	s->cmd_events = true;
+	if (!c->driver)
+		return;
+	service_unwatch(s, &c->tells);
+	service_unwatch(s, &c->in);
+	if (c->state != CMD_ENDED)
+		proc_kill_tree(s->agent, c->group, c->tag);
 }
 
 void cmd_interrupt(struct service *s, struct cmd *c)

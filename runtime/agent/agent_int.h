@@ -40,7 +40,7 @@ struct cmd {
 	struct cmd *next; /* towards the newer */
 	uint8_t id[AGENT_ID_BYTES];
 	enum cmd_state state;
-	bool entrypoint, background, pty;
+	bool entrypoint, background, pty, driver;
 	bool interrupted; /* an INTERRUPT is under way */
 	uint32_t exit_flags;
 	pid_t pid; /* also its group and, with a terminal, its session; 0 once it is reaped */
@@ -53,6 +53,9 @@ struct cmd {
 	int64_t drain_mono_usec;    /* terminal: when to stop waiting for its last bytes */
 	struct agent_source report, out[2], in, watch; /* watch: pidfd of a member of an interrupted group */
 	uint64_t drain_bytes[2]; /* ENDED: what the pipe held then and still has to be sent */
+	struct agent_source tells; /* driver: what it tells */
+	uint64_t tells_left;	   /* of it, seen and not sent yet */
+	uint64_t before_left[2];   /* output that was there when it was seen: sent before it */
 	uint8_t *in_bytes;	 /* owned; STDIN not yet taken */
 	uint32_t in_have, in_sent;
 	bool in_eof;
@@ -170,6 +173,8 @@ void cmd_walk(struct service *s);
 bool cmd_produce(struct service *s, struct stream *st);
 /** cmd_timers() - Do what is due at @now_usec; Return: when the next is due, or INT64_MAX */
 int64_t cmd_timers(struct service *s, int64_t now_usec);
+/** cmd_detached() - The stream of @c is over before its command: a driver ends with it */
+void cmd_detached(struct service *s, struct cmd *c);
 /** cmd_interrupt() - TERM now, KILL in three seconds; the streams that wait are told when the group is gone */
 void cmd_interrupt(struct service *s, struct cmd *c);
 /** cmd_signal() - Signal the group, or with a terminal its foreground group; Return: 0 or -errno */

@@ -155,10 +155,8 @@ static struct stream *open_stream(struct service *s, uint32_t id)
 /* The client of @st is gone: its command goes on, its file operation does not. */
 static void detach_stream(struct service *s, struct stream *st)
 {
-	if (st->kind == STREAM_COMMAND && st->cmd) {
-		st->cmd->stream = NULL;
-		s->cmd_events = true;
-	}
+	if (st->kind == STREAM_COMMAND && st->cmd)
+		cmd_detached(s, st->cmd);
 	if (st->kind == STREAM_FILES)
 		fs_cancel(s, st);
 	service_free_stream(s, st);
@@ -357,7 +355,9 @@ static int begin_request(struct service *s, const struct agent_frame *f, const u
 {
 	uint32_t max = (uint32_t)(sizeof(struct agent_exec) + sizeof(struct agent_spec)) + LIMIT_SPAWN_BYTES;
 
-	if (f->type == AGENT_FS)
+	if (f->type == AGENT_EXEC)
+		max += AGENT_DRIVER_TEXT_MAX;
+	else
 		max = (uint32_t)sizeof(struct agent_fs) + LIMIT_API_BODY_BYTES;
 	if (f->value < f->size || f->value > max)
 		return -EPROTO;

@@ -10,9 +10,11 @@
 #include "base/limits.h"
 
 #include <grp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -124,14 +126,24 @@ __attribute__((noreturn)) static void fail(enum agent_stage stage, int sys)
 	_exit(127);
 }
 
+static bool is_driver(const struct spawn_req *req)
+{
+	return req->view->spec.flags & AGENT_SPEC_DRIVER;
+}
+
 static void place_fds(const struct spawn_req *req)
 {
-	int fd[4] = {req->stdin_fd, req->stdout_fd, req->stderr_fd, req->report_fd};
+	bool driver = is_driver(req);
+	int fd[6] = {req->stdin_fd, req->stdout_fd, req->stderr_fd, req->report_fd, driver ? req->told_fd : -1,
+		     driver ? req->tells_fd : -1};
 
 	/* above the targets first, so that no dup2 overwrites one that is still needed */
-	for (int i = 0; i < 4; i++)
-		if (fd[i] >= 0 && (fd[i] = fcntl(fd[i], F_DUPFD_CLOEXEC, 16)) < 0)
+	for (int i = 0; i < 6; i++)
+		if (fd[i] >= 0 && (fd[i] = fcntl(fd[i], F_DUPFD_CLOEXEC, driver ? AGENT_DRIVER_OUT_FD + 1 : 16)) < 0)
 			_exit(127);
+	/* the descriptors of the agent that the child still needs were opened first and have low numbers */
+	if (driver && (dup2(fd[4], AGENT_DRIVER_IN_FD) < 0 || dup2(fd[5], AGENT_DRIVER_OUT_FD) < 0))
+		_exit(127);
 	for (int i = 0; i < 3; i++) {
 		/* 0, 1 and 2 of the agent are /dev/null */
 		if (fd[i] >= 0 && dup2(fd[i], i) < 0)
@@ -181,6 +193,32 @@ static int open_terminal(int devpts_fd, const struct agent_spec *spec)
 	return send_fd(REPORT_FD, master);
 }
 
+/* Made here and not by the agent: its pages then count as the tenants' memory. */
+static int place_text(const struct spec_view *v)
+{
+	const uint8_t *from = v->text;
+	int fd = memfd_create("driver", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	for (uint32_t left = v->text_bytes; left;) {
+		ssize_t n = write(fd, from, left);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -ENOSPC;
+		from += n;
+		left -= (uint32_t)n;
+	}
+	if (lseek(fd, 0, SEEK_SET) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0 ||
+	    dup2(fd, AGENT_DRIVER_TEXT_FD) < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
 static int load_filter(const struct agent *a)
 {
 	struct sock_fprog prog = {.len = (unsigned short)a->payload_filter_len, .filter = a->payload_filter};
@@ -227,6 +265,8 @@ static int build_env(const struct spawn_req *req, const char *home, struct env_s
 	const struct spec_view *v = req->view;
 	int r = 0;
 
+	if (v->spec.flags & AGENT_SPEC_BARE_ENV)
+		return env_put_row(set, v->env, v->spec.n_env);
 	if (!req->entrypoint)
 		r = env_put_row(set, a->base_env, a->n_base_env);
 	else
@@ -292,6 +332,44 @@ static int exec_on_path(const char *name, const char *path, char *const argv[], 
 	return result;
 }
 
+static int exec_argv(const struct spec_view *v, const char *name, const char *path, char *const *envp)
+{
+	const char **argv = calloc(v->spec.n_args + 1, sizeof(*argv));
+	const char *s = v->args;
+
+	if (!argv)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < v->spec.n_args; i++, s = spec_next(s))
+		argv[i] = s;
+	argv[0] = name;
+	return exec_on_path(name, path, (char *const *)(uintptr_t)argv, envp);
+}
+
+/* The first of the named programs that is there; a later hit wins over an earlier EACCES. */
+static int exec_driver(const struct spawn_req *req, const struct env_set *set)
+{
+	const char *path = env_get(set, "PATH", 4);
+	char *names = strdup(req->view->args), *rest = names;
+	struct env_set base = {0};
+	int result = -ENOENT;
+
+	if (!names || (req->view->spec.flags & AGENT_SPEC_BARE_ENV &&
+		       env_put_row(&base, req->agent->base_env, req->agent->n_base_env)))
+		return -ENOMEM;
+	if (req->view->spec.flags & AGENT_SPEC_BARE_ENV)
+		path = env_get(&base, "PATH", 4);
+	for (char *name; (name = strsep(&rest, "\n"));) {
+		const char *program = *name == '$' ? env_get(set, name + 1, strlen(name + 1)) : name;
+
+		if (!program || !*program)
+			continue;
+		int r = exec_argv(req->view, program, path ? path : DEFAULT_PATH, (char *const *)(uintptr_t)set->at);
+		if (r != -ENOENT)
+			result = r;
+	}
+	return result;
+}
+
 /* An image without any shell: plain words are run as they are, what needs a shell stays ENOENT. */
 static int exec_words(const char *text, const char *path, char *const *envp)
 {
@@ -339,13 +417,9 @@ static int exec_program(const struct spawn_req *req, const struct env_set *set)
 		}
 		return r == -ENOENT ? exec_words(v->args, path ? path : DEFAULT_PATH, envp) : r;
 	}
-	const char **argv = calloc(v->spec.n_args + 1, sizeof(*argv));
-	if (!argv)
-		return -ENOMEM;
-	const char *s = v->args;
-	for (uint32_t i = 0; i < v->spec.n_args; i++, s = spec_next(s))
-		argv[i] = s;
-	return exec_on_path(argv[0], path ? path : DEFAULT_PATH, (char *const *)(uintptr_t)argv, envp);
+	if (is_driver(req))
+		return exec_driver(req, set);
+	return exec_argv(v, v->args, path ? path : DEFAULT_PATH, envp);
 }
 
 /* What every child does first: nothing of the agent but descriptors and memory is left behind it. */
@@ -407,14 +481,22 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 	enum agent_stage stage;
 
 	place_fds(req);
-	leave_agent(req->agent, req->entrypoint || (spec->flags & AGENT_SPEC_PTY));
+	leave_agent(req->agent, req->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_DRIVER)));
 	int r = spawn_enter(req->agent, &stage);
 	if (r)
 		fail(stage, r);
 	int devpts_fd = spec->flags & AGENT_SPEC_PTY ? req->agent->devpts_fd : -1;
 	if (devpts_fd >= 0 && (devpts_fd = dup3(devpts_fd, REPORT_FD + 1, O_CLOEXEC)) < 0)
 		fail(AGENT_STAGE_IDENTITY, -errno);
-	sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
+	if (is_driver(req)) {
+		sysx_close_range(REPORT_FD + 1, AGENT_DRIVER_TEXT_FD);
+		sysx_close_range(AGENT_DRIVER_OUT_FD + 1, ~0u);
+		r = place_text(req->view);
+		if (r)
+			fail(AGENT_STAGE_FORK, r);
+	} else {
+		sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
+	}
 	run(req, devpts_fd, 0);
 }
 

@@ -23,6 +23,7 @@ struct spawn_req {
 	const struct spec_view *view;
 	int entrypoint;
 	int stdin_fd, stdout_fd, stderr_fd; /* the child's ends; -1: /dev/null; unused with a terminal */
+	int told_fd, tells_fd; /* a driver's ends of what it is told and what it tells */
 	int report_fd; /* the child's end; with a terminal a socket that carries its master end to us */
 	uint64_t tag;
 };

@@ -52,7 +52,12 @@ int spec_read(const uint8_t *data, size_t n, int entrypoint, struct spec_view *r
 		return -EPROTO;
 	memcpy(&v.spec, data, sizeof(v.spec));
 	const struct agent_spec *s = &v.spec;
-	if (s->string_bytes != n - sizeof(*s) || s->string_bytes > LIMIT_SPAWN_BYTES)
+	if (s->string_bytes > n - sizeof(*s) || s->string_bytes > LIMIT_SPAWN_BYTES)
+		return -EPROTO;
+	size_t rest = n - sizeof(*s) - s->string_bytes;
+	if (s->flags & AGENT_SPEC_DRIVER ? entrypoint || !s->n_args || rest > AGENT_DRIVER_TEXT_MAX ||
+						   (s->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_BACKGROUND | AGENT_SPEC_SHELL))
+					 : rest)
 		return -EPROTO;
 	if (s->n_args > LIMIT_SPAWN_STRINGS || s->n_env > LIMIT_SPAWN_STRINGS)
 		return -EPROTO;
@@ -79,6 +84,8 @@ int spec_read(const uint8_t *data, size_t n, int entrypoint, struct spec_view *r
 	for (uint32_t i = 0; i < s->n_args; i++)
 		text = spec_next(text);
 	v.env = text;
+	v.text = data + sizeof(*s) + s->string_bytes;
+	v.text_bytes = (uint32_t)rest;
 	*ret = v;
 	return 0;
 }

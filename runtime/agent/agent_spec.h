@@ -18,6 +18,8 @@ struct spec_view {
 	const char *user;  /* "" when there is none */
 	const char *args;  /* the first of spec.n_args strings, each behind the NUL of the one before */
 	const char *env;   /* the first of spec.n_env strings */
+	const uint8_t *text; /* DRIVER: its text */
+	uint32_t text_bytes;
 };
 
 struct spec_fs {

@@ -521,6 +521,10 @@ void harness_begin(struct harness *h, struct harness_result *r, struct agent_spe
 	random_bytes(r->id, sizeof(r->id));
 	memcpy(buf, r->id, sizeof(r->id));
 	size_t n = put_spec(buf + sizeof(r->id), spec, cwd, NULL, args, env);
+	if (spec.flags & AGENT_SPEC_DRIVER && h->driver_text) {
+		memcpy(buf + sizeof(r->id) + n, h->driver_text, strlen(h->driver_text));
+		n += strlen(h->driver_text);
+	}
 	send_long(h->exec_out, AGENT_EXEC, r->stream, buf, n + sizeof(r->id));
 }
 

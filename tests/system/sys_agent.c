@@ -266,16 +266,6 @@ static void test_files(struct harness *h)
 	harness_clear(&r);
 }
 
-/* ---- the end of commands ---- */
-
-static void begin(struct harness *h, struct harness_result *r, const char *command, struct agent_spec spec)
-{
-	const char *const args[] = {command, NULL};
-
-	spec.flags |= AGENT_SPEC_SHELL;
-	harness_begin(h, r, spec, "", args, NULL);
-}
-
 /* Counts the processes inside whose arguments hold @text. */
 static int alive(struct harness *h, const char *text)
 {
@@ -288,6 +278,95 @@ static int alive(struct harness *h, const char *text)
 	int n = r.out ? (int)strtol(r.out, NULL, 10) : -1;
 	harness_clear(&r);
 	return n;
+}
+
+/* ---- drivers ---- */
+
+static void begin_driver(struct harness *h, struct harness_result *r, const char *program, const char *text, uint32_t flags)
+{
+	const char *const args[] = {program, "--noprofile", "--norc", "-c", ". /proc/self/fd/197", NULL};
+	const char *const env[] = {"A=own", "PICK=/bin/bash", NULL};
+
+	h->driver_text = text;
+	harness_begin(h, r, (struct agent_spec){.flags = AGENT_SPEC_DRIVER | flags}, "", args, env);
+}
+
+static void wait_stream(struct harness *h, const struct harness_result *r, uint16_t type)
+{
+	struct agent_frame f;
+	static uint8_t payload[AGENT_OUT_FRAME];
+
+	for (int i = 0; i < 50 && harness_recv(h, 5000, &f, payload) >= 0; i++)
+		if (f.stream == r->stream && f.type == type)
+			return;
+	ok(false, "a frame of type %u", type);
+}
+
+static void test_driver(struct harness *h)
+{
+	static const struct {
+		const char *why, *program, *text;
+		uint32_t flags;
+		const char *out, *err;
+		int code;
+	} cases[] = {
+		{"what is told comes between the output around it", "bash",
+		 "echo 1; echo told >&199; sleep 0.2; echo 2; exit 3", 0, "1\ntold\n2\n", NULL, 3},
+		{"error output is apart", "bash", "echo o; echo e >&2; echo t >&199", 0, "o\nt\n", "e\n", 0},
+		{"or with the output", "bash", "echo o; echo e >&2; echo t >&199", AGENT_SPEC_MERGE, "o\ne\nt\n", NULL, 0},
+		{"the text cannot be changed", "bash", "(echo x >>/proc/self/fd/197) 2>/dev/null || echo sealed; echo x >&197", 0,
+		 "sealed\n", NULL, 1},
+		{"over the sandbox's environment", "bash", "echo $A $PATH", 0, "own /usr/local/bin:/usr/bin:/bin\n", NULL, 0},
+		{"or without it", "bash", "echo $A ${HOME-none}", AGENT_SPEC_BARE_ENV, "own none\n", NULL, 0},
+		{"the second name", "none-such\nbash", "echo second", 0, "second\n", NULL, 0},
+		{"a name from the environment", "$NONE\n$PICK\nnone-such", "echo $0", 0, "/bin/bash\n", NULL, 0},
+		{"a session of its own", "bash", "ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo yes", 0, "yes\n", NULL, 0},
+	};
+	struct harness_result r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		begin_driver(h, &r, cases[i].program, cases[i].text, cases[i].flags);
+		ok(!harness_finish(h, &r, 10000) && r.exited, "driver: %s: ends", cases[i].why);
+		is_int(r.exit.code, cases[i].code, "driver: %s: code", cases[i].why);
+		if (cases[i].out)
+			is_str(r.out, cases[i].out, "driver: %s: output", cases[i].why);
+		if (cases[i].err)
+			is_str(r.err, cases[i].err, "driver: %s: error output", cases[i].why);
+		harness_clear(&r);
+	}
+	begin_driver(h, &r, "none-such", "", 0);
+	ok(!harness_finish(h, &r, 10000) && r.ended && r.end.reason == AGENT_FAILED_START && r.end.value == AGENT_STAGE_EXEC &&
+		   r.end.sys == ENOENT,
+	   "driver: no such program");
+	harness_clear(&r);
+	begin_driver(h, &r, "bash", "read -r line <&198; echo \"got $line\" >&199; read -r line <&198 || echo eof", 0);
+	harness_send(h, AGENT_STDIN, r.stream, 0, "hello\n", 6);
+	harness_send(h, AGENT_STDIN_EOF, r.stream, 0, NULL, 0);
+	ok(!harness_finish(h, &r, 10000), "driver: told something");
+	is_str(r.out, "got hello\neof\n", "driver: it reads what it is told, to the end");
+	harness_clear(&r);
+
+	begin_driver(h, &r, "bash", "setsid sleep 801 & sleep 802 & echo up >&199; sleep 803", 0);
+	wait_stream(h, &r, AGENT_DATA);
+	is_int(alive(h, "sleep 80[1-3]"), 3, "driver: it has children");
+	harness_send(h, AGENT_DETACH, r.stream, 0, NULL, 0);
+	is_int(alive(h, "sleep 80[1-3]"), 0, "driver: DETACH ends its tree");
+	harness_clear(&r);
+	begin_driver(h, &r, "bash", "setsid sleep 804 & echo up >&199; sleep 805", 0);
+	wait_stream(h, &r, AGENT_DATA);
+	ok(!harness_attach(h), "another gateway comes");
+	is_int(alive(h, "sleep 80[45]"), 0, "driver: ATTACH ends it");
+	harness_clear(&r);
+}
+
+/* ---- the end of commands ---- */
+
+static void begin(struct harness *h, struct harness_result *r, const char *command, struct agent_spec spec)
+{
+	const char *const args[] = {command, NULL};
+
+	spec.flags |= AGENT_SPEC_SHELL;
+	harness_begin(h, r, spec, "", args, NULL);
 }
 
 static void test_ends(struct harness *h)
@@ -925,6 +1004,7 @@ int main(int argc, char **argv)
 	}
 	test_commands(&h);
 	test_files(&h);
+	test_driver(&h);
 	test_ends(&h);
 	test_spare(&h);
 	test_many(&h);
