@@ -101,11 +101,11 @@ struct egress_ack {
 /*
  * One rule in the body of SET, packed without padding one behind the other:
  *   u8 kind (enum egress_rule_kind), u8 flags (enum egress_rule_flags), u8 n_ports, u8 prefix (IP rules: bits), then
- *   IP: 4 bytes address (network order); DOMAIN: u8 length and the name in lower case, A-labels, no "*." and no last dot;
+ *   IP: 4 or 16 bytes address (network order); DOMAIN: u8 length and the name in lower case, A-labels, no "*." and no last dot;
  *   then n_ports times u16 first, u16 last (host order), then u8 length and the target as the client wrote it.
  * policy_wire.c writes and reads it; a body that does not come out exactly even is refused whole.
  */
-enum egress_rule_kind { EGRESS_RULE_DOMAIN = 1, EGRESS_RULE_WILDCARD, EGRESS_RULE_IPV4 };
+enum egress_rule_kind { EGRESS_RULE_DOMAIN = 1, EGRESS_RULE_WILDCARD, EGRESS_RULE_IPV4, EGRESS_RULE_IPV6 };
 enum egress_rule_flags { EGRESS_RULE_ALLOW = 1u << 0, EGRESS_RULE_OPERATOR = 1u << 1 };
 
 enum egress_event_kind {

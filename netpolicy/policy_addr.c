@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include <assert.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "netpolicy/policy_int.h"
+
+/* Never reachable: this network, loopback, link-local with the metadata services, multicast and what lies above. */
+static const struct policy_range never[] = {
+	{0x00000000u, 8}, {0x7f000000u, 8}, {0xa9fe0000u, 16}, {0xe0000000u, 3},
+};
+/* Closed until named: RFC 1918, RFC 6598, RFC 6890 (192.0.0.0/24), RFC 2544. */
+static const struct policy_range private_ranges[] = {
+	{0x0a000000u, 8}, {0x64400000u, 10}, {0xac100000u, 12}, {0xc0000000u, 24}, {0xc0a80000u, 16}, {0xc6120000u, 15},
+};
+
+static uint32_t mask_of(uint32_t prefix)
+{
+	return prefix ? ~0u << (32 - prefix) : 0;
+}
+
+static bool in_ranges(const struct policy_range *range, size_t n, uint32_t addr)
+{
+	for (size_t i = 0; i < n; i++) {
+		if ((addr & mask_of(range[i].prefix)) == range[i].addr)
+			return true;
+	}
+	return false;
+}
+
+static int by_prefix_and_addr(const void *a, const void *b, void *arg)
+{
+	const struct policy_rule *rules = arg;
+	uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+
+	if (rules[i].prefix != rules[j].prefix)
+		return rules[i].prefix < rules[j].prefix ? -1 : 1;
+	if (rules[i].addr != rules[j].addr)
+		return rules[i].addr < rules[j].addr ? -1 : 1;
+	return i < j ? -1 : 1;
+}
+
+int policy_seal_addrs(struct policy *p)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < p->n_rules; i++)
+		n += p->rules[i].kind == EGRESS_RULE_IPV4;
+	if (!n)
+		return 0;
+	p->by_addr = calloc(n, sizeof(*p->by_addr));
+	if (!p->by_addr)
+		return -1;
+	for (uint32_t i = 0; i < p->n_rules; i++) {
+		if (p->rules[i].kind == EGRESS_RULE_IPV4)
+			p->by_addr[p->n_by_addr++] = i;
+	}
+	qsort_r(p->by_addr, n, sizeof(*p->by_addr), by_prefix_and_addr, p->rules);
+	for (uint32_t i = n; i-- > 0;) {
+		uint32_t prefix = p->rules[p->by_addr[i]].prefix;
+
+		p->prefix[prefix].first = i;
+		p->prefix[prefix].n++;
+	}
+	return 0;
+}
+
+enum tier { OPERATOR_DENY, OPERATOR_ALLOW, USER_DENY, USER_ALLOW, N_TIERS };
+
+/* What the address rules say: per tier the first rule that covers the flow. */
+struct covered {
+	uint32_t tier[N_TIERS];
+	uint32_t other_port; /* first allow rule for the address that does not open the port */
+};
+
+static void cover(const struct policy *p, uint32_t index, uint16_t port, struct covered *c)
+{
+	const struct policy_rule *r = &p->rules[index];
+	bool operator= r->flags & EGRESS_RULE_OPERATOR;
+	enum tier tier = r->flags & EGRESS_RULE_ALLOW ? (operator? OPERATOR_ALLOW : USER_ALLOW)
+						      : (operator? OPERATOR_DENY : USER_DENY);
+	uint32_t *slot = &c->tier[tier];
+
+	if (r->flags & EGRESS_RULE_ALLOW && !policy_rule_port(r, port))
+		slot = &c->other_port;
+	*slot = index < *slot ? index : *slot;
+}
+
+static void cover_all(const struct policy *p, uint32_t addr, uint16_t port, struct covered *c)
+{
+	for (uint32_t bits = 0; bits <= 32; bits++) {
+		uint32_t low = p->prefix[bits].first, end = low + p->prefix[bits].n, high = end;
+		uint32_t want = addr & mask_of(bits);
+
+		while (low < high) {
+			uint32_t mid = low + (high - low) / 2;
+
+			if (p->rules[p->by_addr[mid]].addr < want)
+				low = mid + 1;
+			else
+				high = mid;
+		}
+		for (; low < end && p->rules[p->by_addr[low]].addr == want; low++)
+			cover(p, p->by_addr[low], port, c);
+	}
+}
+
+static const struct covered nothing_covered = {
+	{EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE}, EGRESS_NO_RULE,
+};
+
+enum egress_reason policy_guard(const struct policy_guards *guards, uint32_t addr)
+{
+	if (in_ranges(never, ARRAY_SIZE(never), addr))
+		return EGRESS_REASON_METADATA;
+	if (guards && in_ranges(guards->host, guards->n_host, addr))
+		return EGRESS_REASON_HOST;
+	if (guards && in_ranges(guards->sandboxes, guards->n_sandboxes, addr))
+		return EGRESS_REASON_SANDBOX;
+	return EGRESS_REASON_NONE;
+}
+
+bool policy_is_private(uint32_t addr)
+{
+	return in_ranges(private_ranges, ARRAY_SIZE(private_ranges), addr);
+}
+
+static struct policy_verdict denied(enum egress_reason reason, uint32_t rule)
+{
+	return (struct policy_verdict){false, rule, reason};
+}
+
+struct policy_verdict policy_decide_addr(const struct policy *p, const struct policy_guards *guards, const struct policy_flow *flow)
+{
+	struct covered c = nothing_covered;
+	enum egress_reason guard = policy_guard(guards, flow->addr);
+	bool named;
+
+	assert(p->sealed);
+	if (guard)
+		return denied(guard, EGRESS_NO_RULE);
+	cover_all(p, flow->addr, flow->port, &c);
+	if (c.tier[OPERATOR_DENY] != EGRESS_NO_RULE)
+		return denied(EGRESS_REASON_RULE, c.tier[OPERATOR_DENY]);
+	if (c.tier[OPERATOR_ALLOW] != EGRESS_NO_RULE)
+		return (struct policy_verdict){true, c.tier[OPERATOR_ALLOW], EGRESS_REASON_RULE};
+	if (c.tier[USER_DENY] != EGRESS_NO_RULE)
+		return denied(EGRESS_REASON_RULE, c.tier[USER_DENY]);
+	if (flow->lease_rule != EGRESS_NO_RULE) {
+		if (policy_rule_port(&p->rules[flow->lease_rule], flow->port))
+			return (struct policy_verdict){true, flow->lease_rule, EGRESS_REASON_RULE};
+		c.other_port = flow->lease_rule < c.other_port ? flow->lease_rule : c.other_port;
+	}
+	if (c.tier[USER_ALLOW] != EGRESS_NO_RULE)
+		return (struct policy_verdict){true, c.tier[USER_ALLOW], EGRESS_REASON_RULE};
+	if (flow->port == POLICY_PORT_DOT)
+		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
+	named = c.other_port != EGRESS_NO_RULE;
+	if (policy_is_private(flow->addr) && !(guards && in_ranges(guards->private_allowed, guards->n_private_allowed, flow->addr)))
+		return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_PRIVATE, c.other_port);
+	if (p->default_allow)
+		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
+	return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_DEFAULT, c.other_port);
+}
+
+bool policy_addr_named(const struct policy *p, uint32_t addr)
+{
+	struct covered c = nothing_covered;
+
+	/* Any port will do: which ones are open is the packet filter's business. */
+	cover_all(p, addr, 0, &c);
+	return c.tier[OPERATOR_ALLOW] != EGRESS_NO_RULE || c.tier[USER_ALLOW] != EGRESS_NO_RULE || c.other_port != EGRESS_NO_RULE;
+}
+
+static const char *const reason_names[] = {
+	[EGRESS_REASON_NONE] = "none",		[EGRESS_REASON_RULE] = "rule",	       [EGRESS_REASON_DEFAULT] = "default",
+	[EGRESS_REASON_METADATA] = "metadata",	[EGRESS_REASON_HOST] = "host",	       [EGRESS_REASON_SANDBOX] = "sandbox",
+	[EGRESS_REASON_PRIVATE] = "private",	[EGRESS_REASON_PORT] = "port",	       [EGRESS_REASON_DOT] = "dot",
+	[EGRESS_REASON_DOH] = "doh",		[EGRESS_REASON_QUIC] = "quic",	       [EGRESS_REASON_PROTOCOL] = "protocol",
+	[EGRESS_REASON_NO_LEASE] = "no_lease",	[EGRESS_REASON_QTYPE] = "qtype",       [EGRESS_REASON_LIMIT] = "limit",
+	[EGRESS_REASON_UPSTREAM] = "upstream",
+};
+_Static_assert(ARRAY_SIZE(reason_names) == EGRESS_REASON_COUNT, "a reason has no name");
+
+const char *policy_reason_name(enum egress_reason reason)
+{
+	return (unsigned)reason < EGRESS_REASON_COUNT ? reason_names[reason] : "unknown";
+}
