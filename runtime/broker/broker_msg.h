@@ -45,6 +45,7 @@ enum broker_op {
 	BROKER_OP_PIN,	       /* dnsd only: open addresses for one sandbox; answered when the kernel has them */
 	BROKER_OP_UNPIN,       /* dnsd only */
 	BROKER_OP_LOG_SOCKET,  /* dnsd only: reply carries a bound netlink socket with the refused packets of the router */
+	BROKER_OP_FLOWS,       /* dnsd only: addresses with live connections, so that their leases are renewed; many replies */
 	BROKER_OP_COUNT
 };
 
@@ -114,6 +115,7 @@ enum broker_create_flags {
 	BROKER_CREATE_NO_PIDS_LIMIT = 1u << 2,
 	BROKER_CREATE_NO_CPU_LIMIT = 1u << 3,
 	BROKER_CREATE_NO_SWAP_LIMIT = 1u << 4,
+	BROKER_CREATE_EGRESS_OPEN = 1u << 5, /* no policy: default allow; without it the address is closed until POLICY came */
 };
 
 struct broker_create {
@@ -149,7 +151,7 @@ struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STA
 	uint32_t zero;
 };
 
-struct broker_plain_req { /* LIST, HOST_ROW (arg: row), DNS_SOCKETS */
+struct broker_plain_req { /* LIST, HOST_ROW (arg: row), DNS_SOCKETS, LOG_SOCKET, FLOWS */
 	struct broker_head head;
 	uint32_t arg;
 	uint32_t zero;
@@ -257,10 +259,15 @@ struct broker_event_msg {
 #define BROKER_POLICY_RULES 4096u
 #define BROKER_RULE_PORTS   16u /* single ports; a range is at most that many */
 #define BROKER_PIN_ADDRS    64u
+#define BROKER_PINS_SANDBOX 4096u   /* leases of one sandbox at once */
+#define BROKER_PINS_ALL	    262144u /* of all; 128 bytes of kernel memory each */
+#define BROKER_PIN_MS	    86400000u /* longest lease */
+#define BROKER_FLOW_PAIRS   64u
 
 enum broker_policy_flags {
 	BROKER_POLICY_DEFAULT_ALLOW = 1u << 0,
 	BROKER_POLICY_LAST = 1u << 1, /* of its parts: apply all of them in one transaction */
+	BROKER_POLICY_NAMES = 1u << 2, /* it has rules by name: what would get round them (DoT, DoH, QUIC) is refused */
 };
 enum broker_rule_flags { BROKER_RULE_ALLOW = 1u << 0, BROKER_RULE_OPERATOR = 1u << 1 };
 
@@ -303,6 +310,47 @@ struct broker_pin { /* PIN, UNPIN */
 	uint16_t port[BROKER_RULE_PORTS];
 };
 
+struct broker_flow {
+	struct broker_slot_ref ref;
+	uint32_t addr; /* far end, IPv4, host byte order */
+	uint32_t zero;
+};
+
+/* FLOWS (a struct broker_plain_req) is answered by some of these; an address may be named more than once. */
+struct broker_flows_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint32_t n_flows;
+	uint32_t last; /* 1: no other answer follows */
+	struct broker_flow flow[BROKER_FLOW_PAIRS];
+};
+
+/*
+ * Why the router refused a packet.  LOG_SOCKET's packets carry "sbx" and two decimal digits of it as prefix (NFULA_PREFIX); the
+ * packet itself is the payload, cut after BROKER_LOG_BYTES, as the sandbox sent it: its source names the sandbox.
+ */
+enum broker_refusal {
+	BROKER_REFUSED_NONE = 0,
+	BROKER_REFUSED_CLOSED,	      /* the sandbox has no policy yet, or its flow belongs to nobody */
+	BROKER_REFUSED_METADATA,      /* 169.254.0.0/16 */
+	BROKER_REFUSED_HOST,	      /* an address of the host */
+	BROKER_REFUSED_SANDBOX,	      /* the sandboxes' subnet, or no way out */
+	BROKER_REFUSED_PRIVATE,	      /* a private range that no rule names */
+	BROKER_REFUSED_RULE_OPERATOR, /* a deny rule of the operator's */
+	BROKER_REFUSED_RULE_USER,     /* a deny rule of the user's */
+	BROKER_REFUSED_PORT,	      /* a rule opens the address, but not this port */
+	BROKER_REFUSED_DOT,	      /* port 853 */
+	BROKER_REFUSED_DOH,	      /* port 443 of a known encrypted resolver */
+	BROKER_REFUSED_QUIC,	      /* UDP to 443 or 80 */
+	BROKER_REFUSED_PROTOCOL,      /* neither TCP nor UDP nor an echo request */
+	BROKER_REFUSED_NO_LEASE,      /* default deny: no rule and no lease */
+	BROKER_REFUSED_LIMIT,	      /* too many connections at once */
+	BROKER_REFUSED_COUNT
+};
+#define BROKER_LOG_GROUP 1u
+#define BROKER_LOG_BYTES 64u
+
 /* The largest message, for receive buffers. */
 union broker_any {
 	struct broker_head head;
@@ -323,6 +371,7 @@ union broker_any {
 	struct broker_policy policy;
 	struct broker_policy_reply policy_reply;
 	struct broker_pin pin;
+	struct broker_flows_reply flows_reply;
 };
 
 #endif

@@ -234,7 +234,7 @@ void btc_host_create(const struct btc *t, struct broker_create *c)
 {
 	memset(c, 0, sizeof(*c));
 	uuid_random(c->sandbox_id);
-	c->flags = BROKER_CREATE_HOST_USR;
+	c->flags = BROKER_CREATE_HOST_USR | BROKER_CREATE_EGRESS_OPEN;
 	c->n_layers = 1;
 	memcpy(c->layer[0], t->hello.host_image_key, BROKER_KEY_BYTES);
 }
