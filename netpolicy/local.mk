@@ -5,12 +5,19 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_u
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
 	netpolicy/policy.c netpolicy/policy_addr.c netpolicy/policy.h netpolicy/policy_int.h \
-	netpolicy/policy_wire.c netpolicy/policy_wire.h
+	netpolicy/policy_wire.c netpolicy/policy_wire.h netpolicy/policy_json.c netpolicy/policy_json.h
 
 check_PROGRAMS += tests/unit/test_policy
 UNIT_TESTS += tests/unit/test_policy
 tests_unit_test_policy_SOURCES = tests/unit/test_policy.c
 tests_unit_test_policy_LDADD = libnetpolicy.a libbase.a $(IDN2_LIBS)
+check_PROGRAMS += tests/unit/test_policy_json tests/fuzz/fuzz_policy_json
+UNIT_TESTS += tests/unit/test_policy_json tests/fuzz/fuzz_policy_json
+tests_unit_test_policy_json_SOURCES = tests/unit/test_policy_json.c
+tests_unit_test_policy_json_LDADD = libnetpolicy.a libbase.a $(CJSON_LIBS) $(IDN2_LIBS)
+tests_fuzz_fuzz_policy_json_SOURCES = tests/fuzz/fuzz_policy_json.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_policy_json_LDADD = libnetpolicy.a libbase.a $(CJSON_LIBS) $(IDN2_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/policy_json
 
 pkglibexec_PROGRAMS += sandbox-dnsd
 sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c
