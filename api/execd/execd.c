@@ -3,6 +3,7 @@
 
 #include "api/execd/execd_int.h"
 
+#include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/limits.h"
 #include "base/num.h"
@@ -63,6 +64,7 @@ void execd_box_free(struct execd_box *box, const struct sbx_err *why)
 	box->agent = NULL;
 	agent_client_free(agent, why);
 	pty_free_all(box);
+	session_free_all(box);
 	request_log_free(box->log);
 	box->log = NULL;
 	execd_box_unref(box);
@@ -260,6 +262,18 @@ static void ping(const struct execd_match *match)
 	http_request_accept(req, &ops, p);
 }
 
+/* ---- interrupt: the id may be anybody's ---- */
+
+static void interrupt(const struct execd_match *match)
+{
+	auto_free char *id = NULL;
+
+	if (!execd_query_path(match->call, "id", &id))
+		return;
+	if (!session_interrupt(match, id))
+		command_interrupt(match);
+}
+
 /* ---- what is not offered ---- */
 
 static void not_offered(const struct execd_match *match)
@@ -295,7 +309,7 @@ static const struct execd_route {
 } routes[] = {
 	{"GET", "/ping", ping},
 	{"POST", "/command", command_run},
-	{"DELETE", "/command", command_interrupt},
+	{"DELETE", "/command", interrupt},
 	{"GET", "/command/status/{}", command_status},
 	{"GET", "/command/{}/logs", command_logs},
 	{"GET", "/files/info", files_info},
@@ -315,9 +329,10 @@ static const struct execd_route {
 	{"GET", "/pty/{}", pty_get},
 	{"DELETE", "/pty/{}", pty_delete},
 	{"GET", "/pty/{}/ws", pty_connect},
-	{"DELETE", "/code", command_interrupt},
-	{"POST", "/session", not_offered},
-	{NULL, "/session/*", not_offered},
+	{"DELETE", "/code", interrupt},
+	{"POST", "/session", session_create},
+	{"POST", "/session/{}/run", session_run},
+	{"DELETE", "/session/{}", session_delete},
 	{"POST", "/code", not_offered},
 	{NULL, "/code/*", not_offered},
 	{"GET", "/v1/isolated/capabilities", capabilities},

@@ -25,6 +25,8 @@
 
 struct request_log;
 struct pty_session;
+struct session;
+struct code_context;
 
 struct execd {
 	struct loop *loop; /* borrowed */
@@ -39,6 +41,8 @@ struct execd_box {
 	struct request_log *log;      /* owned; NULL: none wanted */
 	struct pty_session *ptys;     /* owned list */
 	size_t n_ptys;
+	struct session *sessions;     /* owned list */
+	size_t n_sessions;
 	struct gw_stat_reply sample;  /* of the last figures; mono_usec 0: none */
 };
 
@@ -135,6 +139,17 @@ void pty_delete(const struct execd_match *match);
 void pty_connect(const struct execd_match *match);
 /** pty_free_all() - The terminals of @box, whose streams are over, go with it */
 void pty_free_all(struct execd_box *box);
+
+/** session_create() - POST /session */
+void session_create(const struct execd_match *match);
+/** session_run() - POST /session/{id}/run */
+void session_run(const struct execd_match *match);
+/** session_delete() - DELETE /session/{id} */
+void session_delete(const struct execd_match *match);
+/** session_interrupt() - End the run of session @id; Return: false when there is no such session, with nothing answered */
+bool session_interrupt(const struct execd_match *match, const char *id);
+/** session_free_all() - The sessions of @box, whose streams are over, go with it */
+void session_free_all(struct execd_box *box);
 
 /** request_log_new() - Append request lines to @path inside @box; Return: NULL when out of memory */
 struct request_log *request_log_new(struct execd_box *box, const char *path);

@@ -6,7 +6,8 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/files.c api/execd/fs_call.c api/execd/fs_call.h api/execd/file_info.c api/execd/file_info.h \
 	api/execd/upload.c api/execd/multipart.c api/execd/multipart.h \
 	api/execd/download.c api/execd/range.c api/execd/range.h api/execd/escape.c api/execd/escape.h \
-	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c
+	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c \
+	api/execd/run_stream.c api/execd/run_stream.h api/execd/shell_state.c api/execd/shell_state.h api/execd/session.c
 
 EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
 check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
@@ -33,3 +34,6 @@ UNIT_TESTS += tests/fuzz/fuzz_agent_frames
 tests_fuzz_fuzz_agent_frames_SOURCES = tests/fuzz/fuzz_agent_frames.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_agent_frames_LDADD = $(EXECD_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/agent_frames
+# sessions and code against a whole daemon
+ROOT_TESTS += tests/system/sessions.sh
+EXTRA_DIST += tests/system/sessions.sh tests/system/sessions.py tests/system/execd_client.py

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * bash reads the file that BASH_ENV names before its -c text, so the command itself is what the client wrote, to the byte:
+ * its line numbers and messages are those of a plain `bash -c`.
+ *
+ * The order within the state: the directory first (a `cd` changes OLDPWD and PWD, which the variables then set right),
+ * functions while extglob is on and aliases are not expanded yet, options last.  All of it runs with its output thrown
+ * away, because variables that bash itself keeps read-only say so.
+ */
+#include "api/execd/shell_state.h"
+
+#include "base/cleanup.h"
+#include "base/limits.h"
+#include "base/num.h"
+
+#include <string.h>
+
+#define BEGIN_MARK "#S"
+#define END_MARK   "#OK"
+
+/* %s is the nonce.  In a function, because only there is "$@" free for the exit code and the positional parameters. */
+#define PREAMBLE \
+	"builtin unset -v BASH_ENV\n" \
+	"builtin exec 197<&- 198<&-\n" \
+	"__osb_dump() {\n" \
+	"{\n" \
+	"builtin printf '" BEGIN_MARK "%s\\n'\n" \
+	"builtin printf '__osb_cd %%q\\nbuiltin unset -f __osb_cd\\n' \"$PWD\"\n" \
+	"builtin declare -p\n" \
+	"(builtin unset -f __osb_dump; builtin declare -f; builtin declare -F)\n" \
+	"builtin alias -p\n" \
+	"builtin trap -p HUP INT QUIT TERM USR1 USR2 PIPE ALRM CHLD WINCH ERR\n" \
+	"builtin shopt -p\n" \
+	"builtin set +o\n" \
+	"builtin umask -p\n" \
+	"builtin printf 'builtin set --'\n" \
+	"(($# < 2)) || builtin printf ' %%q' \"${@:2}\"\n" \
+	"builtin printf '\\n" END_MARK "%s\\n'\n" \
+	"} >&199\n" \
+	"builtin return \"$1\"\n" \
+	"}\n"
+
+/* Its messages, and the trace of `set -x`, are not the command's. */
+#define CALL_DUMP "{ __osb_dump \"$?\" \"$@\"; } 2>/dev/null"
+
+static void put_quoted(struct buf *out, const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (text[i] == '\'')
+			buf_append(out, "'\\''", 4);
+		else
+			buf_append(out, text + i, 1);
+}
+
+static void put_boot(struct buf *out, const struct shell_state *state, const struct shell_run *run, const char *nonce)
+{
+	buf_printf(out, PREAMBLE, nonce, nonce);
+	buf_puts(out, "builtin trap '" CALL_DUMP "' EXIT\n");
+	if (!state->known)
+		return;
+	/* a directory that the client names now wins over the session's, and becomes it */
+	buf_puts(out, run->cwd ? "__osb_cd() { :; }\n" : "__osb_cd() { builtin cd -- \"$1\"; }\n");
+	buf_puts(out, "builtin eval 'builtin shopt -s extglob\n");
+	put_quoted(out, buf_peek(&state->text), buf_used(&state->text));
+	if (run->cwd)
+		buf_puts(out, "builtin cd -P .\n");
+	/* the status of the last command here is $? for the first one of the run */
+	if (state->last_code > 0 && state->last_code < 256)
+		buf_printf(out, "[[ $- == *e* ]] || (builtin exit %d)\n", state->last_code);
+	buf_puts(out, "' >/dev/null 2>&1\n");
+}
+
+static int put_strings(struct buf *out, const char *const *strings, size_t n, struct sbx_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t len = strlen(strings[i]) + 1;
+
+		if (len > LIMIT_SPAWN_STRING_BYTES)
+			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "a string has %zu bytes, the kernel takes %u", len - 1,
+					   LIMIT_SPAWN_STRING_BYTES - 1);
+		buf_append(out, strings[i], len);
+	}
+	return 0;
+}
+
+int shell_state_payload(const struct shell_state *state, const struct shell_run *run, const uint8_t id[AGENT_ID_BYTES],
+			struct shell_dump *dump, struct buf *out, struct sbx_err *err)
+{
+	auto_buf command = {0}, strings = {0}, boot = {0};
+	uint8_t random[8];
+
+	shell_dump_clear(dump);
+	random_bytes(random, sizeof(random));
+	hex_encode(random, sizeof(random), dump->nonce);
+	buf_puts(&command, run->command);
+	/* a command that sets a trap on EXIT replaces ours: its state is then told at its normal end */
+	if (strstr(run->command, "trap"))
+		buf_puts(&command, "\n" CALL_DUMP);
+	const char *text = buf_str(&command);
+	const char *cwd = run->cwd ? run->cwd : state->known ? "" : run->first_cwd;
+	const char *const all[] = {cwd ? cwd : "", "bash", "--noprofile", "--norc", "-c", text, "BASH_ENV=/proc/self/fd/197"};
+
+	if (!text)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "session");
+	if (put_strings(&strings, all, sizeof(all) / sizeof(all[0]), err) < 0)
+		return -1;
+	put_boot(&boot, state, run, dump->nonce);
+	struct agent_exec exec;
+	struct agent_spec spec = {
+		.n_args = 5,
+		.n_env = 1,
+		.flags = AGENT_SPEC_DRIVER | (run->merge ? AGENT_SPEC_MERGE : 0u) | (state->known ? AGENT_SPEC_BARE_ENV : 0u),
+		.timeout_ms = run->timeout_ms,
+		.string_bytes = (uint32_t)buf_used(&strings),
+	};
+	memcpy(exec.id, id, sizeof(exec.id));
+	buf_append(out, &exec, sizeof(exec));
+	buf_append(out, &spec, sizeof(spec));
+	buf_append(out, buf_peek(&strings), buf_used(&strings));
+	buf_append(out, buf_peek(&boot), buf_used(&boot));
+	if (out->failed || boot.failed || strings.failed)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "session");
+	return 0;
+}
+
+void shell_dump_add(struct shell_dump *dump, const uint8_t *data, size_t n)
+{
+	/* twice: the last whole one counts, and one may have been told before */
+	dump->text.max = 2 * SHELL_STATE_BYTES;
+	if (buf_append(&dump->text, data, n) < 0)
+		dump->too_large = true;
+}
+
+void shell_dump_clear(struct shell_dump *dump)
+{
+	buf_free(&dump->text);
+	dump->too_large = false;
+}
+
+static size_t quoted_bytes(const char *text, size_t n)
+{
+	size_t sum = n;
+
+	for (size_t i = 0; i < n; i++)
+		sum += text[i] == '\'' ? 3 : 0;
+	return sum;
+}
+
+/* The text between the last begin mark and the end mark that ends everything; NULL when there is none. */
+static const char *find_state(const struct shell_dump *dump, size_t *ret_n)
+{
+	char begin[32], end[32];
+	size_t n_begin = (size_t)snprintf(begin, sizeof(begin), BEGIN_MARK "%s\n", dump->nonce);
+	size_t n_end = (size_t)snprintf(end, sizeof(end), END_MARK "%s\n", dump->nonce);
+	const char *text = buf_peek(&dump->text), *found = NULL;
+	size_t n = buf_used(&dump->text);
+
+	if (n < n_begin + n_end || memcmp(text + n - n_end, end, n_end))
+		return NULL;
+	const char *stop = text + n - n_end;
+	for (const char *at = text; (at = memmem(at, (size_t)(stop - at), begin, n_begin));)
+		found = at += n_begin;
+	if (found && memchr(found, 0, (size_t)(stop - found)))
+		return NULL; /* bash has no NUL to tell */
+	*ret_n = found ? (size_t)(stop - found) : 0;
+	return found;
+}
+
+bool shell_state_take(struct shell_state *state, struct shell_dump *dump, int code)
+{
+	size_t n = 0;
+	const char *text = dump->too_large ? NULL : find_state(dump, &n);
+	bool fits = !dump->too_large && (!text || quoted_bytes(text, n) <= 2 * SHELL_STATE_BYTES) && n <= SHELL_STATE_BYTES;
+
+	if (text && fits) {
+		buf_free(&state->text);
+		if (buf_append(&state->text, text, n) < 0) {
+			buf_free(&state->text);
+			fits = false;
+		}
+		state->known = fits;
+	}
+	state->last_code = code;
+	shell_dump_clear(dump);
+	return fits;
+}
+
+void shell_state_clear(struct shell_state *state)
+{
+	buf_free(&state->text);
+	state->known = false;
+}

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the execd API for tests of sessions and code: events with the time at which they came, and TAP."""
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+
+SOCKET = sys.argv[1] if len(sys.argv) > 1 else "/run/sandboxd/0/api.sock"
+
+
+class Connection(http.client.HTTPConnection):
+    def __init__(self, timeout):
+        super().__init__("localhost")
+        self.wait = timeout
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.wait)
+        self.sock.connect(SOCKET)
+
+
+def request(method, path, body=None, timeout=120):
+    conn = Connection(timeout)
+    text = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+    conn.request(method, path, text, {"Content-Type": "application/json"})
+    reply = conn.getresponse()
+    data = reply.read()
+    conn.close()
+    try:
+        return reply.status, json.loads(data)
+    except ValueError:
+        return reply.status, data.decode("utf-8", "replace")
+
+
+class Box:
+    """A sandbox of the host image, or of another one."""
+
+    def __init__(self, image="host", memory="1Gi", env=None):
+        body = {"image": {"uri": image}, "entrypoint": ["sleep", "infinity"], "timeout": 3600,
+                "resourceLimits": {"cpu": "2", "memory": memory}, "env": env or {}}
+        status, reply = request("POST", "/v1/sandboxes", body)
+        if status != 202:
+            raise RuntimeError((status, reply))
+        self.id = reply["id"]
+
+    def path(self, path):
+        return "/v1/sandboxes/%s/proxy/44772%s" % (self.id, path)
+
+    def call(self, method, path, body=None):
+        return request(method, self.path(path), body)
+
+    def stream(self, path, body, seen=None, timeout=120):
+        """Return (status, events), or (status, body) when it is no stream."""
+        conn = Connection(timeout)
+        conn.request("POST", self.path(path), json.dumps(body).encode())
+        reply = conn.getresponse()
+        if reply.status != 200:
+            data = reply.read().decode()
+            conn.close()
+            return reply.status, json.loads(data)
+        events = []
+        for line in reply:
+            if not line.strip():
+                continue
+            event = json.loads(line)
+            event["at"] = time.monotonic()
+            events.append(event)
+            if seen and seen(event) == "leave":
+                break
+        conn.close()
+        return 200, events
+
+    def command(self, text):
+        """What a command prints, as one text."""
+        _, events = self.stream("/command", {"command": text})
+        return "\n".join(e["text"] for e in events if e["type"] in ("stdout", "stderr"))
+
+    def delete(self):
+        return request("DELETE", "/v1/sandboxes/" + self.id)
+
+
+def short(events):
+    """The events without times and pings, as tuples; output of one kind that follows itself is joined."""
+    out = []
+    for event in events:
+        kind = event["type"]
+        if kind == "ping":
+            continue
+        rest = {k: v for k, v in event.items() if k not in ("type", "timestamp", "at", "execution_time")}
+        value = list(rest.values())[0] if len(rest) == 1 else rest or None
+        if kind == "error":
+            value = (value["ename"], value["evalue"])
+        out.append((kind, value))
+    return out
+
+
+def joined(events, kind="stdout"):
+    return "".join(e.get("text", "") for e in events if e["type"] == kind)
+
+
+def later(seconds, call):
+    timer = threading.Timer(seconds, call)
+    timer.start()
+    return timer
+
+
+class Tap:
+    count = failed = 0
+    lock = threading.RLock()
+
+    def ok(self, good, name, more=None):
+        with self.lock:
+            return self.say(good, name, more)
+
+    def say(self, good, name, more):
+        self.count += 1
+        if not good:
+            self.failed += 1
+        print("%sok %d - %s" % ("" if good else "not ", self.count, name.replace("#", "")))
+        if not good and more is not None:
+            print("# " + repr(more)[:2000])
+        sys.stdout.flush()
+        return good
+
+    def eq(self, got, want, name):
+        return self.ok(got == want, name, {"got": got, "want": want})
+
+    def skip(self, name, why):
+        self.count += 1
+        print("ok %d - %s # SKIP %s" % (self.count, name, why))
+
+    def done(self):
+        print("1..%d" % self.count)
+        sys.exit(1 if self.failed else 0)
