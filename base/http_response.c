@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
@@ -375,6 +376,35 @@ void http_response_write(struct http_request *req, const void *data, size_t n)
 		iov[k++] = piece(data, n);
 	}
 	head_leaves(req, iov, k);
+}
+
+size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n)
+{
+	struct http_conn *conn = req->conn;
+	size_t done = 0;
+
+	if (req->chunked || req->until_close || req->is_head || req->answer == HTTP_ANSWER_TUNNEL)
+		return 0;
+	http_response_flush(req);
+	if (req->answer != HTTP_ANSWER_FLOWING || conn->broken || buf_used(&conn->out))
+		return 0;
+	if ((uint64_t)n > (uint64_t)req->left)
+		n = (size_t)req->left;
+	while (done < n) {
+		ssize_t r = splice(pipe_fd, NULL, conn->fd, NULL, n - done, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && errno == EAGAIN)
+			req->stuck = true;
+		if (r <= 0)
+			break; /* any other failure is met again by the next write, or by the reader of the pipe */
+		done += (size_t)r;
+	}
+	req->left -= (int64_t)done;
+	if (req->stuck && !conn->busy)
+		http_conn_update(conn);
+	return done;
 }
 
 size_t http_response_queued(const struct http_request *req)

@@ -146,7 +146,7 @@ static uint32_t events_wanted(const struct http_conn *conn)
 		events |= EPOLLIN;
 	if (!conn->eof && !conn->rdhup_seen)
 		events |= EPOLLRDHUP;
-	if (buf_used(&conn->out))
+	if (buf_used(&conn->out) || (conn->rq && conn->rq->stuck))
 		events |= EPOLLOUT;
 	return events;
 }
@@ -636,9 +636,9 @@ static void queue_drained(struct http_conn *conn)
 {
 	struct http_request *rq = conn->rq;
 
-	if (!rq || !rq->high || buf_used(&conn->out) > HTTP_QUEUE_HIGH_BYTES / 2)
+	if (!rq || !(rq->high || rq->stuck) || buf_used(&conn->out) > HTTP_QUEUE_HIGH_BYTES / 2)
 		return;
-	rq->high = false;
+	rq->high = rq->stuck = false;
 	if (rq->ops && rq->ops->writable)
 		rq->ops->writable(rq->user, rq);
 }

@@ -186,6 +186,15 @@ void http_response_begin(struct http_request *req, unsigned status, const char *
 void http_response_flush(struct http_request *req);
 /** http_response_write() - Send @n > 0 bytes as one chunk at once; what the socket does not take is copied and queued */
 void http_response_write(struct http_request *req, const void *data, size_t n);
+/**
+ * http_response_splice() - Send content out of a pipe without a copy
+ * @req:	A streamed answer with a length; for any other, and while bytes are queued, nothing is taken
+ * @pipe_fd:	Read end of a pipe, non-blocking
+ * @n:		At most so many bytes
+ *
+ * Return: bytes taken; with fewer than @n `writable` comes when the client has made room, or the caller reads the rest
+ */
+size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n);
 /** http_response_queued() - Bytes of @req that the client has not taken; stop producing above HTTP_QUEUE_HIGH_BYTES */
 size_t http_response_queued(const struct http_request *req);
 /** http_response_begun() - Whether an answer of @req was begun */

@@ -53,6 +53,7 @@ struct http_request {
 	const struct http_request_ops *ops; /* NULL: not accepted */
 	void *user;
 	bool paused, body_complete, end_told, close_after, is_head, continue_due, high;
+	bool stuck; /* the socket took no more of what was to be spliced */
 	enum http_answer answer;
 	bool chunked, until_close;
 	int64_t left;	   /* of a streamed answer with a length */

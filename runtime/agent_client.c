@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 /* A started agent answers in microseconds; a host that swaps may need seconds. */
 #define HELLO_MS 10000u
@@ -33,6 +34,12 @@
 /* Interrupts and status calls must get through when long requests hold everything else. */
 #define RESERVED_STREAMS 4u
 #define SLOT_BITS	 6u
+/*
+ * While content is under way the bulk FIFOs hold two windows: one stream's bytes may wait there for its client, and the next
+ * stream's still find room.  Who gets less (the kernel bounds what one user's pipes hold) copies more.
+ */
+#define BULK_FIFO_BYTES	 (2u * AGENT_WINDOW)
+#define IDLE_FIFO_BYTES	 (64u * 1024)
 #define MAX_PAYLOAD_IN	 (AGENT_IN_FRAME - (uint32_t)sizeof(struct agent_frame))
 #define MAX_PAYLOAD_OUT	 (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
 
@@ -45,6 +52,7 @@ struct agent_stream {
 	enum agent_type type;
 	bool started;	     /* EXEC: STARTED was seen */
 	bool driver;	     /* EXEC: of a driver, which tells something besides its output */
+	bool uses_bulk;	     /* its content goes or comes over the bulk channel */
 	size_t receive_left; /* bytes that the agent may still send */
 	size_t owed;	     /* consumed, not granted back yet */
 	size_t send_left;    /* bytes that we may still send */
@@ -66,6 +74,15 @@ struct agent_client {
 	struct loop_fd *in, *out;	/* owned */
 	struct loop_timer *hello_timer; /* owned; ends the wait for ATTACHED, or for the last frames of a dead agent */
 	struct loop_timer *later;	/* owned; breaking and waiters, which must not run inside a caller */
+	struct loop_fd *bulk_room; /* owned; tells when bulk_write_fd takes more */
+	bool bulk;	     /* both ends have a bulk channel */
+	bool bulk_resized;   /* the FIFOs are larger than usual, or could not be made so */
+	bool bulk_waits;     /* bulk_read_fd is so large that content may wait there for its client */
+	size_t n_bulk_users, next_offer;
+	struct {
+		struct agent_stream *stream; /* NULL: detached, its bytes are to be thrown away */
+		size_t left;
+	} front; /* bytes that stand first in bulk_read_fd and were announced */
 	struct buf received; /* the beginning of a frame */
 	struct buf unsent;
 	uint8_t nonce[AGENT_NONCE_BYTES];
@@ -75,7 +92,7 @@ struct agent_client {
 	unsigned busy; /* depth of callbacks: memory is released when it is 0 */
 	struct agent_stream *slots[LIMIT_STREAMS];
 	uint32_t serials[LIMIT_STREAMS]; /* last one used in each slot */
-	size_t n_streams, n_bulk;
+	size_t n_streams, n_long;
 	size_t stale_left; /* bytes that may still come for streams that were detached */
 	struct agent_stream *dead;
 	struct waiter *waiters; /* owned */
@@ -84,7 +101,13 @@ struct agent_client {
 	void *on_broken_arg;
 };
 
-static bool is_bulk(enum agent_type type)
+/* Memory of one that is over stays until the outermost handler returns. */
+static bool is_open(const struct agent_stream *s)
+{
+	return s->client->slots[s->number & (LIMIT_STREAMS - 1)] == s;
+}
+
+static bool is_long(enum agent_type type)
 {
 	return type == AGENT_EXEC || type == AGENT_FS || type == AGENT_LOGS;
 }
@@ -113,23 +136,50 @@ static void enter(struct agent_client *c)
 }
 
 static void flush(struct agent_client *c);
+static void bulk_settle(struct agent_client *c);
 
 /* What the callbacks queued leaves in one write. */
 static void leave(struct agent_client *c)
 {
+	if (c->busy == 1 && c->front.left && !c->front.stream)
+		bulk_settle(c);
 	c->busy--;
 	if (!c->busy && !c->broken && buf_used(&c->unsent))
 		flush(c);
 	release_dead(c);
 }
 
+/* A size that the kernel refuses is no failure: see BULK_FIFO_BYTES. */
+static void bulk_resize(struct agent_client *c, int bytes)
+{
+	ignore_result(fcntl(c->bulk_write_fd, F_SETPIPE_SZ, bytes));
+	ignore_result(fcntl(c->bulk_read_fd, F_SETPIPE_SZ, bytes));
+	c->bulk_waits = fcntl(c->bulk_read_fd, F_GETPIPE_SZ) >= (int)BULK_FIFO_BYTES;
+	c->bulk_resized = bytes > (int)IDLE_FIFO_BYTES;
+}
+
+/* @many: more than the FIFOs hold by themselves */
+static void bulk_use(struct agent_stream *s, bool many)
+{
+	struct agent_client *c = s->client;
+
+	c->n_bulk_users += !s->uses_bulk;
+	s->uses_bulk = true;
+	if (many && !c->bulk_resized)
+		bulk_resize(c, (int)BULK_FIFO_BYTES);
+}
+
 static void stream_drop(struct agent_stream *s)
 {
 	struct agent_client *c = s->client;
 
+	if (c->front.stream == s)
+		c->front.stream = NULL;
+	if (s->uses_bulk && !--c->n_bulk_users && c->bulk_resized && !c->broken)
+		bulk_resize(c, (int)IDLE_FIFO_BYTES);
 	c->slots[s->number & (LIMIT_STREAMS - 1)] = NULL;
 	c->n_streams--;
-	c->n_bulk -= is_bulk(s->type);
+	c->n_long -= is_long(s->type);
 	loop_timer_free(s->deadline);
 	s->deadline = NULL;
 	s->next_dead = c->dead;
@@ -142,7 +192,9 @@ static void close_channel(struct agent_client *c)
 {
 	loop_fd_remove(c->in);
 	loop_fd_remove(c->out);
-	c->in = c->out = NULL;
+	loop_fd_remove(c->bulk_room);
+	c->in = c->out = c->bulk_room = NULL;
+	c->front.left = 0;
 	replace_fd(&c->read_fd, -1);
 	replace_fd(&c->write_fd, -1);
 	replace_fd(&c->bulk_write_fd, -1);
@@ -198,6 +250,8 @@ static void break_later(struct agent_client *c)
 		loop_fd_events(c->in, 0);
 	if (c->out)
 		loop_fd_events(c->out, 0);
+	if (c->bulk_room)
+		loop_fd_events(c->bulk_room, 0);
 	loop_timer_arm(c->later, 0);
 }
 
@@ -228,7 +282,8 @@ static void go_deaf(struct agent_client *c)
 {
 	c->deaf = true;
 	loop_fd_remove(c->out);
-	c->out = NULL;
+	loop_fd_remove(c->bulk_room);
+	c->out = c->bulk_room = NULL;
 	buf_clear(&c->unsent);
 	loop_timer_arm(c->hello_timer, DEAF_MS);
 }
@@ -251,10 +306,13 @@ static size_t writable_batch(const struct agent_client *c)
 	return sum;
 }
 
+/* Another stream is asked first each time, since the first one may take all of it. */
 static void offer_room(struct agent_client *c)
 {
+	size_t first = c->next_offer++;
+
 	for (size_t i = 0; i < LIMIT_STREAMS && !c->broken && !c->freed; i++) {
-		struct agent_stream *s = c->slots[i];
+		struct agent_stream *s = c->slots[(first + i) % LIMIT_STREAMS];
 
 		if (s && s->ops->writable && agent_stream_room(s))
 			s->ops->writable(s->arg);
@@ -323,6 +381,23 @@ static void can_write(void *arg, int fd, uint32_t events)
 	leave(c);
 }
 
+static void can_write_bulk(void *arg, int fd, uint32_t events)
+{
+	struct agent_client *c = arg;
+
+	(void)fd;
+	if (c->broken)
+		return;
+	enter(c);
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		go_deaf(c);
+	} else {
+		loop_fd_events(c->bulk_room, 0);
+		offer_room(c);
+	}
+	leave(c);
+}
+
 /* ---- receiving: every rule of agent_msg.h that the agent can break ---- */
 
 static void protocol_error(struct agent_client *c, const char *what)
@@ -351,6 +426,72 @@ static const char *got_payload(struct agent_stream *s, enum agent_type type, con
 		s->ops->data(s->arg, type, data, n);
 	else
 		agent_stream_grant(s, n);
+	return NULL;
+}
+
+/*
+ * Announced content waits in the FIFO as long as it can go from there to its client without a copy.  It is read, and handed
+ * out by `data`, as soon as something else has to pass: another stream's content, or the next frame of its own stream.
+ */
+static void bulk_settle(struct agent_client *c)
+{
+	static uint8_t content[READ_TURN_BYTES];
+
+	while (c->front.left && !c->broken && !c->freed) {
+		ssize_t n = read(c->bulk_read_fd, content, c->front.left < sizeof(content) ? c->front.left : sizeof(content));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			protocol_error(c, "content that is not there");
+			return;
+		}
+		c->front.left -= (size_t)n;
+		struct agent_stream *s = c->front.stream;
+		if (s && s->ops->data)
+			s->ops->data(s->arg, AGENT_DATA, content, (size_t)n);
+		else if (s)
+			agent_stream_grant(s, (size_t)n);
+	}
+}
+
+static void bulk_pull(struct agent_client *c)
+{
+	struct agent_stream *s = c->front.stream;
+	int there = 0;
+
+	if (s && s->ops->bulk && c->front.left) {
+		size_t took = s->ops->bulk(s->arg, c->bulk_read_fd, c->front.left);
+
+		assert(took <= c->front.left);
+		c->front.left -= took;
+	}
+	/* who says that bytes are there which are not would have us wait for a socket that is writable */
+	if (!c->broken && c->front.left && (ioctl(c->bulk_read_fd, FIONREAD, &there) < 0 || (size_t)there < c->front.left))
+		protocol_error(c, "content that is not there");
+	else if (!c->front.stream || !c->front.stream->ops->bulk || !c->bulk_waits)
+		bulk_settle(c);
+}
+
+static const char *got_bulk(struct agent_stream *s, uint32_t n)
+{
+	struct agent_client *c = s->client;
+
+	if (!c->bulk || !n || s->type != AGENT_FS)
+		return "output that no request asked for";
+	if (n > s->receive_left)
+		return "more output than was granted";
+	s->receive_left -= n;
+	if (c->front.stream != s) {
+		bulk_settle(c); /* another stream's callbacks, which may end this one */
+		if (c->broken || c->freed)
+			return NULL;
+		c->front.stream = is_open(s) ? s : NULL;
+	}
+	c->front.left += n;
+	if (c->front.stream)
+		bulk_use(s, n > IDLE_FIFO_BYTES / 2);
+	bulk_pull(c);
 	return NULL;
 }
 
@@ -425,7 +566,18 @@ static const char *got_end(struct agent_stream *s, const uint8_t *data, size_t n
 
 static const char *dispatch(struct agent_stream *s, const struct agent_frame *head, const uint8_t *payload)
 {
+	struct agent_client *c = s->client;
+
+	if (c->front.stream == s && head->type != AGENT_BULK && head->type != AGENT_CREDIT) {
+		bulk_settle(c); /* what came before this frame is delivered before it */
+		if (c->broken || c->freed || !is_open(s))
+			return NULL;
+	}
 	switch (head->type) {
+	case AGENT_BULK:
+		if (head->size)
+			break;
+		return got_bulk(s, head->value);
 	case AGENT_STDOUT:
 	case AGENT_STDERR:
 	case AGENT_DATA:
@@ -458,9 +610,16 @@ static const char *got_frame(struct agent_client *c, const struct agent_frame *h
 		return dispatch(s, head, payload);
 	if (!serial || serial > c->serials[slot])
 		return "a frame for a request that never was";
-	if (sizeof(*head) + head->size > c->stale_left)
+	size_t bulk = head->type == AGENT_BULK ? head->value : 0;
+	if (sizeof(*head) + head->size + bulk > c->stale_left || (bulk && !c->bulk))
 		return "frames for a request that is over";
-	c->stale_left -= sizeof(*head) + head->size;
+	c->stale_left -= sizeof(*head) + head->size + bulk;
+	if (!bulk)
+		return NULL;
+	bulk_settle(c);
+	c->front.stream = NULL;
+	c->front.left += bulk;
+	bulk_settle(c);
 	return NULL;
 }
 
@@ -509,6 +668,7 @@ static void resynchronise(struct agent_client *c, struct input *in)
 			continue;
 		}
 		input_drop(in, whole);
+		c->bulk = c->bulk && (attach.flags & AGENT_ATTACH_BULK);
 		if (attach.version == AGENT_VERSION)
 			attached_now(c);
 		else
@@ -607,11 +767,14 @@ struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHA
 	c->unsent.max = OUT_MAX_BYTES;
 	c->hello_timer = loop_timer_new(loop, hello_missed, c);
 	c->later = loop_timer_new(loop, run_later, c);
-	if (set_nonblock(write_fd) == 0 && set_nonblock(read_fd) == 0) {
+	c->bulk = fds[2] >= 0 && fds[3] >= 0;
+	if (set_nonblock(write_fd) == 0 && set_nonblock(read_fd) == 0 &&
+	    (!c->bulk || (set_nonblock(fds[2]) == 0 && set_nonblock(fds[3]) == 0))) {
 		c->in = loop_fd_add(loop, read_fd, EPOLLIN, can_read, c);
 		c->out = loop_fd_add(loop, write_fd, 0, can_write, c);
+		c->bulk_room = c->bulk ? loop_fd_add(loop, fds[2], 0, can_write_bulk, c) : NULL;
 	}
-	if (!c->hello_timer || !c->later || !c->in || !c->out) {
+	if (!c->hello_timer || !c->later || !c->in || !c->out || (c->bulk && !c->bulk_room)) {
 		sbx_err_set(err, SBX_E_SYSTEM, errno, "watch the exec channel");
 		agent_client_free(c, NULL);
 		return NULL;
@@ -621,7 +784,7 @@ struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHA
 	c->bulk_write_fd = fds[2];
 	c->bulk_read_fd = fds[3];
 
-	struct agent_attach attach = {.version = AGENT_VERSION};
+	struct agent_attach attach = {.version = AGENT_VERSION, .flags = c->bulk ? AGENT_ATTACH_BULK : 0};
 	random_bytes(c->nonce, sizeof(c->nonce));
 	memcpy(attach.nonce, c->nonce, sizeof(attach.nonce));
 	loop_timer_arm(c->hello_timer, HELLO_MS);
@@ -691,7 +854,7 @@ void agent_client_wait_cancel(struct agent_client *c, const void *arg)
 
 static int free_slot(const struct agent_client *c, enum agent_type type)
 {
-	if (is_bulk(type) && c->n_bulk >= LIMIT_STREAMS - RESERVED_STREAMS)
+	if (is_long(type) && c->n_long >= LIMIT_STREAMS - RESERVED_STREAMS)
 		return -1;
 	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
 		if (!c->slots[i])
@@ -771,7 +934,7 @@ struct agent_stream *agent_stream_open(struct agent_client *c, enum agent_type t
 	}
 	c->slots[slot] = s;
 	c->n_streams++;
-	c->n_bulk += is_bulk(type);
+	c->n_long += is_long(type);
 	if (!c->busy)
 		flush(c);
 	return s;
@@ -830,6 +993,58 @@ int agent_stream_send(struct agent_stream *s, enum agent_type type, const void *
 	if (!c->busy)
 		flush(c);
 	return 0;
+}
+
+/* Content over the bulk channel: the bytes, then the frame that says whose they are. */
+static size_t write_bulk(struct agent_stream *s, const void *data, size_t n)
+{
+	struct agent_client *c = s->client;
+	ssize_t done;
+
+	bulk_use(s, false);
+	do
+		done = write(c->bulk_write_fd, data, n);
+	while (done < 0 && errno == EINTR);
+	if (!c->bulk_resized && done < (ssize_t)n)
+		bulk_use(s, true); /* for the next one; what is left now waits for the agent */
+	if (done < 0 && errno != EAGAIN) {
+		go_deaf(c);
+		return 0;
+	}
+	if (done < (ssize_t)n)
+		loop_fd_events(c->bulk_room, EPOLLOUT);
+	if (done <= 0 || queue_frame(c, AGENT_BULK, s->number, (uint32_t)done, NULL, 0) < 0)
+		return 0;
+	s->send_left -= (size_t)done;
+	if (!c->busy)
+		flush(c);
+	return (size_t)done;
+}
+
+ssize_t agent_stream_offer(struct agent_stream *s, const void *data, size_t n, struct sbx_err *err)
+{
+	struct agent_client *c = s->client;
+	size_t most = n < s->send_left ? n : s->send_left;
+
+	if (c->broken)
+		return sbx_err_set(err, SBX_E_NOT_READY, 0, "the exec channel of the sandbox is closed");
+	if (!most || c->deaf)
+		return 0;
+	if (c->bulk && c->attached && most > MAX_PAYLOAD_IN)
+		return (ssize_t)write_bulk(s, data, most);
+	most = most < agent_stream_room(s) ? most : agent_stream_room(s);
+	return agent_stream_send(s, AGENT_DATA, data, most, err) < 0 ? -1 : (ssize_t)most;
+}
+
+void agent_stream_pull(struct agent_stream *s)
+{
+	struct agent_client *c = s->client;
+
+	if (c->broken || c->front.stream != s)
+		return;
+	enter(c);
+	bulk_pull(c);
+	leave(c);
 }
 
 void agent_stream_control(struct agent_stream *s, enum agent_type type, uint32_t value)

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct agent_client;
 struct agent_stream;
@@ -36,6 +37,9 @@ struct agent_stream_ops {
 	void (*started)(void *arg, const struct agent_started *started);
 	/* @type is AGENT_STDOUT, AGENT_STDERR or AGENT_DATA; give the bytes back with agent_stream_grant() when consumed */
 	void (*data)(void *arg, enum agent_type type, const uint8_t *data, size_t n);
+	/* content stands in the pipe @fd: take up to @n bytes of it with splice(2) and return how many; what is left is offered
+	 * again by agent_stream_pull(), or comes by `data`; NULL: all comes by `data` */
+	size_t (*bulk)(void *arg, int fd, size_t n);
 	/* the agent granted credit: agent_stream_room() grew */
 	void (*writable)(void *arg);
 	/* last callbacks; exactly one of these four comes */
@@ -109,6 +113,18 @@ size_t agent_stream_room(const struct agent_stream *s);
  * Return: 0, or -1 with @err set (PEER_GONE, NO_MEMORY)
  */
 int agent_stream_send(struct agent_stream *s, enum agent_type type, const void *data, size_t n, struct sbx_err *err) SBX_WUR;
+/**
+ * agent_stream_offer() - Send content (DATA), as much of it as goes now without being kept here
+ * @s:		An FS stream
+ * @data:	Content
+ * @n:		Its bytes
+ * @err:	Filled on failure: NOT_READY
+ *
+ * Return: bytes taken (0 to @n; when fewer than @n, `writable` comes), or -1 with @err set
+ */
+ssize_t agent_stream_offer(struct agent_stream *s, const void *data, size_t n, struct sbx_err *err) SBX_WUR;
+/** agent_stream_pull() - The taker of `bulk` of @s has room again */
+void agent_stream_pull(struct agent_stream *s);
 /** agent_stream_control() - Queue a frame of @type (EOF, STDIN_EOF, RESIZE) with @value and no payload on @s */
 void agent_stream_control(struct agent_stream *s, enum agent_type type, uint32_t value);
 /** agent_stream_grant() - @n bytes that `data` brought were consumed: the agent may send as many more on @s */

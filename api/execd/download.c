@@ -165,11 +165,28 @@ static void download_data(void *arg, enum agent_type type, const uint8_t *data, 
 	}
 }
 
+/* Content that goes from the sandbox's pipe into the client's socket as it is. */
+static size_t download_bulk(void *arg, int fd, size_t n)
+{
+	struct download *d = arg;
+
+	if (!d->answered || d->by_lines)
+		return 0;
+	size_t took = http_response_splice(d->req, fd, n < d->left ? n : (size_t)d->left);
+	d->left -= took;
+	if (took)
+		agent_stream_grant(d->stream, took);
+	return took;
+}
+
 static void download_writable(void *user, struct http_request *req)
 {
 	struct download *d = user;
 
 	(void)req;
+	if (!d->stream)
+		return;
+	agent_stream_pull(d->stream);
 	if (!d->stream)
 		return;
 	agent_stream_grant(d->stream, d->not_granted);
@@ -264,7 +281,7 @@ static bool read_window(const struct execd_call *call, struct download *d, struc
 
 static int download_open(struct download *d, const struct fs_request *r, struct sbx_err *err)
 {
-	static const struct agent_stream_ops ops = {.data = download_data, .ended = download_ended, .lost = download_lost};
+	static const struct agent_stream_ops ops = {.data = download_data, .bulk = download_bulk, .ended = download_ended, .lost = download_lost};
 	auto_buf payload = {0};
 	struct agent_client *agent = execd_box_agent(d->box, err);
 

@@ -284,6 +284,20 @@ static enum multipart_event step_head(struct multipart *m, const char *in, size_
 	return MULTIPART_PART;
 }
 
+/* Bytes at the end of @in that may be the beginning of a delimiter; all else is data. */
+static size_t held_back(const struct multipart *m, const char *in, size_t len)
+{
+	size_t most = len < m->delimiter_len - 1 ? len : m->delimiter_len - 1;
+	const char *end = in + len, *at = end - most;
+
+	while ((at = memchr(at, '\r', (size_t)(end - at)))) {
+		if (!memcmp(at, m->delimiter, (size_t)(end - at)))
+			return (size_t)(end - at);
+		at++;
+	}
+	return 0;
+}
+
 static enum multipart_event step_body(struct multipart *m, const char *in, size_t len, size_t *used)
 {
 	bool last = false;
@@ -306,7 +320,7 @@ static enum multipart_event step_body(struct multipart *m, const char *in, size_
 			return MULTIPART_DATA;
 		}
 	}
-	size_t n = found ? (size_t)(found - in) : len >= m->delimiter_len ? len - (m->delimiter_len - 1) : 0;
+	size_t n = found ? (size_t)(found - in) : len - held_back(m, in, len);
 	if (m->lead) {
 		/* what is no delimiter at the very start is the empty line's end, which is not data */
 		if (len < m->delimiter_len && !memcmp(in, m->delimiter, len))

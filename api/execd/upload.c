@@ -23,6 +23,8 @@
 
 /* Enough to keep the FIFO towards the agent filled. */
 #define INPUT_BYTES	(128u * 1024)
+/* Enough to see whether the end of the last piece began a boundary. */
+#define JOIN_BYTES	256u
 #define METADATA_BYTES	(32u * 1024)
 #define PENDING_TARGETS 256u
 
@@ -42,6 +44,7 @@ struct upload {
 	bool waiting;	 /* for the agent: END of a file */
 	bool complete;	 /* the whole body is here */
 	bool paused;
+	bool stalled; /* the agent took less than it was offered; `writable` comes */
 };
 
 static void upload_free(struct upload *u)
@@ -116,7 +119,10 @@ static void pump(struct upload *u);
 
 static void file_writable(void *arg)
 {
-	pump(arg);
+	struct upload *u = arg;
+
+	u->stalled = false;
+	pump(u);
 }
 
 static void file_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
@@ -194,9 +200,12 @@ static int part_data(struct upload *u, size_t *ret_taken, struct sbx_err *err)
 	}
 	if (u->part != PART_FILE)
 		return 0;
-	size_t room = agent_stream_room(u->stream);
-	*ret_taken = n < room ? n : room;
-	return *ret_taken ? agent_stream_send(u->stream, AGENT_DATA, u->form.data, *ret_taken, err) : 0;
+	ssize_t took = agent_stream_offer(u->stream, u->form.data, n, err);
+	if (took < 0)
+		return -1;
+	*ret_taken = (size_t)took;
+	u->stalled = *ret_taken < n;
+	return 0;
 }
 
 static int part_over(struct upload *u, struct sbx_err *err)
@@ -260,55 +269,99 @@ static void read_more(struct upload *u)
 	}
 }
 
-/* Goes through what is here until input, credit or the agent's word is missing. */
-static void pump(struct upload *u)
+/*
+ * Goes through @n bytes until input, credit or the agent's word is missing.  Return: false when the request is over and
+ * @u gone; else *@ret_used are dealt with.
+ */
+static bool go_through(struct upload *u, const char *in, size_t n, size_t *ret_used)
 {
 	struct sbx_err err;
 
-	while (!u->waiting) {
-		size_t used = 0, offered = buf_used(&u->input);
-		const char *in = offered ? buf_peek(&u->input) : "";
-		enum multipart_event event = multipart_step(&u->form, in, offered, &used);
+	*ret_used = 0;
+	while (!u->waiting && !u->stalled) {
+		size_t used = 0;
+		enum multipart_event event = multipart_step(&u->form, in + *ret_used, n - *ret_used, &used);
 		bool stuck = event == MULTIPART_NEED_MORE && !used;
 
-		if (event == MULTIPART_DATA && u->part == PART_FILE && !agent_stream_room(u->stream))
-			return; /* `writable` comes; the input stays, and the body pauses when it is full */
 		if (form_event(u, event, &used, &err) < 0) {
 			upload_refuse(u, &err);
-			return;
+			return false;
 		}
-		buf_consume(&u->input, used);
+		*ret_used += used;
 		if (event == MULTIPART_END && u->complete) {
 			form_over(u);
-			return;
+			return false;
 		}
 		if (stuck && u->complete) {
 			sbx_err_set(&err, SBX_E_EXECD_INVALID_FILE, 0,
 				    u->form.state == MULTIPART_PREAMBLE ? "multipart form is empty" : "the form is cut short");
 			upload_refuse(u, &err);
-			return;
+			return false;
 		}
 		if (stuck || event == MULTIPART_END)
 			break;
 	}
+	return true;
+}
+
+/* Goes on with what was kept. */
+static void pump(struct upload *u)
+{
+	size_t n = buf_used(&u->input), used;
+
+	if (!go_through(u, n ? buf_peek(&u->input) : "", n, &used))
+		return;
+	buf_consume(&u->input, used);
 	read_more(u);
 }
 
+static bool keep(struct upload *u, const char *data, size_t n)
+{
+	struct sbx_err err;
+
+	if (buf_append(&u->input, data, n) == 0)
+		return true;
+	sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "upload");
+	upload_refuse(u, &err);
+	return false;
+}
+
+/*
+ * Content goes to the agent from where it was received.  Only what cannot go yet is kept: the end of a piece, which may be
+ * the beginning of a boundary, and what the agent does not take now.
+ */
 static void upload_body(void *user, struct http_request *req, const char *data, size_t n)
 {
 	struct upload *u = user;
-	struct sbx_err err;
+	size_t old = buf_used(&u->input), joined = n < JOIN_BYTES ? n : JOIN_BYTES, used;
 
-	if (buf_append(&u->input, data, n) < 0) {
-		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "upload");
-		upload_refuse(u, &err);
-		return;
+	if (old) {
+		/* what was kept, with enough behind it to see whether it begins a boundary */
+		if (!keep(u, data, joined) || !go_through(u, buf_peek(&u->input), old + joined, &used))
+			return;
+		buf_consume(&u->input, used);
+		size_t left = buf_used(&u->input);
+		if (left <= joined) {
+			data += joined - left;
+			n -= joined - left;
+			buf_clear(&u->input);
+		} else {
+			/* a head that is not complete, or nothing can go now */
+			if (!keep(u, data + joined, n - joined) ||
+			    !go_through(u, buf_peek(&u->input), buf_used(&u->input), &used))
+				return;
+			buf_consume(&u->input, used);
+			n = 0;
+		}
+	}
+	if (n) {
+		if (!go_through(u, data, n, &used) || (n > used && !keep(u, data + used, n - used)))
+			return;
 	}
 	if (buf_used(&u->input) >= INPUT_BYTES && !u->paused) {
 		u->paused = true;
 		http_request_pause(req);
 	}
-	pump(u);
 }
 
 static void upload_body_end(void *user, struct http_request *req)

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -151,15 +152,15 @@ static int ends_open(struct ends *e, const struct spec_view *v, bool merged)
 
 static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
 {
-	int r = service_watch(s, &c->report, e->report[0], false);
+	int r = service_watch(s, &c->report, e->report[0], EPOLLIN);
 
 	if (!r)
 		e->report[0] = -1;
-	if (!r && e->out[0] >= 0 && !(r = service_watch(s, &c->out[0], e->out[0], false)))
+	if (!r && e->out[0] >= 0 && !(r = service_watch(s, &c->out[0], e->out[0], EPOLLIN)))
 		e->out[0] = -1;
-	if (!r && e->err[0] >= 0 && !(r = service_watch(s, &c->out[1], e->err[0], false)))
+	if (!r && e->err[0] >= 0 && !(r = service_watch(s, &c->out[1], e->err[0], EPOLLIN)))
 		e->err[0] = -1;
-	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], true)))
+	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], EPOLLOUT)))
 		e->in[0] = -1;
 	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, &c->tells, e->tells[0], false)))
 		e->tells[0] = -1;
@@ -328,7 +329,7 @@ static int take_master(struct service *s, struct cmd *c)
 	if (n == 0 || byte != 'T' || !head || head->cmsg_type != SCM_RIGHTS)
 		return -EPROTO; /* a report: the terminal was not made */
 	memcpy(&fd, CMSG_DATA(head), sizeof(fd));
-	int r = service_watch(s, &c->out[0], fd, true);
+	int r = service_watch(s, &c->out[0], fd, EPOLLIN | EPOLLOUT);
 	if (r)
 		close(fd);
 	return r;
@@ -448,7 +449,7 @@ static void interrupt_check(struct service *s, struct cmd *c)
 		if (fd == -ESRCH)
 			continue; /* it ended in between: look again */
 		/* without a watch the next SIGCHLD or the KILL timer looks again */
-		if (fd >= 0 && service_watch(s, &c->watch, fd, false))
+		if (fd >= 0 && service_watch(s, &c->watch, fd, EPOLLIN))
 			close(fd);
 		return;
 	}

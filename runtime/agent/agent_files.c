@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 
 #define DATA_BYTES    (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
 #define REPLACE_BYTES (256u * 1024 * 1024)
+#define PIPE_MIN      65536u /* below this the copy costs less than the detour */
+#define CONTENT_STEP  (1024u * 1024)
 #define RENAME_NOREPLACE_ 1u
 
 /* ---- frames to the agent ---- */
@@ -268,8 +271,38 @@ static int op_search(struct files_job *job)
 	return r;
 }
 
+/* Return: bytes that went from the file into the pipe without a copy, or a negative errno. */
+static int64_t send_by_pipe(int fd, uint64_t offset, uint64_t n)
+{
+	off_t at = (off_t)offset;
+	uint64_t done = 0;
+
+	ignore_result(fcntl(FILES_PIPE_FD, F_SETPIPE_SZ, (int)(2 * AGENT_WINDOW))); /* else it is only slower */
+	while (done < n) {
+		ssize_t r = splice(fd, &at, FILES_PIPE_FD, NULL, n - done < CONTENT_STEP ? (size_t)(n - done) : CONTENT_STEP, 0);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && errno == EINVAL && !done)
+			return 0; /* a file system without it */
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break; /* the file has become shorter */
+		done += (uint64_t)r;
+	}
+	return (int64_t)done;
+}
+
 static int send_range(struct files_job *job, int fd, uint64_t offset, uint64_t n)
 {
+	if (n >= PIPE_MIN) {
+		flush_data(job);
+		int64_t r = send_by_pipe(fd, offset, n);
+
+		if (r)
+			return r < 0 ? (int)r : 0;
+	}
 	if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
 		return -errno;
 	while (n) {
@@ -351,7 +384,7 @@ static int op_read(struct files_job *job)
 	return send_range(job, fd, q->offset, q->length && q->length < rest ? q->length : rest);
 }
 
-static int write_all(int fd, const uint8_t *data, size_t n)
+int files_write_all(int fd, const uint8_t *data, size_t n)
 {
 	while (n) {
 		ssize_t r = write(fd, data, n);
@@ -366,24 +399,74 @@ static int write_all(int fd, const uint8_t *data, size_t n)
 	return 0;
 }
 
-/* Takes the upload until the gateway said that it is complete. */
+struct intake {
+	bool copying; /* this file takes no splice(2) */
+	uint8_t *buf; /* owned */
+};
+
+/* Return: bytes moved from the pipe into @fd, 0 at the end of the pipe, or a negative errno (-EAGAIN: nothing there now). */
+static ssize_t move_content(struct intake *in, int fd)
+{
+	ssize_t n = -1;
+
+	if (!in->copying) {
+		n = splice(FILES_PIPE_FD, NULL, fd, NULL, CONTENT_STEP, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		in->copying = n < 0 && errno == EINVAL;
+	}
+	if (!in->copying)
+		return n < 0 ? -errno : n;
+	if (!in->buf && !(in->buf = malloc(AGENT_WINDOW)))
+		return -ENOMEM;
+	n = read(FILES_PIPE_FD, in->buf, AGENT_WINDOW);
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	int r = files_write_all(fd, in->buf, (size_t)n);
+	return r ? r : n;
+}
+
+/* Return: 0 with *@ret_bytes, -EAGAIN when the word has not come, -ECANCELED when it never will. */
+static int completion(uint64_t *ret_bytes)
+{
+	struct files_complete all;
+	ssize_t n = recv(FILES_SOCKET_FD, &all, sizeof(all), MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return -EAGAIN;
+	if (n != (ssize_t)sizeof(all))
+		return -ECANCELED;
+	*ret_bytes = all.bytes;
+	return 0;
+}
+
+/* Takes the upload until it is complete.  What was given up is no upload, however much of it came. */
 static int receive_upload(int fd)
 {
-	uint8_t *buf = malloc(AGENT_WINDOW);
-	ssize_t n;
-	int r = buf ? 0 : -ENOMEM;
+	struct intake in = {0};
+	uint64_t have = 0, whole = UINT64_MAX;
+	int r = sysx_ret(fcntl(FILES_PIPE_FD, F_SETFL, O_NONBLOCK));
 
-	while (!r) {
-		n = recv(FILES_SOCKET_FD, buf, AGENT_WINDOW, 0);
-		if (n < 0 && errno == EINTR)
+	while (!r && have < whole) {
+		ssize_t n = move_content(&in, fd);
+
+		if (n > 0)
+			have += (uint64_t)n;
+		else if (n < 0 && n != -EAGAIN && n != -EINTR)
+			r = (int)n;
+		if (n > 0 || r)
 			continue;
-		if (n <= 0) {
-			r = n ? -errno : 0;
-			break;
+		struct pollfd p[] = {{.fd = FILES_PIPE_FD, .events = POLLIN},
+				     {.fd = whole == UINT64_MAX ? FILES_SOCKET_FD : -1, .events = POLLIN}};
+		if (n == -EAGAIN && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			r = -errno;
+		if (whole == UINT64_MAX && !r) {
+			r = completion(&whole);
+			if (r == -EAGAIN && n != 0)
+				r = 0;
+		} else if (n == 0) {
+			r = -ECANCELED; /* the pipe ends before the bytes that were promised */
 		}
-		r = write_all(fd, buf, (size_t)n);
 	}
-	free(buf);
+	free(in.buf);
 	return r;
 }
 
@@ -462,7 +545,7 @@ static int copy_content(int from, int to)
 	if (!r && lseek(from, 0, SEEK_SET) < 0)
 		r = -errno;
 	while (!r && (n = read(from, buf, 64 * 1024)) > 0)
-		r = write_all(to, buf, (size_t)n);
+		r = files_write_all(to, buf, (size_t)n);
 	free(buf);
 	return r ? r : n < 0 ? -errno : 0;
 }
@@ -708,11 +791,11 @@ static int op_replace(struct files_job *job)
 	for (const uint8_t *at = data, *end = data + n; !r && at < end;) {
 		const uint8_t *hit = memmem(at, (size_t)(end - at), job->old_text, job->fs.old_bytes);
 
-		r = write_all(s.fd, at, (size_t)((hit ? hit : end) - at));
+		r = files_write_all(s.fd, at, (size_t)((hit ? hit : end) - at));
 		if (!hit)
 			break;
 		if (!r)
-			r = write_all(s.fd, job->new_text, job->fs.new_bytes);
+			r = files_write_all(s.fd, job->new_text, job->fs.new_bytes);
 		job->value++;
 		at = hit + job->fs.old_bytes;
 	}
@@ -756,7 +839,9 @@ void files_main(const struct agent *a, const struct users_identity *who, const s
 	if (!r)
 		r = spawn_identity(&id);
 	signal(SIGTERM, on_cancel);
-	sysx_close_range(FILES_SOCKET_FD + 1, ~0u);
+	/* READ, WRITE and APPEND have a pipe; of the others the number may be something of the agent's */
+	bool piped = request->fs.op == AGENT_FS_READ || request->fs.op == AGENT_FS_WRITE || request->fs.op == AGENT_FS_APPEND;
+	sysx_close_range(piped ? FILES_PIPE_FD + 1 : FILES_SOCKET_FD + 1, ~0u);
 	umask(022);
 	snprintf(home, sizeof(home), "HOME=%s", *who->home ? who->home : "/");
 	if (!r)

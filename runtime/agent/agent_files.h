@@ -3,8 +3,11 @@
  * DOC: file operations, in a child with the tenant's identity
  *
  * files_main() is all that such a child does.  It talks to the agent over one SOCK_SEQPACKET descriptor: whole frames out
- * (DATA, then one END), upload bytes in until the end of the stream.  It may block as long as it likes: a FIFO or a stale
- * mount stops this child and nothing else.
+ * (DATA, then one END).  The content of an upload, and of a download of more than a few pages, goes through a pipe, so that
+ * the agent can pass it on without touching it.  An upload is complete when a struct files_complete came over the socket
+ * and as many bytes as it says over the pipe; a socket that ends before means that it was given up.  READ's content stands
+ * whole in the pipe before END is sent.  The child may block as long as it likes: a FIFO or a stale mount stops this
+ * child and nothing else.
  */
 #ifndef RUNTIME_AGENT_AGENT_FILES_H
 #define RUNTIME_AGENT_AGENT_FILES_H
@@ -14,6 +17,11 @@
 #include "runtime/agent/agent_spec.h"
 
 #define FILES_SOCKET_FD 3
+#define FILES_PIPE_FD	4 /* WRITE, APPEND: to read from; READ: to write to; else not open */
+
+struct files_complete {
+	uint64_t bytes;
+};
 
 struct files_job {
 	struct agent_fs fs;
@@ -35,6 +43,8 @@ __attribute__((noreturn)) void files_main(const struct agent *a, const struct us
 
 /** files_record() - Send what lstat(2) says about @path; @shown: the path in the record; Return: 0 or -errno */
 int files_record(struct files_job *job, int dir_fd, const char *path, const char *shown, uint32_t index);
+/** files_write_all() - write(2) until all of @data went to @fd; Return: 0 or -errno */
+int files_write_all(int fd, const uint8_t *data, size_t n);
 /** files_data() - Send @n bytes of content */
 void files_data(struct files_job *job, const void *data, size_t n);
 

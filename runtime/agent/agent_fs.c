@@ -1,5 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The agent's side of file operations: one child each, its frames passed on, the upload handed down. */
+/*
+ * The agent's side of file operations: one child each, its frames passed on, content handed down or up.
+ *
+ *	gateway --- bulk.in ---splice---> pipe ---splice---> file	WRITE
+ *	gateway <-- bulk.out --splice---- pipe <--splice---- file	READ
+ *
+ * The agent moves content from one pipe to another: it never holds it, and knows exactly how much went.  Children cannot be
+ * trusted with the FIFOs, since tenants may kill them between a write and the word about it.
+ */
 #include "runtime/agent/agent_files.h"
 #include "runtime/agent/agent_int.h"
 #include "runtime/agent/agent_sys.h"
@@ -7,36 +15,75 @@
 #include "base/cleanup.h"
 
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define GRANT_STEP   (AGENT_WINDOW / 4)
 #define UPLOAD_BYTES (AGENT_WINDOW + AGENT_IN_FRAME)
 
-__attribute__((noreturn)) static void child(const struct service *s, const struct spec_fs *req, int sock)
+struct ends { /* [0] ours, [1] the child's */
+	int sock[2], pipe[2];
+};
+
+static int above_low(int fd)
+{
+	return fd > FILES_PIPE_FD ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 16);
+}
+
+__attribute__((noreturn)) static void child(const struct service *s, const struct spec_fs *req, const struct ends *e)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
-	signal(SIGPIPE, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN); /* a write that fails says so */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
 	/* the inner namespace and the cgroups are still needed: they are above, and closed by files_main() */
-	int at = fcntl(sock, F_DUPFD_CLOEXEC, 16);
+	int sock = fcntl(e->sock[1], F_DUPFD_CLOEXEC, 16), pipe = e->pipe[1] < 0 ? -1 : fcntl(e->pipe[1], F_DUPFD_CLOEXEC, 16);
 	struct agent moved = *s->agent;
-	if (moved.userns_fd == FILES_SOCKET_FD)
-		moved.userns_fd = fcntl(moved.userns_fd, F_DUPFD_CLOEXEC, 16);
+	moved.userns_fd = above_low(moved.userns_fd);
 	for (uint32_t i = 0; i < moved.n_cgroup_fds; i++)
-		if (moved.cgroup_fd[i] == FILES_SOCKET_FD)
-			moved.cgroup_fd[i] = fcntl(moved.cgroup_fd[i], F_DUPFD_CLOEXEC, 16);
-	if (at < 0 || dup3(at, FILES_SOCKET_FD, O_CLOEXEC) < 0)
+		moved.cgroup_fd[i] = above_low(moved.cgroup_fd[i]);
+	if (sock < 0 || dup3(sock, FILES_SOCKET_FD, O_CLOEXEC) < 0)
+		_exit(1);
+	if (e->pipe[1] >= 0 && (pipe < 0 || dup3(pipe, FILES_PIPE_FD, O_CLOEXEC) < 0))
 		_exit(1);
 	files_main(&moved, &moved.default_user, req);
+}
+
+static void ends_close(struct ends *e, int which)
+{
+	replace_fd(&e->sock[which], -1);
+	replace_fd(&e->pipe[which], -1);
+}
+
+static bool takes_content(uint32_t op)
+{
+	return op == AGENT_FS_WRITE || op == AGENT_FS_APPEND;
+}
+
+static int ends_open(struct ends *e, uint32_t op)
+{
+	bool up = takes_content(op);
+	int p[2];
+
+	*e = (struct ends){{-1, -1}, {-1, -1}};
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, e->sock) < 0)
+		return -errno;
+	if (!up && op != AGENT_FS_READ)
+		return 0;
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	e->pipe[0] = p[up];
+	e->pipe[1] = p[!up];
+	return sysx_ret(fcntl(e->pipe[0], F_SETFL, O_NONBLOCK)); /* our end only: the flag belongs to the description */
 }
 
 void fs_start(struct service *s, struct stream *st)
 {
 	struct spec_fs req;
-	int pair[2];
+	struct ends e;
 
 	if (spec_read_fs(st->bytes, st->size, &req)) {
 		service_end(s, st, AGENT_BAD_REQUEST, 0, 0, "the file request is not well-formed");
@@ -46,17 +93,19 @@ void fs_start(struct service *s, struct stream *st)
 		service_end(s, st, AGENT_ENDED, 0, 0, "the sandbox is not running");
 		return;
 	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		service_end(s, st, AGENT_FAILED_START, errno, AGENT_STAGE_FORK, "");
-		return;
-	}
-	pid_t pid = sysx_fork(spawn_cgroup(s->agent));
+	int r = ends_open(&e, req.fs.op);
+	pid_t pid = r ? r : sysx_fork(spawn_cgroup(s->agent));
 	if (pid == 0)
-		child(s, &req, pair[1]);
-	close(pair[1]);
-	int r = pid < 0 ? pid : service_watch(s, &st->files, pair[0], true);
+		child(s, &req, &e);
+	ends_close(&e, 1);
+	r = pid < 0 ? pid : service_watch(s, &st->files, e.sock[0], EPOLLIN);
+	if (!r) {
+		e.sock[0] = -1;
+		if (e.pipe[0] >= 0 && !(r = service_watch(s, &st->content, e.pipe[0], takes_content(req.fs.op) ? EPOLLOUT : EPOLLIN)))
+			e.pipe[0] = -1;
+	}
 	if (r) {
-		close(pair[0]);
+		ends_close(&e, 0);
 		service_end(s, st, AGENT_FAILED_START, r, AGENT_STAGE_FORK, "");
 		return;
 	}
@@ -64,40 +113,141 @@ void fs_start(struct service *s, struct stream *st)
 	free(take_ptr(st->bytes));
 	st->size = st->have = st->sent = 0;
 	st->kind = STREAM_FILES;
+	st->takes_content = takes_content(req.fs.op);
 	st->files_pid = pid;
+}
+
+/* ---- content to the child ---- */
+
+/* Where bytes wait that the pipe does not take now. */
+static int input_room(struct service *s, struct stream *st, uint32_t n)
+{
+	if (st->have + n > UPLOAD_BYTES)
+		return -EPROTO;
+	if (st->bytes)
+		return 0;
+	if (s->input_bytes + UPLOAD_BYTES > INT_INPUT_BYTES || !(st->bytes = malloc(UPLOAD_BYTES)))
+		return -ENOMEM;
+	st->size = UPLOAD_BYTES;
+	s->input_bytes += UPLOAD_BYTES;
+	return 0;
+}
+
+/* Return: bytes that are dealt with, 0 when the child has to take some first. */
+static uint32_t write_content(struct stream *st, const uint8_t *data, uint32_t n)
+{
+	ssize_t r = -1;
+
+	if (st->content.fd < 0)
+		return n; /* a child that has failed says so by END; the rest of the upload has nowhere to go */
+	if (!st->content.writable)
+		return 0;
+	do
+		r = write(st->content.fd, data, n);
+	while (r < 0 && errno == EINTR);
+	if (r < 0 && errno == EAGAIN)
+		st->content.writable = 0;
+	if (r < 0)
+		return errno == EAGAIN ? 0 : n;
+	st->taken += (uint64_t)r;
+	return (uint32_t)r;
 }
 
 int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n)
 {
-	if (st->upload_eof || st->have + n > UPLOAD_BYTES)
+	if (st->upload_eof || !st->takes_content)
 		return -EPROTO;
-	if (!st->bytes) {
-		if (s->input_bytes + UPLOAD_BYTES > INT_INPUT_BYTES || !(st->bytes = malloc(UPLOAD_BYTES)))
-			return -ENOMEM;
-		st->size = UPLOAD_BYTES;
-		s->input_bytes += UPLOAD_BYTES;
-	}
-	memcpy(st->bytes + st->have, data, n);
-	st->have += n;
+	uint32_t done = st->have ? 0 : write_content(st, data, n);
+	int r = done < n ? input_room(s, st, n - done) : 0;
+
+	st->grant += done;
+	if (r || done == n)
+		return r;
+	memcpy(st->bytes + st->have, data + done, n - done);
+	st->have += n - done;
 	return 0;
+}
+
+int fs_skip(struct service *s, uint32_t n)
+{
+	s->in_high |= 1; /* the scratch is touched */
+	while (n) {
+		ssize_t r = read(s->agent->bulk_in_fd, s->scratch, n < INT_SCRATCH_BYTES ? n : INT_SCRATCH_BYTES);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return -EPROTO;
+		n -= (uint32_t)r;
+	}
+	return 0;
+}
+
+int fs_bulk(struct service *s, struct stream *st, uint32_t n)
+{
+	const struct agent_source *to = &st->content;
+
+	if (st->upload_eof || !st->takes_content)
+		return -EPROTO;
+	if (!st->enlarged) {
+		st->enlarged = true;
+		ignore_result(fcntl(to->fd, F_SETPIPE_SZ, (int)INT_CONTENT_BYTES)); /* else it is only slower */
+	}
+	while (n && !st->have && to->writable) {
+		ssize_t r = splice(s->agent->bulk_in_fd, NULL, to->fd, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && errno == EPIPE) { /* as in write_content() */
+			st->grant += n;
+			return fs_skip(s, n);
+		}
+		if (r <= 0)
+			break; /* full, or the FIFO lacks what was announced: reading tells which */
+		n -= (uint32_t)r;
+		st->grant += (uint32_t)r;
+		st->taken += (uint64_t)r;
+	}
+	if (!n)
+		return 0;
+	int r = input_room(s, st, n);
+	if (r) {
+		int skipped = fs_skip(s, n);
+
+		return skipped ? skipped : r;
+	}
+	while (n) {
+		ssize_t got = read(s->agent->bulk_in_fd, st->bytes + st->have, n);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return -EPROTO;
+		st->have += (uint32_t)got;
+		n -= (uint32_t)got;
+	}
+	return 0;
+}
+
+static void complete_upload(struct service *s, struct stream *st)
+{
+	struct files_complete all = {.bytes = st->taken};
+
+	st->upload_eof = st->takes_content = false;
+	/* the first message in this direction always fits; a child that is gone has said END, or did not live to */
+	ignore_result(send(st->files.fd, &all, sizeof(all), MSG_DONTWAIT | MSG_NOSIGNAL));
+	service_unwatch(s, &st->content);
 }
 
 void fs_push(struct service *s, struct stream *st)
 {
-	while (st->sent < st->have && st->files.writable) {
-		uint32_t part = st->have - st->sent < INT_IN_BYTES ? st->have - st->sent : INT_IN_BYTES;
-		ssize_t n = send(st->files.fd, st->bytes + st->sent, part, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (st->sent < st->have) {
+		uint32_t n = write_content(st, st->bytes + st->sent, st->have - st->sent);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
-			st->files.writable = 0;
+		if (!n)
 			break;
-		}
-		/* a child that has failed already says so by END; the rest of the upload has nowhere to go */
-		part = n < 0 ? st->have - st->sent : (uint32_t)n;
-		st->sent += part;
-		st->grant += part;
+		st->sent += n;
+		st->grant += n;
 	}
 	if (st->sent && st->sent < st->have)
 		memmove(st->bytes, st->bytes + st->sent, st->have - st->sent);
@@ -109,11 +259,11 @@ void fs_push(struct service *s, struct stream *st)
 		st->size = 0;
 		free(take_ptr(st->bytes));
 	}
-	if (st->upload_eof && !st->have && st->files.fd >= 0) {
-		st->upload_eof = false;
-		ignore_result(shutdown(st->files.fd, SHUT_WR)); /* the child has gone: END or EOF follows */
-	}
+	if (st->upload_eof && !st->have && st->files.fd >= 0)
+		complete_upload(s, st);
 }
+
+/* ---- frames and content from the child ---- */
 
 static bool child_died(struct service *s, struct stream *st)
 {
@@ -121,15 +271,60 @@ static bool child_died(struct service *s, struct stream *st)
 	return true;
 }
 
-bool fs_produce(struct service *s, struct stream *st)
+/* Passes on one piece of content.  Return: true when a frame was appended. */
+static bool produce_content(struct service *s, struct stream *st)
 {
-	/* the gateway is told early enough that it never has to stop, and not for every few bytes */
-	if (st->grant >= GRANT_STEP) {
-		service_frame(s, AGENT_CREDIT, st->id, st->grant, NULL, 0, NULL, 0);
-		st->window += st->grant;
-		st->grant = 0;
-		return true;
+	uint64_t n = (uint64_t)st->credit < INT_CONTENT_BYTES ? (uint64_t)st->credit : INT_CONTENT_BYTES;
+	int there = 0;
+	ssize_t r;
+
+	if (!st->content.ready || st->credit <= 0)
+		return false;
+	if (s->bulk) {
+		if (!s->bulk_out.writable)
+			return false;
+		do
+			r = splice(st->content.fd, NULL, s->agent->bulk_out_fd, NULL, (size_t)n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		while (r < 0 && errno == EINTR);
+		if (r < 0 && errno == EAGAIN && !ioctl(st->content.fd, FIONREAD, &there) && there > 0) {
+			s->bulk_out.writable = 0;
+			return false;
+		}
+		if (r > 0)
+			service_frame(s, AGENT_BULK, st->id, (uint32_t)r, NULL, 0, NULL, 0);
+	} else {
+		uint8_t *room = service_room(s, INT_DATA_BYTES);
+
+		if (!room)
+			return false;
+		do
+			r = read(st->content.fd, room, n < INT_DATA_BYTES ? (size_t)n : INT_DATA_BYTES);
+		while (r < 0 && errno == EINTR);
+		if (r > 0)
+			service_commit(s, AGENT_DATA, st->id, (uint32_t)r);
 	}
+	if (r <= 0) {
+		st->content.ready = 0; /* nothing there, or the child has closed its end */
+		return false;
+	}
+	st->credit -= r;
+	return true;
+}
+
+/* END came in @room: it is kept until the content, all of which was written before, has gone. */
+static bool hold_end(struct service *s, struct stream *st, const uint8_t *room, uint32_t n)
+{
+	memcpy(&st->end, room, sizeof(st->end));
+	if (st->end.text_bytes != n - sizeof(st->end) || st->end.text_bytes > sizeof(st->text))
+		return child_died(s, st);
+	memcpy(st->text, room + sizeof(st->end), st->end.text_bytes);
+	st->ending = true;
+	st->content.ready = st->content.fd >= 0;
+	return false;
+}
+
+static bool produce_frame(struct service *s, struct stream *st)
+{
 	/* how much the next message holds is not known before it is read */
 	uint8_t *room = st->files.ready && st->credit >= (int64_t)INT_DATA_BYTES ? service_room(s, INT_DATA_BYTES) : NULL;
 	if (!room)
@@ -150,11 +345,31 @@ bool fs_produce(struct service *s, struct stream *st)
 	if (f.size != (size_t)n - sizeof(f) || (f.type != AGENT_DATA && f.type != AGENT_END) ||
 	    (f.type == AGENT_END && f.size < sizeof(struct agent_end)))
 		return child_died(s, st);
-	service_commit(s, f.type, st->id, f.size);
 	if (f.type == AGENT_END)
-		service_free_stream(s, st);
-	else
-		st->credit -= f.size;
+		return hold_end(s, st, room, f.size);
+	service_commit(s, AGENT_DATA, st->id, f.size);
+	st->has_record = true;
+	st->credit -= f.size;
+	return true;
+}
+
+bool fs_produce(struct service *s, struct stream *st)
+{
+	/* the gateway is told early enough that it never has to stop, and not for every few bytes */
+	if (st->grant >= GRANT_STEP) {
+		service_frame(s, AGENT_CREDIT, st->id, st->grant, NULL, 0, NULL, 0);
+		st->window += st->grant;
+		st->grant = 0;
+		return true;
+	}
+	if (!st->ending && produce_frame(s, st))
+		return true;
+	if (st->has_record && st->content.fd >= 0 && produce_content(s, st))
+		return true;
+	if (!st->ending || (st->has_record && st->content.fd >= 0 && st->content.ready))
+		return false;
+	service_frame(s, AGENT_END, st->id, 0, &st->end, sizeof(st->end), st->text, st->end.text_bytes);
+	service_free_stream(s, st);
 	return true;
 }
 

@@ -28,6 +28,8 @@
 #define INT_ASSEMBLY_BYTES (4u * 1024 * 1024) /* of half-received requests, all streams together */
 #define INT_INPUT_BYTES	  (6u * 1024 * 1024) /* of uploads and standard input not taken yet, all streams together */
 #define INT_END_TEXT	  200u
+#define INT_FIFO_MAX	  (8u * 1024 * 1024) /* no FIFO holds more */
+#define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
 #define INT_SPARE_USEC	   5000000 /* how long an unused spare waits */
@@ -90,8 +92,14 @@ struct stream {
 	struct cmd *cmd; /* COMMAND, LOGS, INTERRUPT, STATUS; borrowed */
 	uint64_t offset, end_offset; /* LOGS */
 	struct agent_source files; /* FILES: our end of the child's socket */
+	struct agent_source content; /* FILES: our end of the pipe for a file's content, to the child or from it */
 	pid_t files_pid;
+	bool takes_content; /* WRITE, APPEND: until the upload is complete */
 	bool upload_eof;
+	bool has_record; /* READ: the record has been passed on, content may follow */
+	bool ending;	 /* READ: END is in `end` and `text`, and waits for the rest of the content */
+	bool enlarged;	 /* the pipe */
+	uint64_t taken;	 /* WRITE: bytes that went into the pipe */
 	struct agent_end end;
 	char text[INT_END_TEXT];
 };
@@ -104,10 +112,11 @@ struct spare { /* see agent_spawn.h; pid 0: none */
 
 struct service {
 	struct agent *agent;
-	struct agent_source signals, control_in, control_out, exec_in, exec_out;
+	struct agent_source signals, control_in, control_out, exec_in, exec_out, bulk_out;
 	int epoll_fd;
 	bool attached;
 	bool attach_reply;
+	bool bulk; /* the gateway can use the bulk channel */
 	bool cmd_events; /* some command's source is ready: walk them */
 	bool status_due;
 	bool dead;	 /* the entrypoint has ended */
@@ -132,8 +141,8 @@ struct service {
 
 /* agent_service.c */
 
-/** service_watch() - Put @src into the loop; @out: also tell when it is writable; Return: 0 or -errno */
-int service_watch(struct service *s, struct agent_source *src, int fd, bool out);
+/** service_watch() - Put @src into the loop; @events: EPOLLIN, EPOLLOUT or both; Return: 0 or -errno */
+int service_watch(struct service *s, struct agent_source *src, int fd, uint32_t events);
 /** service_unwatch() - Take @src out of the loop and close it; fine when it is not open */
 void service_unwatch(struct service *s, struct agent_source *src);
 /** service_frame() - Append one whole frame to the output; the caller has made sure that it fits */
@@ -192,8 +201,12 @@ void cmd_resize(const struct cmd *c, uint32_t rows_cols);
 void fs_start(struct service *s, struct stream *st);
 /** fs_produce() - Append at most one frame of the operation of @st; Return: true when one was appended */
 bool fs_produce(struct service *s, struct stream *st);
-/** fs_input() - Upload bytes; Return: 0 or -EPROTO */
+/** fs_input() - Upload bytes; Return: 0, -EPROTO or -ENOMEM */
 int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n);
+/** fs_bulk() - Upload bytes, the next @n of the bulk FIFO; Return: 0, -EPROTO or, with the bytes thrown away, -ENOMEM */
+int fs_bulk(struct service *s, struct stream *st, uint32_t n);
+/** fs_skip() - Throw away the next @n bytes of the bulk FIFO; Return: 0, or -EPROTO when they are not there */
+int fs_skip(struct service *s, uint32_t n);
 /** fs_push() - Hand queued upload bytes to the child as far as it takes them */
 void fs_push(struct service *s, struct stream *st);
 /** fs_cancel() - The client is gone: kill the child */

@@ -19,13 +19,13 @@
 
 /* ---- loop ---- */
 
-int service_watch(struct service *s, struct agent_source *src, int fd, bool out)
+int service_watch(struct service *s, struct agent_source *src, int fd, uint32_t events)
 {
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET | (out ? (uint32_t)EPOLLOUT : 0u),
-				 .data.ptr = src};
+	uint32_t hangup = events & EPOLLIN ? EPOLLRDHUP : 0u;
+	struct epoll_event ev = {.events = events | hangup | EPOLLET, .data.ptr = src};
 
 	/* writable at first: the first EAGAIN says otherwise */
-	*src = (struct agent_source){.fd = fd, .writable = out};
+	*src = (struct agent_source){.fd = fd, .writable = (events & EPOLLOUT) != 0};
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
 		src->fd = -1;
 		return -errno;
@@ -110,6 +110,8 @@ void service_free_stream(struct service *s, struct stream *st)
 	free(st->bytes);
 	if (st->files.fd > 0) /* 0 is /dev/null, and what a stream that was never opened holds */
 		service_unwatch(s, &st->files);
+	if (st->content.fd > 0)
+		service_unwatch(s, &st->content);
 	*st = (struct stream){0};
 }
 
@@ -146,7 +148,7 @@ static struct stream *open_stream(struct service *s, uint32_t id)
 		if (st->kind != STREAM_FREE)
 			continue;
 		*st = (struct stream){.kind = STREAM_END, .id = id, .credit = AGENT_WINDOW, .window = AGENT_WINDOW,
-				      .files.fd = -1};
+				      .files.fd = -1, .content.fd = -1};
 		return st;
 	}
 	return NULL;
@@ -468,14 +470,44 @@ static int stream_bytes(struct service *s, struct stream *st, const struct agent
 	return r;
 }
 
+static int stream_bulk(struct service *s, struct stream *st, uint32_t n)
+{
+	if (!s->bulk)
+		return -EPROTO;
+	/* what has just ended takes nothing any more, but its bytes stand in front of the next stream's */
+	if (!st || st->kind != STREAM_FILES)
+		return fs_skip(s, n);
+	if (n > st->window)
+		return -EPROTO;
+	st->window -= n;
+	int r = fs_bulk(s, st, n);
+	if (r == -ENOMEM) {
+		service_end(s, st, AGENT_BUSY, 0, 0, "out of memory");
+		r = 0;
+	}
+	return r;
+}
+
+/* What an earlier gateway left behind means nothing to the next one; more than a FIFO holds is not there. */
+static void empty_fifo(const struct service *s, int fd)
+{
+	for (uint32_t n = 0; n < INT_FIFO_MAX; n += INT_SCRATCH_BYTES)
+		if (read(fd, s->scratch, INT_SCRATCH_BYTES) <= 0)
+			return;
+}
+
 static void attach(struct service *s, const uint8_t *payload)
 {
 	struct agent_attach req;
 
 	memcpy(&req, payload, sizeof(req));
 	drop_attachment(s);
+	empty_fifo(s, s->agent->bulk_in_fd);
+	empty_fifo(s, s->agent->bulk_out_fd);
+	s->in_high |= 1; /* the scratch has been touched */
+	s->bulk = req.flags & AGENT_ATTACH_BULK;
 	req.version = AGENT_VERSION;
-	req.flags = 0;
+	req.flags &= AGENT_ATTACH_BULK;
 	s->attach = req;
 	s->attach_reply = true;
 }
@@ -502,8 +534,10 @@ static int exec_frame(struct service *s, const struct agent_frame *f, const uint
 		if (st && st->kind == STREAM_COMMAND)
 			cmd_input_eof(s, st->cmd);
 		return 0;
+	case AGENT_BULK:
+		return f->size ? -EPROTO : stream_bulk(s, st, f->value);
 	case AGENT_EOF:
-		if (st && st->kind == STREAM_FILES) {
+		if (st && st->kind == STREAM_FILES && st->takes_content) {
 			st->upload_eof = true;
 			fs_push(s, st);
 		}
@@ -529,7 +563,6 @@ static int exec_frame(struct service *s, const struct agent_frame *f, const uint
 	case AGENT_START:
 	case AGENT_QUERY:
 	case AGENT_STOP:
-	case AGENT_BULK:
 	case AGENT_ATTACHED:
 	case AGENT_STARTED:
 	case AGENT_STDOUT:
@@ -846,19 +879,22 @@ static int setup(struct service *s)
 	s->scratch = s->in + INT_IN_BYTES;
 	s->streams = (struct stream *)(void *)(s->scratch + INT_SCRATCH_BYTES);
 	s->out = (uint8_t *)(s->streams + LIMIT_STREAMS);
-	int *fifo[] = {&a->control_in_fd, &a->control_out_fd, &a->exec_in_fd, &a->exec_out_fd};
+	int *fifo[] = {&a->control_in_fd, &a->control_out_fd, &a->exec_in_fd, &a->exec_out_fd, &a->bulk_in_fd, &a->bulk_out_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fifo); i++)
 		if (fcntl(*fifo[i], F_SETFL, O_NONBLOCK) < 0)
 			return -errno;
-	int r = service_watch(s, &s->signals, fd, false);
+	/* our ends are open both ways: of those that we write to, what we wrote ourselves must not wake us */
+	int r = service_watch(s, &s->signals, fd, EPOLLIN);
 	if (!r)
-		r = service_watch(s, &s->control_in, a->control_in_fd, false);
+		r = service_watch(s, &s->control_in, a->control_in_fd, EPOLLIN);
 	if (!r)
-		r = service_watch(s, &s->control_out, a->control_out_fd, true);
+		r = service_watch(s, &s->control_out, a->control_out_fd, EPOLLOUT);
 	if (!r)
-		r = service_watch(s, &s->exec_in, a->exec_in_fd, false);
+		r = service_watch(s, &s->exec_in, a->exec_in_fd, EPOLLIN);
 	if (!r)
-		r = service_watch(s, &s->exec_out, a->exec_out_fd, true);
+		r = service_watch(s, &s->exec_out, a->exec_out_fd, EPOLLOUT);
+	if (!r)
+		r = service_watch(s, &s->bulk_out, a->bulk_out_fd, EPOLLOUT);
 	s->status.state = AGENT_STATE_WAITING;
 	/* what was written before the loop began gives no edge */
 	s->control_in.ready = s->exec_in.ready = s->signals.ready = 1;
