@@ -162,7 +162,7 @@ static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
 		e->err[0] = -1;
 	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], EPOLLOUT)))
 		e->in[0] = -1;
-	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, &c->tells, e->tells[0], false)))
+	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, &c->tells, e->tells[0], EPOLLIN)))
 		e->tells[0] = -1;
 	return r;
 }
