@@ -208,8 +208,10 @@ void cmd_make_spare(struct service *s)
 	static const struct spec_view any = {.cwd = "", .user = "", .args = "", .env = ""};
 	struct ends e;
 
+	bool first = s->status.state == AGENT_STATE_WAITING; /* for the entrypoint: it waits as long as the shell does */
+
 	s->spare_due = false;
-	if (s->spare.pid || s->dead || s->status.state != AGENT_STATE_RUNNING)
+	if (s->spare.pid || s->dead || (!first && s->status.state != AGENT_STATE_RUNNING))
 		return;
 	int r = ends_open(&e, &any, false);
 	if (!r)
@@ -224,7 +226,7 @@ void cmd_make_spare(struct service *s)
 		return;
 	}
 	s->spare = (struct spare){.pid = r, .order_fd = e.in[0], .report_fd = e.report[0], .out_fd = e.out[0], .err_fd = e.err[0],
-				  .until_mono_usec = sysx_mono_usec() + INT_SPARE_USEC};
+				  .until_mono_usec = first ? INT64_MAX : sysx_mono_usec() + INT_SPARE_USEC};
 }
 
 /* Has the spare run @view, if there is one and it can.  Return: its pid with our ends in @e, or 0. */
@@ -234,10 +236,15 @@ static pid_t use_spare(struct service *s, const struct spec_view *view, const st
 	struct spare *sp = &s->spare;
 	const uint8_t *bytes = (const uint8_t *)view->cwd - sizeof(*spec);
 
-	if (!sp->pid || c->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV)))
+	if (!sp->pid)
 		return 0;
+	if (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV)) {
+		if (c->entrypoint)
+			cmd_drop_spare(s, false); /* the next one has to know what START said */
+		return 0;
+	}
 	kill(sp->pid, SIGCONT); /* a tenant may have stopped it */
-	if (spawn_order(sp->order_fd, c->tag, c->background, bytes, (uint32_t)sizeof(*spec) + spec->string_bytes)) {
+	if (spawn_order(sp->order_fd, c->tag, c->entrypoint, c->background, bytes, (uint32_t)sizeof(*spec) + spec->string_bytes)) {
 		cmd_drop_spare(s, false);
 		return 0;
 	}

@@ -242,7 +242,8 @@ static int move_tree(int tree_fd, int root_fd, const char *name)
 	return dir < 0 ? dir : mount_at(tree_fd, dir, "");
 }
 
-static int write_file(int dir_fd, const char *name, const char *text, mode_t mode)
+/* Return: descriptor of the new file with @text in it, or -errno */
+static int new_file(int dir_fd, const char *name, const char *text, mode_t mode)
 {
 	if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
 		return -errno;
@@ -253,12 +254,12 @@ static int write_file(int dir_fd, const char *name, const char *text, mode_t mod
 		return -errno;
 	if (write(fd, text, n) != (ssize_t)n)
 		return -EIO;
-	return fchmod(fd, mode) < 0 ? -errno : 0;
+	return fchmod(fd, mode) < 0 ? -errno : take_fd(&fd);
 }
 
-static int etc_files(int root_fd, const struct launch_arm *arm)
+static int etc_files(int root_fd, const struct launch_root *root, struct root_names *ret_names)
 {
-	char text[256];
+	char text[64];
 	int etc = sysx_openat2(root_fd, "etc", O_PATH | O_DIRECTORY, 0, SAFE);
 
 	if (etc < 0)
@@ -266,17 +267,29 @@ static int etc_files(int root_fd, const struct launch_arm *arm)
 	auto_fd dir = etc;
 	if (dir < 0)
 		return dir;
-	snprintf(text, sizeof(text), "nameserver %.15s\noptions edns0 trust-ad\n", arm->nameserver);
-	int r = write_file(dir, "resolv.conf", text, 0644);
-	if (r)
-		return r;
-	snprintf(text, sizeof(text), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%.63s\n",
-		 arm->hostname);
-	r = write_file(dir, "hosts", text, 0644);
-	if (r)
-		return r;
-	snprintf(text, sizeof(text), "%.63s\n", arm->hostname);
-	return write_file(dir, "hostname", text, 0644);
+	snprintf(text, sizeof(text), "nameserver %.15s\noptions edns0 trust-ad\n", root->nameserver);
+	auto_fd resolv = new_file(dir, "resolv.conf", text, 0644);
+	if (resolv < 0)
+		return resolv;
+	ret_names->hosts_fd = new_file(dir, "hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0644);
+	if (ret_names->hosts_fd < 0)
+		return ret_names->hosts_fd;
+	ret_names->hostname_fd = new_file(dir, "hostname", "", 0644);
+	return ret_names->hostname_fd < 0 ? ret_names->hostname_fd : 0;
+}
+
+int root_name(struct root_names *names, const char *hostname)
+{
+	char text[96];
+	int n = snprintf(text, sizeof(text), "127.0.1.1\t%.63s\n", hostname);
+	const char *name = strchr(text, '\t') + 1;
+	int r = write(names->hosts_fd, text, (size_t)n) == n ? 0 : -EIO;
+
+	if (!r && write(names->hostname_fd, name, strlen(name)) != (ssize_t)strlen(name))
+		r = -EIO;
+	replace_fd(&names->hosts_fd, -1);
+	replace_fd(&names->hostname_fd, -1);
+	return r;
 }
 
 /* Opens the parent of the last component of @path beneath the root, making what is missing. */
@@ -362,8 +375,8 @@ static int env_file_place(int root_fd)
 	return fchmod(fd, 0666) < 0 ? -errno : 0;
 }
 
-int root_arm(const struct root_stage *stage, const struct launch_arm *arm, const int *fd, enum launch_stage *ret_stage,
-	     uint32_t *ret_detail)
+int root_mount(const struct root_stage *stage, const struct launch_root *m, const int *fd, struct root_names *ret_names,
+	       enum launch_stage *ret_stage, uint32_t *ret_detail)
 {
 	int root = fd[0];
 
@@ -377,22 +390,22 @@ int root_arm(const struct root_stage *stage, const struct launch_arm *arm, const
 	if (r)
 		return r;
 	fd++;
-	if (arm->flags & LAUNCH_ARM_HOST_USR) {
+	if (m->flags & LAUNCH_ROOT_HOST_USR) {
 		r = move_tree(*fd++, root, "usr");
 		if (r)
 			return r;
 	}
 	/* before any tree of ours is beneath the root, so that no link of the image can lead into one */
 	*ret_stage = LAUNCH_STAGE_ETC;
-	r = etc_files(root, arm);
+	r = etc_files(root, m, ret_names);
 	if (!r)
 		r = env_file_place(root);
 	if (r)
 		return r;
 	*ret_stage = LAUNCH_STAGE_VOLUME;
-	for (uint32_t i = 0; i < arm->n_volumes; i++) {
+	for (uint32_t i = 0; i < m->n_volumes; i++) {
 		*ret_detail = i;
-		r = bind_volume(root, &arm->volume[i], *fd++);
+		r = bind_volume(root, &m->volume[i], *fd++);
 		if (r)
 			return r;
 	}

@@ -3,8 +3,8 @@
  * DOC: mounts of the sandbox
  *
  * root_stage() runs at pool time, before any image is known: it builds /proc, /sys and /dev with their masks on a staging
- * tmpfs and leaves the host's tree for good.  root_arm() runs when the image is known: it mounts the root over the staging,
- * writes the files of /etc, binds the volumes and moves the three trees beneath.
+ * tmpfs and leaves the host's tree for good.  root_mount() runs when the image is known: it mounts the root over the staging,
+ * writes the files of /etc, binds the volumes and moves the three trees beneath.  root_name() runs when the sandbox is known.
  *
  * What an image may contain at the places that we need: a directory is used; nothing there: it is made; a symlink, a FIFO or
  * a file at /proc, /sys or /dev is removed (in the sandbox's own upper layer; the image keeps it) and a directory made.
@@ -30,14 +30,23 @@ struct root_stage {
  */
 int root_stage(int dev_fd, struct root_stage *ret, enum launch_stage *ret_stage);
 
+/* The files of /etc that name the host: opened while this process may still write them, -1 when closed. */
+struct root_names {
+	int hosts_fd, hostname_fd;
+};
+
 /**
- * root_arm() - Make @fd[0] the root of everything
- * @fd:		Descriptors of LAUNCH_ARM in its order
+ * root_mount() - Make @fd[0] the root of everything
+ * @fd:		Descriptors of LAUNCH_ROOT in its order
+ * @ret_names:	For root_name()
  * @ret_detail:	On failure at LAUNCH_STAGE_VOLUME, which
  *
  * Return: 0 or -errno
  */
-int root_arm(const struct root_stage *stage, const struct launch_arm *arm, const int *fd, enum launch_stage *ret_stage,
-	     uint32_t *ret_detail);
+int root_mount(const struct root_stage *stage, const struct launch_root *root, const int *fd, struct root_names *ret_names,
+	       enum launch_stage *ret_stage, uint32_t *ret_detail);
+
+/** root_name() - Write @hostname into the files of @names and close them; Return: 0 or -errno */
+int root_name(struct root_names *names, const char *hostname);
 
 #endif

@@ -674,6 +674,7 @@ static void start_entry(struct service *s)
 			s->status.state = AGENT_STATE_RUNNING;
 			s->status.started_wall_usec = sysx_wall_usec();
 			s->status_due = true;
+			cmd_drop_spare(s, false); /* it knows nothing of START */
 			s->spare_due = true;
 			return;
 		}
@@ -901,17 +902,23 @@ static int setup(struct service *s)
 	return r;
 }
 
-int service_run(struct agent *a)
+struct service *service_new(struct agent *a)
 {
 	struct service *s = calloc(1, sizeof(*s));
-	struct epoll_event ev[EVENTS];
 
 	if (!s)
-		return -ENOMEM;
+		return NULL;
 	s->agent = a;
-	int r = setup(s);
-	if (r)
-		return r;
+	if (setup(s) < 0)
+		return NULL; /* pid 1 ends, and with it everything */
+	cmd_make_spare(s);
+	return s;
+}
+
+int service_run(struct service *s)
+{
+	struct epoll_event ev[EVENTS];
+
 	for (;;) {
 		bool more = turn(s);
 

@@ -7,7 +7,11 @@
 
 #include "runtime/agent/agent.h"
 
-/** service_run() - Serve both channels until killed; Return: only when the loop cannot be set up: a negative errno */
-int service_run(struct agent *a);
+struct service;
+
+/** service_new() - Set the loop up and have the entrypoint's child wait in advance; Return: for service_run(), or NULL */
+struct service *service_new(struct agent *a);
+/** service_run() - Serve both channels until killed; Return: never 0 */
+int service_run(struct service *s);
 
 #endif

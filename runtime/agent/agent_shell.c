@@ -27,11 +27,15 @@
 struct shell {
 	struct agent *agent;
 	struct root_stage stage;
+	struct root_names names;
 	struct sock_filter *agent_filter; /* owned */
 	uint32_t agent_filter_len;
 	enum launch_stage at;
 	uint32_t detail;
 };
+
+/* The one of this process: it waits with its root between two calls. */
+static struct shell the_shell = {.stage = {.proc_fd = -1}, .names = {.hosts_fd = -1, .hostname_fd = -1}};
 
 /* ---- messages ---- */
 
@@ -42,7 +46,10 @@ static int answer(uint32_t msg, const struct shell *sh, int r)
 	return write(LAUNCH_SOCKET_FD, &a, sizeof(a)) == (ssize_t)sizeof(a) ? 0 : -EPIPE;
 }
 
-/* Takes one message of exactly @size bytes; its descriptors go to @fd.  Return: how many, or a negative errno. */
+/*
+ * Takes one message of exactly @size bytes; its descriptors go to @fd, NULL: it has none.  Return: how many, or a negative
+ * errno.
+ */
 static int receive(void *data, size_t size, uint32_t msg, int *fd)
 {
 	union {
@@ -50,8 +57,8 @@ static int receive(void *data, size_t size, uint32_t msg, int *fd)
 		char room[CMSG_SPACE(MAX_FDS * sizeof(int))];
 	} control;
 	struct iovec iov = {data, size};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			   .msg_controllen = sizeof(control.room)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = fd ? &control : NULL,
+			   .msg_controllen = fd ? sizeof(control.room) : 0};
 	ssize_t n;
 
 	do
@@ -61,7 +68,7 @@ static int receive(void *data, size_t size, uint32_t msg, int *fd)
 		return -errno;
 	if (n == 0)
 		return -EPIPE; /* the broker threw this shell away */
-	struct cmsghdr *head = CMSG_FIRSTHDR(&m);
+	struct cmsghdr *head = fd ? CMSG_FIRSTHDR(&m) : NULL;
 	size_t n_fds = 0;
 	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
 		n_fds = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -236,25 +243,22 @@ static int set_up(struct shell *sh)
 
 /* ---- when the image is known ---- */
 
-static int arm_root(struct shell *sh)
+static int take_root(struct shell *sh)
 {
 	int fd[MAX_FDS];
 	/* 16 KiB that the stack of pid 1 must not keep */
-	struct launch_arm *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct launch_root *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	sh->at = LAUNCH_STAGE_ROOT;
 	if (m == MAP_FAILED)
 		return -errno;
-	int n = receive(m, sizeof(*m), LAUNCH_ARM, fd);
+	int n = receive(m, sizeof(*m), LAUNCH_ROOT, fd);
 	int r = n < 0 ? n : 0;
-	if (!r && (m->n_volumes > LAUNCH_MAX_VOLUMES || !memchr(m->hostname, 0, sizeof(m->hostname)) ||
-		   !memchr(m->nameserver, 0, sizeof(m->nameserver)) ||
-		   (uint32_t)n != 1u + (m->flags & LAUNCH_ARM_HOST_USR ? 1u : 0u) + m->n_volumes))
+	if (!r && (m->n_volumes > LAUNCH_MAX_VOLUMES || !memchr(m->nameserver, 0, sizeof(m->nameserver)) ||
+		   (uint32_t)n != 1u + (m->flags & LAUNCH_ROOT_HOST_USR ? 1u : 0u) + m->n_volumes))
 		r = -EPROTO;
-	if (!r && sethostname(m->hostname, strlen(m->hostname)) < 0)
-		r = -errno;
 	if (!r)
-		r = root_arm(&sh->stage, m, fd, &sh->at, &sh->detail);
+		r = root_mount(&sh->stage, m, fd, &sh->names, &sh->at, &sh->detail);
 	munmap(m, sizeof(*m));
 	return r;
 }
@@ -265,12 +269,13 @@ static int by_number(const void *a, const void *b)
 }
 
 /* Closes everything above 2 that the service does not need, among it the mounts and the root's descriptor. */
-static int close_others(const struct agent *a)
+static int close_others(const struct shell *sh)
 {
-	int keep[12 + AGENT_CGROUP_FDS] = {LAUNCH_SOCKET_FD, a->control_in_fd, a->control_out_fd, a->exec_in_fd,
+	const struct agent *a = sh->agent;
+	int keep[14 + AGENT_CGROUP_FDS] = {LAUNCH_SOCKET_FD, a->control_in_fd, a->control_out_fd, a->exec_in_fd,
 					   a->exec_out_fd, a->bulk_in_fd, a->bulk_out_fd, a->spool_fd, a->proc_fd, a->devpts_fd,
-					   a->userns_fd};
-	size_t n = 11;
+					   a->userns_fd, sh->names.hosts_fd, sh->names.hostname_fd};
+	size_t n = 13;
 	unsigned from = 3;
 
 	for (uint32_t i = 0; i < a->n_cgroup_fds; i++)
@@ -324,14 +329,14 @@ static int drop_powers(const struct agent *a)
 	return 0;
 }
 
-static int arm(struct shell *sh)
+static int root(struct shell *sh)
 {
-	int r = arm_root(sh);
+	int r = take_root(sh);
 
 	if (r)
 		return r;
 	sh->at = LAUNCH_STAGE_IDENTITY;
-	r = close_others(sh->agent);
+	r = close_others(sh);
 	if (!r)
 		r = drop_powers(sh->agent);
 	if (r)
@@ -343,20 +348,45 @@ static int arm(struct shell *sh)
 	return r;
 }
 
-int shell_run(struct agent *a)
+/* Return: @r */
+static int end_badly(struct shell *sh, int r)
 {
-	struct shell sh = {.agent = a, .stage = {.proc_fd = -1}};
-	int r = set_up(&sh);
-
-	if (!r)
-		r = answer(LAUNCH_SHELL, &sh, 0);
-	if (!r) {
-		r = arm(&sh);
-		if (!r)
-			r = answer(LAUNCH_ARMED, &sh, 0);
-	}
-	if (r && r != -EPIPE)
-		ignore_result(answer(LAUNCH_FAILED, &sh, r)); /* a broker that is gone kills the sandbox with its cgroup */
+	if (r != -EPIPE)
+		ignore_result(answer(LAUNCH_FAILED, sh, r)); /* a broker that is gone kills the sandbox with its cgroup */
 	close(LAUNCH_SOCKET_FD);
 	return r;
+}
+
+int shell_root(struct agent *a)
+{
+	struct shell *sh = &the_shell;
+
+	sh->agent = a;
+	int r = set_up(sh);
+	if (!r)
+		r = answer(LAUNCH_SHELL, sh, 0);
+	if (!r)
+		r = root(sh);
+	return r ? end_badly(sh, r) : 0;
+}
+
+int shell_arm(void)
+{
+	struct shell *sh = &the_shell;
+	struct launch_arm m;
+	int r = answer(LAUNCH_ROOTED, sh, 0);
+
+	sh->at = LAUNCH_STAGE_ETC;
+	if (!r)
+		r = receive(&m, sizeof(m), LAUNCH_ARM, NULL);
+	if (!r && !memchr(m.hostname, 0, sizeof(m.hostname)))
+		r = -EPROTO;
+	if (!r)
+		r = root_name(&sh->names, m.hostname);
+	if (!r)
+		r = answer(LAUNCH_ARMED, sh, 0);
+	if (r)
+		return end_badly(sh, r);
+	close(LAUNCH_SOCKET_FD);
+	return 0;
 }

@@ -8,11 +8,13 @@
 #include "runtime/agent/agent.h"
 
 /**
- * shell_run() - Play the shell's side of runtime/broker/launch_sync.h on LAUNCH_SOCKET_FD
+ * shell_root() - The shell's side of runtime/broker/launch_sync.h on LAUNCH_SOCKET_FD, up to the root
  * @a:	Filled with what the service needs
  *
- * Return: 0 when the sandbox is armed and this process holds nothing it could lose; else the broker was told why
+ * Return: 0 when the root is in place and this process holds nothing it could lose; else the broker was told why
  */
-int shell_run(struct agent *a);
+int shell_root(struct agent *a);
+/** shell_arm() - Behind shell_root(): say so, wait for the sandbox that it is for; Return: 0; else the broker was told why */
+int shell_arm(void);
 
 #endif

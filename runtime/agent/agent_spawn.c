@@ -423,20 +423,24 @@ static int exec_program(const struct spawn_req *req, const struct env_set *set)
 }
 
 /* What every child does first: nothing of the agent but descriptors and memory is left behind it. */
-static void leave_agent(const struct agent *a, int own_session)
+static void leave_agent(const struct agent *a)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
-	if (own_session)
-		setsid();
-	else
-		setpgid(0, 0);
 	signal(SIGPIPE, SIG_DFL); /* the only disposition that the agent changes */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
 	if (setrlimit(RLIMIT_NOFILE, &a->nofile) < 0)
 		_exit(127);
+}
+
+static void lead(int session)
+{
+	if (session)
+		setsid();
+	else
+		setpgid(0, 0);
 }
 
 /* The rest, once it is known what to run; @filtered: the payload's filter is loaded already. */
@@ -481,7 +485,8 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 	enum agent_stage stage;
 
 	place_fds(req);
-	leave_agent(req->agent, req->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_DRIVER)));
+	leave_agent(req->agent);
+	lead(req->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_DRIVER)));
 	int r = spawn_enter(req->agent, &stage);
 	if (r)
 		fail(stage, r);
@@ -513,7 +518,8 @@ pid_t spawn_process(const struct spawn_req *req)
 
 struct order { /* what goes to it, then `bytes` of a struct agent_spec with its strings */
 	uint32_t bytes;
-	uint32_t merge; /* standard error is standard output */
+	uint16_t entrypoint;
+	uint16_t merge; /* standard error is standard output */
 	uint64_t tag;
 };
 
@@ -542,7 +548,7 @@ __attribute__((noreturn)) static void spare_child(const struct spawn_req *req, i
 	place_fds(req);
 	if (at < 0)
 		_exit(127);
-	leave_agent(req->agent, 0);
+	leave_agent(req->agent);
 	/*
 	 * Before it knows whom it serves it is in the inner namespace under the agent's id: tenants can signal it (the
 	 * sandbox then starts its next command a little later) but not trace, read or limit it.
@@ -561,13 +567,15 @@ __attribute__((noreturn)) static void spare_child(const struct spawn_req *req, i
 	if (!bytes || read_all(REPORT_FD + 1, bytes, order.bytes))
 		_exit(127);
 	close(REPORT_FD + 1);
+	lead(order.entrypoint);
 	if (r)
 		fail(stage, r);
-	if (spec_read(bytes, order.bytes, 0, &view))
+	if (spec_read(bytes, order.bytes, order.entrypoint, &view))
 		fail(AGENT_STAGE_SPEC, -EPROTO);
 	if (order.merge && dup2(1, 2) < 0)
 		fail(AGENT_STAGE_SPEC, -errno);
 	mine.view = &view;
+	mine.entrypoint = order.entrypoint;
 	mine.tag = order.tag;
 	run(&mine, -1, 1);
 }
@@ -581,9 +589,9 @@ pid_t spawn_spare(const struct spawn_req *req, int order_fd)
 	return pid;
 }
 
-int spawn_order(int order_fd, uint64_t tag, int merge, const uint8_t *spec, uint32_t n)
+int spawn_order(int order_fd, uint64_t tag, int entrypoint, int merge, const uint8_t *spec, uint32_t n)
 {
-	struct order order = {.bytes = n, .merge = merge != 0, .tag = tag};
+	struct order order = {.bytes = n, .entrypoint = entrypoint != 0, .merge = merge != 0, .tag = tag};
 	struct iovec iov[2] = {{&order, sizeof(order)}, {(void *)(uintptr_t)spec, n}};
 
 	if (n > SPAWN_SPARE_BYTES)

@@ -33,7 +33,8 @@ pid_t spawn_process(const struct spawn_req *req);
 
 /*
  * A spare is a child that waits with everything done which does not depend on the command: fork, cgroup, namespaces and
- * the filter are half of what starting `true` costs.  One waits in a sandbox that has been used in the last seconds.
+ * the filter are half of what starting `true` costs.  One waits for the entrypoint in a shell that has its root, and then one
+ * in a sandbox that has been used in the last seconds.
  */
 #define SPAWN_SPARE_BYTES 32768u
 
@@ -42,12 +43,13 @@ pid_t spawn_spare(const struct spawn_req *req, int order_fd);
 
 /**
  * spawn_order() - Tell a spare what to run
+ * @entrypoint:	@spec is that of START
  * @merge:	Standard error goes where standard output goes
  * @spec:	struct agent_spec and its strings, at most SPAWN_SPARE_BYTES
  *
  * Return: 0, or a negative errno: it has died, or the order does not fit
  */
-int spawn_order(int order_fd, uint64_t tag, int merge, const uint8_t *spec, uint32_t n);
+int spawn_order(int order_fd, uint64_t tag, int entrypoint, int merge, const uint8_t *spec, uint32_t n);
 
 /** spawn_enter() - In a forked child: join the tenants' cgroup and enter the inner user namespace, all powers in it */
 int spawn_enter(const struct agent *a, enum agent_stage *ret_stage);

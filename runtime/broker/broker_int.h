@@ -54,6 +54,12 @@ struct slot_use {
 	char claim[BROKER_MAX_VOLUMES][BROKER_CLAIM_BYTES];
 };
 
+struct broker_image {
+	uint32_t n_layers; /* 0: none */
+	bool host_usr;
+	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
+};
+
 struct slot {
 	struct broker *broker;
 	uint32_t number;
@@ -75,8 +81,8 @@ struct slot {
 	struct loop_timer *deadline;
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
-	int root_fd;	  /* root mounted in advance, detached; -1: none */
-	bool root_made;	  /* an overlay of this upper and work was mounted before */
+	bool rooted;	  /* waits with a root, that of its layers */
+	bool host_usr;	  /* rooted: and the host's /usr */
 	uint32_t addr;
 	uint8_t sandbox_id[16];
 	uint64_t oom_kills;
@@ -120,7 +126,7 @@ struct broker {
 	uint64_t host_memory_bytes;
 	uint32_t n_cpus;
 	int listen_fd;
-	int state_fd, layers_fd, sandboxes_fd, volumes_fd, trash_fd, slots_fd, null_fd, netns_fd;
+	int state_fd, layers_fd, sandboxes_fd, volumes_fd, trash_fd, slots_fd, null_fd, netns_fd, utsns_fd;
 	int agent_fd, unpack_fd;
 	int filter_fd[PROFILE_COUNT];
 	uint32_t filter_len[PROFILE_COUNT];
@@ -138,8 +144,8 @@ struct broker {
 	bool has_host_image;
 	struct slot *slot; /* LIMIT_SANDBOXES, indexed by number */
 	struct slot_use *use;
-	uint8_t likely[BROKER_MAX_LAYERS][BROKER_KEY_BYTES]; /* layers of the last create */
-	uint32_t n_likely;
+	struct broker_image likely; /* of the last create: what waiting shells get */
+	uint32_t n_likely_creates;  /* so many in a row */
 	struct slot_list free_slots, pool;
 	bool recovered, refill_due, running;
 	uint32_t n_making; /* shells on their way into the pool */

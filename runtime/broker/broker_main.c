@@ -222,7 +222,8 @@ static int open_directories(struct broker *b, struct sbx_err *err)
 	run = open(b->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	b->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	b->netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (b->state_fd < 0 || run < 0 || b->null_fd < 0 || b->netns_fd < 0)
+	b->utsns_fd = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+	if (b->state_fd < 0 || run < 0 || b->null_fd < 0 || b->netns_fd < 0 || b->utsns_fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open %s and %s", b->state_dir, b->run_dir);
 	if (fstat(b->state_fd, &st) < 0 || st.st_uid != 0 || (st.st_mode & 022))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s has to belong to root and nobody else may write it", b->state_dir);
@@ -384,17 +385,22 @@ static void refill(void *arg)
 		else
 			log_debug("pool: %s", err.msg);
 	}
+	struct slot *stale = b->pool.n >= target && quiet >= QUIET_MS ? launch_stale(b) : NULL;
+	if (stale)
+		slot_kill(b, stale);
 	b->refill_due = false;
 }
 
 /* After each batch of events: is there something to do for the pool, and when? */
 static void plan_refill(struct broker *b)
 {
-	if (b->refill_due || !b->free_slots.first || b->pool.n + b->n_making >= (uint32_t)b->settings.pool_target ||
-	    b->n_making >= MAX_MAKING)
+	uint64_t quiet = loop_now_ms(b->loop) - b->last_request_ms;
+
+	if (b->refill_due || !b->free_slots.first || b->n_making >= MAX_MAKING ||
+	    (b->pool.n + b->n_making >= (uint32_t)b->settings.pool_target && !launch_stale(b)))
 		return;
 	b->refill_due = true;
-	loop_timer_arm(b->refill, b->pool.n ? QUIET_MS : 1);
+	loop_timer_arm(b->refill, b->pool.n && quiet < QUIET_MS ? (uint32_t)(QUIET_MS - quiet) : 1);
 }
 
 /* ---- serving ---- */

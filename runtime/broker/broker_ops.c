@@ -227,7 +227,7 @@ static int on_create(struct broker *b, const struct request *r, struct sbx_err *
 		return 0;
 	}
 	struct broker_create *copy = malloc(sizeof(*copy));
-	struct slot *s = copy ? slot_list_pop(&b->pool) : NULL;
+	struct slot *s = copy ? launch_from_pool(b, create) : NULL;
 	bool pooled = s != NULL;
 	if (copy && !s)
 		s = slot_take(b, err);

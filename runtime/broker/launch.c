@@ -28,6 +28,8 @@
 
 #define UPPER_MODE	0755
 #define HOSTNAME_DIGITS 8 /* of the sandbox id's text: unique enough for a prompt */
+#define BARE_DIVISOR	8 /* such a part of the pool stays without a root, for volumes and for other images than the last */
+#define RETIRE_CREATES	4 /* in a row of one image: then shells that wait with the root of another one are replaced */
 
 static_assert(LAUNCH_MAX_VOLUMES == BROKER_MAX_VOLUMES, "the shell takes as many volumes as a request has");
 static_assert(LAUNCH_FD_TENANT_CGROUP + CGROUP_TENANT_MAX == LAUNCH_SETUP_FDS_MAX, "room for the tenants' groups");
@@ -120,6 +122,65 @@ int launch_channel(const struct slot *s, uint32_t channel, int ret_fd[LAUNCH_CHA
 	return (int)n;
 }
 
+static void close_all(int *fd, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		close_keep_errno(fd[i]);
+}
+
+/* ---- the root, when the image is known or guessed ---- */
+
+/* Root, /usr and volumes into @fd, in the order of launch_sync.h; Return: 0, or -1 with @err set; *n of @fd are open. */
+static int mounts(struct broker *b, struct slot *s, const struct broker_image *image, const struct broker_create *c,
+		  struct launch_root *root, int *fd, size_t *n, struct sbx_err *err)
+{
+	fd[*n] = rootfs_overlay(b, s, image, err);
+	if (fd[*n] < 0)
+		return -1;
+	++*n;
+	if (image->host_usr) {
+		fd[*n] = rootfs_usr(b);
+		if (fd[*n] < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, -fd[*n], "/usr of the host image");
+		++*n;
+	}
+	for (uint32_t i = 0; c && i < c->n_volumes; i++) {
+		bool is_file = false;
+
+		fd[*n] = volumes_open(b, s, &c->volume[i], &is_file, err);
+		if (fd[*n] < 0)
+			return -1;
+		++*n;
+		root->volume[i].read_only = !!(c->volume[i].flags & BROKER_VOLUME_READ_ONLY);
+		root->volume[i].is_file = is_file;
+		memcpy(root->volume[i].path, c->volume[i].mount_path, sizeof(root->volume[i].path));
+	}
+	root->n_volumes = c ? c->n_volumes : 0;
+	return 0;
+}
+
+/* @c: whose volumes; NULL: nobody's yet */
+static int give_root(struct broker *b, struct slot *s, const struct broker_image *image, const struct broker_create *c, struct sbx_err *err)
+{
+	int fd[2 + BROKER_MAX_VOLUMES];
+	size_t n = 0;
+	struct launch_root root = {.msg = LAUNCH_ROOT, .flags = image->host_usr ? LAUNCH_ROOT_HOST_USR : 0};
+
+	snprintf(root.nameserver, sizeof(root.nameserver), "%u.%u.%u.%u", b->settings.gateway_addr >> 24,
+		 b->settings.gateway_addr >> 16 & 0xff, b->settings.gateway_addr >> 8 & 0xff, b->settings.gateway_addr & 0xff);
+	s->host_usr = image->host_usr;
+	int r = mounts(b, s, image, c, &root, fd, &n, err);
+	if (r == 0) {
+		struct iovec iov = {.iov_base = &root, .iov_len = sizeof(root)};
+
+		r = fdpass_send(s->launch_fd, &iov, 1, fd, n);
+		if (r < 0)
+			r = sbx_err_set(err, SBX_E_SYSTEM, -r, "root of slot %u", s->number);
+	}
+	close_all(fd, n);
+	return r;
+}
+
 /* ---- messages of the shell: our own code up to ARMED, yet read as if it were not ---- */
 
 static void launch_failed(struct broker *b, struct slot *s, const struct sbx_err *err)
@@ -149,19 +210,35 @@ static void too_late(void *arg)
 	launch_failed(s->broker, s, &err);
 }
 
-static void shell_ready(struct broker *b, struct slot *s)
+static void into_pool(struct broker *b, struct slot *s)
 {
 	loop_timer_disarm(s->deadline);
-	cgroup_slot_close_entry(&s->cg);
-	if (!s->create && b->n_making > 0)
+	if (b->n_making > 0)
 		b->n_making--;
 	(void)slot_set_state(b, s, BROKER_SLOT_SHELL);
-	if (!s->create) {
-		rootfs_foresee(b, s);
-		slot_list_push(&b->pool, s);
-		return;
+	slot_list_push(&b->pool, s);
+}
+
+static void shell_ready(struct broker *b, struct slot *s)
+{
+	struct sbx_err err;
+
+	cgroup_slot_close_entry(&s->cg);
+	if (s->create) {
+		launch_arm(b, s);
+	} else if (!launch_root_wanted(b)) {
+		into_pool(b, s);
+	} else if (give_root(b, s, &b->likely, NULL, &err) < 0) {
+		b->likely.n_layers = 0; /* the next create may be luckier, and says so */
+		launch_failed(b, s, &err);
 	}
-	launch_arm(b, s);
+}
+
+static void root_ready(struct broker *b, struct slot *s)
+{
+	s->rooted = true;
+	if (s->state == BROKER_SLOT_MAKING)
+		into_pool(b, s);
 }
 
 static void armed(struct broker *b, struct slot *s)
@@ -201,11 +278,15 @@ static void on_answer(void *arg, int fd, uint32_t events)
 	ssize_t n = fdpass_recv(fd, &answer, sizeof(answer), NULL, 0, NULL);
 	if (n == -EAGAIN)
 		return;
-	if (n == sizeof(answer) && answer.msg == LAUNCH_SHELL && s->state == BROKER_SLOT_MAKING) {
+	if (n == sizeof(answer) && answer.msg == LAUNCH_SHELL && s->state == BROKER_SLOT_MAKING && !s->n_layers) {
 		shell_ready(s->broker, s);
 		return;
 	}
-	if (n == sizeof(answer) && answer.msg == LAUNCH_ARMED && s->state == BROKER_SLOT_ARMING) {
+	if (n == sizeof(answer) && answer.msg == LAUNCH_ROOTED && !s->rooted && s->n_layers) {
+		root_ready(s->broker, s);
+		return;
+	}
+	if (n == sizeof(answer) && answer.msg == LAUNCH_ARMED && s->rooted && s->state == BROKER_SLOT_ARMING) {
 		armed(s->broker, s);
 		return;
 	}
@@ -289,12 +370,6 @@ static int clone_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	if (r == 0)
 		r = write_maps(b, s);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "id maps of slot %u", s->number) : 0;
-}
-
-static void close_all(int *fd, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		close_keep_errno(fd[i]);
 }
 
 static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx_err *err)
@@ -411,48 +486,6 @@ static int limit(struct broker *b, struct slot *s, struct sbx_err *err)
 	return cgroup_limit(b->cg, &s->cg, &limits, allowed_lacks(s->create->flags), err) < 0 ? -1 : 0;
 }
 
-static void fill_arm(const struct broker *b, const struct slot *s, struct launch_arm *arm)
-{
-	char id[UUID_SIZE];
-
-	uuid_format(s->sandbox_id, id);
-	arm->msg = LAUNCH_ARM;
-	arm->flags = s->create->flags & BROKER_CREATE_HOST_USR ? LAUNCH_ARM_HOST_USR : 0;
-	snprintf(arm->hostname, sizeof(arm->hostname), "%.*s", HOSTNAME_DIGITS, id);
-	snprintf(arm->nameserver, sizeof(arm->nameserver), "%u.%u.%u.%u", b->settings.gateway_addr >> 24,
-		 b->settings.gateway_addr >> 16 & 0xff, b->settings.gateway_addr >> 8 & 0xff, b->settings.gateway_addr & 0xff);
-}
-
-/* Root, /usr and volumes into @fd, in the order of launch_sync.h; Return: 0, or -1 with @err set; *n of @fd are open. */
-static int mounts(struct broker *b, struct slot *s, struct launch_arm *arm, int *fd, size_t *n, struct sbx_err *err)
-{
-	const struct broker_create *c = s->create;
-
-	fd[*n] = rootfs_overlay(b, s, c, err);
-	if (fd[*n] < 0)
-		return -1;
-	++*n;
-	if (c->flags & BROKER_CREATE_HOST_USR) {
-		fd[*n] = rootfs_usr(b);
-		if (fd[*n] < 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, -fd[*n], "/usr of the host image");
-		++*n;
-	}
-	for (uint32_t i = 0; i < c->n_volumes; i++) {
-		bool is_file = false;
-
-		fd[*n] = volumes_open(b, s, &c->volume[i], &is_file, err);
-		if (fd[*n] < 0)
-			return -1;
-		++*n;
-		arm->volume[i].read_only = !!(c->volume[i].flags & BROKER_VOLUME_READ_ONLY);
-		arm->volume[i].is_file = is_file;
-		memcpy(arm->volume[i].path, c->volume[i].mount_path, sizeof(arm->volume[i].path));
-	}
-	arm->n_volumes = c->n_volumes;
-	return 0;
-}
-
 static void note_use(struct slot *s)
 {
 	const struct broker_create *c = s->create;
@@ -463,33 +496,101 @@ static void note_use(struct slot *s)
 			memcpy(s->use->claim[s->n_claims++], c->volume[i].claim, sizeof(s->use->claim[0]));
 }
 
+static bool has_image(const struct slot *s, bool host_usr, uint32_t n_layers, const void *layers)
+{
+	return s->host_usr == host_usr && s->n_layers == n_layers && !memcmp(s->use->layer, layers, sizeof(s->use->layer[0]) * n_layers);
+}
+
+static bool fits(const struct slot *s, const struct broker_create *c)
+{
+	return !c->n_volumes && has_image(s, c->flags & BROKER_CREATE_HOST_USR, c->n_layers, c->layer);
+}
+
+struct slot *launch_from_pool(struct broker *b, const struct broker_create *c)
+{
+	struct slot *bare = NULL;
+
+	for (struct slot *s = b->pool.first; s; s = s->next) {
+		if (s->rooted && fits(s, c)) {
+			slot_list_remove(&b->pool, s);
+			return s;
+		}
+		if (!s->rooted && !bare)
+			bare = s;
+	}
+	if (bare)
+		slot_list_remove(&b->pool, bare);
+	return bare;
+}
+
+bool launch_root_wanted(const struct broker *b)
+{
+	uint32_t bare = 0;
+
+	for (const struct slot *s = b->pool.first; s; s = s->next)
+		bare += !s->rooted;
+	return b->likely.n_layers && bare >= (uint32_t)b->settings.pool_target / BARE_DIVISOR;
+}
+
+struct slot *launch_stale(const struct broker *b)
+{
+	const struct broker_image *now = &b->likely;
+
+	for (struct slot *s = now->n_layers && b->n_likely_creates >= RETIRE_CREATES ? b->pool.first : NULL; s; s = s->next)
+		if (s->rooted && !has_image(s, now->host_usr, now->n_layers, now->layer))
+			return s;
+	return NULL;
+}
+
+static void note_image(struct broker *b, const struct broker_create *c)
+{
+	bool host_usr = c->flags & BROKER_CREATE_HOST_USR;
+	size_t bytes = sizeof(c->layer[0]) * c->n_layers;
+	bool same = b->likely.n_layers == c->n_layers && b->likely.host_usr == host_usr && !memcmp(b->likely.layer, c->layer, bytes);
+
+	b->n_likely_creates = same ? b->n_likely_creates + 1 : 1;
+	b->likely.n_layers = c->n_layers;
+	b->likely.host_usr = host_usr;
+	memcpy(b->likely.layer, c->layer, bytes);
+}
+
+/* By the broker: nothing in the sandbox has the power to do it once it has its root. */
+static int name_host(const struct broker *b, const struct slot *s, const char *name)
+{
+	if (setns(s->pidfd, CLONE_NEWUTS) < 0)
+		return -errno;
+	int r = sethostname(name, strlen(name)) < 0 ? -errno : 0;
+	if (setns(b->utsns_fd, CLONE_NEWUTS) < 0)
+		abort(); /* nothing may go on in the wrong namespace */
+	return r;
+}
+
 static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 {
-	int fd[2 + BROKER_MAX_VOLUMES];
-	size_t n = 0;
-	struct launch_arm arm = {0};
+	struct launch_arm arm = {.msg = LAUNCH_ARM};
+	struct iovec iov = {.iov_base = &arm, .iov_len = sizeof(arm)};
+	char id[UUID_SIZE];
 
 	note_use(s);
+	note_image(b, s->create);
 	int r = slot_set_state(b, s, BROKER_SLOT_ARMING);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "record of slot %u", s->number);
 	if (limit(b, s, err) < 0)
 		return -1;
-	fill_arm(b, s, &arm);
 	if (FAULT_POINT("arm-mounts"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
-	r = mounts(b, s, &arm, fd, &n, err);
-	if (r == 0) {
-		struct iovec iov = {.iov_base = &arm, .iov_len = sizeof(arm)};
-
-		r = fdpass_send(s->launch_fd, &iov, 1, fd, n);
-		if (r < 0)
-			r = sbx_err_set(err, SBX_E_SYSTEM, -r, "arm the shell of slot %u", s->number);
-	}
-	close_all(fd, n);
+	if (!s->rooted && give_root(b, s, &b->likely, s->create, err) < 0)
+		return -1;
+	uuid_format(s->sandbox_id, id);
+	snprintf(arm.hostname, sizeof(arm.hostname), "%.*s", HOSTNAME_DIGITS, id);
+	r = name_host(b, s, arm.hostname);
 	if (r == 0)
-		loop_timer_arm(s->deadline, BROKER_LAUNCH_MS);
-	return r;
+		r = fdpass_send(s->launch_fd, &iov, 1, NULL, 0);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "arm the shell of slot %u", s->number);
+	loop_timer_arm(s->deadline, BROKER_LAUNCH_MS);
+	return 0;
 }
 
 void launch_arm(struct broker *b, struct slot *s)

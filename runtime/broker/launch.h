@@ -2,17 +2,19 @@
 /*
  * DOC: launch, the broker's half (the order is drawn in launch_sync.h)
  *
- * Two phases.  launch_make() makes a shell; launch_arm() gives a shell its sandbox.  Both only start: the shell's answers
- * come through the loop.  A shell serves one sandbox once; whatever fails in it ends the slot's life.
+ * Two phases.  launch_make() makes a shell, with a root when one is likely to be wanted; launch_arm() gives a shell its sandbox.
+ * Both only start: the shell's answers come through the loop.  A shell serves one sandbox once; whatever fails in it ends the slot's life.
  */
 #ifndef RUNTIME_LAUNCH_H
 #define RUNTIME_LAUNCH_H
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct broker;
+struct broker_create;
 struct slot;
 
 /**
@@ -22,7 +24,13 @@ struct slot;
  * the slot is then on its way to FREE.
  */
 void launch_make(struct broker *b, struct slot *s);
-/** launch_arm() - Give the shell of slot @s of @b root, limits and volumes of s->create; a failure is answered to the create */
+/** launch_from_pool() - Take from the pool of @b a shell that can serve @create, at best one with its root; Return: it, or NULL */
+struct slot *launch_from_pool(struct broker *b, const struct broker_create *create);
+/** launch_root_wanted() - Whether the next shell for the pool of @b shall get a root: some are left without */
+bool launch_root_wanted(const struct broker *b);
+/** launch_stale() - A waiting shell of @b whose root nobody has asked for lately; Return: it, or NULL */
+struct slot *launch_stale(const struct broker *b);
+/** launch_arm() - Make the shell of slot @s of @b what s->create asks for; a failure is answered to the create */
 void launch_arm(struct broker *b, struct slot *s);
 /** launch_end() - Close the launch socket of @s and forget its deadline */
 void launch_end(struct slot *s);

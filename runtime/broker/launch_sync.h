@@ -2,9 +2,13 @@
 /*
  * DOC: the launch, step by step
  *
- * The broker makes a shell (a process with all its namespaces that waits) and later arms it with one sandbox's root,
- * limits and files.  The launch socket is a SOCK_SEQPACKET pair, closed on both sides after ARMED.  Descriptors travel
- * only towards the shell; the broker receives without a control buffer.
+ * The broker makes a shell (a process with all its namespaces that waits), gives it a root and later arms it for one sandbox.
+ * The launch socket is a SOCK_SEQPACKET pair, closed on both sides after ARMED.  Descriptors travel only towards the shell;
+ * the broker receives without a control buffer.
+ *
+ * A shell may get its root while it waits, of the layers that the last create named: then only the limits, the host's name and
+ * the entrypoint are left for the create that takes it, and that create names the same layers and no volume.  Any other create
+ * takes a shell without a root, which then gets ROOT and ARM in one go.  The messages and what the shell does are the same.
  *
  *   broker                                          child (launch_child.c, then sandbox-agent's shell stage)
  *   ------                                          ------------------------------------------------------
@@ -14,8 +18,13 @@
  *                                                    attribute, execveat(sealed agent)
  *   LAUNCH_SETUP {addresses} + descriptors     -->   addresses, mounts on a staging tmpfs, inner user namespace
  *                                              <--   LAUNCH_SHELL
- *   ... in the pool ...
- *   LAUNCH_ARM {hostname, mounts} + descriptors -->  root, volumes, files of /etc, masks, ids, no capability, filter
+ *   ... in the pool, without a root ...
+ *   LAUNCH_ROOT {mounts} + descriptors         -->   root, volumes, files of /etc, masks, ids, no capability, filter,
+ *                                                    a child that waits for the entrypoint
+ *                                              <--   LAUNCH_ROOTED
+ *   ... in the pool, with a root ...
+ *   limits, host name of the UTS namespace
+ *   LAUNCH_ARM {hostname}                      -->   the lines of /etc that name the host
  *                                              <--   LAUNCH_ARMED      (from here the control channel speaks)
  *   any step may fail:                         <--   LAUNCH_FAILED {stage, errno}
  */
@@ -32,8 +41,10 @@
 enum launch_msg {
 	LAUNCH_MAPPED = 0x4c01,
 	LAUNCH_SETUP,
+	LAUNCH_ROOT,
 	LAUNCH_ARM,
 	LAUNCH_SHELL,
+	LAUNCH_ROOTED,
 	LAUNCH_ARMED,
 	LAUNCH_FAILED,
 };
@@ -71,8 +82,8 @@ struct launch_setup {
 	uint32_t peer_ifindex; /* of eth0 inside */
 };
 
-/* Descriptors of ARM: the root mount, then (HOST_USR) the /usr mount, then one mount per volume. */
-enum launch_arm_flags { LAUNCH_ARM_HOST_USR = 1u << 0 };
+/* Descriptors of ROOT: the root mount, then (HOST_USR) the /usr mount, then one mount per volume. */
+enum launch_root_flags { LAUNCH_ROOT_HOST_USR = 1u << 0 };
 
 struct launch_volume {
 	uint32_t read_only;
@@ -80,14 +91,18 @@ struct launch_volume {
 	char path[LAUNCH_MOUNT_BYTES]; /* named by the client; opened beneath the new root by the shell */
 };
 
-struct launch_arm {
-	uint32_t msg; /* LAUNCH_ARM */
+struct launch_root {
+	uint32_t msg; /* LAUNCH_ROOT */
 	uint32_t flags;
 	uint32_t n_volumes;
 	uint32_t zero;
-	char hostname[64];
 	char nameserver[16]; /* dotted IPv4 */
 	struct launch_volume volume[LAUNCH_MAX_VOLUMES];
+};
+
+struct launch_arm {
+	uint32_t msg; /* LAUNCH_ARM */
+	char hostname[64];
 };
 
 enum launch_stage {
@@ -109,7 +124,7 @@ enum launch_stage {
 	LAUNCH_STAGE_COUNT
 };
 
-struct launch_answer { /* SHELL, ARMED, FAILED */
+struct launch_answer { /* SHELL, ROOTED, ARMED, FAILED */
 	uint32_t msg;
 	uint32_t stage;
 	int32_t sys;

@@ -347,8 +347,9 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 		random_bytes(b->host_key + sizeof(host_key_start), sizeof(b->host_key) - sizeof(host_key_start));
 		if (publish(b, name, b->host_key, err) == 0) {
 			b->has_host_image = true;
-			memcpy(b->likely[0], b->host_key, BROKER_KEY_BYTES); /* until the first create says something else */
-			b->n_likely = 1;
+			memcpy(b->likely.layer[0], b->host_key, BROKER_KEY_BYTES); /* until the first create says something else */
+			b->likely.n_layers = 1;
+			b->likely.host_usr = b->has_usr;
 			return 0;
 		}
 	}

@@ -320,22 +320,7 @@ static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
 	return fd;
 }
 
-/* An overlay that was mounted and never used leaves its marks in `work`; without this, `volatile` refuses the next mount. */
-static int reset_work(struct broker *b)
-{
-	static const struct {
-		const char *name;
-		int flags;
-	} marks[] = {{"work/work/incompat/volatile/dirty", 0}, {"work/work/incompat/volatile", AT_REMOVEDIR},
-		     {"work/work/incompat", AT_REMOVEDIR}, {"work/work", AT_REMOVEDIR}};
-
-	for (size_t i = 0; i < ARRAY_SIZE(marks); i++)
-		if (unlinkat(b->upper_fd, marks[i].name, marks[i].flags) < 0 && errno != ENOENT)
-			return -errno;
-	return 0;
-}
-
-static int overlay(struct broker *b, struct slot *s, bool again, struct sbx_err *err)
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
 {
 	char name[32];
 	uint32_t attached = 0;
@@ -345,12 +330,11 @@ static int overlay(struct broker *b, struct slot *s, bool again, struct sbx_err 
 	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
 	if (files < 0 || dup3(files, b->upper_fd, O_CLOEXEC) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, files < 0 ? -files : errno, "files of slot %u", s->number);
-	int r = again ? reset_work(b) : 0;
-	if (r < 0)
-		sbx_err_set(err, SBX_E_SYSTEM, -r, "work directory of slot %u", s->number);
-	while (r == 0 && attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
+	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
+	s->n_layers = image->n_layers;
+	while (attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
 		attached++;
-	if (r == 0 && attached == s->n_layers) {
+	if (attached == s->n_layers) {
 		fd = mount_overlay(b, slot_base(b, s), attached);
 		if (fd < 0)
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
@@ -359,43 +343,4 @@ static int overlay(struct broker *b, struct slot *s, bool again, struct sbx_err 
 	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
 		log_error("descriptor of an upper stays open: %s", strerror(errno));
 	return fd < 0 ? -1 : fd;
-}
-
-void rootfs_foresee(struct broker *b, struct slot *s)
-{
-	struct sbx_err err = {0};
-
-	if (!b->n_likely || s->root_fd >= 0)
-		return;
-	memcpy(s->use->layer, b->likely, sizeof(s->use->layer[0]) * b->n_likely);
-	s->n_layers = b->n_likely;
-	s->root_fd = overlay(b, s, s->root_made, &err);
-	s->root_made = true;
-	if (s->root_fd < 0) {
-		log_debug("slot %u: no root in advance: %s", s->number, err.msg);
-		s->n_layers = 0;
-	}
-}
-
-void rootfs_forget(struct slot *s)
-{
-	if (s->root_fd < 0)
-		return;
-	replace_fd(&s->root_fd, -1);
-	s->n_layers = 0;
-}
-
-int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_create *create, struct sbx_err *err)
-{
-	size_t bytes = sizeof(s->use->layer[0]) * create->n_layers;
-	bool foreseen = s->root_fd >= 0 && s->n_layers == create->n_layers && !memcmp(s->use->layer, create->layer, bytes);
-
-	memcpy(b->likely, create->layer, bytes);
-	b->n_likely = create->n_layers;
-	if (foreseen)
-		return take_fd(&s->root_fd);
-	rootfs_forget(s);
-	memcpy(s->use->layer, create->layer, bytes);
-	s->n_layers = create->n_layers;
-	return overlay(b, s, s->root_made, err);
 }

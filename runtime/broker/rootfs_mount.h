@@ -15,7 +15,7 @@
 
 struct broker;
 struct slot;
-struct broker_create;
+struct broker_image;
 
 /**
  * rootfs_records() - Make <run dir>/slots a tmpfs unless it lies on one already (/run does nearly everywhere)
@@ -53,25 +53,15 @@ int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR
 /**
  * rootfs_overlay() - Mount the root of one sandbox
  * @b:		The broker
- * @s:		Its slot: upper and work are sandboxes/<slot>.<generation>/{upper,work}, nowhere else
- * @create:	Its layers, lowest first
+ * @s:		Its slot: upper and work are sandboxes/<slot>.<generation>/{upper,work}, nowhere else; gets the layers
+ * @image:	Its layers, lowest first
  * @err:	Filled on failure: IMAGE_NOT_FOUND (a layer is missing), HOST_LACKS, SYSTEM
  *
- * s->layer becomes what is mounted.  A root that rootfs_foresee() made of the same layers is taken.
+ * Once in a life: `volatile` refuses an upper that was mounted before.
  *
  * Return: descriptor of the detached mount, the caller's; or -1 with @err set
  */
-int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_create *create, struct sbx_err *err) SBX_WUR;
-/**
- * rootfs_foresee() - Mount the root of a waiting shell from the layers of the last sandbox of @b
- *
- * Most creates ask for the image of the one before, and the mount is the dearest step (0.3 to 2.5 ms on ext4, all of it new
- * directories).  The root of slot @s is as fresh as one made later: own upper, own work, nobody has seen it.  A create that asks
- * for other layers gets another mount.  A failure only means that the create mounts by itself.
- */
-void rootfs_foresee(struct broker *b, struct slot *s);
-/** rootfs_forget() - Unmount what rootfs_foresee() made for @s, when it did */
-void rootfs_forget(struct slot *s);
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err) SBX_WUR;
 /**
  * rootfs_clone() - Make a detached, restricted copy of one mount
  * @dir_fd:	Directory or file; with @name "" itself

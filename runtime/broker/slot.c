@@ -9,7 +9,6 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
-#include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/trash.h"
 
 #include <assert.h>
@@ -71,15 +70,6 @@ void slot_list_push(struct slot_list *list, struct slot *s)
 		list->first = s;
 	list->last = s;
 	list->n++;
-}
-
-struct slot *slot_list_pop(struct slot_list *list)
-{
-	struct slot *s = list->first;
-
-	if (s)
-		slot_list_remove(list, s);
-	return s;
 }
 
 void slot_list_remove(struct slot_list *list, struct slot *s)
@@ -220,7 +210,6 @@ static void slot_reset(struct slot *s)
 			   .pidfd = -1,
 			   .dir_fd = -1,
 			   .launch_fd = -1,
-			   .root_fd = -1,
 			   .layer_ns_fd = layer_ns_fd,
 			   .volume_ns_fd = volume_ns_fd};
 	cgroup_slot_init(&s->cg);
@@ -285,28 +274,33 @@ struct slot *slot_by_ref(struct broker *b, const struct broker_slot_ref *ref)
 	return s->state != BROKER_SLOT_FREE && s->generation == ref->generation ? s : NULL;
 }
 
+static bool has_layer(uint8_t (*layer)[BROKER_KEY_BYTES], uint32_t n, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (uint32_t k = 0; k < n; k++)
+		if (!memcmp(layer[k], key, BROKER_KEY_BYTES))
+			return true;
+	return false;
+}
+
 void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
-	if (b->n_likely)
-		for (uint32_t k = 0; k < b->n_likely; k++)
-			if (!memcmp(b->likely[k], key, BROKER_KEY_BYTES)) {
-				b->n_likely = 0;
-				break;
-			}
-	for (struct slot *s = b->pool.first; s; s = s->next)
-		for (uint32_t k = 0; k < s->n_layers; k++)
-			if (!memcmp(s->use->layer[k], key, BROKER_KEY_BYTES)) {
-				rootfs_forget(s);
-				break;
-			}
+	if (has_layer(b->likely.layer, b->likely.n_layers, key))
+		b->likely.n_layers = 0;
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (s->create || (s->state != BROKER_SLOT_MAKING && s->state != BROKER_SLOT_SHELL) || !has_layer(s->use->layer, s->n_layers, key))
+			continue;
+		slot_kill(b, s);
+		s->n_layers = 0; /* nobody has used or will use its root */
+	}
 }
 
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
-		for (uint32_t k = 0; k < b->slot[i].n_layers; k++)
-			if (!memcmp(b->slot[i].use->layer[k], key, BROKER_KEY_BYTES))
-				return true;
+		if (has_layer(b->slot[i].use->layer, b->slot[i].n_layers, key))
+			return true;
 	return false;
 }
 
@@ -350,7 +344,6 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->pid_source = NULL;
 	replace_fd(&s->pidfd, -1);
 	launch_end(s);
-	rootfs_forget(s); /* before its upper is moved */
 	put_away_files(b, s);
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);
@@ -598,7 +591,8 @@ static int recover_slot(struct broker *b, struct slot *s, const struct slot_reco
 	s->addr = record->addr;
 	s->has_files = true;
 	memcpy(s->sandbox_id, record->sandbox_id, sizeof(s->sandbox_id));
-	s->n_layers = record->n_layers;
+	/* a shell that waited with its root used it for nobody */
+	s->n_layers = record->state == BROKER_SLOT_MAKING || record->state == BROKER_SLOT_SHELL ? 0 : record->n_layers;
 	s->n_claims = record->n_claims;
 	memcpy(s->use->layer, record->layer, sizeof(s->use->layer[0]) * s->n_layers);
 	memcpy(s->use->claim, record->claim, sizeof(s->use->claim[0]) * s->n_claims);

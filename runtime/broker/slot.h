@@ -56,7 +56,7 @@ void slot_kill(struct broker *b, struct slot *s);
 void slot_drain(struct broker *b, struct slot *s);
 /** slot_drain_link() - The link @ifindex of the router is gone; 0: look at every slot of @b that is DRAINING */
 void slot_drain_link(struct broker *b, uint32_t ifindex);
-/** slot_layer_forget() - Unmount the roots that waiting shells of @b have in advance and that use the layer @key */
+/** slot_layer_forget() - End the waiting shells of @b whose root uses the layer @key */
 void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** slot_layer_used() - Whether a life of any slot of @b uses the layer @key */
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
@@ -68,8 +68,6 @@ uint64_t slot_start_time(pid_t pid);
 
 /** slot_list_push() - Append @s to @list */
 void slot_list_push(struct slot_list *list, struct slot *s);
-/** slot_list_pop() - Take the first of @list; Return: it, or NULL */
-struct slot *slot_list_pop(struct slot_list *list);
 /** slot_list_remove() - Take @s out of @list when it is in it */
 void slot_list_remove(struct slot_list *list, struct slot *s);
 

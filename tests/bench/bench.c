@@ -341,7 +341,7 @@ static void measure_peers(struct bench_conn *c, size_t rounds)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: bench --host ADDR --port N --key KEY [--rounds N] [--idle N] [--seconds N] [--pids P,P,...] [--cold] [--sh] [--image NAME]\n"
+	fprintf(stderr, "usage: bench --host ADDR --port N --key KEY [--rounds N] [--idle N] [--seconds N] [--pids P,P,...] [--cold] [--sh] [--image NAME] [--only ROWS]\n"
 			"Measures a running daemon; tests/bench/run.sh starts one and calls this.\n");
 }
 
@@ -353,12 +353,14 @@ int main(int argc, char **argv)
 		{"idle", required_argument, NULL, 'i'},	  {"seconds", required_argument, NULL, 's'},
 		{"pids", required_argument, NULL, 'P'},	  {"cold", no_argument, NULL, 'c'},
 		{"sh", no_argument, NULL, 'S'},		  {"image", required_argument, NULL, 'I'},
+		{"only", required_argument, NULL, 'o'},
 		{NULL, 0, NULL, 0},
 	};
 	struct bench_target target = {.host = "127.0.0.1", .port = 8080, .key = ""};
 	uint32_t rounds = 300, idle = 200, seconds = 20, port = 8080;
 	const char *pids = "";
 	const char *image = "host";
+	const char *only = "lebsmp"; /* first letters of: lives, exec, burst, sustained, many, peers */
 	bool cold = false, sh = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -390,6 +392,9 @@ int main(int argc, char **argv)
 			break;
 		case 'S':
 			sh = true;
+			break;
+		case 'o':
+			only = optarg;
 			break;
 		case 'I':
 			image = optarg;
@@ -426,12 +431,18 @@ int main(int argc, char **argv)
 		delete (c, id);
 		print_series(&exec_sh);
 	} else {
-		measure_lives(c, rounds);
-		measure_exec(c, rounds * 3);
-		measure_burst(&target, 40);
-		measure_sustained(&target, seconds);
-		measure_many(c, 50, idle, pids);
-		measure_peers(c, rounds / 3);
+		if (strchr(only, 'l'))
+			measure_lives(c, rounds);
+		if (strchr(only, 'e'))
+			measure_exec(c, rounds * 3);
+		if (strchr(only, 'b'))
+			measure_burst(&target, 40);
+		if (strchr(only, 's'))
+			measure_sustained(&target, seconds);
+		if (strchr(only, 'm'))
+			measure_many(c, 50, idle, pids);
+		if (strchr(only, 'p'))
+			measure_peers(c, rounds / 3);
 	}
 	bench_close(c);
 	return 0;

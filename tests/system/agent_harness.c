@@ -159,7 +159,8 @@ __attribute__((noreturn)) static void launcher(int launch_fd, int agent_fd)
 
 	struct rlimit nofile = {1024, 4096}; /* as the broker's child sets it: soft for tenants, hard for the agent */
 
-	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0 || read(launch_fd, &byte, 1) != 1 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0 || read(launch_fd, &byte, 1) != 1 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
+	    sethostname("sandbox", 7) < 0)
 		_exit(120);
 	pid_t pid = fork();
 	if (pid == 0) {
@@ -235,16 +236,16 @@ static int send_setup(struct harness *h, uint32_t ifindex)
 	return r;
 }
 
-static int send_arm(struct harness *h, const struct harness_opts *o)
+static int send_root(struct harness *h, const struct harness_opts *o)
 {
-	static struct launch_arm m;
+	static struct launch_root m;
 	char path[160];
 	int fd[2 + 4], n = 0;
 
-	m = (struct launch_arm){.msg = LAUNCH_ARM, .hostname = "sandbox", .nameserver = "169.254.1.1"};
+	m = (struct launch_root){.msg = LAUNCH_ROOT, .nameserver = "169.254.1.1"};
 	fd[n++] = clone_mount(h->root, SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV);
 	if (!o->no_usr) {
-		m.flags = LAUNCH_ARM_HOST_USR;
+		m.flags = LAUNCH_ROOT_HOST_USR;
 		fd[n++] = clone_mount("/usr", SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_RDONLY);
 	}
 	for (uint32_t i = 0; i < 4 && o->volume[i]; i++) {
@@ -314,7 +315,11 @@ int harness_launch(struct harness *h, const struct harness_opts *opts)
 	h->bulk_in = fifo_end(h, "bulk.out");
 	if (wait_answer(h, LAUNCH_SHELL))
 		return -1;
-	must(send_arm(h, o), "ARM");
+	must(send_root(h, o), "ROOT");
+	if (wait_answer(h, LAUNCH_ROOTED))
+		return -1;
+	struct launch_arm arm = {.msg = LAUNCH_ARM, .hostname = "sandbox"};
+	must(fdpass_send(h->launch_fd, &(struct iovec){&arm, sizeof(arm)}, 1, NULL, 0), "ARM");
 	return wait_answer(h, LAUNCH_ARMED);
 }
 
