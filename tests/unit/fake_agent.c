@@ -36,7 +36,7 @@ void fake_agent_send(struct fake_agent *a, enum agent_type type, uint32_t stream
 
 void fake_agent_attached(struct fake_agent *a)
 {
-	struct agent_attach attach = {.version = AGENT_VERSION};
+	struct agent_attach attach = {.version = AGENT_VERSION, .flags = a->bulk_in_fd >= 0 ? AGENT_ATTACH_BULK : 0};
 
 	memcpy(attach.nonce, a->nonce, sizeof(attach.nonce));
 	fake_agent_send(a, AGENT_ATTACHED, 0, 0, &attach, sizeof(attach));
@@ -89,6 +89,8 @@ size_t fake_agent_record(uint8_t *out, uint32_t index, const char *path, enum ag
 	return head.record_bytes;
 }
 
+static void bulk(struct fake_agent *a, const struct agent_frame *head);
+
 static void request(struct fake_agent *a, const struct agent_frame *head, const uint8_t *payload, size_t n)
 {
 	bool splits = head->type == AGENT_EXEC || head->type == AGENT_FS;
@@ -98,6 +100,10 @@ static void request(struct fake_agent *a, const struct agent_frame *head, const 
 		memcpy(a->nonce, payload, sizeof(a->nonce));
 		if (!a->mute)
 			fake_agent_attached(a);
+		return;
+	}
+	if (head->type == AGENT_BULK) {
+		bulk(a, head);
 		return;
 	}
 	if (splits) {
@@ -158,7 +164,7 @@ void fake_agent_init(struct fake_agent *a, struct loop *loop, fake_agent_handler
 {
 	int to_agent[2], from_agent[2];
 
-	*a = (struct fake_agent){.loop = loop, .handler = handler, .arg = arg};
+	*a = (struct fake_agent){.loop = loop, .handler = handler, .arg = arg, .bulk_in_fd = -1, .bulk_out_fd = -1};
 	if (pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0)
 		abort();
 	a->in_fd = to_agent[0];
@@ -171,8 +177,48 @@ void fake_agent_init(struct fake_agent *a, struct loop *loop, fake_agent_handler
 	assert(a->in && a->out);
 }
 
+void fake_agent_bulk(struct fake_agent *a)
+{
+	int to_agent[2], from_agent[2];
+
+	if (pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0)
+		abort();
+	a->bulk_in_fd = to_agent[0];
+	a->gateway_fds[2] = to_agent[1];
+	a->gateway_fds[3] = from_agent[0];
+	a->bulk_out_fd = from_agent[1];
+}
+
+void fake_agent_bulk_send(struct fake_agent *a, uint32_t stream, const void *data, size_t n)
+{
+	ssize_t done = write(a->bulk_out_fd, data, n);
+
+	assert(done == (ssize_t)n); /* tests write no more than fits */
+	fake_agent_send(a, AGENT_BULK, stream, (uint32_t)n, NULL, 0);
+}
+
+/* What was announced is there: the frame comes behind the bytes. */
+static void bulk(struct fake_agent *a, const struct agent_frame *head)
+{
+	struct agent_frame data = {.type = AGENT_DATA, .stream = head->stream};
+	uint8_t *content = malloc(head->value);
+
+	for (uint32_t have = 0; have < head->value;) {
+		ssize_t n = read(a->bulk_in_fd, content + have, head->value - have);
+
+		assert(n > 0);
+		have += (uint32_t)n;
+	}
+	data.size = head->value;
+	a->n_bulk += head->value;
+	a->handler(a, &data, content, head->value);
+	free(content);
+}
+
 void fake_agent_free(struct fake_agent *a)
 {
+	close_keep_errno(a->bulk_in_fd);
+	close_keep_errno(a->bulk_out_fd);
 	loop_fd_remove(a->in);
 	loop_fd_remove(a->out);
 	a->in = a->out = NULL;

@@ -22,6 +22,8 @@ struct fake_agent {
 	struct loop *loop;
 	int in_fd, out_fd; /* our ends */
 	int gateway_fds[4]; /* as agent_client_new() takes them; without a bulk channel unless fake_agent_bulk() made one */
+	int bulk_in_fd, bulk_out_fd; /* our ends; -1: none */
+	size_t n_bulk;	    /* bytes that came that way; the handler sees them as DATA */
 	struct loop_fd *in, *out;
 	struct buf received, unsent;
 	struct buf whole; /* of the request that MORE frames continue */
@@ -36,6 +38,10 @@ struct fake_agent {
 
 /** fake_agent_init() - Make the pipes; the gateway's ends are the caller's */
 void fake_agent_init(struct fake_agent *a, struct loop *loop, fake_agent_handler *handler, void *arg);
+/** fake_agent_bulk() - Make the bulk channel, too; before the client is made */
+void fake_agent_bulk(struct fake_agent *a);
+/** fake_agent_bulk_send() - Send content and the frame that announces it */
+void fake_agent_bulk_send(struct fake_agent *a, uint32_t stream, const void *data, size_t n);
 /** fake_agent_free() - Close our ends: the agent dies */
 void fake_agent_free(struct fake_agent *a);
 /** fake_agent_send() - Send one frame */

@@ -21,6 +21,8 @@ struct heard {
 	size_t bytes;
 	bool grant;
 	bool over;
+	int sink; /* `bulk` splices there at most sink_room bytes; -1: nowhere */
+	size_t sink_room, spliced;
 };
 
 static void on_started(void *arg, const struct agent_started *started)
@@ -81,7 +83,25 @@ static void on_lost(void *arg, const struct sbx_err *why)
 	h->over = true;
 }
 
-static const struct agent_stream_ops heard_ops = {.started = on_started,
+static size_t on_bulk(void *arg, int fd, size_t n)
+{
+	struct heard *h = arg;
+	ssize_t r = 0;
+
+	if (n > h->sink_room)
+		n = h->sink_room;
+	if (n)
+		r = splice(fd, NULL, h->sink, NULL, n, SPLICE_F_NONBLOCK);
+	if (r <= 0)
+		return 0;
+	h->spliced += (size_t)r;
+	h->sink_room -= (size_t)r;
+	if (h->grant)
+		agent_stream_grant(h->stream, (size_t)r);
+	return (size_t)r;
+}
+
+static const struct agent_stream_ops heard_ops = {.bulk = on_bulk, .started = on_started,
 						  .data = on_data,
 						  .writable = on_writable,
 						  .exited = on_exited,
@@ -127,15 +147,22 @@ static void turn(int times)
 		loop_once(loop, 0);
 }
 
-static void bench_init(struct bench *b)
+static void bench_init_with(struct bench *b, bool bulk)
 {
 	struct sbx_err err;
 
 	*b = (struct bench){0};
 	fake_agent_init(&b->agent, loop, on_request, b);
+	if (bulk)
+		fake_agent_bulk(&b->agent);
 	b->client = agent_client_new(loop, b->agent.gateway_fds, on_broken, b, &err);
 	if (!b->client)
 		printf("Bail out! %s\n", err.msg);
+}
+
+static void bench_init(struct bench *b)
+{
+	bench_init_with(b, false);
 }
 
 static void bench_free(struct bench *b)
@@ -356,6 +383,171 @@ static void test_deaf_agent(void)
 		buf_free(&h[i].text);
 }
 
+/* ---- content over the bulk channel ---- */
+
+static void test_bulk_up(void)
+{
+	struct bench b;
+	struct heard h[5];
+	struct sbx_err err;
+	static char bytes[2 * AGENT_WINDOW];
+	size_t sent = 0;
+
+	bench_init_with(&b, true);
+	open_on(&b, AGENT_FS, 10, &h[0]);
+	ok(agent_stream_offer(h[0].stream, bytes, 100, &err) == 100, "a little content");
+	turn(3);
+	ok(b.data_bytes == 100 && !b.agent.n_bulk, "goes in a frame");
+	for (int i = 0; i < 200 && sent + 100 < AGENT_WINDOW; i++) {
+		ssize_t n = agent_stream_offer(h[0].stream, bytes, sizeof(bytes), &err);
+
+		sent += n > 0 ? (size_t)n : 0;
+		turn(2);
+	}
+	turn(3);
+	is_int(sent + 100, AGENT_WINDOW, "more is taken as long as there is credit");
+	ok(b.data_bytes == AGENT_WINDOW && b.agent.n_bulk == sent, "and goes past the frames");
+	is_int(agent_stream_offer(h[0].stream, bytes, 5000, &err), 0, "without credit nothing goes");
+	fake_agent_send(&b.agent, AGENT_CREDIT, b.last_stream, 9000, NULL, 0);
+	turn(3);
+	ok(strstr(buf_str(&h[0].text), "writable"), "with credit the upload is told");
+	is_int(agent_stream_offer(h[0].stream, bytes, sizeof(bytes), &err), 9000, "and goes on");
+	turn(3);
+
+	fake_agent_listen(&b.agent, false);
+	size_t taken = 0;
+	for (size_t i = 1; i < ARRAY_SIZE(h); i++) {
+		open_on(&b, AGENT_FS, 10, &h[i]);
+		for (ssize_t n = 1; n > 0;) {
+			n = agent_stream_offer(h[i].stream, bytes, AGENT_WINDOW, &err);
+			taken += n > 0 ? (size_t)n : 0;
+		}
+	}
+	struct heard *last = &h[ARRAY_SIZE(h) - 1];
+	ok(taken > 0 && taken < 4 * AGENT_WINDOW, "an agent that does not read takes what the FIFO holds (%zu), then nothing", taken);
+	buf_free(&last->text);
+	fake_agent_listen(&b.agent, true);
+	turn(20);
+	ok(last->text.len && !b.n_broken, "when it reads again the last upload is told");
+	bench_free(&b);
+	for (size_t i = 0; i < ARRAY_SIZE(h); i++)
+		buf_free(&h[i].text);
+
+	bench_init_with(&b, true);
+	b.agent.bulk_in_fd = -b.agent.bulk_in_fd; /* says hello without it */
+	open_on(&b, AGENT_FS, 10, &h[0]);
+	ok(agent_stream_offer(h[0].stream, bytes, 50000, &err) == 50000, "an agent from before the bulk channel");
+	turn(20);
+	ok(b.data_bytes == 50000 && !b.agent.n_bulk, "gets frames");
+	b.agent.bulk_in_fd = -b.agent.bulk_in_fd;
+	bench_free(&b);
+	buf_free(&h[0].text);
+}
+
+static void test_bulk_down(void)
+{
+	struct bench b;
+	struct heard h, other;
+	static char bytes[60000], back[60000];
+	int sink[2];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (char)(i * 7 + i / 251);
+	if (pipe2(sink, O_CLOEXEC | O_NONBLOCK) < 0)
+		abort();
+	bench_init_with(&b, true);
+	open_on(&b, AGENT_FS, 10, &h);
+	h.sink = sink[1];
+	h.sink_room = 50000;
+	fake_agent_bulk_send(&b.agent, b.last_stream, bytes, sizeof(bytes));
+	turn(3);
+	ok(h.spliced == 50000 && !h.bytes && !b.n_broken, "content goes to its client without being read; the rest waits");
+	h.sink_room = 4000;
+	agent_stream_pull(h.stream);
+	is_int(h.spliced, 54000, "until the client can take more");
+	uint32_t stream = b.last_stream;
+	open_on(&b, AGENT_FS, 10, &other);
+	other.sink = -1;
+	fake_agent_bulk_send(&b.agent, b.last_stream, "other", 5);
+	turn(3);
+	ok(h.bytes == 6000 && !b.n_broken, "or until another stream's content has to pass: then it is read");
+	fake_agent_end(&b.agent, b.last_stream, AGENT_OK, 0, 0, "");
+	turn(3);
+	heard_is(&other, "data(other) end(0,)", "which gets its own, before its end");
+	fake_agent_bulk_send(&b.agent, stream, bytes, 3000);
+	fake_agent_end(&b.agent, stream, AGENT_OK, 0, 0, "");
+	turn(3);
+	ok(h.bytes == 9000 && h.over && !b.n_broken, "the end comes behind all content");
+	ok(read(sink[0], back, sizeof(back)) == 54000 && !memcmp(bytes, back, 54000), "all in order");
+	buf_free(&h.text);
+
+	open_on(&b, AGENT_FS, 10, &h);
+	h.sink = -1;
+	stream = b.last_stream;
+	fake_agent_bulk_send(&b.agent, stream, bytes, 30000);
+	turn(3);
+	agent_stream_detach(h.stream);
+	fake_agent_bulk_send(&b.agent, stream, bytes, 20000);
+	turn(3);
+	open_on(&b, AGENT_FS, 10, &other);
+	other.sink = -1;
+	fake_agent_bulk_send(&b.agent, b.last_stream, "next", 4);
+	fake_agent_end(&b.agent, b.last_stream, AGENT_OK, 0, 0, "");
+	turn(3);
+	heard_is(&other, "data(next) end(0,)", "content of one who has gone is thrown away, and only that");
+	is_int(b.n_broken, 0, "nothing broke");
+	bench_free(&b);
+	buf_free(&h.text);
+	close(sink[0]);
+	close(sink[1]);
+}
+
+static void test_bulk_forged(void)
+{
+	static const struct {
+		const char *why;
+		enum agent_type open;
+		bool bulk;
+		uint32_t there, announced;
+		size_t payload;
+		const char *want;
+	} cases[] = {
+		{"content that is not there", AGENT_FS, true, 0, 100, 0, "not there"},
+		{"less content than announced", AGENT_FS, true, 99, 100, 0, "not there"},
+		{"more content than granted", AGENT_FS, true, 100, AGENT_WINDOW + 1, 0, "more output"},
+		{"no content", AGENT_FS, true, 100, 0, 0, "no request asked"},
+		{"four gigabytes", AGENT_FS, true, 100, UINT32_MAX, 0, "more output"},
+		{"content of a command", AGENT_EXEC, true, 100, 100, 0, "no request asked"},
+		{"content of a question", AGENT_STATUS, true, 100, 100, 0, "no request asked"},
+		{"an announcement with a payload", AGENT_FS, true, 100, 100, 8, "no known kind"},
+		{"content without a bulk channel", AGENT_FS, false, 0, 100, 0, "no request asked"},
+	};
+	static const char bytes[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		for (int sinks = 0; sinks < 2; sinks++) {
+			struct bench b;
+			struct heard h;
+			struct agent_frame frame = {.type = AGENT_BULK, .size = (uint32_t)cases[i].payload, .value = cases[i].announced};
+
+			bench_init_with(&b, cases[i].bulk);
+			open_on(&b, cases[i].open, AGENT_ID_BYTES, &h);
+			h.sink = -1;
+			frame.stream = b.last_stream;
+			if (cases[i].there && write(b.agent.bulk_out_fd, bytes, cases[i].there) < 0)
+				abort();
+			fake_agent_raw(&b.agent, &frame, sizeof(frame));
+			fake_agent_raw(&b.agent, bytes, cases[i].payload);
+			if (sinks && h.stream) /* somebody must ask for it before it is missed */
+				fake_agent_end(&b.agent, b.last_stream, AGENT_OK, 0, 0, "");
+			turn(4);
+			ok(b.n_broken == 1 && strstr(b.broken, cases[i].want), "hostile agent: %s (%s)", cases[i].why, b.broken);
+			ok(h.over && strstr(buf_str(&h.text), "lost(PROTOCOL)"), "and its request is told: %s", cases[i].why);
+			bench_free(&b);
+			buf_free(&h.text);
+		}
+}
+
 /* ---- hostile agents: each frame breaks its own channel and no other ---- */
 
 static void test_forged_frames(void)
@@ -536,6 +728,9 @@ int main(void)
 	test_credit_towards_us();
 	test_credit_from_us();
 	test_deaf_agent();
+	test_bulk_up();
+	test_bulk_down();
+	test_bulk_forged();
 	test_forged_frames();
 	test_stale_frames();
 	test_end_of_agent();

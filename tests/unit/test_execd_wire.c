@@ -285,6 +285,7 @@ static void box_up(const char *log_file)
 	struct sbx_err err;
 
 	fake_agent_init(&agent, loop, on_request, NULL);
+	fake_agent_bulk(&agent);
 	box = execd_box_new(execd, id, agent.gateway_fds, log_file, box_broken, NULL, &err);
 	if (!box)
 		printf("Bail out! %s\n", err.msg);
