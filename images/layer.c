@@ -70,10 +70,13 @@ static struct archive *open_reader(int blob_fd, enum layer_form form, struct sbx
 	return a;
 }
 
-/* True for the entries that only mark something: they make no file. */
-static bool is_whiteout_name(const char *last)
+static const char whiteout_prefix[] = ".wh.";
+static const char opaque_name[] = ".wh..wh..opq";
+static const char aufs_prefix[] = ".wh..wh.";
+
+static bool starts(const char *text, const char *prefix)
 {
-	return !strncmp(last, ".wh.", 4);
+	return !strncmp(text, prefix, strlen(prefix));
 }
 
 static const char *last_part(const char *path)
@@ -83,17 +86,24 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* Turns "a/.wh.b" in @clean into "a/b". */
-static int whiteout_path(char *clean, struct sbx_err *err)
+/* Turns "a/.wh.b" in @clean into "a/b", and "a/.wh..wh..opq" into "a".  Return: 1, 0 to skip the entry, -1 with @err set */
+static int marker(char *clean, enum tree_kind *ret_kind, struct sbx_err *err)
 {
 	char *last = clean + (last_part(clean) - clean);
+	char *hidden = last + strlen(whiteout_prefix);
 
-	if (!strncmp(last, ".wh..wh.", 8))
-		return sbx_err_set(err, SBX_E_NOT_IMPLEMENTED, 0, "\"%.120s\": opaque directories are not supported", clean);
-	if (!last[4] || !strcmp(last + 4, ".") || !strcmp(last + 4, ".."))
+	if (!strcmp(last, opaque_name)) {
+		*ret_kind = TREE_OPAQUE;
+		*(last > clean ? last - 1 : last) = '\0';
+		return 1;
+	}
+	if (starts(last, aufs_prefix))
+		return 0;
+	*ret_kind = TREE_WHITEOUT;
+	if (!*hidden || !strcmp(hidden, ".") || !strcmp(hidden, ".."))
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": whiteout of nothing", clean);
-	memmove(last, last + 4, strlen(last + 4) + 1);
-	return 0;
+	memmove(last, hidden, strlen(hidden) + 1);
+	return 1;
 }
 
 /*
@@ -124,10 +134,9 @@ static int translate(struct archive_entry *e, char *clean, struct tree_entry *to
 		.mtime_s = archive_entry_mtime_is_set(e) ? archive_entry_mtime(e) : 0,
 		.mtime_ns = archive_entry_mtime_is_set(e) ? (uint32_t)archive_entry_mtime_nsec(e) : 0,
 	};
-	if (is_whiteout_name(last_part(clean))) {
-		to->kind = TREE_WHITEOUT;
+	if (starts(last_part(clean), whiteout_prefix)) {
 		to->uid = to->gid = 0;
-		return whiteout_path(clean, err) < 0 ? -1 : 1;
+		return marker(clean, &to->kind, err);
 	}
 	if (hard) {
 		to->kind = TREE_HARD_LINK;
@@ -215,8 +224,8 @@ static int apply_entry(struct archive *a, struct archive_entry *e, struct tree_w
 	return tree_end(w, err);
 }
 
-int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes,
-		struct layer_counts *ret, struct sbx_err *err)
+int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
+		size_t n_lower, struct layer_counts *ret, struct sbx_err *err)
 {
 	auto_writer w = tree_writer_new(root_fd, max_entries, max_bytes, err);
 	uint64_t seen = 0;
@@ -247,6 +256,8 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 	}
 	if (rc == 0 && seen == 0)
 		rc = sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the archive holds no entries");
+	for (size_t i = 0; rc == 0 && i < n_lower; i++)
+		rc = tree_hide(w, lower_fds[i], err);
 	if (rc == 0)
 		rc = tree_finish(w, err);
 	ret->entries = tree_entries(w);

@@ -5,13 +5,15 @@
  * The only reader of archives in the tree, and the only user of libarchive; it runs in sandbox-unpack alone.  What is
  * written goes through tree_writer.h, which decides what a name may do.  Device nodes are skipped below dev/ (a sandbox
  * has its own /dev; root file systems made by debootstrap carry a dozen) and refused elsewhere, but for overlay whiteouts.
- * OCI's ".wh.NAME" becomes a whiteout; opaque markers are refused as NOT_IMPLEMENTED.
+ * OCI's ".wh.NAME" becomes a whiteout, and ".wh..wh..opq" hides what the lower layers have (tree_writer.h); other names that
+ * start with ".wh..wh." are notes that AUFS left for itself, and are skipped.
  */
 #ifndef IMAGES_LAYER_H
 #define IMAGES_LAYER_H
 
 #include "base/err.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum layer_form { LAYER_FORM_NONE = 0, LAYER_TAR, LAYER_GZIP, LAYER_ZSTD };
@@ -35,14 +37,16 @@ enum layer_form layer_form_parse(const char *text);
  * @root_fd:	The directory; nobody else writes to it
  * @max_entries: Entries at most
  * @max_bytes:	Bytes of content at most
+ * @lower_fds:	Directories of the layers below, lowest first; borrowed
+ * @n_lower:	How many
  * @ret:	What was written; set on failure too
- * @err:	Filled on failure: IMAGE_INVALID, NOT_IMPLEMENTED (opaque marker), LIMIT, NO_MEMORY, SYSTEM
+ * @err:	Filled on failure: IMAGE_INVALID, LIMIT, NO_MEMORY, SYSTEM
  *
  * After a failure the directory holds a part and has to be thrown away.  The umask of the process must be 0.
  *
  * Return: 0, or -1 with @err set
  */
-int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes,
-		struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
+int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
+		size_t n_lower, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
 
 #endif

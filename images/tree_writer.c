@@ -40,6 +40,8 @@ struct tree_writer {
 	const char *name; /* last part, within path; "" for the root */
 	struct dir_time *dirs; /* owned */
 	size_t n_dirs, cap_dirs, dirs_bytes;
+	char **opaque; /* owned; clean paths, perhaps twice */
+	size_t n_opaque, cap_opaque;
 };
 
 struct tree_writer *tree_writer_new(int root_fd, uint64_t max_entries, uint64_t max_bytes, struct sbx_err *err)
@@ -66,6 +68,9 @@ void tree_writer_free(struct tree_writer *w)
 	for (size_t i = 0; i < w->n_dirs; i++)
 		free(w->dirs[i].path);
 	free(w->dirs);
+	for (size_t i = 0; i < w->n_opaque; i++)
+		free(w->opaque[i]);
+	free(w->opaque);
 	free(w);
 }
 
@@ -107,15 +112,20 @@ int tree_path_clean(const char *path, char *out, struct sbx_err *err)
 	return 0;
 }
 
-/* Opens a clean path beneath the root; no link of any kind is followed. */
-static int open_beneath(const struct tree_writer *w, const char *path, int flags)
+/* Opens a clean path beneath a layer's root; no link of any kind is followed. */
+static int open_in(int root_fd, const char *path, int flags)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC | O_NOFOLLOW),
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
 	};
 
-	return (int)syscall(SYS_openat2, w->root_fd, *path ? path : ".", &how, sizeof(how));
+	return (int)syscall(SYS_openat2, root_fd, *path ? path : ".", &how, sizeof(how));
+}
+
+static int open_beneath(const struct tree_writer *w, const char *path, int flags)
+{
+	return open_in(w->root_fd, path, flags);
 }
 
 static int parent_error(const char *path, int error, struct sbx_err *err)
@@ -250,15 +260,53 @@ static int make_file(struct tree_writer *w, int parent_fd, const struct tree_ent
 	return 0;
 }
 
+static int defer_bytes(struct tree_writer *w, size_t n, struct sbx_err *err)
+{
+	w->dirs_bytes += n;
+	if (w->dirs_bytes > MAX_DEFERRED_BYTES)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "names of directories need more than %u bytes", MAX_DEFERRED_BYTES);
+	return 0;
+}
+
+static int mark_opaque(struct tree_writer *w, struct sbx_err *err)
+{
+	if (w->n_opaque == w->cap_opaque) {
+		size_t cap = w->cap_opaque ? w->cap_opaque * 2 : 16;
+		char **more = realloc(w->opaque, cap * sizeof(*more));
+
+		if (!more)
+			return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember opaque directories");
+		w->opaque = more;
+		w->cap_opaque = cap;
+	}
+	if (defer_bytes(w, strlen(w->path) + sizeof(char *), err) < 0)
+		return -1;
+	char *path = strdup(w->path);
+	if (!path)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember opaque directories");
+	w->opaque[w->n_opaque++] = path;
+	return 0;
+}
+
+static bool is_whiteout(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(0, 0);
+}
+
 static int make_directory(struct tree_writer *w, int parent_fd, struct sbx_err *err)
 {
 	struct stat st;
+	bool there;
 
 	if (!*w->name) { /* the root */
 		w->fd = open_beneath(w, "", O_RDONLY | O_DIRECTORY);
 		return w->fd < 0 ? system_error(w, "open root", err) : 0;
 	}
-	if (fstatat(parent_fd, w->name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
+	there = fstatat(parent_fd, w->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	/* the layer hides what was there before and has a directory of its own in its place */
+	if (there && is_whiteout(&st) && mark_opaque(w, err) < 0)
+		return -1;
+	if (!there || !S_ISDIR(st.st_mode)) {
 		if (clear_name(w, parent_fd, w->name, err) < 0)
 			return -1;
 		if (mkdirat(parent_fd, w->name, 0755) < 0)
@@ -332,12 +380,32 @@ static int make_node(struct tree_writer *w, int parent_fd, mode_t mode, struct s
 	return 0;
 }
 
+/* A marker speaks of lower layers only, so what this layer has already written stays, in whichever order they come. */
+static int make_whiteout(struct tree_writer *w, int parent_fd, struct sbx_err *err)
+{
+	struct stat st;
+
+	if (fstatat(parent_fd, w->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return S_ISDIR(st.st_mode) ? mark_opaque(w, err) : 0;
+	return errno == ENOENT ? make_node(w, parent_fd, S_IFCHR, err) : system_error(w, "look at", err);
+}
+
+static int make_opaque(struct tree_writer *w, struct sbx_err *err)
+{
+	/* a marker may come without an entry for its directory */
+	if (*w->path && make_ancestors(w, w->path, strlen(w->path), err) < 0)
+		return -1;
+	return mark_opaque(w, err);
+}
+
 static int make_entry(struct tree_writer *w, const struct tree_entry *entry, struct sbx_err *err)
 {
 	int parent_fd = -1;
 
 	if (entry->kind == TREE_HARD_LINK)
 		return make_hard_link(w, entry, err);
+	if (entry->kind == TREE_OPAQUE)
+		return make_opaque(w, err);
 	w->name = w->path;
 	if (*w->path && open_parent(w, w->path, true, &parent_fd, &w->name, err) < 0)
 		return -1;
@@ -351,8 +419,9 @@ static int make_entry(struct tree_writer *w, const struct tree_entry *entry, str
 	case TREE_FIFO:
 		return make_node(w, parent_fd, S_IFIFO | (mode_t)(w->mode & 07777), err);
 	case TREE_WHITEOUT:
-		return make_node(w, parent_fd, S_IFCHR, err);
+		return make_whiteout(w, parent_fd, err);
 	case TREE_HARD_LINK:
+	case TREE_OPAQUE:
 	case TREE_NONE:
 	default:
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": unknown kind of entry", w->path);
@@ -364,7 +433,7 @@ int tree_begin(struct tree_writer *w, const struct tree_entry *entry, struct sbx
 	assert(w->kind == TREE_NONE);
 	if (tree_path_clean(entry->path, w->path, err) < 0)
 		return -1;
-	if (!*w->path && entry->kind != TREE_DIRECTORY)
+	if (!*w->path && entry->kind != TREE_DIRECTORY && entry->kind != TREE_OPAQUE)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "an entry that is no directory wants to be the root");
 	if (entry->uid > TREE_MAX_ID || entry->gid > TREE_MAX_ID)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.100s\": owner %llu:%llu is outside 0..%u", w->path,
@@ -429,6 +498,7 @@ int tree_owner(struct tree_writer *w, struct sbx_err *err)
 		return 0;
 	case TREE_HARD_LINK:
 	case TREE_WHITEOUT:
+	case TREE_OPAQUE:
 	case TREE_NONE:
 	default:
 		return 0; /* a link shares its target's owner */
@@ -469,9 +539,8 @@ static int defer_time(struct tree_writer *w, struct sbx_err *err)
 		w->dirs = more;
 		w->cap_dirs = cap;
 	}
-	w->dirs_bytes += n;
-	if (w->dirs_bytes > MAX_DEFERRED_BYTES)
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "names of directories need more than %u bytes", MAX_DEFERRED_BYTES);
+	if (defer_bytes(w, n, err) < 0)
+		return -1;
 	char *path = strdup(w->path);
 	if (!path)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember directories");
@@ -508,10 +577,78 @@ int tree_end(struct tree_writer *w, struct sbx_err *err)
 		return 0;
 	case TREE_HARD_LINK:
 	case TREE_WHITEOUT:
+	case TREE_OPAQUE:
 	case TREE_NONE:
 	default:
 		return 0;
 	}
+}
+
+static int hide_below(struct tree_writer *w, int own_fd, int lower_fd, unsigned int depth, struct sbx_err *err);
+
+/* One name of a lower layer's directory: hidden, or gone into when both layers have a directory there. */
+static int hide_name(struct tree_writer *w, int own_fd, int lower_fd, const char *name, unsigned int depth, struct sbx_err *err)
+{
+	struct stat lower;
+	struct stat own;
+
+	if (fstatat(lower_fd, name, &lower, AT_SYMLINK_NOFOLLOW) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "look at \"%.120s\" of a lower layer", name);
+	if (is_whiteout(&lower))
+		return 0;
+	if (fstatat(own_fd, name, &own, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno != ENOENT)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "look at \"%.120s\"", name);
+		if (++w->entries > w->max_entries)
+			return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries", (unsigned long long)w->max_entries);
+		return mknodat(own_fd, name, S_IFCHR, makedev(0, 0)) < 0 ?
+			       sbx_err_set(err, SBX_E_SYSTEM, errno, "hide \"%.120s\"", name) : 0;
+	}
+	if (!S_ISDIR(own.st_mode) || !S_ISDIR(lower.st_mode))
+		return 0;
+	auto_fd own_child = openat(own_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	auto_fd lower_child = openat(lower_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (own_child < 0 || lower_child < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open \"%.120s\"", name);
+	return hide_below(w, own_child, lower_child, depth + 1, err);
+}
+
+static int hide_below(struct tree_writer *w, int own_fd, int lower_fd, unsigned int depth, struct sbx_err *err)
+{
+	if (depth > TREE_MAX_DEPTH) /* lower layers were written under the same bound */
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "more than %u directories deep", TREE_MAX_DEPTH);
+	int copy = fcntl(lower_fd, F_DUPFD_CLOEXEC, 3);
+	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
+	if (!dir) {
+		int saved = errno;
+
+		close_keep_errno(copy);
+		return sbx_err_set(err, SBX_E_SYSTEM, saved, "read a directory of a lower layer");
+	}
+	errno = 0;
+	for (struct dirent *e; (e = readdir(dir)); errno = 0)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    hide_name(w, own_fd, lower_fd, e->d_name, depth, err) < 0)
+			return -1;
+	return errno ? sbx_err_set(err, SBX_E_SYSTEM, errno, "read a directory of a lower layer") : 0;
+}
+
+int tree_hide(struct tree_writer *w, int lower_fd, struct sbx_err *err)
+{
+	for (size_t i = 0; i < w->n_opaque; i++) {
+		auto_fd own = open_beneath(w, w->opaque[i], O_RDONLY | O_DIRECTORY);
+		auto_fd lower = open_in(lower_fd, w->opaque[i], O_RDONLY | O_DIRECTORY);
+
+		/* Not there, or something else by now: then nothing is merged.  A lower link is covered by our directory. */
+		if (own < 0 || lower < 0) {
+			if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+				return sbx_err_set(err, SBX_E_SYSTEM, errno, "open opaque directory \"%.120s\"", w->opaque[i]);
+			continue;
+		}
+		if (hide_below(w, own, lower, 1, err) < 0)
+			return sbx_err_wrap(err, "opaque directory \"%.80s\"", w->opaque[i]);
+	}
+	return 0;
 }
 
 int tree_finish(struct tree_writer *w, struct sbx_err *err)

@@ -29,7 +29,8 @@ enum tree_kind {
 	TREE_SYMLINK,
 	TREE_HARD_LINK,
 	TREE_FIFO,
-	TREE_WHITEOUT,
+	TREE_WHITEOUT, /* hides what lower layers have of this name; what this layer has of it stays */
+	TREE_OPAQUE,   /* path is a directory: hides all that lower layers have in it */
 };
 
 struct tree_entry {
@@ -87,6 +88,18 @@ int tree_owner(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 int tree_xattr(struct tree_writer *w, const char *name, const void *value, size_t n, struct sbx_err *err) SBX_WUR;
 /** tree_end() - Set size and time of the entry just begun and close it; Return: 0, or -1 with @err set */
 int tree_end(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
+/**
+ * tree_hide() - Hide what a lower layer has in this layer's opaque directories; for each of them, after the last entry
+ * @w:		The writer
+ * @lower_fd:	Directory of the lower layer; borrowed
+ * @err:	Filled on failure: LIMIT (whiteouts count as entries), SYSTEM
+ *
+ * The overlay's own mark is an attribute that only real root may write, and the unpacker is not that.  So each name that the
+ * lower layer has there and this one has not becomes a whiteout: the same view, from plain files.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_hide(struct tree_writer *w, int lower_fd, struct sbx_err *err) SBX_WUR;
 /** tree_finish() - Set the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
 int tree_finish(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 

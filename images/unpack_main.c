@@ -34,14 +34,15 @@ struct request {
 	enum layer_form form;
 	uint64_t max_bytes;
 	uint64_t max_entries;
+	uint64_t n_lower;
 };
 
 static int usage(FILE *to)
 {
-	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N\n"
+	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
 		    "       sandbox-unpack --host-skeleton\n"
 		    "Started by sandbox-broker, one per layer: fd 0 the blob, fd 3 the target\n"
-		    "directory, fd 4 a pipe for the result.\n");
+		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it.\n");
 	return to == stdout ? 0 : 2;
 }
 
@@ -50,8 +51,8 @@ static int parse(int argc, char **argv, struct request *r)
 	static const struct option options[] = {
 		{"form", required_argument, NULL, 'f'},	       {"max-bytes", required_argument, NULL, 'b'},
 		{"max-entries", required_argument, NULL, 'e'}, {"host-skeleton", no_argument, NULL, 'H'},
-		{"help", no_argument, NULL, 'h'},	       {"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"lower", required_argument, NULL, 'l'},       {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},	       {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -68,6 +69,10 @@ static int parse(int argc, char **argv, struct request *r)
 			break;
 		case 'e':
 			if (num_u64(optarg, strlen(optarg), UINT32_MAX, &r->max_entries) < 0)
+				return usage(stderr);
+			break;
+		case 'l':
+			if (num_u64(optarg, strlen(optarg), UNPACK_MAX_LOWER, &r->n_lower) < 0)
 				return usage(stderr);
 			break;
 		case 'H':
@@ -88,7 +93,7 @@ static int parse(int argc, char **argv, struct request *r)
 	return 0;
 }
 
-static int check_inherited(struct sbx_err *err)
+static int check_inherited(const struct request *r, struct sbx_err *err)
 {
 	struct stat st;
 
@@ -96,6 +101,9 @@ static int check_inherited(struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_TARGET_FD);
 	if (fstat(UNPACK_RESULT_FD, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_RESULT_FD);
+	for (int i = 0; i < (int)r->n_lower; i++)
+		if (fstat(UNPACK_LOWER_FD + i, &st) < 0 || !S_ISDIR(st.st_mode))
+			return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_LOWER_FD + i);
 	return 0;
 }
 
@@ -138,7 +146,10 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 static int work(const struct request *r, struct layer_counts *counts, struct sbx_err *err)
 {
 	auto_fd host_root = -1;
+	int lower[UNPACK_MAX_LOWER];
 
+	for (size_t i = 0; i < r->n_lower; i++)
+		lower[i] = UNPACK_LOWER_FD + (int)i;
 	if (set_limits(r, err) < 0)
 		return -1;
 	if (r->host_skeleton) {
@@ -150,7 +161,7 @@ static int work(const struct request *r, struct layer_counts *counts, struct sbx
 		return -1;
 	if (r->host_skeleton)
 		return host_image_build(host_root, UNPACK_TARGET_FD, counts, err);
-	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, counts, err) < 0)
+	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower, counts, err) < 0)
 		return -1;
 	/* the layer is published by a rename and must not be empty after a power cut */
 	if (syncfs(UNPACK_TARGET_FD) < 0)
@@ -188,7 +199,7 @@ int main(int argc, char **argv)
 
 	if (rc != 0)
 		return rc;
-	if (check_inherited(&err) < 0) {
+	if (check_inherited(&r, &err) < 0) {
 		fprintf(stderr, "sandbox-unpack: %s\n", err.msg);
 		return 2;
 	}

@@ -2,8 +2,9 @@
 /*
  * DOC: what sandbox-unpack says to the one who started it
  *
- * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N
- *	stdin: the blob; fd 3: the empty directory that becomes the layer; fd 4: write end of a pipe for the result
+ * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]
+ *	stdin: the blob; fd 3: the empty directory that becomes the layer; fd 4: write end of a pipe for the result; with
+ *	--lower N also fd 5 to fd 4+N: the N layers below it, lowest first, read-only (what an opaque directory has to hide)
  * sandbox-unpack --host-skeleton
  *	fd 3, fd 4 as above; reads the host's world-readable files of the `host` image's list
  *
@@ -21,6 +22,8 @@
 
 #define UNPACK_TARGET_FD 3
 #define UNPACK_RESULT_FD 4
+#define UNPACK_LOWER_FD	 5 /* the first of them */
+#define UNPACK_MAX_LOWER 126u
 
 struct unpack_result {
 	uint32_t magic;

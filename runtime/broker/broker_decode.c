@@ -69,11 +69,16 @@ static const char *check_layer(const union broker_any *any)
 {
 	const struct broker_layer_req *l = &any->layer_req;
 
-	if (l->zero || all_zero(l->key, sizeof(l->key)))
+	if (all_zero(l->key, sizeof(l->key)))
 		return "layer key";
+	if (l->n_lower >= BROKER_MAX_LAYERS || !all_zero(l->lower[l->n_lower], sizeof(l->lower) - l->n_lower * sizeof(l->lower[0])))
+		return "lower layers";
+	for (uint32_t i = 0; i < l->n_lower; i++)
+		if (all_zero(l->lower[i], BROKER_KEY_BYTES))
+			return "lower layer key";
 	if (l->head.op == BROKER_OP_LAYER_UNPACK)
 		return l->form < BROKER_FORM_TAR || l->form > BROKER_FORM_TAR_ZSTD || !l->max_bytes || !l->max_entries ? "form and bounds" : NULL;
-	return l->form || l->max_bytes || l->max_entries ? "fields of another request" : NULL;
+	return l->form || l->max_bytes || l->max_entries || l->n_lower ? "fields of another request" : NULL;
 }
 
 static const char *check_volume(const union broker_any *any)

@@ -210,9 +210,10 @@ struct broker_layer_req { /* LAYER_UNPACK (with the blob's descriptor), LAYER_ST
 	struct broker_head head;
 	uint8_t key[BROKER_KEY_BYTES];
 	uint32_t form; /* UNPACK: enum broker_unpack_form */
-	uint32_t zero;
+	uint32_t n_lower;
 	uint64_t max_bytes;   /* UNPACK: unpacked size at most */
 	uint64_t max_entries; /* UNPACK */
+	uint8_t lower[BROKER_MAX_LAYERS - 1][BROKER_KEY_BYTES]; /* UNPACK: what it will lie upon, lowest first */
 };
 
 struct broker_layer_reply {

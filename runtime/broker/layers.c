@@ -31,13 +31,15 @@
 #define LAYER_MODE	  0755
 #define HOST_IMAGE_MS	  60000
 #define WORKING_PREFIX	  "new."
-#define WORKER_ARGS	  8
+#define WORKER_ARGS	  10
 #define NUMBER_TEXT	  24
-#define SAFE_FD		  64
+#define SAFE_FD		  256 /* above all that a worker is given */
 
 struct unpack {
 	struct broker *b;
 	uint8_t key[BROKER_KEY_BYTES];
+	uint32_t n_lower;
+	uint8_t lower[BROKER_MAX_LAYERS - 1][BROKER_KEY_BYTES]; /* must not go away meanwhile */
 	char name[sizeof(WORKING_PREFIX) + BROKER_KEY_HEX]; /* of the directory being filled */
 	int pidfd, result_fd;
 	struct loop_fd *source;
@@ -64,12 +66,53 @@ bool layers_present(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 
 struct worker {
 	int sync_fd, blob_fd, target_fd, result_fd, unpack_fd;
+	const int *lower_fds;
+	size_t n_lower;
 	char **argv;
 };
 
-/* fds 0 (blob), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result); 5 is the program. */
+/* Directories of the layers below one that is unpacked, each the root of a read-only copy of its own. */
+struct lower {
+	int fds[UNPACK_MAX_LOWER];
+	size_t n;
+};
+
+static void lower_close(struct lower *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		close_keep_errno(l->fds[i]);
+}
+#define auto_lower __attribute__((cleanup(lower_close))) struct lower
+
+static int lower_open(struct broker *b, const struct broker_layer_req *req, struct lower *ret, struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+
+	for (uint32_t i = 0; i < req->n_lower; i++) {
+		layers_name(req->lower[i], name);
+		if (!layers_present(b, req->lower[i]))
+			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "lower layer %.12s is not in the store", name);
+		auto_fd mount = rootfs_clone(b->layers_fd, name, true, -1);
+		int fd = mount < 0 ? mount : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, mount < 0 ? -mount : errno, "lower layer %.12s", name);
+		ret->fds[ret->n++] = fd;
+	}
+	return 0;
+}
+
+/*
+ * fds 0 (blob), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result), from 5 the layers below;
+ * behind them the program.
+ */
+static int worker_program_fd(const struct worker *w)
+{
+	return UNPACK_LOWER_FD + (int)w->n_lower;
+}
+
 static int worker_descriptors(const struct worker *w)
 {
+	int lower[UNPACK_MAX_LOWER];
 	int blob = fcntl(w->blob_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int target = fcntl(w->target_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int result = fcntl(w->result_fd, F_DUPFD_CLOEXEC, SAFE_FD);
@@ -77,10 +120,19 @@ static int worker_descriptors(const struct worker *w)
 
 	if (blob < 0 || target < 0 || result < 0 || program < 0)
 		return -errno;
-	if (dup2(blob, 0) < 0 || dup2(2, 1) < 0 || dup2(target, UNPACK_TARGET_FD) < 0 || dup2(result, UNPACK_RESULT_FD) < 0 ||
-	    dup3(program, UNPACK_RESULT_FD + 1, O_CLOEXEC) < 0)
+	for (size_t i = 0; i < w->n_lower; i++) {
+		lower[i] = fcntl(w->lower_fds[i], F_DUPFD_CLOEXEC, SAFE_FD);
+		if (lower[i] < 0)
+			return -errno;
+	}
+	if (dup2(blob, 0) < 0 || dup2(2, 1) < 0 || dup2(target, UNPACK_TARGET_FD) < 0 || dup2(result, UNPACK_RESULT_FD) < 0)
 		return -errno;
-	return syscall(SYS_close_range, UNPACK_RESULT_FD + 2, ~0u, 0) < 0 ? -errno : 0;
+	for (size_t i = 0; i < w->n_lower; i++)
+		if (dup2(lower[i], UNPACK_LOWER_FD + (int)i) < 0)
+			return -errno;
+	if (dup3(program, worker_program_fd(w), O_CLOEXEC) < 0)
+		return -errno;
+	return syscall(SYS_close_range, worker_program_fd(w) + 1, ~0u, 0) < 0 ? -errno : 0;
 }
 
 _Noreturn static void run_worker(const struct worker *w)
@@ -103,12 +155,13 @@ _Noreturn static void run_worker(const struct worker *w)
 		_exit(1);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || worker_descriptors(w) < 0)
 		_exit(1);
-	syscall(SYS_execveat, UNPACK_RESULT_FD + 1, "", w->argv, envp, AT_EMPTY_PATH);
+	syscall(SYS_execveat, worker_program_fd(w), "", w->argv, envp, AT_EMPTY_PATH);
 	_exit(1);
 }
 
 /* Starts the program on an empty directory; Return: its pidfd, or -errno. */
-static int start_worker(struct broker *b, const char *dir_name, int blob_fd, char **argv, int *ret_result_fd)
+static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, char **argv,
+			int *ret_result_fd)
 {
 	struct idmap_row row = {.inside = 0, .outside = b->layer_base, .count = BROKER_IDS_PER_SLOT};
 	int sync[2], result[2];
@@ -132,6 +185,8 @@ static int start_worker(struct broker *b, const char *dir_name, int blob_fd, cha
 			   .target_fd = target,
 			   .result_fd = result_write,
 			   .unpack_fd = b->unpack_fd,
+			   .lower_fds = lower->fds,
+			   .n_lower = lower->n,
 			   .argv = argv};
 	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
 			   CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
@@ -268,29 +323,34 @@ static int check_blob(int fd, struct sbx_err *err)
 int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob_fd, const struct broker_asker *asker,
 		  struct sbx_err *err)
 {
-	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], hex[BROKER_KEY_HEX];
+	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], n_lower[NUMBER_TEXT], hex[BROKER_KEY_HEX];
 	char program[] = "sandbox-unpack", o_form[] = "--form", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
+	char o_lower[] = "--lower";
 	char form[8];
+	auto_lower lower = {.n = 0};
 
 	struct unpack **place = free_place(b, req->key, err);
-	if (!place || check_blob(blob_fd, err) < 0)
+	if (!place || check_blob(blob_fd, err) < 0 || lower_open(b, req, &lower, err) < 0)
 		return -1;
 	struct unpack *u = calloc(1, sizeof(*u));
 	if (!u)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "unpack");
 	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .asker = *asker};
 	memcpy(u->key, req->key, sizeof(u->key));
+	u->n_lower = req->n_lower;
+	memcpy(u->lower, req->lower, sizeof(u->lower));
 	layers_name(req->key, hex);
 	snprintf(u->name, sizeof(u->name), WORKING_PREFIX "%s", hex);
 	snprintf(form, sizeof(form), "%s", form_names[req->form]);
 	snprintf(max_bytes, sizeof(max_bytes), "%llu", (unsigned long long)req->max_bytes);
 	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
-	char *argv[WORKER_ARGS] = {program, o_form, form, o_bytes, max_bytes, o_entries, max_entries, NULL};
+	snprintf(n_lower, sizeof(n_lower), "%zu", lower.n);
+	char *argv[WORKER_ARGS] = {program, o_form, form, o_bytes, max_bytes, o_entries, max_entries, o_lower, n_lower, NULL};
 	if (make_target(b, u->name, err) < 0) {
 		unpack_free(u);
 		return -1;
 	}
-	u->pidfd = start_worker(b, u->name, blob_fd, argv, &u->result_fd);
+	u->pidfd = start_worker(b, u->name, blob_fd, &lower, argv, &u->result_fd);
 	u->source = u->pidfd < 0 ? NULL : loop_fd_add(b->loop, u->pidfd, EPOLLIN, unpack_ended, u);
 	if (!u->source) {
 		sbx_err_set(err, SBX_E_SYSTEM, u->pidfd < 0 ? -u->pidfd : errno, "start sandbox-unpack");
@@ -301,6 +361,15 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	return 0;
 }
 
+static bool lower_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++)
+		for (uint32_t k = 0; b->unpack[i] && k < b->unpack[i]->n_lower; k++)
+			if (!memcmp(b->unpack[i]->lower[k], key, BROKER_KEY_BYTES))
+				return true;
+	return false;
+}
+
 int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sbx_err *err)
 {
 	char name[BROKER_KEY_HEX];
@@ -309,7 +378,7 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 	bool host = b->has_host_image && !memcmp(b->host_key, key, BROKER_KEY_BYTES);
 	if (!host)
 		slot_layer_forget(b, key); /* a shell that only waits does not use it */
-	if (host || slot_layer_used(b, key))
+	if (host || slot_layer_used(b, key) || lower_used(b, key))
 		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
 	int r = trash_put(b, b->layers_fd, name, b->layer_base);
 	if (r == -ENOENT)
@@ -330,12 +399,13 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 	static const char name[] = WORKING_PREFIX "host";
 	char program[] = "sandbox-unpack", option[] = "--host-skeleton";
 	char *argv[] = {program, option, NULL};
+	const struct lower none = {.n = 0};
 	struct unpack_result result = {0};
 	auto_fd result_fd = -1;
 
 	if (make_target(b, name, err) < 0)
 		return -1;
-	auto_fd pidfd = start_worker(b, name, b->null_fd, argv, &result_fd);
+	auto_fd pidfd = start_worker(b, name, b->null_fd, &none, argv, &result_fd);
 	if (pidfd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -pidfd, "start sandbox-unpack");
 	struct pollfd wait = {.fd = pidfd, .events = POLLIN};

@@ -153,7 +153,6 @@ put("gzip-truncated", BAD, gzip.compress(good, mtime=0)[:-20], "gzip")
 put("zstd-garbage", BAD, b"\x28\xb5\x2f\xfd" + b"\xff" * 60, "zstd")
 put("zip", BAD, b"PK\x03\x04" + b"\0" * 600)
 put("cpio", BAD, b"070701" + b"0" * 104 + b"x\0" + b"\0" * 600)
-put("opaque", "NOT_IMPLEMENTED", pack([d("a"), entry("a/.wh..wh..opq")]))
 put("whiteout-of-nothing", BAD, pack([entry(".wh.")]))
 put("whiteout-dotdot", BAD, pack([entry("a/.wh...")]))
 
@@ -178,6 +177,12 @@ put("modes", "NONE", pack([entry("suid", mode=0o4755, uid=65535, gid=65535), ent
     expect=["d 1777 0 2 sticky", "f 0 0 1 none", "f 2755 0 1 sgid", "f 4755 65535 1 suid", "p 620 0 1 pipe"])
 put("whiteouts", "NONE", pack([d("a"), entry("a/.wh.gone"), entry("w", tarfile.CHRTYPE)]),
     expect=["c 0 0 1 a/gone", "c 0 0 1 w", "d 755 0 2 a"])
+put("opaque", "NONE", pack([d("a"), entry("a/.wh..wh..opq"), entry("a/f", data=x), entry("b/c/.wh..wh..opq"), entry(".wh..wh..opq"),
+    entry(".wh..wh.plnk"), entry("a/.wh..wh.aufs")]), expect=["d 755 0 2 a", "d 755 0 2 b/c", "d 755 0 3 b", "f 644 0 1 a/f"])
+put("whiteout-beside-own", "NONE", pack([entry("f", data=x), entry(".wh.f"), entry(".wh.g"), entry("g", data=x), d("h"), entry("h/i", data=x),
+    entry(".wh.h")]), expect=["d 755 0 2 h", "f 644 0 1 f", "f 644 0 1 g", "f 644 0 1 h/i"])
+put("opaque-of-a-file", BAD, pack([entry("f", data=x), entry("f/.wh..wh..opq")]))
+put("opaque-through-link", BAD, pack([sym("a", ".."), entry("a/.wh..wh..opq")]))
 put("devices-below-dev", "NONE", pack([d("dev"), entry("dev/null", tarfile.CHRTYPE, dev=(1, 3)), entry("dev/sda", tarfile.BLKTYPE, dev=(8, 0)),
     sym("dev/fd", "/proc/self/fd")]), expect=["d 755 0 2 dev", "l 777 0 1 dev/fd"])
 put("no-parents", "NONE", pack([entry("x/y/z", data=x)]), expect=["d 755 0 2 x/y", "d 755 0 3 x", "f 644 0 1 x/y/z"])

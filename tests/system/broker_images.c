@@ -29,19 +29,28 @@ static int run(const char *command)
 	return pclose(f);
 }
 
-static int unpack(const char *file, uint8_t key[BROKER_KEY_BYTES], uint64_t max_entries)
+static int unpack_on(const char *file, uint8_t key[BROKER_KEY_BYTES], uint64_t max_entries, uint8_t (*lower)[BROKER_KEY_BYTES],
+		     uint32_t n_lower)
 {
 	struct broker_layer_req req = {.form = BROKER_FORM_TAR_GZIP, .max_bytes = 64u << 20, .max_entries = max_entries};
 	char path[256];
 	union broker_any any;
 
 	memcpy(req.key, key, BROKER_KEY_BYTES);
+	req.n_lower = n_lower;
+	if (n_lower)
+		memcpy(req.lower, lower, n_lower * BROKER_KEY_BYTES);
 	snprintf(path, sizeof(path), "%s/%s", t.dir, file);
 	auto_fd blob = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = btc_call(&t, &req, sizeof(req), BROKER_OP_LAYER_UNPACK, blob, &any, NULL);
 	if (n > 0 && any.layer_reply.status)
 		printf("# unpack %s: %s\n", file, any.layer_reply.text);
 	return n > 0 ? any.layer_reply.status : -1;
+}
+
+static int unpack(const char *file, uint8_t key[BROKER_KEY_BYTES], uint64_t max_entries)
+{
+	return unpack_on(file, key, max_entries, NULL, 0);
 }
 
 static int layer_call(uint32_t op, const uint8_t key[BROKER_KEY_BYTES], uint32_t *present)
@@ -137,6 +146,25 @@ static void images(void)
 	ok(directories("layers") == 1, "only the host image's skeleton is left: %d", directories("layers"));
 }
 
+/* What the layers hide from each other is what OCI says, although the unpacker may not write the overlay's own mark. */
+static void opaque(void)
+{
+	uint8_t key[4][BROKER_KEY_BYTES];
+	char out[512];
+
+	random_bytes(key, sizeof(key));
+	ok(unpack("base.tgz", key[0], 10000) == 0 && unpack_on("low.tgz", key[1], 10000, key, 1) == 0, "two layers");
+	ok(unpack_on("opq.tgz", key[2], 10000, key, 2) == 0, "a third with opaque directories");
+	ok(unpack_on("opq.tgz", key[3], 10, key, 2) == SBX_E_LIMIT, "what it hides counts as entries");
+	ok(sandbox(key, 3, "/bin/busybox", "cd / && find d e f | sort > /out; cat e/n >> /out", out, sizeof(out), NULL) == 0, "a sandbox of the three");
+	is_str(out, "d\nd/new\nd/sub\nd/sub/y\ne\ne/n\nf\nf/low\nopq\n",
+	       "opaque d and e show only their own, also below; f, which has a marker of AUFS alone, shows the lower one");
+	ok(sandbox(key, 2, "/bin/busybox", "cd / && find d e f | sort | tr '\\n' ' ' > /out", out, sizeof(out), NULL) == 0, "a sandbox of the two");
+	is_str(out, "d d/a d/b d/b/c d/sub d/sub/x e e/n e/o f f/low ", "still sees all of them");
+	random_bytes(key[3], sizeof(key[3]));
+	ok(unpack_on("opq.tgz", key[3], 10000, key + 3, 1) == SBX_E_IMAGE_NOT_FOUND, "a lower layer that is not there is named");
+}
+
 /* More lowers than one string of fsconfig(2) holds: the other way to mount. */
 static void many_layers(void)
 {
@@ -162,7 +190,7 @@ static void poisoning(void)
 
 	random_bytes(key, sizeof(key));
 	ok(unpack("base.tgz", key[0], 10000) == 0 && unpack("base.tgz", key[1], 10000) == 0, "5: the same content under two keys");
-	ok(directories("layers") == 3, "5: is two directories: no content fills another's place");
+	ok(directories("layers") == 6, "5: is two directories: no content fills another's place");
 	random_bytes(key[1], sizeof(key[1]));
 	unpack("evil.tgz", key[1], 10000);
 	snprintf(path, sizeof(path), "%s/state/layers/escaped", t.dir);
@@ -171,18 +199,22 @@ static void poisoning(void)
 
 int main(void)
 {
-	char command[1024];
+	char command[2048];
 
 	if (ok(btc_start(&t, "images", "[pool]\ntarget = 2\n") == 0, "broker starts")) {
 		snprintf(command, sizeof(command),
 			 "cd %s && mkdir -p base/bin base/etc base/dev base/proc base/sys base/tmp top && cp $(command -v busybox) base/bin/busybox && echo base > base/text "
 			 "&& for a in id cat ls stat sh; do ln -s busybox base/bin/$a; done && tar czf base.tgz --owner=0 --group=0 -C base . "
 			 "&& echo top > top/text && touch top/added && tar czf top.tgz --owner=1000 --group=1001 -C top added text "
+			 "&& mkdir -p low/d/b low/d/sub low/e low/f opq/d/sub opq/e opq/f && touch low/d/a low/d/b/c low/d/sub/x low/e/n low/e/o low/f/low "
+			 "opq/d/.wh..wh..opq opq/d/new opq/d/sub/y opq/.wh.e opq/f/.wh..wh.aufs && echo opq > opq/e/n "
+			 "&& tar czf low.tgz -C low . && tar czf opq.tgz -C opq . "
 			 "&& touch x && tar czf evil.tgz -P --transform 's,^x$,../escaped,' x && chmod 644 *.tgz", t.dir);
 		if (run("command -v busybox") != 0)
 			tap_skip("images", "no busybox");
 		else if (ok(run(command) == 0, "archives")) {
 			images();
+			opaque();
 			poisoning();
 			many_layers();
 		}
