@@ -197,3 +197,14 @@ put("xattrs-dropped", "NONE", pack([entry("f", pax={"SCHILY.xattr.user.overlay.r
 put("global-header", "NONE", raw_header(b"g", b"%011o" % 22, b"g") + b"22 comment=hello world\n"[:22].ljust(512, b"\0") + pack([entry("f", data=x)]),
     expect=["f 644 0 1 f"])
 put("ustar", "NONE", pack([entry("v7", data=x)], tarfile.USTAR_FORMAT), expect=["f 644 0 1 v7"])
+put("pax-names", "NONE", pack([entry("p" * 200 + "/" + "q" * 200 + "/" + "r" * 200, data=x), sym("to", "t" * 300)]),
+    expect=["d 755 0 2 " + "p" * 200 + "/" + "q" * 200, "d 755 0 3 " + "p" * 200, "f 644 0 1 " + "p" * 200 + "/" + "q" * 200 + "/" + "r" * 200,
+            "l 777 0 1 to"])
+put("gzip-members", "NONE", gzip.compress(good[:700], mtime=0) + gzip.compress(good[700:], mtime=0), "gzip",
+    ["f 644 0 1 f", "f 644 0 1 g"])
+put("sparse-pax", "NONE", pax_block([(b"GNU.sparse.major", b"0"), (b"GNU.sparse.minor", b"1"), (b"GNU.sparse.size", b"4194304"),
+    (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"1048576,5"), (b"size", b"5")]) +
+    raw_header(b"s", b"00000000005") + x.ljust(512, b"\0") + b"\0" * 1024, expect=["f 644 0 1 s"])
+put("late-parent", "NONE", pack([entry("a/f", data=x), d("a", mode=0o711, uid=5)]), expect=["d 711 5 2 a", "f 644 0 1 a/f"])
+put("hardlink-chain", "NONE", pack([entry("1", data=x), hard("2", "1"), hard("3", "2"), entry("1", data=b"new")]),
+    expect=["f 644 0 1 1", "f 644 0 2 2", "f 644 0 2 3"])
