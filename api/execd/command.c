@@ -285,23 +285,42 @@ static void run_body(void *user, struct http_request *req, const char *body, siz
 	agent_stream_deadline(r->stream, START_MS);
 }
 
+/* Return: NULL with the request answered. */
+static struct run *run_new(struct execd_box *box, struct http_request *req)
+{
+	struct run *r = calloc(1, sizeof(*r));
+
+	if (r) {
+		*r = (struct run){.box = execd_box_ref(box), .req = req};
+		r->ping_timer = loop_timer_new(box->x->loop, run_ping, r);
+	}
+	if (r && r->ping_timer)
+		return r;
+	if (r)
+		run_free(r);
+	http_respond_code(req, SBX_E_NO_MEMORY, "out of memory");
+	return NULL;
+}
+
 void command_run(const struct execd_match *match)
 {
 	static const struct http_request_ops ops = {
 		.whole = run_body, .whole_max = EXECD_BODY_BYTES, .writable = run_writable, .abort = run_abort};
-	struct run *r = calloc(1, sizeof(*r));
+	struct run *r = run_new(match->box, match->call->req);
 
-	if (r) {
-		*r = (struct run){.box = execd_box_ref(match->box), .req = match->call->req};
-		r->ping_timer = loop_timer_new(match->box->x->loop, run_ping, r);
-	}
-	if (!r || !r->ping_timer) {
-		if (r)
-			run_free(r);
-		http_respond_code(match->call->req, SBX_E_NO_MEMORY, "out of memory");
+	if (r)
+		http_request_accept(match->call->req, &ops, r);
+}
+
+void command_run_json(struct execd_box *box, struct http_request *req, const char *body, size_t n)
+{
+	static const struct http_request_ops ops = {.writable = run_writable, .abort = run_abort};
+	struct run *r = run_new(box, req);
+
+	if (!r)
 		return;
-	}
-	http_request_accept(match->call->req, &ops, r);
+	http_request_accept(req, &ops, r);
+	run_body(r, req, body, n);
 }
 
 /* ---- questions about a command: one stream, one answer ---- */

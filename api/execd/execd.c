@@ -65,6 +65,7 @@ void execd_box_free(struct execd_box *box, const struct sbx_err *why)
 	agent_client_free(agent, why);
 	pty_free_all(box);
 	session_free_all(box);
+	code_free_all(box);
 	request_log_free(box->log);
 	box->log = NULL;
 	execd_box_unref(box);
@@ -270,7 +271,7 @@ static void interrupt(const struct execd_match *match)
 
 	if (!execd_query_path(match->call, "id", &id))
 		return;
-	if (!session_interrupt(match, id))
+	if (!code_interrupt(match, id) && !session_interrupt(match, id))
 		command_interrupt(match);
 }
 
@@ -333,8 +334,12 @@ static const struct execd_route {
 	{"POST", "/session", session_create},
 	{"POST", "/session/{}/run", session_run},
 	{"DELETE", "/session/{}", session_delete},
-	{"POST", "/code", not_offered},
-	{NULL, "/code/*", not_offered},
+	{"POST", "/code", code_run},
+	{"POST", "/code/context", code_context_create},
+	{"GET", "/code/contexts", code_context_list},
+	{"DELETE", "/code/contexts", code_context_delete_all},
+	{"GET", "/code/contexts/{}", code_context_get},
+	{"DELETE", "/code/contexts/{}", code_context_delete},
 	{"GET", "/v1/isolated/capabilities", capabilities},
 	{NULL, "/v1/isolated/*", not_offered},
 };

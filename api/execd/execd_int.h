@@ -43,6 +43,8 @@ struct execd_box {
 	size_t n_ptys;
 	struct session *sessions;     /* owned list */
 	size_t n_sessions;
+	struct code_context *contexts; /* owned list */
+	size_t n_contexts;
 	struct gw_stat_reply sample;  /* of the last figures; mono_usec 0: none */
 };
 
@@ -96,6 +98,8 @@ int execd_parse_id(const char *text, uint8_t id[16]);
 
 /** command_run() - POST /command */
 void command_run(const struct execd_match *match);
+/** command_run_json() - As POST /command with @body, for a request whose own body was taken already */
+void command_run_json(struct execd_box *box, struct http_request *req, const char *body, size_t n);
 /** command_interrupt() - DELETE /command */
 void command_interrupt(const struct execd_match *match);
 /** command_status() - GET /command/status/{id} */
@@ -140,6 +144,22 @@ void pty_connect(const struct execd_match *match);
 /** pty_free_all() - The terminals of @box, whose streams are over, go with it */
 void pty_free_all(struct execd_box *box);
 
+/** code_run() - POST /code */
+void code_run(const struct execd_match *match);
+/** code_context_create() - POST /code/context */
+void code_context_create(const struct execd_match *match);
+/** code_context_list() - GET /code/contexts */
+void code_context_list(const struct execd_match *match);
+/** code_context_delete_all() - DELETE /code/contexts */
+void code_context_delete_all(const struct execd_match *match);
+/** code_context_get() - GET /code/contexts/{id} */
+void code_context_get(const struct execd_match *match);
+/** code_context_delete() - DELETE /code/contexts/{id} */
+void code_context_delete(const struct execd_match *match);
+/** code_interrupt() - Interrupt context @id; Return: false when there is no such context, with nothing answered */
+bool code_interrupt(const struct execd_match *match, const char *id);
+/** code_free_all() - The contexts of @box go with it */
+void code_free_all(struct execd_box *box);
 /** session_create() - POST /session */
 void session_create(const struct execd_match *match);
 /** session_run() - POST /session/{id}/run */

@@ -7,7 +7,18 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/upload.c api/execd/multipart.c api/execd/multipart.h \
 	api/execd/download.c api/execd/range.c api/execd/range.h api/execd/escape.c api/execd/escape.h \
 	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c \
-	api/execd/run_stream.c api/execd/run_stream.h api/execd/shell_state.c api/execd/shell_state.h api/execd/session.c
+	api/execd/run_stream.c api/execd/run_stream.h api/execd/shell_state.c api/execd/shell_state.h api/execd/session.c \
+	api/execd/code.c api/execd/code_context.c api/execd/code_int.h api/execd/code_frames.c api/execd/code_frames.h \
+	api/execd/code_events.c api/execd/code_events.h
+# The drivers go to the interpreters from the gateway's memory: no file of an image, and none of the host, is trusted for them.
+CODE_DRIVERS = api/execd/code_drivers/python.py
+nodist_libexecd_a_SOURCES = api/execd/code_drivers.h
+BUILT_SOURCES += api/execd/code_drivers.h
+CLEANFILES += api/execd/code_drivers.h
+EXTRA_DIST += $(CODE_DRIVERS) api/execd/code_drivers/embed.sh
+api/execd/code_drivers.h: $(CODE_DRIVERS) api/execd/code_drivers/embed.sh
+	$(AM_V_GEN)$(MKDIR_P) api/execd && cd $(srcdir) && $(SHELL) api/execd/code_drivers/embed.sh $(CODE_DRIVERS) \
+		>$(abs_builddir)/$@.tmp && mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
 
 EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
 check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/execd/run_stream.h"
 
+#include "api/execd/code_events.h"
 #include "api/execd/event_stream.h"
 #include "api/execd/execd_int.h"
 #include "api/execd/fs_call.h"
@@ -8,6 +9,7 @@
 #include "base/wallclock.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define PING_MS 3000u
 
@@ -78,7 +80,10 @@ void run_stream_refuse(struct run_stream *s, const struct sbx_err *err)
 	if (!s->req)
 		return;
 	if (http_response_begun(s->req)) {
-		event_error(&s->events, "RUNTIME_ERROR", err->msg, err->msg, run_stream_now_ms());
+		static const char name[] = "RUNTIME_ERROR";
+		static const struct code_list no_lines = {NULL, NULL};
+
+		code_event_error(&s->events, name, sizeof(name) - 1, err->msg, strlen(err->msg), no_lines, run_stream_now_ms());
 		run_stream_end(s);
 		return;
 	}

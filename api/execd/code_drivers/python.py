@@ -1,0 +1,512 @@
+# SPDX-License-Identifier: Apache-2.0
+# The driver of a Python context (3.8 or later).  It is told cells on descriptor 198 and tells what they do on 199; the
+# frames are those of api/execd/code_frames.h.  What starts slowly (enum, asyncio, traceback, ...) is imported when it is
+# needed: a fresh context has to answer in a tenth of a second.
+import sys
+import os
+import io
+import _ast
+import _signal
+import _thread
+import builtins
+import time
+
+TOLD, TELLS = 198, 199
+TEXT_MAX = 1 << 20      # of one text in a frame
+FRAME_MAX = 2 << 20     # of a result
+FLUSH_BYTES = 8192
+FLUSH_SECONDS = 0.05
+AST_ONLY, AWAIT = 0x400, 0x2000
+COROUTINE = 0x80
+
+for fd in (TOLD, TELLS):
+    os.set_inheritable(fd, False)
+
+main_thread = _thread.get_ident()
+wire = _thread.allocate_lock()
+busy = telling = interrupted = forked = False
+count = 0
+
+
+class Gone(BaseException):
+    """The process forked in a cell, or nobody listens: no cell can go on here."""
+
+
+def send(data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(TELLS, view):]
+
+
+def tell(kind, payload):
+    global telling, interrupted
+    if forked:
+        return
+    mine = _thread.get_ident() == main_thread
+    if mine:
+        telling = True      # an interrupt in the middle would tear the frame
+    try:
+        with wire:
+            send(kind + len(payload).to_bytes(4, "little") + payload)
+    except OSError:
+        os._exit(70)        # the descriptor was closed by a cell: the context cannot be served any more
+    finally:
+        if mine:
+            telling = False
+    if mine and interrupted and busy:
+        interrupted = False
+        raise KeyboardInterrupt
+
+
+def octets(text):
+    return text.encode("utf-8", "backslashreplace")
+
+
+def cut(data, limit=TEXT_MAX):
+    if len(data) <= limit:
+        return data
+    return data[:limit].decode("utf-8", "ignore").encode() + b"... [cut]"
+
+
+def strings(parts):
+    return b"".join(len(p).to_bytes(4, "little") + p for p in parts)
+
+
+class Raw(io.RawIOBase):
+    """sys.stdout.buffer: bytes behind the text written before them."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.text.fileno()
+
+    def write(self, data):
+        self.text.flush()
+        data = bytes(data)
+        for at in range(0, len(data), 65536):
+            tell(self.text.kind, data[at:at + 65536])
+        return len(data)
+
+
+class Text(io.TextIOBase):
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    newlines = None
+    mode = "w"
+    line_buffering = True
+
+    def __init__(self, kind, fd, name):
+        self.kind, self.fd, self.name = kind, fd, name
+        self.parts, self.held, self.since = [], 0, 0.0
+        self.buffer = Raw(self)
+
+    def fileno(self):
+        return self.fd
+
+    def writable(self):
+        return True
+
+    def isatty(self):
+        return False
+
+    def reconfigure(self, **_):
+        pass
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError("write() argument must be str, not " + type(text).__name__)
+        if not text:
+            return 0
+        now = time.monotonic()
+        if not self.parts:
+            self.since = now
+        self.parts.append(text)
+        self.held += len(text)
+        if "\n" in text or self.held > FLUSH_BYTES or now - self.since > FLUSH_SECONDS:
+            self.flush()
+        return len(text)
+
+    def flush(self):
+        if not self.parts:
+            return
+        parts, self.parts, self.held = self.parts, [], 0
+        text = "".join(parts)
+        for at in range(0, len(text), 16384):
+            tell(self.kind, octets(text[at:at + 16384]))
+
+
+def own_output():
+    sys.stdout, sys.stderr = Text(b"O", 1, "<stdout>"), Text(b"E", 2, "<stderr>")
+    return sys.stdout, sys.stderr
+
+
+outputs = own_output()
+
+
+def flush():
+    for stream in outputs + (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass            # replaced or closed by a cell
+
+
+def in_child():
+    global forked
+    forked = True
+    for fd in (TOLD, TELLS):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+
+
+os.register_at_fork(before=flush, after_in_child=in_child)
+
+
+# ---- values ----
+
+METHODS = (
+    ("_repr_html_", "text/html"), ("_repr_markdown_", "text/markdown"), ("_repr_svg_", "image/svg+xml"),
+    ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"), ("_repr_latex_", "text/latex"),
+    ("_repr_json_", "application/json"),
+)
+
+
+def as_text(mime, value):
+    if isinstance(value, (bytes, bytearray)):
+        import base64
+        return base64.b64encode(value).decode()
+    if isinstance(value, str):
+        return value
+    import json
+    return json.dumps(value, default=str) if mime.endswith("json") or isinstance(value, (dict, list)) else str(value)
+
+
+def plain(value):
+    try:
+        text = repr(value)
+        if len(text) > 80 and type(value) in (dict, list, tuple, set, frozenset) and len(text) < 100000:
+            import pprint
+            text = pprint.pformat(value, sort_dicts=False) if sys.version_info >= (3, 8) else text
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        text = "<repr failed: %s: %s>" % (type(error).__name__, error)
+    return text
+
+
+def bundle(value):
+    data = {}
+    if not isinstance(value, type):
+        hook = getattr(value, "_repr_mimebundle_", None)
+        if callable(hook):
+            try:
+                found = hook(include=None, exclude=None)
+                data.update(found[0] if isinstance(found, tuple) else found or {})
+            except Exception:
+                data = {}
+        for name, mime in METHODS:
+            hook = None if mime in data else getattr(value, name, None)
+            if not callable(hook):
+                continue
+            try:
+                found = hook()
+            except Exception:
+                continue
+            found = found[0] if isinstance(found, tuple) else found
+            if found is not None:
+                data[mime] = found
+    if "text/plain" not in data:
+        data["text/plain"] = plain(value)
+    return data
+
+
+def tell_bundle(kind, head, data):
+    parts, size = list(head), 0
+    for mime, value in sorted(data.items(), key=lambda item: (item[0] != "text/plain", item[0])):
+        try:
+            text = octets(as_text(mime, value))
+        except Exception:
+            continue
+        if mime.startswith("text/") or mime == "application/json":
+            text = cut(text)
+        if size + len(text) > FRAME_MAX:
+            tell(b"E", octets("[%s of %d bytes is too large and was left out]\n" % (mime, len(text))))
+            continue
+        size += len(text)
+        parts += [octets(str(mime)), text]
+    tell(kind, strings(parts))
+
+
+def display(*values, **options):
+    flush()
+    for value in values:
+        tell_bundle(b"D", [], value if options.get("raw") and isinstance(value, dict) else bundle(value))
+
+
+def no_input(*_):
+    raise EOFError("code that runs here has no standard input")
+
+
+# ---- figures: a backend for matplotlib that shows by telling ----
+
+class Figures:
+    """Finds the module that MPLBACKEND names when matplotlib asks for it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "osb_figures":
+            return None
+        from importlib.machinery import ModuleSpec
+        return ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backend_bases import FigureManagerBase
+
+        def show(*_, **__):
+            show_figures()
+
+        class Manager(FigureManagerBase):
+            def show(self):
+                show_figures()
+
+            @classmethod
+            def pyplot_show(cls, *_, **__):
+                show_figures()
+
+        class Canvas(FigureCanvasAgg):
+            manager_class = Manager
+
+        module.FigureCanvas, module.FigureManager, module.show = Canvas, Manager, show
+
+
+def show_figures():
+    plt = sys.modules.get("matplotlib.pyplot")
+    if plt is None or "osb_figures" not in sys.modules:
+        return
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        if figure.get_axes() or figure.lines or figure.texts or figure.images:
+            out = io.BytesIO()
+            figure.savefig(out, format="png", bbox_inches="tight")
+            size = figure.get_size_inches() * figure.dpi
+            axes = len(figure.get_axes())
+            flush()
+            tell_bundle(b"D", [], {"image/png": out.getvalue(), "text/plain": "<Figure size %dx%d with %d Axes>" % (
+                size[0], size[1], axes)})
+        plt.close(figure)
+
+
+if "MPLBACKEND" not in os.environ:
+    os.environ["MPLBACKEND"] = "module://osb_figures"
+    sys.meta_path.append(Figures())
+
+
+# ---- cells ----
+
+main = type(sys)("__main__")
+sys.modules["__main__"] = main
+names = main.__dict__
+names.update(__builtins__=builtins, display=display)
+builtins.display = display
+builtins.input = no_input
+sys.argv = [""]
+own_file = "<driver>"
+loop = None
+
+
+def shell_lines(code):
+    """`!command`, `%cd`, `%pip`, `%time` and `%%bash`, for cells that are no Python as they stand; None: nothing of it."""
+    lines = code.split("\n")
+    first = lines[0].strip()
+    if first in ("%%bash", "%%sh"):
+        return "__import__('subprocess').run([%r, '-c', %r]) and None" % (first[2:], "\n".join(lines[1:]))
+    changed = False
+    for i, line in enumerate(lines):
+        body = line.lstrip()
+        pad = line[:len(line) - len(body)]
+        word, _, rest = body.partition(" ")
+        if body.startswith("!"):
+            lines[i] = pad + "__import__('subprocess').run(%r, shell=True) and None" % body[1:]
+        elif word == "%pip":
+            lines[i] = pad + "__import__('subprocess').run([__import__('sys').executable, '-m', 'pip'] + " \
+                "__import__('shlex').split(%r)) and None" % rest
+        elif word == "%cd":
+            lines[i] = pad + "__import__('os').chdir(__import__('os').path.expanduser(%r))" % (rest.strip() or "~")
+        elif word == "%time" and rest:
+            lines[i] = pad + rest
+        elif word in ("%matplotlib", "%load_ext", "%autoreload", "%config"):
+            lines[i] = pad + "pass"
+        else:
+            continue
+        changed = True
+    return "\n".join(lines) if changed else None
+
+
+def parse(code, name):
+    try:
+        return compile(code, name, "exec", AST_ONLY | AWAIT, True)
+    except SyntaxError:
+        other = shell_lines(code)
+        if other is None:
+            raise
+        return compile(other, name, "exec", AST_ONLY | AWAIT, True)
+
+
+def run_awaiting(coroutine):
+    global loop
+    import asyncio
+    if loop is None or loop.is_closed():
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        if not task.done():
+            task.cancel()
+            try:
+                loop.run_until_complete(task)
+            except BaseException:
+                pass
+        raise
+
+
+def go(code):
+    if code.co_flags & COROUTINE:
+        return run_awaiting(eval(code, names))
+    return eval(code, names)
+
+
+def run(code, name):
+    tree = parse(code, name)
+    last = None
+    if tree.body and isinstance(tree.body[-1], _ast.Expr) and not code.rstrip().endswith(";"):
+        last = _ast.Expression(tree.body.pop().value)
+    if tree.body:
+        go(compile(tree, name, "exec", AWAIT, True))
+    if last is not None:
+        value = go(compile(last, name, "eval", AWAIT, True))
+        if value is not None:
+            names["_"] = value
+            data = bundle(value)
+            flush()
+            tell_bundle(b"R", [b"%d" % count], data)
+    show_figures()
+
+
+def frames_of(error):
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename == own_file:
+        frame = frame.tb_next
+    return frame
+
+
+def describe(error):
+    import traceback
+    try:
+        what = str(error)
+    except BaseException:
+        what = "<str failed>"
+    try:
+        info = traceback.TracebackException(type(error), error, frames_of(error))
+        info.stack[:] = [frame for frame in info.stack if frame.filename != own_file]
+        lines = info.format_exception_only() if isinstance(error, SyntaxError) else info.format()
+        lines = [octets(line.rstrip("\n")) for line in lines]
+    except BaseException:
+        lines = [octets(type(error).__name__ + ": " + what)]
+    if len(lines) > 200:
+        lines = lines[:100] + [b"..."] + lines[-99:]
+    return [octets(type(error).__name__), cut(octets(what), 65536)] + [cut(line, 4096) for line in lines]
+
+
+def on_interrupt(signo, frame):
+    global interrupted
+    if not busy:
+        return
+    if telling:
+        interrupted = True
+    else:
+        raise KeyboardInterrupt
+
+
+_signal.signal(_signal.SIGINT, on_interrupt)
+_signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
+
+
+def remember(code, name):
+    # what traceback shows of a cell
+    import linecache
+    linecache.cache[name] = (len(code), None, (code + "\n").splitlines(True), name)
+
+
+def cell(code):
+    global busy, interrupted
+    name = "<cell %d>" % count
+    error = []
+    interrupted = False
+    try:
+        try:
+            busy = True
+            run(code, name)
+            flush()
+        finally:
+            busy = False
+    except BaseException as problem:
+        if forked:
+            if not isinstance(problem, SystemExit):
+                import traceback
+                traceback.print_exception(type(problem), problem, frames_of(problem))
+                os._exit(1)
+            status = problem.code
+            flush()
+            os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+        try:
+            remember(code, name)
+            error = describe(problem)
+        except BaseException:
+            error = [octets(type(problem).__name__), b""]
+    if forked:
+        flush()
+        os._exit(0)
+    flush()
+    tell(b"Z", strings([b"%d" % count] + error))
+
+
+def told(size):
+    data = b""
+    while len(data) < size:
+        piece = os.read(TOLD, size - len(data))
+        if not piece:
+            os._exit(0)
+        data += piece
+    return data
+
+
+def serve():
+    global count, outputs
+    while True:
+        head = told(5)
+        payload = told(int.from_bytes(head[1:], "little"))
+        count = int.from_bytes(payload[:4], "little")
+        try:
+            cell(payload[4:].decode("utf-8", "replace"))
+        except KeyboardInterrupt:
+            tell(b"Z", strings([b"%d" % count, b"KeyboardInterrupt", b"", b"KeyboardInterrupt"]))
+
+
+if sys.version_info < (3, 8):
+    tell(b"F", b"Python %d.%d is too old, 3.8 is needed" % sys.version_info[:2])
+    os._exit(1)
+tell(b"H", octets(sys.version.split()[0]))
+serve()

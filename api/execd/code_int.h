@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: code contexts
+ *
+ * A context is an interpreter of its own and what it remembers; bash is a fresh shell for each run, as in a session.
+ *
+ *   COLD -- start --> STARTING -- ready --> IDLE <-- run, its end --> RUNNING
+ *     ^------------------------ the interpreter ended --------------------'
+ *
+ * A context that is COLD stays listed and starts again, empty, with its next run.  One run at a time: code_context_run()
+ * is called only when `run` is NULL.
+ */
+#ifndef API_EXECD_CODE_INT_H
+#define API_EXECD_CODE_INT_H
+
+#include "api/execd/code_frames.h"
+#include "api/execd/execd_int.h"
+#include "api/execd/run_stream.h"
+#include "api/execd/shell_state.h"
+#include "base/num.h"
+
+#define CODE_ARGS_MAX 8u
+
+struct code_language {
+	const char *name;
+	bool shell;			/* bash: no driver, a shell for each run */
+	const char *argv[CODE_ARGS_MAX]; /* as AGENT_SPEC_DRIVER takes them; NULL ends them */
+	const unsigned char *text;	/* of the driver */
+	size_t n_text;
+};
+
+enum code_state { CODE_COLD = 0, CODE_STARTING, CODE_IDLE, CODE_RUNNING };
+
+struct code_run {
+	struct code_context *context;
+	struct run_stream out;
+	char *code; /* owned */
+	uint64_t begun_ms;
+	bool sent, counted; /* the code was handed over; execution_count was */
+	char tail[2][4];    /* the beginning of a character, of each raw output */
+	size_t n_tail[2];
+};
+
+struct code_context {
+	struct execd_box *box; /* owns us */
+	struct code_context *next;
+	char id[UUID_SIZE];
+	const struct code_language *language;
+	char *cwd; /* owned; NULL: the sandbox's */
+	bool standard;	 /* the language's default context */
+	bool proven;	 /* it was ready once */
+	bool cwd_made;
+	bool refused; /* the driver said that it cannot serve here */
+	enum code_state state;
+	uint32_t count;	  /* of runs */
+	uint32_t restarts;
+	struct agent_stream *stream;
+	uint8_t command_id[AGENT_ID_BYTES];
+	struct code_frames frames;
+	struct buf unsent; /* code that waits for the agent's credit */
+	struct buf said;   /* what the interpreter printed before it was ready */
+	struct buf death;  /* how it ended while nobody ran anything */
+	size_t not_granted;
+	struct shell_state shell;
+	struct shell_dump dump;
+	struct code_run *run; /* owned; NULL: none */
+	/* who waits for it to be ready; @err is NULL when it is.  May be NULL. */
+	void (*ready)(void *arg, const struct sbx_err *err);
+	void *ready_arg;
+	struct loop_timer *patience; /* owned; since an interrupt */
+	unsigned interrupts;
+	unsigned busy; /* depth of callbacks that use it */
+	bool gone;     /* freed when busy is 0 */
+};
+
+/** code_language_find() - The language of @name; Return: NULL when there is none such */
+const struct code_language *code_language_find(const char *name);
+/** code_context_find() - The context of @id in @box; Return: it or NULL */
+struct code_context *code_context_find(const struct execd_box *box, const char *id);
+/** code_context_standard() - The default context of @language in @box; Return: it or NULL */
+struct code_context *code_context_standard(const struct execd_box *box, const struct code_language *language);
+/** code_context_new() - A COLD context in @box's list; Return: NULL with @err set (LIMIT, NO_MEMORY) */
+struct code_context *code_context_new(struct execd_box *box, const struct code_language *language, const char *cwd,
+				      struct sbx_err *err) SBX_WUR;
+/** code_context_start() - Have @c ready; what waits for it hears of it later or, when it cannot be tried, now */
+void code_context_start(struct code_context *c);
+/** code_context_run() - Run @r, which becomes @c's; @c starts first when it is COLD */
+void code_context_run(struct code_context *c, struct code_run *r);
+/** code_context_interrupt() - As a user's interrupt key; its run ends for certain within ten seconds */
+void code_context_interrupt(struct code_context *c);
+/** code_context_grant() - The client took output: let more come */
+void code_context_grant(struct code_context *c);
+/** code_context_remove() - End @c and its run, and forget it */
+void code_context_remove(struct code_context *c);
+
+#endif
