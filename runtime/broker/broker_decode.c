@@ -86,6 +86,51 @@ static const char *check_volume(const union broker_any *any)
 	return string_ok(any->volume_req.claim, sizeof(any->volume_req.claim)) ? NULL : "volume name";
 }
 
+static bool ports_ok(const uint16_t port[BROKER_RULE_PORTS], uint32_t n)
+{
+	for (uint32_t i = 0; i < BROKER_RULE_PORTS; i++)
+		if (i < n ? port[i] == 0 : port[i] != 0)
+			return false;
+	return n <= BROKER_RULE_PORTS;
+}
+
+static const char *check_policy(const union broker_any *any)
+{
+	const struct broker_policy *p = &any->policy;
+	const uint32_t known = BROKER_POLICY_DEFAULT_ALLOW | BROKER_POLICY_LAST | BROKER_POLICY_NAMES;
+
+	if (p->zero || (p->flags & ~known))
+		return "flags";
+	if (p->n_rules > BROKER_POLICY_PART || p->first > BROKER_POLICY_RULES)
+		return "counts";
+	if (p->n_rules < BROKER_POLICY_PART && !all_zero(&p->rule[p->n_rules], sizeof(p->rule[0]) * (BROKER_POLICY_PART - p->n_rules)))
+		return "rules behind the last";
+	for (uint32_t i = 0; i < p->n_rules; i++) {
+		const struct broker_ip_rule *rule = &p->rule[i];
+
+		if (rule->prefix > 32 || (rule->prefix < 32 && (rule->addr & (UINT32_MAX >> rule->prefix))))
+			return "address of a rule";
+		if ((rule->flags & ~(uint32_t)(BROKER_RULE_ALLOW | BROKER_RULE_OPERATOR)) || !ports_ok(rule->port, rule->n_ports))
+			return "flags or ports of a rule";
+	}
+	return NULL;
+}
+
+static const char *check_pin(const union broker_any *any)
+{
+	const struct broker_pin *p = &any->pin;
+	bool pin = p->head.op == BROKER_OP_PIN;
+
+	if (p->zero || p->n_addrs == 0 || p->n_addrs > BROKER_PIN_ADDRS || !ports_ok(p->port, p->n_ports))
+		return "counts or ports";
+	if (pin ? !p->lease_ms || p->lease_ms > BROKER_PIN_MS : p->lease_ms != 0)
+		return "lease";
+	for (uint32_t i = 0; i < BROKER_PIN_ADDRS; i++)
+		if (i < p->n_addrs ? !p->addr[i] : p->addr[i] != 0)
+			return "addresses";
+	return NULL;
+}
+
 static const struct {
 	size_t size;
 	size_t n_fds;
@@ -107,6 +152,9 @@ static const struct {
 	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_DNS_SOCKETS] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_POLICY] = {sizeof(struct broker_policy), 0, check_policy},
+	[BROKER_OP_PIN] = {sizeof(struct broker_pin), 0, check_pin},
+	[BROKER_OP_UNPIN] = {sizeof(struct broker_pin), 0, check_pin},
 };
 
 int broker_decode(const union broker_any *any, size_t len, size_t n_fds, struct sbx_err *err)

@@ -84,6 +84,9 @@ struct slot {
 	bool rooted;	  /* waits with a root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */
 	uint32_t addr;
+	uint32_t mark; /* its flows are judged under; 0: it has no policy and is closed */
+	uint32_t mode; /* enum egress_mode of that policy */
+	struct slot_egress *egress; /* owned; rules and leases; NULL: none */
 	uint8_t sandbox_id[16];
 	uint64_t oom_kills;
 	uint32_t oom_looks; /* times looked for the victim of an OOM that was announced */
@@ -109,6 +112,8 @@ struct host_root {
 };
 
 struct connection;
+struct fwset;
+struct slot_egress;
 struct unpack;
 struct trash;
 struct flows;
@@ -137,6 +142,8 @@ struct broker {
 	struct links *links;
 	struct fw_rules_config rules;
 	struct netwatch *watch;
+	struct fwset *fw; /* borrowed from watch; NULL before the router's table was looked at */
+	uint32_t n_rules, n_leases; /* of all sandboxes */
 	uint32_t host_features;
 	struct host_root host_root[BROKER_HOST_ROOTS];
 	uint32_t n_host_roots;

@@ -15,6 +15,7 @@
 #include "base/sysfilter.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
+#include "runtime/broker/egress.h"
 #include "runtime/broker/host_check.h"
 #include "runtime/broker/host_purge.h"
 #include "runtime/broker/flows.h"
@@ -435,7 +436,7 @@ static void on_signal(void *arg, const struct signalfd_siginfo *info)
 static int start(struct broker *b, const struct arguments *a, struct sbx_err *err)
 {
 	struct host_check_context context = {.state_dir = b->state_dir};
-	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost};
+	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost, .fill = egress_fill};
 
 	launch_child_normalise();
 	if (capset_keep_broker(err) < 0 || read_host(b, err) < 0 || make_directories(b, err) < 0)

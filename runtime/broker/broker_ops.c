@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "runtime/broker/broker_decode.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/egress.h"
 #include "runtime/broker/host_check.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
@@ -241,6 +242,11 @@ static int on_create(struct broker *b, const struct request *r, struct sbx_err *
 	memcpy(copy, create, sizeof(*copy));
 	s->create = copy;
 	s->creator = asker;
+	if ((create->flags & BROKER_CREATE_EGRESS_OPEN) && egress_open(b, s, err) < 0) {
+		broker_create_done(b, s, err);
+		slot_kill(b, s);
+		return 0;
+	}
 	if (pooled)
 		launch_arm(b, s);
 	else
@@ -502,6 +508,43 @@ static int on_dns_sockets(struct broker *b, const struct request *r, struct sbx_
 	return 0;
 }
 
+static void answer_policy(const struct request *r, uint32_t mark, const struct sbx_err *err)
+{
+	struct broker_policy_reply answer = {.mark = mark};
+
+	if (err) {
+		answer.status = (int32_t)err->code;
+		answer.sys = err->sys;
+		put_text(answer.text, err->msg);
+	}
+	send_message(r->c, &answer, sizeof(answer), BROKER_OP_POLICY, r->any->head.tag, NULL, 0);
+}
+
+/*
+ * Safe: addresses and ports become elements of the sandbox's own in shared sets; the chains in front of them refuse metadata, the
+ * host and other sandboxes whatever a rule says.  The worst a sender gets is a sandbox that reaches what any sandbox may.
+ */
+static int on_policy(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	uint32_t mark = 0;
+	int result = egress_policy(b, r->slot, &r->any->policy, &mark, err);
+
+	answer_policy(r, mark, result < 0 ? err : NULL);
+	return 0;
+}
+
+/* Safe: opens no address that the broker itself takes for private, the host's or a sandbox's, and no more than the caps. */
+static int on_pin(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	return egress_pin(b, r->slot, &r->any->pin, err) < 0 ? -1 : reply_result(r, 0, NULL);
+}
+
+/* Safe: closes only. */
+static int on_unpin(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	return egress_unpin(b, r->slot, &r->any->pin, err) < 0 ? -1 : reply_result(r, 0, NULL);
+}
+
 /* ---- the table ---- */
 
 #define IN(state) (1u << BROKER_SLOT_##state)
@@ -529,7 +572,12 @@ static const struct {
 	[BROKER_OP_VOLUME_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_drop},
 	[BROKER_OP_HOST_ROW]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_host_row},
 	[BROKER_OP_DNS_SOCKETS]	   = {WHO_DNSD,		       NO_SLOT,				     on_dns_sockets},
+	[BROKER_OP_POLICY]	   = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_policy},
+	[BROKER_OP_PIN]		   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_pin},
+	[BROKER_OP_UNPIN]	   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_unpin},
 };
+static_assert(offsetof(struct broker_policy, ref) == offsetof(struct broker_slot_req, ref) &&
+	      offsetof(struct broker_pin, ref) == offsetof(struct broker_slot_req, ref), "a slot is named at one place");
 /* clang-format on */
 
 static int find_slot(struct broker *b, struct request *r, struct sbx_err *err)

@@ -24,13 +24,19 @@
 #include "base/limits.h"
 #include "base/num.h"
 
+#include "runtime/broker/broker_msg.h"
+#include "runtime/broker/egress_plan.h"
+#include "runtime/broker/fwset.h"
 #include "runtime/broker/links.h"
 
-#define ROUTER_TABLE "inet sandboxd"
 /* Thousands of foreign rules (Docker, fail2ban) are read whole, and the first use loads ten modules on a stock kernel. */
 #define CHILD_SECONDS 60u
 #define OUTPUT_MAX    (8u << 20)
 #define DNS_DEFAULT_PER_SECOND 400u
+#define ECHO_BYTES	       1400u
+#define ECHO_PER_SECOND	       10u
+#define LOGS_PER_SECOND	       20u
+#define SOURCES_MAX	       8192u /* four times LIMIT_SANDBOXES: what is deleted counts until its transaction ends */
 
 /* ---- the child ---- */
 
@@ -200,22 +206,42 @@ static void put_prefix_set(struct buf *b, const char *name, const struct fw_rule
 	buf_printf(b, "%s\t}\n", n ? " }\n" : "");
 }
 
-static void put_addrs(struct buf *b, const struct links_host_addrs *addrs)
-{
-	for (uint32_t i = 0; i < addrs->n; i++)
-		buf_printf(b, "%s%s", i ? ", " : "", dotted(addrs->addr[i]).text);
-}
-
 /* ---- the router ---- */
 
 /*
  * Ranges that are never the internet: RFC 6890 "special-purpose" without the documentation nets, which some labs route.
  * 169.254.0.0/16, the host and the sandboxes have rules of their own before it.
  */
-#define PRIVATE_RANGES \
-	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 172.16.0.0/12, 192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, " \
-	"224.0.0.0/3"
+static const struct fw_rules_prefix private_ranges[] = {
+	{0x00000000, 8}, {0x0a000000, 8}, {0x64400000, 10}, {0x7f000000, 8}, {0xa9fe0000, 16}, {0xac100000, 12},
+	{0xc0000000, 24}, {0xc0a80000, 16}, {0xc6120000, 15}, {0xe0000000, 3},
+};
 
+static bool in_prefix(const struct fw_rules_prefix *p, uint32_t addr)
+{
+	return !p->prefix || !((addr ^ p->addr) >> (32 - p->prefix));
+}
+
+bool fw_rules_private(uint32_t addr)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(private_ranges); i++)
+		if (in_prefix(&private_ranges[i], addr))
+			return true;
+	return false;
+}
+
+bool fw_rules_allowed(const struct fw_rules_config *config, uint32_t addr, uint32_t min_prefix)
+{
+	for (size_t i = 0; i < config->n_allow; i++)
+		if (config->allow[i].prefix >= min_prefix && in_prefix(&config->allow[i], addr))
+			return true;
+	return false;
+}
+
+/*
+ * Every packet that may be routed carries this mark: the router's routes exist for it only (links.c), so that nothing is
+ * forwarded while the table is missing.  Rejects answer with the mark of what they refuse.
+ */
 static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 {
 	uint32_t rate = c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
@@ -224,21 +250,32 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 	/* Before defragmentation (-400) and connection tracking (-200): a forged source costs no memory. */
 	buf_printf(b,
 		   "\tset dns_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
+		   "\tset echo_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
 		   "\tchain raw {\n"
 		   "\t\ttype filter hook prerouting priority -450; policy drop;\n"
+		   "\t\tmeta mark set %u\n"
 		   "\t\tiifname \"lo\" accept\n"
 		   "\t\tmeta nfproto != ipv4 drop\n"
-		   "\t\tfib saddr . iif oif missing drop\n"
+		   "\t\tfib saddr . mark . iif oif missing drop\n"
 		   "\t\tiifname \"%s\" accept\n"
 		   "\t\tip hdrlength != 5 drop\n"
 		   "\t\tip frag-off & 0x3fff != 0 drop\n"
+		   "\t\tip protocol icmp goto echo\n"
 		   "\t\tip daddr %s udp dport 53 update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
 		   "\t\tip daddr %s tcp dport 53 tcp flags & (syn|ack) == syn update @dns_rate { ip saddr limit rate over %u/second "
 		   "burst %u packets } drop\n"
 		   "\t\tip daddr %s udp dport 53 notrack\n"
 		   "\t\taccept\n"
 		   "\t}\n",
-		   c->uplink_router, gateway, rate, rate * 5 / 2, gateway, rate, rate * 5 / 2, gateway);
+		   LINKS_ROUTE_MARK, c->uplink_router, gateway, rate, rate * 5 / 2, gateway, rate, rate * 5 / 2, gateway);
+	/* A ping carries data: few and small ones are enough to see whether something is there. */
+	buf_printf(b,
+		   "\tchain echo {\n"
+		   "\t\tip length > %u drop\n"
+		   "\t\tupdate @echo_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
+		   "\t\taccept\n"
+		   "\t}\n",
+		   ECHO_BYTES + 28, ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
 }
 
 static void put_router_local(struct buf *b, const struct fw_rules_config *c)
@@ -260,72 +297,229 @@ static void put_router_local(struct buf *b, const struct fw_rules_config *c)
 		   c->uplink_router);
 }
 
-static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
+/* Elements come and go by fwset.c, which says what each of them means. */
+static void put_router_sets(struct buf *b)
 {
-	/* The order is the order of verdicts: never, then named, then private, then the default. */
 	buf_printf(b,
-		   "\tchain refuse {\n"
+		   "\tset host4 {\n\t\ttype ipv4_addr\n\t}\n"
+		   "\tmap modes {\n\t\ttype ipv4_addr : mark\n\t\tsize %u\n\t}\n"
+		   "\tmap stamps {\n\t\ttype ipv4_addr : mark\n\t\tsize %u\n\t}\n"
+		   "\tset current {\n\t\ttype ipv4_addr . mark\n\t\tsize %u\n\t}\n"
+		   "\tmap rules {\n\t\ttype ipv4_addr . ipv4_addr . mark : mark\n\t}\n"
+		   "\tmap ports {\n\t\ttype ipv4_addr . mark . inet_service : mark\n\t}\n"
+		   "\tset lease {\n\t\ttype ipv4_addr . ipv4_addr\n\t\tflags timeout\n\t}\n"
+		   "\tset lease_port {\n\t\ttype ipv4_addr . ipv4_addr . inet_service\n\t\tflags timeout\n\t}\n"
+		   "\tset log_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
+		   /* The table of connections is the host's and all sandboxes': nobody may fill it alone. */
+		   "\tset flows {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic\n\t}\n",
+		   SOURCES_MAX, SOURCES_MAX, SOURCES_MAX);
+}
+
+/* One chain for each reason, so that the log says it.  What the far side of a revoked flow still sends is reset, not logged. */
+static void put_router_refusals(struct buf *b, const struct fw_rules_config *c)
+{
+	buf_printf(b,
+		   "\tchain no {\n"
+		   "\t\tmeta mark set %u\n"
 		   "\t\tmeta l4proto tcp reject with tcp reset\n"
 		   "\t\treject with icmpx type admin-prohibited\n"
-		   "\t}\n"
-		   /* The table of connections is the host's and all sandboxes': nobody may fill it alone. */
-		   "\tset flows {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic\n\t}\n"
-		   "\tchain begin {\n"
-		   "\t\tadd @flows { ip saddr ct count over %u } goto refuse\n"
+		   "\t}\n",
+		   LINKS_ROUTE_MARK);
+	for (unsigned reason = BROKER_REFUSED_NONE + 1; reason < BROKER_REFUSED_COUNT; reason++)
+		buf_printf(b,
+			   "\tchain no_%02u {\n"
+			   "\t\tiifname \"%s\" goto no\n"
+			   "\t\tupdate @log_rate { ip saddr limit rate over %u/second burst %u packets } goto no\n"
+			   "\t\tlog prefix \"sbx%02u\" group %u snaplen %u\n"
+			   "\t\tgoto no\n"
+			   "\t}\n",
+			   reason, c->uplink_router, LOGS_PER_SECOND, LOGS_PER_SECOND * 2, reason, BROKER_LOG_GROUP, BROKER_LOG_BYTES);
+}
+
+/* Jumps, with the word of the flow: `ct original` is the same whichever way this packet goes. */
+static void put_port(struct buf *b, const char *what, unsigned reason)
+{
+	buf_printf(b, "\t\tmeta l4proto %s goto no_%02u\n", what, reason);
+}
+
+static void put_private(struct buf *b)
+{
+	buf_puts(b, "\t\tct original ip daddr != @allow4 ct original ip daddr { ");
+	for (size_t i = 0; i < ARRAY_SIZE(private_ranges); i++)
+		buf_printf(b, "%s%s/%u", i ? ", " : "", dotted(private_ranges[i].addr).text, private_ranges[i].prefix);
+	buf_printf(b, " } goto no_%02d\n", BROKER_REFUSED_PRIVATE);
+}
+
+static void put_no_quic(struct buf *b, const struct fw_rules_config *c)
+{
+	if (!c->quic)
+		put_port(b, "udp ct original proto-dst { 80, 443 }", BROKER_REFUSED_QUIC);
+}
+
+static void put_no_dot(struct buf *b)
+{
+	put_port(b, "tcp ct original proto-dst 853", BROKER_REFUSED_DOT);
+	put_port(b, "udp ct original proto-dst 853", BROKER_REFUSED_DOT);
+}
+
+static void put_leases(struct buf *b)
+{
+	buf_puts(b,
+		 "\t\tct original ip saddr . ct original ip daddr @lease goto lease_pass\n"
+		 "\t\tmeta l4proto tcp ct original ip saddr . ct original ip daddr . ct original proto-dst @lease_port goto port_pass\n"
+		 "\t\tmeta l4proto udp ct original ip saddr . ct original ip daddr . ct original proto-dst @lease_port goto port_pass\n");
+}
+
+/* What a sandbox's mode and rules lead to; chains come before those that go to them. */
+static void put_router_modes(struct buf *b, const struct fw_rules_config *c)
+{
+	buf_printf(b,
+		   "\tchain pass {\n"
+		   "\t\tct state new add @flows { ip saddr ct count over %u } goto no_%02d\n"
+		   "\t\tct mark set ct original ip saddr map @stamps\n"
 		   "\t\taccept\n"
 		   "\t}\n"
+		   "\tchain rule_pass {\n",
+		   LIMIT_FLOWS, BROKER_REFUSED_LIMIT);
+	put_no_dot(b);
+	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain port_pass {\n");
+	put_no_quic(b, c);
+	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain lease_pass {\n");
+	put_no_quic(b, c);
+	put_no_dot(b);
+	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain open {\n");
+	put_private(b);
+	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain names {\n");
+	put_leases(b);
+	put_private(b);
+	put_no_quic(b, c);
+	put_no_dot(b);
+	put_port(b, "tcp ct original proto-dst 443 ct original ip daddr @doh4", BROKER_REFUSED_DOH);
+	put_port(b, "udp ct original proto-dst 443 ct original ip daddr @doh4", BROKER_REFUSED_DOH);
+	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain leased {\n");
+	put_leases(b);
+	put_private(b);
+	buf_printf(b, "\t\tgoto no_%02d\n\t}\n\tchain leased_port {\n", BROKER_REFUSED_NO_LEASE);
+	put_leases(b);
+	buf_printf(b, "\t\tgoto no_%02d\n\t}\n", BROKER_REFUSED_PORT);
+}
+
+/* The mark of the packet is where a map's word is kept; `no` puts the routing mark back. */
+static void put_router_rules(struct buf *b)
+{
+	const int r = (int)EGRESS_MODE_RULES;
+
+	buf_printf(b,
+		   "\tchain base {\n"
+		   "\t\tmeta mark set ct original ip saddr map @modes\n"
+		   "\t\tmeta mark vmap { %d : goto open, %d : goto names, %d : goto leased }\n"
+		   "\t\tgoto no_%02d\n"
+		   "\t}\n"
+		   "\tchain base_port {\n"
+		   "\t\tmeta mark set ct original ip saddr map @modes\n"
+		   "\t\tmeta mark vmap { %d : goto open, %d : goto names, %d : goto leased_port }\n"
+		   "\t\tgoto no_%02d\n"
+		   "\t}\n",
+		   r + EGRESS_MODE_OPEN, r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED, r + EGRESS_MODE_OPEN,
+		   r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED);
+	buf_printf(b,
+		   "\tchain decided {\n"
+		   "\t\tmeta mark vmap { %d : goto rule_pass, %d : goto no_%02d, %d : goto no_%02d, %d : goto base, %d : goto pass, "
+		   "%d : goto base_port }\n"
+		   "\t\tgoto no_%02d\n"
+		   "\t}\n"
+		   "\tchain lists {\n\t}\n"
+		   "\tchain decide {\n"
+		   "\t\tmeta mark < %d goto decided\n"
+		   "\t\tgoto lists\n"
+		   "\t}\n"
+		   "\tchain rules {\n\t}\n",
+		   EGRESS_DECISION_PASS, EGRESS_DECISION_DENY_OPERATOR, BROKER_REFUSED_RULE_OPERATOR, EGRESS_DECISION_DENY_USER,
+		   BROKER_REFUSED_RULE_USER, EGRESS_DECISION_NEXT, EGRESS_DECISION_PASS_PORT, EGRESS_DECISION_NEXT_PORT,
+		   BROKER_REFUSED_CLOSED, EGRESS_DECISION_LIST);
+}
+
+static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
+{
+	const int r = (int)EGRESS_MODE_RULES;
+
+	/* The order is the order of verdicts: never, then rules, then private, then leases and the default. */
+	buf_printf(b,
+		   "\tchain judge {\n"
+		   "\t\tct original ip daddr 169.254.0.0/16 goto no_%02d\n"
+		   "\t\tct original ip daddr %s/%u goto no_%02d\n"
+		   "\t\tct original ip daddr @host4 ct original ip daddr != @allow_host4 goto no_%02d\n"
+		   "\t\tct original protocol != { icmp, tcp, udp } goto no_%02d\n"
+		   "\t\tct state new icmp type != echo-request goto no_%02d\n"
+		   "\t\tmeta mark set ct original ip saddr map @modes\n"
+		   "\t\tmeta mark vmap { %d : goto open, %d : goto names, %d : goto leased, %d : goto rules, %d : goto rules, %d : goto rules }\n"
+		   "\t\tgoto no_%02d\n"
+		   "\t}\n",
+		   BROKER_REFUSED_METADATA, dotted(c->subnet_addr).text, c->subnet_prefix, BROKER_REFUSED_SANDBOX, BROKER_REFUSED_HOST,
+		   BROKER_REFUSED_PROTOCOL, BROKER_REFUSED_PROTOCOL, EGRESS_MODE_OPEN, EGRESS_MODE_NAMES, EGRESS_MODE_LEASED,
+		   r + EGRESS_MODE_OPEN, r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED);
+	/* A new connection has mark 0, which is never current: one lookup is the whole way of a packet that was judged before. */
+	buf_printf(b,
+		   "\tchain hold {\n\t\tdrop\n\t}\n"
 		   "\tchain forward {\n"
 		   "\t\ttype filter hook forward priority filter; policy drop;\n"
+		   "\t\tjump hold\n"
 		   "\t\tct state invalid drop\n"
-		   "\t\tct state established,related accept\n"
-		   "\t\tiifname \"%s\" drop\n"
-		   "\t\toifname != \"%s\" goto refuse\n"
-		   "\t\tip daddr 169.254.0.0/16 goto refuse\n"
-		   "\t\tip daddr %s/%u goto refuse\n"
-		   "\t\tip daddr @host4 ip daddr != @allow_host4 goto refuse\n"
-		   "\t\tip daddr @allow4 goto begin\n"
-		   "\t\tip daddr { " PRIVATE_RANGES " } goto refuse\n"
-		   "\t\tgoto begin\n"
+		   "\t\tiifname \"%s\" goto inbound\n"
+		   "\t\toifname != \"%s\" goto no_%02d\n"
+		   "\t\tip saddr . ct mark @current accept\n"
+		   "\t\tgoto judge\n"
+		   "\t}\n"
+		   "\tchain inbound {\n"
+		   "\t\tip daddr . ct mark @current accept\n"
+		   "\t\tct state established,related goto judge\n"
 		   "\t}\n",
-		   LIMIT_FLOWS, c->uplink_router, c->uplink_router, dotted(c->subnet_addr).text, c->subnet_prefix);
+		   c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
 }
 
-int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, const struct links_host_addrs *addrs,
-			 struct sbx_err *err)
+static void put_doh(struct buf *b, const struct fw_rules_config *c)
 {
-	auto_buf text = {0};
-	auto_buf out = {.max = OUTPUT_MAX};
+	buf_puts(b, "\tset doh4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\tauto-merge\n");
+	for (size_t i = 0; i < c->n_doh; i++)
+		buf_printf(b, "%s%s/%u", i ? ", " : "\t\telements = { ", dotted(c->doh[i].addr).text, c->doh[i].prefix);
+	buf_printf(b, "%s\t}\n", c->n_doh ? " }\n" : "");
+}
 
+static void put_router(struct buf *b, const struct fw_rules_config *c)
+{
 	/* `delete` needs something to delete: one transaction makes, empties and fills the table. */
-	buf_printf(&text, "add table " ROUTER_TABLE "\ndelete table " ROUTER_TABLE "\ntable " ROUTER_TABLE " {\n");
-	put_prefix_set(&text, "allow4", config, 0);
-	put_prefix_set(&text, "allow_host4", config, 32);
-	buf_printf(&text, "\tset host4 {\n\t\ttype ipv4_addr\n");
-	if (addrs->n) {
-		buf_puts(&text, "\t\telements = { ");
-		put_addrs(&text, addrs);
-		buf_puts(&text, " }\n");
-	}
-	buf_puts(&text, "\t}\n");
-	put_router_raw(&text, config);
-	put_router_local(&text, config);
-	put_router_forward(&text, config);
-	buf_puts(&text, "}\n");
-	return run_text(&text, router_fd, &out, "rules of the router", err);
+	buf_puts(b, "add table inet " FW_RULES_ROUTER_TABLE "\ndelete table inet " FW_RULES_ROUTER_TABLE "\ntable inet " FW_RULES_ROUTER_TABLE " {\n");
+	put_prefix_set(b, "allow4", c, 0);
+	put_prefix_set(b, "allow_host4", c, 32);
+	put_doh(b, c);
+	put_router_sets(b);
+	put_router_raw(b, c);
+	put_router_local(b, c);
+	put_router_refusals(b, c);
+	put_router_modes(b, c);
+	put_router_rules(b);
+	put_router_forward(b, c);
+	buf_puts(b, "}\n");
 }
 
-int fw_rules_host_addrs(int router_fd, const struct links_host_addrs *addrs, struct sbx_err *err)
+uint64_t fw_rules_router_version(const struct fw_rules_config *config)
+{
+	auto_buf text = {0};
+	uint64_t hash = UINT64_C(14695981039346656037) ^ FWSET_CHAINS_VERSION;
+
+	put_router(&text, config);
+	for (const char *c = buf_str(&text); c && *c; c++)
+		hash = (hash ^ (uint8_t)*c) * UINT64_C(1099511628211);
+	return hash;
+}
+
+int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, struct sbx_err *err)
 {
 	auto_buf text = {0};
 	auto_buf out = {.max = OUTPUT_MAX};
 
-	buf_puts(&text, "flush set " ROUTER_TABLE " host4\n");
-	if (addrs->n) {
-		buf_puts(&text, "add element " ROUTER_TABLE " host4 { ");
-		put_addrs(&text, addrs);
-		buf_puts(&text, " }\n");
-	}
-	return run_text(&text, router_fd, &out, "host addresses of the router", err);
+	put_router(&text, config);
+	return run_text(&text, router_fd, &out, "rules of the router", err);
 }
 
 /* ---- the host ---- */
@@ -605,9 +799,17 @@ int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
 
 int fw_rules_try(struct sbx_err *err)
 {
+	static const uint32_t far = 0x01010101;
+	static const struct fwset_pin pin = {.addr = far, .timeout_ms = 60000};
 	const struct fw_rules_config config = {.instance = "probe", .uplink_host = "probe0", .uplink_router = "probe1",
 					       .subnet_addr = LINKS_DEFAULT_SUBNET, .subnet_prefix = LINKS_DEFAULT_PREFIX};
-	static const struct links_host_addrs none;
 
-	return fw_rules_load_host(&config, err) < 0 ? -1 : fw_rules_load_router(&config, -1, &none, err);
+	if (fw_rules_load_host(&config, err) < 0 || fw_rules_load_router(&config, -1, err) < 0)
+		return -1;
+	struct fwset *fw = fwset_open(-1, err);
+	int r = fw ? fwset_hosts(fw, &far, 1, err) : -1;
+	r = r < 0 ? r : fwset_pin(fw, LINKS_DEFAULT_SUBNET + 1, &pin, 1, err);
+	r = r < 0 ? r : fwset_release(fw, fw_rules_router_version(&config), err);
+	fwset_free(fw);
+	return r;
 }

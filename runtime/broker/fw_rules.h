@@ -3,8 +3,10 @@
  * DOC: packet filter rules
  *
  * Two tables of this instance.  In the router namespace `inet sandboxd`: base chains drop; sources are pinned to their
- * interface before connection tracking; sandboxes reach the name server and what is neither another sandbox, nor the host,
- * nor metadata (169.254.0.0/16), nor a private range outside `allow`.  In the host's namespace
+ * interface before connection tracking; sandboxes reach the name server; what else they reach is judged once for a flow, by
+ * chains that are the same for all and the elements that fwset.h keeps for each: never another sandbox, the host or metadata
+ * (169.254.0.0/16); then address rules; never a private range outside `allow`; then leases; then the default.  The judged flow
+ * carries the policy's mark and needs one lookup a packet from then on.  In the host's namespace
  * `inet sandboxd-<instance>`: masquerade, accept for forwarding and drop of input for the uplink; plus one accept rule in
  * each foreign forward chain that drops by default.  Losing the host's rules closes the network (netwatch.h), never opens it.
  *
@@ -20,14 +22,15 @@
 #include <stdint.h>
 
 struct buf;
-struct links_host_addrs;
 
 struct fw_rules_prefix {
 	uint32_t addr; /* host byte order */
 	uint32_t prefix; /* bits, 0 to 32 */
 };
 
-#define FW_RULES_ALLOW_MAX 64u
+#define FW_RULES_ALLOW_MAX    64u
+#define FW_RULES_DOH_MAX      256u
+#define FW_RULES_ROUTER_TABLE "sandboxd" /* of family inet, in the router */
 
 struct fw_rules_config {
 	const char *instance;	   /* borrowed; [a-z0-9-] */
@@ -38,6 +41,9 @@ struct fw_rules_config {
 	struct fw_rules_prefix allow[FW_RULES_ALLOW_MAX]; /* network.allow_private */
 	size_t n_allow;
 	uint32_t dns_per_second; /* per sandbox; 0: 400 */
+	struct fw_rules_prefix doh[FW_RULES_DOH_MAX]; /* encrypted resolvers, refused where names are judged */
+	size_t n_doh;
+	bool quic; /* UDP to 443 and 80 is let through where names are judged */
 };
 
 /**
@@ -49,19 +55,23 @@ struct fw_rules_config {
  */
 int fw_rules_parse_prefix(const char *text, struct fw_rules_prefix *ret);
 
+/** fw_rules_private() - Whether @addr lies in a range that is never the internet (link-local, multicast and broadcast too) */
+bool fw_rules_private(uint32_t addr);
+/** fw_rules_allowed() - Whether network.allow_private of @config names @addr, by a prefix of at least @min_prefix bits */
+bool fw_rules_allowed(const struct fw_rules_config *config, uint32_t addr, uint32_t min_prefix);
 /**
  * fw_rules_load_router() - Replace the table of the router namespace in one transaction
  * @config:	What to allow
  * @router_fd:	links_router_fd()
- * @addrs:	Addresses of the host
  * @err:	Filled on failure: SYSTEM with the text of libnftables
+ *
+ * The new table knows no sandbox and lets nothing through: fill it by fwset.h, then fwset_release().
  *
  * Return: 0, or -1 with @err set and the rules as before
  */
-int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, const struct links_host_addrs *addrs,
-			 struct sbx_err *err) SBX_WUR;
-/** fw_rules_host_addrs() - Replace the set of host addresses in the router @router_fd by @addrs; Return: 0 or -1, @err set */
-int fw_rules_host_addrs(int router_fd, const struct links_host_addrs *addrs, struct sbx_err *err) SBX_WUR;
+int fw_rules_load_router(const struct fw_rules_config *config, int router_fd, struct sbx_err *err) SBX_WUR;
+/** fw_rules_router_version() - A number that changes with the router's rules that @config gives, for fwset_ready() */
+uint64_t fw_rules_router_version(const struct fw_rules_config *config);
 /** fw_rules_load_host() - Replace this instance's table (@config) in the host's namespace, in one transaction; Return: 0 or -1, @err set */
 int fw_rules_load_host(const struct fw_rules_config *config, struct sbx_err *err) SBX_WUR;
 /**

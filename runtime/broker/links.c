@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/fib_rules.h>
 #include <linux/neighbour.h>
 #include <linux/veth.h>
 #include <netinet/in.h>
@@ -20,6 +21,7 @@
 #include <netlink/route/link.h>
 #include <netlink/route/neighbour.h>
 #include <netlink/route/route.h>
+#include <netlink/route/rule.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -37,6 +39,7 @@
 /* Both ends of the transfer net of the uplink; seen by nobody but the two routing tables. */
 #define UPLINK_HOST_ADDR   0xa9fefd01u /* 169.254.253.1 */
 #define UPLINK_ROUTER_ADDR 0xa9fefd02u
+#define ROUTE_RULE_PRIO	   100u
 #define ROUTER_FILE	   "router"
 #define ROUTER_UPLINK	   "uplink"
 
@@ -66,6 +69,7 @@ NL_CLEANUP(rtnl_link, rtnl_link_put)
 NL_CLEANUP(rtnl_addr, rtnl_addr_put)
 NL_CLEANUP(rtnl_neigh, rtnl_neigh_put)
 NL_CLEANUP(rtnl_route, rtnl_route_put)
+NL_CLEANUP(rtnl_rule, rtnl_rule_put)
 #define auto_nl(type) __attribute__((cleanup(cleanup_##type))) struct type *
 
 static int fail_nl(struct sbx_err *err, int nl, const char *what)
@@ -362,6 +366,8 @@ static const struct netns_sysctl router_sysctls[] = {
 	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true},
 	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
 	{"/proc/sys/net/ipv4/ip_forward", "1", false},
+	/* What the router says itself goes back by the mark of what it answers. */
+	{"/proc/sys/net/ipv4/fwmark_reflect", "1", false},
 	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0", false},
 	{"/proc/sys/net/ipv4/conf/default/accept_redirects", "0", false},
 	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0", false},
@@ -375,6 +381,44 @@ static const struct netns_sysctl router_sysctls[] = {
 	{"/proc/sys/net/ipv4/conf/default/arp_ignore", "8", false},
 };
 
+static struct rtnl_rule *route_rule(uint32_t prio, uint32_t table)
+{
+	struct rtnl_rule *rule = rtnl_rule_alloc();
+
+	if (!rule)
+		return NULL;
+	rtnl_rule_set_family(rule, AF_INET);
+	rtnl_rule_set_prio(rule, prio);
+	rtnl_rule_set_table(rule, table);
+	rtnl_rule_set_action(rule, FR_ACT_TO_TBL);
+	return rule;
+}
+
+/* The routes stay in the main table, but only marked packets are shown it. */
+static int guard_routes(struct nl_sock *sock)
+{
+	static const struct {
+		uint32_t prio, table;
+	} open_rules[] = {{32766, RT_TABLE_MAIN}, {32767, RT_TABLE_DEFAULT}};
+	auto_nl(rtnl_rule) marked = route_rule(ROUTE_RULE_PRIO, RT_TABLE_MAIN);
+
+	if (!marked)
+		return -NLE_NOMEM;
+	rtnl_rule_set_mark(marked, LINKS_ROUTE_MARK);
+	rtnl_rule_set_mask(marked, UINT32_MAX);
+	int r = rtnl_rule_add(sock, marked, NLM_F_CREATE | NLM_F_EXCL);
+	if (r < 0 && r != -NLE_EXIST)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(open_rules); i++) {
+		auto_nl(rtnl_rule) rule = route_rule(open_rules[i].prio, open_rules[i].table);
+
+		r = rule ? rtnl_rule_delete(sock, rule, 0) : -NLE_NOMEM;
+		if (r < 0 && r != -NLE_OBJ_NOTFOUND)
+			return r;
+	}
+	return 0;
+}
+
 static int prepare_router(struct links *links, struct sbx_err *err)
 {
 	int r = set_sysctls(links->router_fd, router_sysctls, ARRAY_SIZE(router_sysctls));
@@ -384,6 +428,9 @@ static int prepare_router(struct links *links, struct sbx_err *err)
 	r = set_up(links->router, 1, true);
 	if (r < 0)
 		return fail_nl(err, r, "bring the router's lo up");
+	r = guard_routes(links->router);
+	if (r < 0)
+		return fail_nl(err, r, "routing rules of the router");
 	r = add_lo_addr(links->router, LINKS_GATEWAY);
 	return r < 0 ? fail_nl(err, r, "gateway address of the router") : 0;
 }
@@ -606,10 +653,11 @@ static int dns_socket(struct links *links, int type, struct sbx_err *err)
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(LINKS_GATEWAY)};
 	auto_fd fd = links_netns_socket(links->router_fd, AF_INET, type, 0);
 	int on = 1;
+	uint32_t mark = LINKS_ROUTE_MARK;
 
 	if (fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "socket of the name server");
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
 	    (type == SOCK_DGRAM && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) < 0) ||
 	    bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 256) < 0))

@@ -6,6 +6,8 @@
  * broker.  One veth pair, the uplink, leads from the host into it.  A sandbox has one veth, whose other end is born inside
  * its namespace: a /32 address there, a /32 route and a permanent neighbour in the router, no ARP on either side, no IPv6
  * on it.  The gateway and name server is LINKS_GATEWAY for all of them; the address lies on the router's lo.
+ * The router's routes are for packets with LINKS_ROUTE_MARK only, which the packet filter gives: where the filter's rules were
+ * flushed nothing is forwarded, not even between two sandboxes.
  *
  * Interface names are made from the generation, so they are never used again.  Deleting a veth by netlink blocks for 15
  * to 35 ms: links are never deleted, they go with the sandbox's namespace, and netwatch.h tells when.
@@ -23,6 +25,7 @@
 #include <sys/types.h>
 
 #define LINKS_GATEWAY	     0xa9fe0101u /* 169.254.1.1, host byte order */
+#define LINKS_ROUTE_MARK     0x53u	 /* packets without it have no route in the router: fw_rules.c gives it */
 #define LINKS_PEER_IFINDEX   2		 /* of eth0 in every sandbox */
 #define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */
 #define LINKS_DEFAULT_PREFIX 16u

@@ -1,12 +1,13 @@
 # runtime/broker/
 
 # Groups, links, packet filter and host probes, as an archive: the broker and the root tests link it (before libbase.a, with
-# $(NLROUTE_LIBS) $(NFTABLES_LIBS)).  Part of the broker's audit list.
+# $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)).  Part of the broker's audit list.
 noinst_LIBRARIES += libhostside.a
-libhostside_a_CPPFLAGS = $(AM_CPPFLAGS) $(NLROUTE_CFLAGS) $(NFTABLES_CFLAGS)
+libhostside_a_CPPFLAGS = $(AM_CPPFLAGS) $(NLROUTE_CFLAGS) $(NFTABLES_CFLAGS) $(MNL_CFLAGS)
 libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/broker/cgroup_int.h \
 	runtime/broker/cgroup_detect.c runtime/broker/cgroup_v1.c runtime/broker/cgroup_v2.c runtime/broker/cgroup_knobs.def \
 	runtime/broker/links.c runtime/broker/links.h runtime/broker/links_conntrack.c \
+	runtime/broker/egress_plan.c runtime/broker/egress_plan.h runtime/broker/fwset.c runtime/broker/fwset.h \
 	runtime/broker/fw_rules.c runtime/broker/fw_rules.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
 	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h \
 	runtime/broker/host_check.c runtime/broker/host_check.h runtime/broker/host_check.def \
@@ -14,20 +15,21 @@ libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/
 
 check_PROGRAMS += tests/system/net_driver
 tests_system_net_driver_SOURCES = tests/system/net_driver.c
-tests_system_net_driver_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+tests_system_net_driver_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 check_PROGRAMS += tests/unit/test_hostside tests/system/host_rows
 UNIT_TESTS += tests/unit/test_hostside
 ROOT_TESTS += tests/system/host_rows
 tests_unit_test_hostside_SOURCES = tests/unit/test_hostside.c
-tests_unit_test_hostside_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+tests_unit_test_hostside_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 tests_system_host_rows_SOURCES = tests/system/host_rows.c
-tests_system_host_rows_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+tests_system_host_rows_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 
 # sandbox-broker: with libhostside.a the list of everything that runs as root.  Archive and program apart, so that tests can link it.
 noinst_LIBRARIES += libbroker.a
 libbroker_a_CPPFLAGS = $(AM_CPPFLAGS) $(LIBCAP_CFLAGS) $(SECCOMP_CFLAGS)
 libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h runtime/broker/broker_int.h \
 	runtime/broker/broker_decode.c runtime/broker/broker_decode.h runtime/broker/broker_ops.c \
+	runtime/broker/egress.c runtime/broker/egress.h \
 	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/launch.c runtime/broker/launch.h \
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
 	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/idmap.c runtime/broker/idmap.h \
@@ -36,7 +38,7 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 	runtime/broker/capset.c runtime/broker/capset.h
 pkglibexec_PROGRAMS += sandbox-broker
 sandbox_broker_SOURCES = runtime/broker/broker_main.c
-sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 
 # A broker of one's own for root tests.
 noinst_LIBRARIES += libbtc.a
@@ -51,7 +53,7 @@ tests_system_broker_speed_LDADD = libbtc.a libbase.a
 check_PROGRAMS += tests/system/cgroup_limits
 ROOT_TESTS += tests/system/cgroup_limits
 tests_system_cgroup_limits_SOURCES = tests/system/cgroup_limits.c
-tests_system_cgroup_limits_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS)
+tests_system_cgroup_limits_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 ROOT_TESTS += tests/system/net_daemon.sh tests/system/net_isolation.sh tests/system/net_guard.sh tests/system/net_allow.sh tests/vm/run.sh
 EXTRA_DIST += tests/system/net_lib.sh tests/vm/vm.sh tests/vm/daemon.sh
 check_PROGRAMS += tests/system/broker_recover

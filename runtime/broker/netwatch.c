@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps links, rules and addresses as they have to be.  Three netlink sockets and one timer; the first job after a message
+ * Keeps links, rules and addresses as they have to be.  Four netlink sockets and two timers; the first job after a message
  * about our own table is always to close the uplink.
  */
 #include "config.h"
@@ -8,6 +8,7 @@
 #include "runtime/broker/netwatch.h"
 
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
@@ -20,6 +21,7 @@
 #include "base/log.h"
 
 #include "runtime/broker/fw_rules.h"
+#include "runtime/broker/fwset.h"
 #include "runtime/broker/links.h"
 #include "runtime/broker/sysctl_record.h"
 
@@ -34,15 +36,16 @@ struct netwatch {
 	struct fw_rules_config rules;
 	const char *run_dir;
 	struct netwatch_hooks hooks;
-	int host_fd, router_fd, nft_fd; /* owned */
-	struct loop_fd *host_src, *router_src, *nft_src;
+	struct fwset *fw; /* owned */
+	int host_fd, router_fd, nft_fd, table_fd; /* owned */
+	struct loop_fd *host_src, *router_src, *nft_src, *table_src;
 	struct loop_timer *settle;
-	struct loop_timer *retry;
+	struct loop_timer *retry, *reload;
 	struct buf want; /* text of our table as it was after loading */
 	struct links_host_addrs addrs;
 	bool open;
 	struct {
-		bool ours, others;
+		bool ours, others, table;
 	} seen; /* by the batch of nftables messages that is being read */
 };
 
@@ -140,10 +143,85 @@ static int follow_addrs(struct netwatch *w, struct sbx_err *err)
 		return -1;
 	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])))
 		return 0;
-	if (fw_rules_host_addrs(links_router_fd(w->links), &now, err) < 0)
+	if (fwset_hosts(w->fw, now.addr, now.n, err) < 0)
 		return -1;
 	w->addrs = now;
 	return 0;
+}
+
+/* ---- the router: rules ---- */
+
+/* Changes of our own come with our port: their notices are dropped before they are queued, a lease costs no wake-up. */
+static int watch_table(struct netwatch *w, struct sbx_err *err)
+{
+	static const uint32_t groups[] = {NFNLGRP_NFTABLES};
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_pid)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(fwset_port_id(w->fw)), 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
+
+	w->table_fd = open_watch(links_router_fd(w->links), NETLINK_NETFILTER, groups, ARRAY_SIZE(groups), err);
+	if (w->table_fd < 0)
+		return -1;
+	if (setsockopt(w->table_fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "filter of notices about the router's rules");
+	return 0;
+}
+
+/* The router's table: that of an earlier broker when it is the same and whole, else a new one. */
+static int load_router(struct netwatch *w, bool adopt, struct sbx_err *err)
+{
+	uint64_t version = fw_rules_router_version(&w->rules);
+	int ready = adopt ? fwset_ready(w->fw, version, err) : 0;
+
+	if (ready < 0 || (!ready && fw_rules_load_router(&w->rules, links_router_fd(w->links), err) < 0))
+		return -1;
+	if (fwset_hosts(w->fw, w->addrs.addr, w->addrs.n, err) < 0 || fwset_probe(w->fw, err) < 0)
+		return -1;
+	int filled = w->hooks.fill ? w->hooks.fill(w->hooks.arg, w->fw, !ready, err) : 0;
+	if (filled > 0)
+		return load_router(w, false, err);
+	if (filled < 0 || (!ready && fwset_release(w->fw, version, err) < 0))
+		return -1;
+	ignore_result(!read_messages(w, w->table_fd, NULL)); /* about what we loaded */
+	return 0;
+}
+
+static void reload_router(void *arg)
+{
+	struct netwatch *w = arg;
+	struct sbx_err err;
+
+	if (load_router(w, false, &err) == 0) {
+		log_info("rules of the router are back");
+		return;
+	}
+	log_error("restore the router's rules: %s", err.msg);
+	tell_lost(w, "the router's rules could not be restored; the network is closed");
+	loop_timer_arm(w->reload, RETRY_MS);
+}
+
+static void on_table(struct netwatch *w, const struct nlmsghdr *h)
+{
+	w->seen.table |= (h->nlmsg_type >> 8) == NFNL_SUBSYS_NFTABLES;
+}
+
+static void table_ready(void *arg, int fd, uint32_t events)
+{
+	struct netwatch *w = arg;
+
+	(void)events;
+	w->seen.table = false;
+	if (!read_messages(w, fd, on_table))
+		w->seen.table = true;
+	if (!w->seen.table)
+		return;
+	log_warn("the router's rules were changed by somebody: they are loaded anew");
+	tell_lost(w, "the router's rules were changed; they are loaded anew");
+	reload_router(w);
 }
 
 static void close_uplink(struct netwatch *w)
@@ -314,9 +392,14 @@ static int start(struct netwatch *w, struct sbx_err *err)
 	w->nft_src = loop_fd_add(w->loop, w->nft_fd, EPOLLIN, nft_ready, w);
 	w->settle = loop_timer_new(w->loop, settled, w);
 	w->retry = loop_timer_new(w->loop, retry, w);
-	if (!w->router_src || !w->host_src || !w->nft_src || !w->settle || !w->retry)
+	w->reload = loop_timer_new(w->loop, reload_router, w);
+	w->fw = fwset_open(links_router_fd(w->links), err);
+	if (!w->fw || watch_table(w, err) < 0)
+		return -1;
+	w->table_src = loop_fd_add(w->loop, w->table_fd, EPOLLIN, table_ready, w);
+	if (!w->router_src || !w->host_src || !w->nft_src || !w->table_src || !w->settle || !w->retry || !w->reload)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "watch the network");
-	if (links_host_addrs(&w->addrs, err) < 0 || fw_rules_load_router(&w->rules, links_router_fd(w->links), &w->addrs, err) < 0 ||
+	if (links_host_addrs(&w->addrs, err) < 0 || load_router(w, true, err) < 0 ||
 	    load_all(w, err) < 0 || set_forwarding(w, err) < 0 || links_uplink_set(w->links, true, err) < 0)
 		return -1;
 	w->open = true;
@@ -338,7 +421,7 @@ struct netwatch *netwatch_new(struct loop *loop, struct links *links, const stru
 	w->rules = *rules;
 	w->run_dir = run_dir;
 	w->hooks = *hooks;
-	w->host_fd = w->router_fd = w->nft_fd = -1;
+	w->host_fd = w->router_fd = w->nft_fd = w->table_fd = -1;
 	if (!start(w, err))
 		return w;
 	/* An uplink that an earlier broker left up has perhaps no rules now.  The first error is the one to tell. */
@@ -354,6 +437,10 @@ void netwatch_free(struct netwatch *watch)
 	loop_fd_remove(watch->router_src);
 	loop_fd_remove(watch->host_src);
 	loop_fd_remove(watch->nft_src);
+	loop_fd_remove(watch->table_src);
+	loop_timer_free(watch->reload);
+	fwset_free(watch->fw);
+	close_keep_errno(watch->table_fd);
 	loop_timer_free(watch->settle);
 	loop_timer_free(watch->retry);
 	close_keep_errno(watch->router_fd);
@@ -361,6 +448,11 @@ void netwatch_free(struct netwatch *watch)
 	close_keep_errno(watch->nft_fd);
 	buf_free(&watch->want);
 	free(watch);
+}
+
+const struct links_host_addrs *netwatch_hosts(const struct netwatch *watch)
+{
+	return &watch->addrs;
 }
 
 bool netwatch_open(const struct netwatch *watch)

@@ -4,8 +4,9 @@
  *
  * Listens to rtnetlink in the router (a sandbox's link is gone: its namespace is), to rtnetlink in the host (addresses
  * changed: the router's set of host addresses follows) and to nftables in the host (our table is gone or changed by others:
- * the uplink goes down first, the rules come back, then it goes up again).  Everything runs in the broker's loop.  A lost
- * message (ENOBUFS) counts as "everything may have changed".
+ * the uplink goes down first, the rules come back, then it goes up again), and to nftables in the router (changed by
+ * somebody else: the table is loaded and filled anew; without it nothing has a route).  Everything runs in the broker's loop.
+ * A lost message (ENOBUFS) counts as "everything may have changed".
  */
 #ifndef RUNTIME_NETWATCH_H
 #define RUNTIME_NETWATCH_H
@@ -17,6 +18,8 @@
 
 struct links;
 struct fw_rules_config;
+struct fwset;
+struct links_host_addrs;
 struct netwatch;
 
 struct netwatch_hooks {
@@ -25,6 +28,12 @@ struct netwatch_hooks {
 	void (*link_gone)(void *arg, uint32_t ifindex);
 	/* The host's rules were lost or could not be restored; @text says which, for BROKER_EVENT_LIMIT. */
 	void (*rules_lost)(void *arg, const char *text);
+	/*
+	 * Put what belongs to the sandboxes into the router's table by @fw, which stays valid for the life of the watch.  @fresh:
+	 * the table is new and empty; else it is the one of an earlier broker.  Nothing is let through a fresh one before.
+	 * Return: 0, 1 (not @fresh, and it is not what it should be: a fresh one is loaded), or -1 with @err set.
+	 */
+	int (*fill)(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err);
 };
 
 /**
@@ -42,6 +51,8 @@ struct netwatch *netwatch_new(struct loop *loop, struct links *links, const stru
 			      const struct netwatch_hooks *hooks, struct sbx_err *err) SBX_WUR;
 /** netwatch_free() - Stop watching; rules and uplink stay as they are; NULL is fine */
 void netwatch_free(struct netwatch *watch);
+/** netwatch_hosts() - Addresses of the host as the router of @watch knows them; borrowed */
+const struct links_host_addrs *netwatch_hosts(const struct netwatch *watch);
 /** netwatch_open() - Whether the uplink of @watch is up, that is: sandboxes reach the outside */
 bool netwatch_open(const struct netwatch *watch);
 

@@ -7,6 +7,8 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/egress.h"
+#include "runtime/broker/egress_plan.h"
 #include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/trash.h"
@@ -45,7 +47,11 @@ struct slot_record {
 	uint32_t n_claims;
 	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
 	char claim[BROKER_MAX_VOLUMES][BROKER_CLAIM_BYTES];
+	/* Since 0.2; a record without them is that of a sandbox that is open, under its generation. */
+	uint32_t mark;
+	uint32_t mode;
 };
+#define RECORD_OLD_SIZE offsetof(struct slot_record, mark)
 
 static const char *const state_names[] = {
 	[BROKER_SLOT_FREE] = "free", [BROKER_SLOT_MAKING] = "making", [BROKER_SLOT_SHELL] = "shell",
@@ -124,7 +130,7 @@ static int generation_load(struct broker *b, struct sbx_err *err)
 	return 0;
 }
 
-static int generation_next(struct broker *b, uint32_t *ret, struct sbx_err *err)
+int slot_generation(struct broker *b, uint32_t *ret, struct sbx_err *err)
 {
 	if (b->next_generation >= UINT32_MAX - GENERATION_BLOCK)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "all 2^32 generations of this state directory are used up");
@@ -155,6 +161,8 @@ static int record_write(const struct broker *b, const struct slot *s)
 		.addr = s->addr,
 		.n_layers = s->n_layers,
 		.n_claims = s->n_claims,
+		.mark = s->mark,
+		.mode = egress_record_mode(s),
 	};
 	auto_fd fd = openat(s->dir_fd, "record", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
@@ -175,8 +183,15 @@ static int record_read(const struct broker *b, int dir_fd, uint32_t number, stru
 
 	if (fd < 0)
 		return -errno;
-	if (read(fd, ret, sizeof(*ret)) != (ssize_t)sizeof(*ret) || ret->magic != RECORD_MAGIC || ret->size != sizeof(*ret))
+	memset(ret, 0, sizeof(*ret));
+	ssize_t n = read(fd, ret, sizeof(*ret));
+	if (n < (ssize_t)RECORD_OLD_SIZE || ret->magic != RECORD_MAGIC || ret->size != (uint32_t)n ||
+	    (n != (ssize_t)sizeof(*ret) && n != (ssize_t)RECORD_OLD_SIZE))
 		return -EBADMSG;
+	if (n == (ssize_t)RECORD_OLD_SIZE) {
+		ret->mark = ret->generation;
+		ret->mode = EGRESS_MODE_OPEN;
+	}
 	if (memcmp(ret->boot_id, b->boot_id, sizeof(ret->boot_id)) != 0)
 		return -ESTALE;
 	if (ret->slot != number || ret->state >= BROKER_SLOT_STATE_COUNT || ret->n_layers > BROKER_MAX_LAYERS ||
@@ -204,6 +219,7 @@ static void slot_reset(struct slot *s)
 	int layer_ns_fd = s->layer_ns_fd, volume_ns_fd = s->volume_ns_fd;
 
 	free(s->create);
+	egress_forget(s);
 	*s = (struct slot){.number = number,
 			   .broker = broker,
 			   .use = use,
@@ -233,7 +249,7 @@ struct slot *slot_take(struct broker *b, struct sbx_err *err)
 		sbx_err_set(err, SBX_E_LIMIT, 0, "all %u slots are in use", b->n_slots);
 		return NULL;
 	}
-	if (generation_next(b, &generation, err) < 0)
+	if (slot_generation(b, &generation, err) < 0)
 		return NULL;
 	slot_list_remove(&b->free_slots, s);
 	slot_reset(s);
@@ -487,10 +503,12 @@ static bool drain_cgroup(struct broker *b, struct slot *s)
  */
 static bool drain_network(struct broker *b, struct slot *s)
 {
+	if (s->has_link && s->link.ifindex && links_present(b->links, s->link.ifindex) != 0)
+		return false;
+	if (!egress_end(b, s))
+		return false;
 	if (!s->has_link)
 		return true;
-	if (s->link.ifindex && links_present(b->links, s->link.ifindex) != 0)
-		return false;
 	if (!flows_drop(b, s))
 		return false;
 	s->has_link = false;
@@ -599,6 +617,11 @@ static int recover_slot(struct broker *b, struct slot *s, const struct slot_reco
 	for (uint32_t i = 0; i < s->n_claims; i++)
 		s->use->claim[i][BROKER_CLAIM_BYTES - 1] = '\0';
 	s->state = record->state;
+	s->mark = record->mark;
+	s->mode = record->mode;
+	int rules = egress_recover(b, s);
+	if (rules < 0)
+		log_error("slot %u: its policy cannot be read (%s): it is closed until sandboxd sends it again", s->number, strerror(-rules));
 	recover_link(b, s);
 	struct sbx_err none = {0};
 	s->has_cgroup = cgroup_adopt(b->cg, s->number, s->generation, &s->cg, &none) == 0;

@@ -40,6 +40,8 @@ int slots_init(struct broker *b, struct sbx_err *err) SBX_WUR;
  */
 int slots_recover(struct broker *b, struct sbx_err *err) SBX_WUR;
 
+/** slot_generation() - Take the next value of the counter of @b that never goes back, into @ret; Return: 0, or -1 with @err set */
+int slot_generation(struct broker *b, uint32_t *ret, struct sbx_err *err) SBX_WUR;
 /** slot_take() - Take the oldest free slot of @b with a fresh generation: MAKING; Return: the slot, or NULL with @err set */
 struct slot *slot_take(struct broker *b, struct sbx_err *err) SBX_WUR;
 /** slot_by_ref() - The slot of @b that @ref names, or NULL when it is out of range or the generation is another */

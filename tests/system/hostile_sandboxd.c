@@ -43,7 +43,34 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_VOLUME_DROP] = sizeof(struct broker_volume_req),
 	[BROKER_OP_HOST_ROW] = sizeof(struct broker_plain_req),
 	[BROKER_OP_DNS_SOCKETS] = sizeof(struct broker_plain_req),
+	[BROKER_OP_POLICY] = sizeof(struct broker_policy),
+	[BROKER_OP_PIN] = sizeof(struct broker_pin),
+	[BROKER_OP_UNPIN] = sizeof(struct broker_pin),
+	[BROKER_OP_LOG_SOCKET] = sizeof(struct broker_plain_req),
+	[BROKER_OP_FLOWS] = sizeof(struct broker_plain_req),
 };
+
+/* What sandbox-dnsd may send besides HELLO, and sandboxd may not. */
+static const uint32_t dnsd_ops[] = {BROKER_OP_DNS_SOCKETS, BROKER_OP_PIN, BROKER_OP_UNPIN, BROKER_OP_LOG_SOCKET, BROKER_OP_FLOWS};
+
+static bool is_dnsd_op(uint32_t op)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(dnsd_ops); i++)
+		if (dnsd_ops[i] == op)
+			return true;
+	return false;
+}
+
+/* A message of @op that the decoder lets through. */
+static void fill_valid(union broker_any *any, uint32_t op)
+{
+	memset(any, 0, sizeof(*any));
+	if (op == BROKER_OP_PIN || op == BROKER_OP_UNPIN) {
+		any->pin.n_addrs = 1;
+		any->pin.addr[0] = 0xc633640a;
+		any->pin.lease_ms = op == BROKER_OP_PIN ? 60000 : 0;
+	}
+}
 
 static const uint32_t slot_ops[] = {BROKER_OP_CHANNEL_OPEN, BROKER_OP_SANDBOX_KILL, BROKER_OP_SANDBOX_FREEZE, BROKER_OP_SANDBOX_THAW,
 				    BROKER_OP_SANDBOX_STAT, BROKER_OP_SOCKET_OPEN};
@@ -99,16 +126,18 @@ static void strangers(void)
 		auto_fd fd = connection(t.dnsd_uid, true);
 
 		memset(&any, 0, sizeof(any));
-		if (op == BROKER_OP_HELLO || op == BROKER_OP_DNS_SOCKETS)
+		if (op == BROKER_OP_HELLO || is_dnsd_op(op))
 			continue;
 		btc_send(&t, fd, &any, op_size[op], op, op == BROKER_OP_LAYER_UNPACK ? 0 : -1);
 		ok(hung_up(fd), "dnsd may not send request %u", op);
 	}
-	struct broker_plain_req dns = {0};
-	btc_send(&t, t.fd, &dns, sizeof(dns), BROKER_OP_DNS_SOCKETS, -1);
-	ok(hung_up(t.fd), "sandboxd may not take dnsd's sockets");
-	close(t.fd);
-	ok(btc_hello(&t) == 0, "it may come back");
+	for (size_t i = 0; i < ARRAY_SIZE(dnsd_ops); i++) {
+		fill_valid(&any, dnsd_ops[i]);
+		btc_send(&t, t.fd, &any, op_size[dnsd_ops[i]], dnsd_ops[i], -1);
+		ok(hung_up(t.fd), "sandboxd may not send dnsd's request %u", dnsd_ops[i]);
+		close(t.fd);
+		ok(btc_hello(&t) == 0, "it may come back");
+	}
 }
 
 static void malformed(void)

@@ -29,6 +29,7 @@
 #include "base/num.h"
 
 #include "runtime/broker/fw_rules.h"
+#include "runtime/broker/fwset.h"
 #include "runtime/broker/links.h"
 #include "runtime/broker/netwatch.h"
 #include "runtime/broker/sysctl_record.h"
@@ -37,6 +38,8 @@ static struct links_config config;
 static struct fw_rules_config rules;
 static struct links *links;
 static struct netwatch *watch;
+static struct fwset *fw;
+static uint32_t marks[2000]; /* of the slots that were attached */
 static struct loop *loop;
 static uint32_t gone[4096], n_gone, wait_gone;
 static char line[512];
@@ -69,6 +72,29 @@ static void rules_lost(void *arg, const char *text)
 {
 	(void)arg;
 	fprintf(stderr, "rules lost: %s\n", text);
+}
+
+static int fill(void *arg, struct fwset *set, bool fresh, struct sbx_err *err)
+{
+	(void)arg;
+	fw = set;
+	for (uint32_t slot = 0; fresh && slot < ARRAY_SIZE(marks); slot++) {
+		const struct fwset_policy p = {.addr = links_addr(&config, slot), .mark = marks[slot], .mode = EGRESS_MODE_OPEN};
+
+		if (marks[slot] && fwset_policy(fw, &p, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int open_slot(uint32_t slot, uint32_t mark, struct sbx_err *err)
+{
+	struct fwset_policy p = {.addr = links_addr(&config, slot), .old_mark = marks[slot], .mark = mark, .mode = EGRESS_MODE_OPEN};
+
+	if (slot >= ARRAY_SIZE(marks))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "slot %u", slot);
+	marks[slot] = mark;
+	return fwset_policy(fw, &p, err);
 }
 
 static int run(const char *const argv[])
@@ -109,6 +135,8 @@ static void do_attach(const char *pid_text, uint32_t generation, uint32_t slot)
 
 	if (num_u32(pid_text, strlen(pid_text), INT32_MAX, &pid) < 0 || !addr)
 		say("error bad pid or slot");
+	else if (open_slot(slot, generation, &err) < 0)
+		say("error %s", err.msg);
 	else if (links_attach(links, (pid_t)pid, generation, addr, 0, 1, &end, &err) < 0)
 		say("error %s", err.msg);
 	else if (configure_inside(pid_text, addr, &end))
@@ -241,7 +269,7 @@ static void stdin_ready(void *arg, int fd, uint32_t events)
 
 static int start(struct sbx_err *err)
 {
-	struct netwatch_hooks hooks = {.link_gone = link_gone, .rules_lost = rules_lost};
+	struct netwatch_hooks hooks = {.link_gone = link_gone, .rules_lost = rules_lost, .fill = fill};
 
 	loop = loop_new(err);
 	links = loop ? links_open(&config, err) : NULL;

@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/egress.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/egress_plan.h"
+#include "runtime/broker/fwset.h"
+#include "runtime/broker/slot.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POLICY_MAGIC  0x314c4f50u /* "POL1" */
+#define RULES_ALL     262144u /* of all sandboxes; 48 bytes each here, some 150 in the kernel */
+#define TABLE_START   64u
+/* What is left of a lease is told in whole milliseconds and takes a while to arrive: this much less is the same lease. */
+#define LEASE_SLACK_MS 1000u
+
+struct lease {
+	uint32_t addr;
+	uint32_t port;	 /* 0: all but 853 */
+	uint64_t end_ms; /* on the loop's clock; 0: the place is empty */
+};
+
+struct slot_egress {
+	struct broker_ip_rule *rule; /* owned; in force */
+	size_t n_rules;
+	struct egress_plan plan; /* of them */
+	struct broker_ip_rule *part; /* owned; parts that came so far */
+	size_t n_parts;
+	struct lease *lease; /* owned; open addressing, a power of two; at most half full */
+	size_t n_leases, lease_room;
+};
+
+struct policy_file {
+	uint32_t magic, size, mark, n_rules;
+};
+
+static struct slot_egress *state_of(struct slot *s)
+{
+	if (!s->egress)
+		s->egress = calloc(1, sizeof(*s->egress));
+	return s->egress;
+}
+
+static const struct egress_plan *plan_of(const struct slot *s)
+{
+	return s->egress ? &s->egress->plan : NULL;
+}
+
+/* ---- files ---- */
+
+static void policy_name(uint32_t mark, char name[24])
+{
+	snprintf(name, 24, "policy.%u", mark);
+}
+
+static int policy_write(const struct slot *s, uint32_t mark, const struct broker_ip_rule *rule, size_t n)
+{
+	const struct policy_file head = {.magic = POLICY_MAGIC, .size = (uint32_t)sizeof(*rule), .mark = mark, .n_rules = (uint32_t)n};
+	const size_t bytes = n * sizeof(*rule);
+	char name[24];
+
+	policy_name(mark, name);
+	auto_fd fd = openat(s->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, &head, sizeof(head)) != (ssize_t)sizeof(head) || write(fd, rule, bytes) != (ssize_t)bytes)
+		return -EIO;
+	return 0;
+}
+
+static void policy_unlink(const struct slot *s, uint32_t mark)
+{
+	char name[24];
+
+	policy_name(mark, name);
+	if (unlinkat(s->dir_fd, name, 0) < 0 && errno != ENOENT)
+		log_warn("slot %u: old policy: %s", s->number, strerror(errno));
+}
+
+static int policy_read(const struct slot *s, struct broker_ip_rule **ret, size_t *ret_n)
+{
+	struct policy_file head;
+	char name[24];
+
+	policy_name(s->mark, name);
+	auto_fd fd = openat(s->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	if (read(fd, &head, sizeof(head)) != (ssize_t)sizeof(head) || head.magic != POLICY_MAGIC || head.mark != s->mark ||
+	    head.size != sizeof(**ret) || head.n_rules > BROKER_POLICY_RULES)
+		return -EBADMSG;
+	const size_t bytes = head.n_rules * sizeof(**ret);
+	auto_free struct broker_ip_rule *rule = malloc(bytes ? bytes : 1);
+	if (!rule)
+		return -ENOMEM;
+	if (read(fd, rule, bytes) != (ssize_t)bytes)
+		return -EBADMSG;
+	*ret_n = head.n_rules;
+	*ret = take_ptr(rule);
+	return 0;
+}
+
+/* ---- policies ---- */
+
+int egress_open(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	const struct fwset_policy p = {.addr = s->addr, .mark = s->generation, .mode = EGRESS_MODE_OPEN};
+
+	if (fwset_policy(b->fw, &p, err) < 0)
+		return -1;
+	s->mark = s->generation;
+	s->mode = EGRESS_MODE_OPEN;
+	return 0;
+}
+
+static void drop_parts(struct broker *b, struct slot_egress *e)
+{
+	b->n_rules -= (uint32_t)e->n_parts;
+	free(e->part);
+	e->part = NULL;
+	e->n_parts = 0;
+}
+
+static int take_part(struct broker *b, struct slot_egress *e, const struct broker_policy *msg, struct sbx_err *err)
+{
+	if (msg->first == 0)
+		drop_parts(b, e);
+	if (msg->first != e->n_parts)
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "rules from %u on after %zu rules", msg->first, e->n_parts);
+	if (e->n_parts + msg->n_rules > BROKER_POLICY_RULES || b->n_rules + msg->n_rules > RULES_ALL)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %u address rules in a policy, or %u in all", BROKER_POLICY_RULES, RULES_ALL);
+	if (!msg->n_rules)
+		return 0;
+	struct broker_ip_rule *more = reallocarray(e->part, e->n_parts + msg->n_rules, sizeof(*more));
+	if (!more)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "address rules");
+	memcpy(more + e->n_parts, msg->rule, msg->n_rules * sizeof(*more));
+	e->part = more;
+	e->n_parts += msg->n_rules;
+	b->n_rules += msg->n_rules;
+	return 0;
+}
+
+static enum egress_mode mode_of(uint32_t flags)
+{
+	if (!(flags & BROKER_POLICY_DEFAULT_ALLOW))
+		return EGRESS_MODE_LEASED;
+	return flags & BROKER_POLICY_NAMES ? EGRESS_MODE_NAMES : EGRESS_MODE_OPEN;
+}
+
+/* The parts become the policy: a new mark, the file, the kernel, the record. */
+static int apply_parts(struct broker *b, struct slot *s, uint32_t flags, struct sbx_err *err)
+{
+	struct slot_egress *e = s->egress;
+	struct egress_plan plan = {0};
+	struct fwset_policy p = {.addr = s->addr, .old_mark = s->mark, .old_plan = &e->plan, .plan = &plan, .mode = mode_of(flags)};
+	uint32_t old = s->mark;
+
+	if (egress_plan_make(e->part, e->n_parts, &plan, err) < 0)
+		return -1;
+	int r = slot_generation(b, &p.mark, err);
+	if (r == 0 && e->n_parts) {
+		r = policy_write(s, p.mark, e->part, e->n_parts);
+		if (r < 0)
+			sbx_err_set(err, SBX_E_SYSTEM, -r, "keep the policy of slot %u", s->number);
+	}
+	if (r < 0 || fwset_policy(b->fw, &p, err) < 0) {
+		egress_plan_clear(&plan);
+		if (p.mark)
+			policy_unlink(s, p.mark);
+		return -1;
+	}
+	bool had_file = e->n_rules > 0;
+	egress_plan_clear(&e->plan);
+	b->n_rules -= (uint32_t)e->n_rules;
+	free(e->rule);
+	e->plan = plan;
+	e->rule = take_ptr(e->part);
+	e->n_rules = e->n_parts;
+	e->n_parts = 0;
+	s->mark = p.mark;
+	s->mode = p.mode;
+	(void)slot_set_state(b, s, s->state); /* logged; a restart would put the old policy back, which sandboxd then replaces */
+	if (old && had_file)
+		policy_unlink(s, old);
+	return 0;
+}
+
+int egress_policy(struct broker *b, struct slot *s, const struct broker_policy *msg, uint32_t *ret_mark, struct sbx_err *err)
+{
+	struct slot_egress *e = state_of(s);
+
+	*ret_mark = 0;
+	if (!e)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "policy");
+	int r = take_part(b, e, msg, err);
+	if (r == 0 && (msg->flags & BROKER_POLICY_LAST)) {
+		r = apply_parts(b, s, msg->flags, err);
+		*ret_mark = r == 0 ? s->mark : 0;
+	}
+	if (r < 0)
+		drop_parts(b, e);
+	return r;
+}
+
+/* ---- leases ---- */
+
+static size_t place_of(const struct slot_egress *e, uint32_t addr, uint32_t port)
+{
+	uint32_t hash = (addr * 2654435761u) ^ (port * 40503u);
+
+	for (size_t i = hash >> 7;; i++) {
+		const struct lease *l = &e->lease[i & (e->lease_room - 1)];
+
+		if (!l->end_ms || (l->addr == addr && l->port == port))
+			return i & (e->lease_room - 1);
+	}
+}
+
+static struct lease *lease_find(const struct slot_egress *e, uint32_t addr, uint32_t port)
+{
+	if (!e->lease_room)
+		return NULL;
+	struct lease *l = &e->lease[place_of(e, addr, port)];
+	return l->end_ms ? l : NULL;
+}
+
+/* Makes a new table with room for @more and without what has ended; 0: only the latter. */
+static int lease_make_room(struct broker *b, struct slot_egress *e, size_t more)
+{
+	uint64_t now = loop_now_ms(b->loop);
+	struct slot_egress next = {.lease_room = TABLE_START};
+	size_t alive = 0;
+
+	if (more && (e->n_leases + more) * 2 <= e->lease_room)
+		return 0;
+	for (size_t i = 0; i < e->lease_room; i++)
+		alive += e->lease[i].end_ms > now;
+	while ((alive + more) * 2 > next.lease_room)
+		next.lease_room *= 2;
+	next.lease = calloc(next.lease_room, sizeof(*next.lease));
+	if (!next.lease)
+		return -ENOMEM;
+	for (size_t i = 0; i < e->lease_room; i++)
+		if (e->lease[i].end_ms > now)
+			next.lease[place_of(&next, e->lease[i].addr, e->lease[i].port)] = e->lease[i];
+	b->n_leases -= (uint32_t)(e->n_leases - alive);
+	free(e->lease);
+	e->lease = next.lease;
+	e->lease_room = next.lease_room;
+	e->n_leases = alive;
+	return 0;
+}
+
+static void lease_put(struct broker *b, struct slot_egress *e, uint32_t addr, uint32_t port, uint64_t end_ms)
+{
+	struct lease *l = &e->lease[place_of(e, addr, port)];
+
+	if (!l->end_ms) {
+		e->n_leases++;
+		b->n_leases++;
+	}
+	*l = (struct lease){.addr = addr, .port = port, .end_ms = end_ms};
+}
+
+/* Ends are kept until the table is made anew: taking a place out would hide those behind it. */
+static void lease_cut(struct slot_egress *e, uint32_t addr, uint32_t port)
+{
+	struct lease *l = lease_find(e, addr, port);
+
+	if (l)
+		l->end_ms = 1;
+}
+
+static bool is_host(const struct broker *b, uint32_t addr)
+{
+	const struct links_host_addrs *hosts = netwatch_hosts(b->watch);
+
+	for (uint32_t i = 0; i < hosts->n; i++)
+		if (hosts->addr[i] == addr)
+			return true;
+	return false;
+}
+
+/* What a name may never open, whoever answered it: the order of the router's verdicts. */
+static const char *pin_refused(const struct broker *b, const struct slot *s, uint32_t addr)
+{
+	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);
+
+	if (addr >> 16 == LINKS_GATEWAY >> 16)
+		return "a link-local address";
+	if ((addr & subnet) == b->rules.subnet_addr)
+		return "an address of the sandboxes";
+	if (is_host(b, addr) && !fw_rules_allowed(&b->rules, addr, 32))
+		return "an address of the host";
+	if (fw_rules_private(addr) && !fw_rules_allowed(&b->rules, addr, 0) && !(s->egress && egress_plan_names(&s->egress->plan, addr)))
+		return "a private address that no rule names";
+	return NULL;
+}
+
+/* Fills @pin with what @msg names; Return: how many */
+static size_t list_pins(const struct broker_pin *msg, struct fwset_pin *pin)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < msg->n_addrs; i++)
+		for (uint32_t p = 0; p < (msg->n_ports ? msg->n_ports : 1); p++)
+			pin[n++] = (struct fwset_pin){.addr = msg->addr[i], .port = msg->n_ports ? msg->port[p] : 0, .timeout_ms = msg->lease_ms};
+	return n;
+}
+
+/* What has ended counts until somebody looks: that is here, when there seems to be no room. */
+static bool leases_fit(struct broker *b, struct slot_egress *e, size_t more)
+{
+	if (e->n_leases + more > BROKER_PINS_SANDBOX && lease_make_room(b, e, 0) < 0)
+		return false;
+	for (uint32_t i = 0; b->n_leases + more > BROKER_PINS_ALL && i < LIMIT_SANDBOXES; i++)
+		if (b->slot[i].egress && lease_make_room(b, b->slot[i].egress, 0) < 0)
+			return false;
+	return e->n_leases + more <= BROKER_PINS_SANDBOX && b->n_leases + more <= BROKER_PINS_ALL &&
+	       (!more || lease_make_room(b, e, more) == 0);
+}
+
+#define PINS_MAX (BROKER_PIN_ADDRS * BROKER_RULE_PORTS)
+
+int egress_pin(struct broker *b, struct slot *s, const struct broker_pin *msg, struct sbx_err *err)
+{
+	static struct fwset_pin pin[PINS_MAX]; /* 16 KiB; one request at a time */
+	struct slot_egress *e = state_of(s);
+	uint64_t now = loop_now_ms(b->loop);
+	size_t n = 0, n_new = 0, all = list_pins(msg, pin);
+
+	for (uint32_t i = 0; i < msg->n_addrs; i++) {
+		const char *why = pin_refused(b, s, msg->addr[i]);
+
+		if (why)
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%u.%u.%u.%u is %s", msg->addr[i] >> 24, msg->addr[i] >> 16 & 255,
+					   msg->addr[i] >> 8 & 255, msg->addr[i] & 255, why);
+	}
+	if (!e)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "leases");
+	for (size_t i = 0; i < all; i++) {
+		const struct lease *l = lease_find(e, pin[i].addr, pin[i].port);
+
+		if (l && l->end_ms + LEASE_SLACK_MS >= now + pin[i].timeout_ms)
+			continue; /* the kernel has it at least that long */
+		n_new += !l;
+		pin[n++] = pin[i];
+	}
+	if (!leases_fit(b, e, n_new))
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "%zu leases of the sandbox, %u of all", e->n_leases, b->n_leases);
+	if (n && fwset_pin(b->fw, s->addr, pin, n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		lease_put(b, e, pin[i].addr, pin[i].port, now + pin[i].timeout_ms);
+	return 0;
+}
+
+int egress_unpin(struct broker *b, struct slot *s, const struct broker_pin *msg, struct sbx_err *err)
+{
+	static struct fwset_pin pin[PINS_MAX];
+	size_t n = 0, all = list_pins(msg, pin);
+
+	for (size_t i = 0; i < all; i++)
+		if (s->egress && lease_find(s->egress, pin[i].addr, pin[i].port))
+			pin[n++] = pin[i];
+	if (n && fwset_unpin(b->fw, s->addr, pin, n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		lease_cut(s->egress, pin[i].addr, pin[i].port);
+	return 0;
+}
+
+/* Calls fwset_pin() or fwset_unpin() for all leases of a slot. */
+static int each_lease(struct broker *b, struct slot *s, bool add, struct sbx_err *err)
+{
+	static struct fwset_pin pin[PINS_MAX];
+	struct slot_egress *e = s->egress;
+	uint64_t now = loop_now_ms(b->loop);
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; e && r == 0 && i <= e->lease_room; i++) {
+		const struct lease *l = i < e->lease_room ? &e->lease[i] : NULL;
+
+		if (l && l->end_ms > (add ? now : 0))
+			pin[n++] = (struct fwset_pin){.addr = l->addr, .port = l->port, .timeout_ms = add ? l->end_ms - now : 0};
+		if (n && (n == PINS_MAX || !l)) {
+			r = add ? fwset_pin(b->fw, s->addr, pin, n, err) : fwset_unpin(b->fw, s->addr, pin, n, err);
+			n = 0;
+		}
+	}
+	return r;
+}
+
+/* ---- the end ---- */
+
+uint32_t egress_record_mode(const struct slot *s)
+{
+	return s->mode + (s->egress && s->egress->n_rules ? EGRESS_MODE_RULES : 0);
+}
+
+void egress_forget(struct slot *s)
+{
+	struct slot_egress *e = s->egress;
+
+	if (!e)
+		return;
+	drop_parts(s->broker, e);
+	s->broker->n_rules -= (uint32_t)e->n_rules;
+	s->broker->n_leases -= (uint32_t)e->n_leases;
+	egress_plan_clear(&e->plan);
+	free(e->rule);
+	free(e->lease);
+	free(e);
+	s->egress = NULL;
+}
+
+bool egress_end(struct broker *b, struct slot *s)
+{
+	struct fwset_policy p = {.addr = s->addr, .old_mark = s->mark, .old_plan = plan_of(s)};
+	struct sbx_err err = {0};
+
+	if (!s->mark && !s->egress)
+		return true;
+	if (!b->fw)
+		return false;
+	if (each_lease(b, s, false, &err) < 0 || (s->mark && fwset_policy(b->fw, &p, &err) < 0)) {
+		log_error("slot %u: its rules stay for now: %s", s->number, err.msg);
+		return false;
+	}
+	if (s->egress && s->egress->n_rules)
+		policy_unlink(s, s->mark);
+	s->mark = 0;
+	s->mode = EGRESS_MODE_NONE;
+	egress_forget(s);
+	return true;
+}
+
+/* ---- after a restart, after a loss ---- */
+
+int egress_recover(struct broker *b, struct slot *s)
+{
+	struct slot_egress *e;
+	struct sbx_err err = {0};
+
+	if (!s->mark || !(s->mode & EGRESS_MODE_RULES))
+		return 0;
+	s->mode -= EGRESS_MODE_RULES;
+	e = state_of(s);
+	int r = e ? policy_read(s, &e->rule, &e->n_rules) : -ENOMEM;
+	if (r == 0) {
+		b->n_rules += (uint32_t)e->n_rules;
+		if (egress_plan_make(e->rule, e->n_rules, &e->plan, &err) < 0)
+			r = -ENOMEM;
+	}
+	if (r < 0)
+		s->mark = 0;
+	return r;
+}
+
+struct found {
+	struct broker *b;
+	bool odd;   /* something is there that no record tells of */
+	bool *seen; /* owned; by slot */
+};
+
+static struct slot *slot_of_addr(struct broker *b, uint32_t addr)
+{
+	uint32_t number = addr - b->rules.subnet_addr - 1;
+
+	if (number >= LIMIT_SANDBOXES)
+		return NULL;
+	struct slot *s = &b->slot[number];
+	return s->state != BROKER_SLOT_FREE && s->addr == addr ? s : NULL;
+}
+
+static void on_found(void *arg, uint32_t addr, uint32_t mark, const struct fwset_pin *pin)
+{
+	struct found *f = arg;
+	struct slot *s = slot_of_addr(f->b, addr);
+
+	if (!s || !s->mark || (!pin && s->mark != mark)) {
+		f->odd = true;
+		return;
+	}
+	f->seen[s->number] |= !pin;
+	struct slot_egress *e = pin ? state_of(s) : NULL;
+	if (e && lease_make_room(f->b, e, 1) == 0)
+		lease_put(f->b, e, pin->addr, pin->port, loop_now_ms(f->b->loop) + pin->timeout_ms);
+}
+
+static int put_slot(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	const struct fwset_policy p = {.addr = s->addr, .mark = s->mark, .mode = (enum egress_mode)s->mode, .plan = plan_of(s)};
+
+	return fwset_policy(b->fw, &p, err) < 0 ? -1 : each_lease(b, s, true, err);
+}
+
+int egress_fill(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err)
+{
+	struct broker *b = arg;
+	auto_free bool *seen = calloc(LIMIT_SANDBOXES, sizeof(*seen));
+	struct found f = {.b = b, .seen = seen};
+
+	if (!seen)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "policies");
+	b->fw = fw;
+	if (!fresh && fwset_each(fw, on_found, &f, err) < 0)
+		return -1;
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (s->state == BROKER_SLOT_FREE || !s->mark || seen[i])
+			continue;
+		f.odd = true;
+		if (fresh && put_slot(b, s, err) < 0)
+			return -1;
+	}
+	return !fresh && f.odd;
+}
