@@ -7,6 +7,7 @@
 #include "api/endpoint.h"
 #include "api/gw_server.h"
 #include "api/images_import.h"
+#include "api/images_pull.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/num.h"
@@ -471,6 +472,28 @@ static void on_import(struct api_server *server, struct gw_conn *conn, const str
 	images_import_done(import, import_answer, p);
 }
 
+/* ---- GW_PULL ---- */
+
+static void on_pull(struct api_server *server, struct gw_conn *conn, const struct gw_pull *msg, const struct http_text *strings)
+{
+	const struct auth_credentials who = {.api_key = strings[GW_PULL_API_KEY],
+					     .has_api_key = msg->flags & GW_HTTP_HAS_API_KEY,
+					     .unix_peer = msg->flags & GW_HTTP_UNIX_PEER};
+	struct gw_http_reply reply = {.head = {.kind = GW_PULL_REPLY, .tag = msg->head.tag}};
+	struct api_answer answer = {.status = 200, .content_type = "", .headers = "", .body = ""};
+	struct http_text texts[GW_REPLY_STRINGS], body = strings[GW_PULL_BODY];
+	struct sbx_err err = {0};
+	auto_buf error = {0};
+	auto_fd fd = -1;
+
+	if (auth_lifecycle(&server->context, &who, NULL, &err) < 0 ||
+	    images_pull_begin(&server->context, body.data, body.len, &fd, &err) < 0)
+		api_error_answer(&err, &error, &answer);
+	answer_strings(&answer, texts);
+	reply.status = answer.status;
+	gw_conn_send(conn, &reply.head, sizeof(reply), texts, GW_REPLY_STRINGS, &fd, fd >= 0 ? 1 : 0);
+}
+
 /* ---- wiring ---- */
 
 static void on_message(void *arg, struct gw_conn *conn, const struct gw_head *head, const struct http_text *strings)
@@ -492,6 +515,9 @@ static void on_message(void *arg, struct gw_conn *conn, const struct gw_head *he
 	case GW_IMPORT:
 		on_import(server, conn, msg, strings);
 		break;
+	case GW_PULL:
+		on_pull(server, conn, msg, strings);
+		break;
 	case GW_ACCESS:
 		on_access(server, conn, msg);
 		break;
@@ -504,6 +530,7 @@ static void on_message(void *arg, struct gw_conn *conn, const struct gw_head *he
 	case GW_STAT_REPLY:
 	case GW_IMPORT_REPLY:
 	case GW_ACCESS_REPLY:
+	case GW_PULL_REPLY:
 	case GW_KIND_COUNT:
 	default:
 		break;
@@ -543,6 +570,8 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 		.settings = config->settings,
 		.manager = config->manager,
 		.images = config->images,
+		.pulls = config->pulls,
+		.blobs = config->blobs,
 		.broker = config->broker,
 		.api_key = config->api_key ? config->api_key : "",
 		.insecure = config->insecure,

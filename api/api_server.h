@@ -16,6 +16,8 @@
 
 struct api_server;
 struct broker_client;
+struct blob_store;
+struct image_pulls;
 struct image_store;
 struct sandbox;
 struct sandbox_manager;
@@ -25,6 +27,8 @@ struct api_server_config {
 	struct loop *loop;		   /* borrowed */
 	const struct settings *settings;   /* borrowed */
 	struct sandbox_manager *manager;   /* borrowed */
+	struct image_pulls *pulls;  /* borrowed; NULL: nothing is pulled */
+	struct blob_store *blobs;   /* borrowed; NULL: none */
 	struct image_store *images;	   /* borrowed; NULL: image routes answer 503 */
 	struct broker_client *broker;	   /* borrowed; NULL: import and host routes answer 503 */
 	int control_fd;			   /* listening SOCK_SEQPACKET of control.sock; stays the caller's */

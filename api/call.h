@@ -20,6 +20,8 @@
 #include <stdint.h>
 
 struct broker_client;
+struct blob_store;
+struct image_pulls;
 struct image_store;
 struct images_imports;
 struct jv;
@@ -34,6 +36,8 @@ struct api_context {
 	const struct settings *settings;
 	struct sandbox_manager *manager;
 	struct image_store *images;	/* NULL: none */
+	struct image_pulls *pulls;	/* NULL: none */
+	struct blob_store *blobs;	/* NULL: none */
 	struct broker_client *broker;	/* NULL: none */
 	struct images_imports *imports;	/* NULL: none */
 	const char *api_key;		/* never NULL; "": none is configured */

@@ -140,6 +140,9 @@ void gateway_handle(void *arg, struct http_request *req)
 	case ROUTE_IMPORT:
 		pass_import(gw, req);
 		break;
+	case ROUTE_PULL:
+		pass_pull(gw, req);
+		break;
 	case ROUTE_LIFECYCLE:
 	case ROUTE_NONE:
 		pass_lifecycle(gw, req);

@@ -41,6 +41,8 @@ void gateway_refuse(struct http_request *req, unsigned status, struct http_text 
 void pass_lifecycle(struct gateway *gw, struct http_request *req);
 /** pass_import() - Stream the body of @req into the file that sandboxd gives */
 void pass_import(struct gateway *gw, struct http_request *req);
+/** pass_pull() - Let sandboxd pull what the body of @req asks for, and stream its events */
+void pass_pull(struct gateway *gw, struct http_request *req);
 /** proxy_is_ours() - Whether @port is answered outside of the sandbox */
 bool proxy_is_ours(uint32_t port);
 /** proxy_handle() - Answer @req from the port that @route names; the views of @route lie in the request */

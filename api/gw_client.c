@@ -62,6 +62,7 @@ static size_t fixed_size(uint32_t kind)
 	case GW_HELLO_REPLY:
 		return sizeof(struct gw_hello_reply);
 	case GW_HTTP_REPLY:
+	case GW_PULL_REPLY:
 		return sizeof(struct gw_http_reply);
 	case GW_OPEN_REPLY:
 		return sizeof(struct gw_open_reply);

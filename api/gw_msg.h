@@ -34,6 +34,8 @@ enum gw_kind {
 	GW_IMPORT_REPLY, /* fd for begin */
 	GW_ACCESS,	 /* a request to a sandbox for which nothing had to be asked: struct gw_stat */
 	GW_ACCESS_REPLY, /* struct gw_access_reply; says nothing */
+	GW_PULL,	 /* pull an image: struct gw_pull */
+	GW_PULL_REPLY,	 /* struct gw_http_reply: status 200 and the reading end of the events, or the error as in GW_HTTP_REPLY */
 	GW_KIND_COUNT
 };
 
@@ -163,6 +165,14 @@ struct gw_stat_reply {
 struct gw_access_reply {
 	struct gw_head head;
 	uint64_t zero;
+};
+
+enum gw_pull_string { GW_PULL_API_KEY = 0, GW_PULL_BODY, GW_PULL_STRINGS };
+
+struct gw_pull {
+	struct gw_head head;
+	uint32_t flags; /* enum gw_http_flags */
+	uint32_t zero;
 };
 
 enum gw_import_string { GW_IMPORT_TARGET = 0, GW_IMPORT_API_KEY, GW_IMPORT_STRINGS };

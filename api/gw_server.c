@@ -63,6 +63,7 @@ static const struct {
 	{GW_STAT, sizeof(struct gw_stat), 0, false},
 	{GW_ACCESS, sizeof(struct gw_stat), 0, false},
 	{GW_IMPORT, sizeof(struct gw_import), GW_IMPORT_STRINGS, false},
+	{GW_PULL, sizeof(struct gw_pull), GW_PULL_STRINGS, false},
 };
 
 struct gw_conn *gw_conn_ref(struct gw_conn *conn)

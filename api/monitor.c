@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "api/monitor.h"
+#include "api/monitor_int.h"
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -37,7 +37,6 @@
 #define STABLE_MS	      3000u /* a child that lived so long starts its back-off anew */
 #define GIVE_UP_FAILURES      8u     /* of a child that was never stable */
 #define SHUTDOWN_MS	      8000u
-#define FIRST_SPARE_FD	      32
 #define KEY_CHARACTERS	      43u
 
 enum child_kind { CHILD_BROKER = 0, CHILD_DAEMON, CHILD_GATEWAY, CHILD_DNSD, CHILD_COUNT };
@@ -79,6 +78,7 @@ struct monitor {
 	struct loop_fd *ready_source; /* owned */
 	struct loop_timer *patience;  /* owned; armed while shutting down */
 	struct child child[CHILD_COUNT];
+	struct monitor_fetchers fetchers;
 	bool stopping;
 	int exit_code;
 	bool announced;
@@ -455,13 +455,12 @@ static int write_config(const struct settings *s, unsigned flags, int *ret, stru
 	return 0;
 }
 
-/* Opens @program beside our own executable, else in libexec. */
-static int open_program(const struct monitor *m, const char *program)
+int monitor_open_program(int self_fd, const char *program)
 {
 	char path[4096];
 
 	if (!program)
-		return fcntl(m->self_fd, F_DUPFD_CLOEXEC, FIRST_SPARE_FD);
+		return fcntl(self_fd, F_DUPFD_CLOEXEC, FIRST_SPARE_FD);
 	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
 	if (n > 0) {
 		path[n] = '\0';
@@ -479,10 +478,6 @@ static int open_program(const struct monitor *m, const char *program)
 	return fd < 0 ? -errno : fd;
 }
 
-struct fd_move {
-	int from, to;
-};
-
 static size_t fds_of(const struct monitor *m, enum child_kind kind, struct fd_move out[8])
 {
 	size_t n = 0;
@@ -495,6 +490,7 @@ static size_t fds_of(const struct monitor *m, enum child_kind kind, struct fd_mo
 	} else if (kind == CHILD_DAEMON) {
 		out[n++] = (struct fd_move){m->control_fd, MONITOR_FD_CONTROL};
 		out[n++] = (struct fd_move){m->ready_child_fd, MONITOR_FD_READY};
+		out[n++] = (struct fd_move){m->fetchers.daemon_fd, MONITOR_FD_FETCH};
 	}
 	return n;
 }
@@ -515,6 +511,24 @@ static const char *bind_daemon_dir(const struct monitor *m)
 			       mount(NULL, to, NULL, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ?
 		       "bind the state directory" :
 		       NULL;
+}
+
+const char *monitor_move_fds(struct fd_move *moves, size_t n)
+{
+	int last = 2;
+
+	/* All copies first, above every target, so that no move overwrites one that is still needed. */
+	for (size_t i = 0; i < n; i++) {
+		moves[i].from = fcntl(moves[i].from, F_DUPFD_CLOEXEC, FIRST_SPARE_FD);
+		if (moves[i].from < 0)
+			return "descriptors";
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (dup2(moves[i].from, moves[i].to) < 0)
+			return "descriptors";
+		last = moves[i].to > last ? moves[i].to : last;
+	}
+	return close_range((unsigned)last + 1, ~0u, CLOSE_RANGE_CLOEXEC) < 0 ? "close_range" : NULL;
 }
 
 __attribute__((noreturn)) static void be_child(const struct monitor *m, enum child_kind kind, int program_fd, pid_t parent)
@@ -551,21 +565,9 @@ __attribute__((noreturn)) static void be_child(const struct monitor *m, enum chi
 	if (getppid() != parent)
 		_exit(1);
 	const char *broken = kind == CHILD_DAEMON ? bind_daemon_dir(m) : NULL;
-	/* All copies first, above every target, so that no move overwrites one that is still needed. */
-	for (size_t i = 0; !broken && i < n_moves; i++) {
-		moves[i].from = fcntl(moves[i].from, F_DUPFD_CLOEXEC, FIRST_SPARE_FD);
-		if (moves[i].from < 0)
-			broken = "descriptors";
-	}
-	int last = 2;
-	for (size_t i = 0; !broken && i < n_moves; i++) {
-		if (dup2(moves[i].from, moves[i].to) < 0)
-			broken = "descriptors";
-		last = moves[i].to > last ? moves[i].to : last;
-	}
 	int exec_fd = fcntl(program_fd, F_DUPFD_CLOEXEC, FIRST_SPARE_FD);
-	if (!broken && close_range((unsigned)last + 1, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-		broken = "close_range";
+	if (!broken)
+		broken = monitor_move_fds(moves, n_moves);
 	if (!broken && (!freopen("/dev/null", "r", stdin) || chdir("/") < 0))
 		broken = "standard input";
 	if (!broken) {
@@ -585,7 +587,7 @@ static void start_child(void *arg)
 	const struct child_row *row = &child_rows[c->kind];
 	pid_t parent = getpid();
 
-	auto_fd program_fd = open_program(m, row->program);
+	auto_fd program_fd = monitor_open_program(m->self_fd, row->program);
 	if (program_fd < 0) {
 		log_error("%s: neither beside sandboxd nor in " SBX_LIBEXECDIR ": %s", row->program, strerrordesc_np(-program_fd));
 		m->exit_code = 1;
@@ -752,10 +754,12 @@ static void on_child(void *arg, const struct signalfd_siginfo *info)
 	pid_t pid;
 
 	(void)info;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		monitor_fetchers_ended(&m->fetchers, pid, status);
 		for (size_t i = 0; i < CHILD_COUNT; i++)
 			if (m->child[i].pid == pid)
 				child_ended(&m->child[i], status);
+	}
 }
 
 static void on_stop(void *arg, const struct signalfd_siginfo *info)
@@ -805,6 +809,7 @@ static void monitor_init(struct monitor *m, struct settings *settings)
 	*m = (struct monitor){.settings = settings};
 	m->state_fd = m->run_fd = m->lock_fd = m->run_lock_fd = m->instance_lock_fd = m->self_fd = -1;
 	m->config_fd[0] = m->config_fd[1] = -1;
+	monitor_fetchers_init(&m->fetchers);
 	m->api_fd = m->endpoint_fd = m->unix_fd = m->control_fd = m->ready_fd = m->ready_child_fd = -1;
 }
 
@@ -813,6 +818,7 @@ static void monitor_clear(struct monitor *m)
 	const int fds[] = {m->state_fd, m->run_fd,	m->lock_fd, m->run_lock_fd, m->instance_lock_fd, m->self_fd,	 m->config_fd[0],  m->config_fd[1],
 			   m->api_fd,	m->endpoint_fd, m->unix_fd, m->control_fd,  m->ready_fd, m->ready_child_fd};
 
+	monitor_fetchers_clear(&m->fetchers);
 	loop_fd_remove(m->ready_source);
 	loop_timer_free(m->patience);
 	for (size_t i = 0; i < CHILD_COUNT; i++)
@@ -871,6 +877,8 @@ static int run(struct monitor *m, struct sbx_err *err)
 	    publish_key(m, err) < 0 || write_config(m->settings, SETTINGS_WITHOUT_KEY, &m->config_fd[0], err) < 0 ||
 	    write_config(m->settings, 0, &m->config_fd[1], err) < 0)
 		return -1;
+	if (monitor_fetchers_open(&m->fetchers, m->loop, m->settings, m->self_fd, m->config_fd[0], err) < 0)
+		return -1;
 	for (size_t i = 0; i < CHILD_COUNT; i++)
 		loop_timer_arm(m->child[i].again, 0);
 	int r = loop_run(m->loop);
@@ -907,7 +915,7 @@ static int run_broker_purge(struct monitor *m, struct sbx_err *err)
 
 	if (write_config(m->settings, SETTINGS_WITHOUT_KEY, &m->config_fd[0], err) < 0)
 		return -1;
-	auto_fd program_fd = open_program(m, name);
+	auto_fd program_fd = monitor_open_program(m->self_fd, name);
 	if (program_fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -program_fd, "%s", name);
 	pid_t pid = fork();

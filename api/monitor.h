@@ -3,7 +3,8 @@
  * DOC: the root monitor (`sandboxd --standalone`) and what its children find
  *
  * The monitor takes the locks, makes the run directory and the listening sockets, and starts and restarts sandbox-broker,
- * sandboxd --daemon, sandbox-gateway and sandbox-dnsd.  It reads no byte from anybody else.  Each child is started as
+ * sandboxd --daemon, sandbox-gateway and sandbox-dnsd.  It reads no byte from anybody but struct monitor_fetch from sandboxd,
+ * for which it starts one sandbox-fetch (monitor_fetch.c).  Each child is started as
  *
  *	PROGRAM [--daemon] --config /proc/self/fd/3
  *
@@ -17,6 +18,8 @@
 #include "base/err.h"
 #include "base/settings.h"
 
+#include <stdint.h>
+
 #define MONITOR_EXIT_CONFIG 78 /* EX_CONFIG of sysexits.h */
 
 enum monitor_fd {
@@ -28,6 +31,19 @@ enum monitor_fd {
 	/* sandboxd --daemon */
 	MONITOR_FD_CONTROL = 4, /* listening SOCK_SEQPACKET of control.sock */
 	MONITOR_FD_READY = 5,	/* a byte is written when requests can be served */
+	MONITOR_FD_FETCH = 6,	/* SOCK_SEQPACKET: struct monitor_fetch with a socket, for each sandbox-fetch that is wanted */
+	/* sandbox-fetch */
+	MONITOR_FD_FETCHER = 4, /* its socket to sandboxd */
+};
+
+#define MONITOR_FETCH_MAGIC 0x48435446u
+#define MONITOR_FETCH_MAX   32u /* sandbox-fetch processes at once */
+
+/* sandboxd -> monitor with one descriptor, and back: with the credential file opened by root when there is one. */
+struct monitor_fetch {
+	uint32_t magic;
+	int32_t sys; /* reply: 0 or an errno */
+	uint64_t tag;
 };
 
 /**

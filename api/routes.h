@@ -13,7 +13,7 @@
 
 #include <stdio.h>
 
-enum route_who { ROUTE_NONE = 0, ROUTE_LOCAL, ROUTE_LIFECYCLE, ROUTE_IMPORT, ROUTE_PROXY, ROUTE_LOGS };
+enum route_who { ROUTE_NONE = 0, ROUTE_LOCAL, ROUTE_LIFECYCLE, ROUTE_IMPORT, ROUTE_PULL, ROUTE_PROXY, ROUTE_LOGS };
 
 struct route_match {
 	enum route_who who;

@@ -4,6 +4,8 @@
  */
 #include "api/api_server.h"
 #include "api/dispatch.h"
+#include "api/fetch_channel.h"
+#include "api/images_pull.h"
 #include "api/monitor.h"
 #include "base/cleanup.h"
 #include "base/isolate.h"
@@ -11,7 +13,9 @@
 #include "base/loop.h"
 #include "base/settings.h"
 #include "config.h"
+#include "images/blob_store.h"
 #include "images/image_store.h"
+#include "images/pull.h"
 #include "runtime/broker_client.h"
 #include "runtime/sandbox.h"
 #include "runtime/state_store.h"
@@ -179,6 +183,9 @@ struct daemon {
 	struct broker_client *broker;
 	struct sandbox_manager *manager;
 	struct image_store *images;
+	struct blob_store *blobs;
+	struct fetch_channel *fetch;
+	struct image_pulls *pulls;
 	struct api_server *api;
 	struct loop_timer *upkeep;
 	char state_path[1100];
@@ -262,6 +269,24 @@ static int daemon_signals(struct daemon *d, struct sbx_err *err)
 	return 0;
 }
 
+static int wire_pulls(struct daemon *d, int state_fd, struct sbx_err *err)
+{
+	d->blobs = blob_store_open(state_fd, err);
+	d->fetch = d->blobs ? fetch_channel_new(d->loop, MONITOR_FD_FETCH, err) : NULL;
+	if (!d->fetch)
+		return -1;
+	const struct image_pulls_config config = {
+		.loop = d->loop,
+		.settings = &d->settings,
+		.images = d->images,
+		.blobs = d->blobs,
+		.starter = fetch_channel_starter(d->fetch),
+		.hooks = images_pull_hooks(d->broker, &d->settings),
+	};
+	d->pulls = image_pulls_new(&config, err);
+	return d->pulls ? 0 : -1;
+}
+
 static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 {
 	const struct settings *s = &d->settings;
@@ -277,12 +302,16 @@ static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 	d->manager = d->images ? sandbox_manager_new(d->loop, s, d->broker, state_fd, &hooks, err) : NULL;
 	if (!d->manager)
 		return -1;
-	sandbox_manager_set_images(d->manager, d->images);
+	if (wire_pulls(d, state_fd, err) < 0)
+		return -1;
+	sandbox_manager_set_images(d->manager, d->images, d->pulls);
 	const struct api_server_config config = {
 		.loop = d->loop,
 		.settings = s,
 		.manager = d->manager,
 		.images = d->images,
+		.pulls = d->pulls,
+		.blobs = d->blobs,
 		.broker = d->broker,
 		.control_fd = MONITOR_FD_CONTROL,
 		.state_dir_fd = state_fd,
@@ -302,8 +331,11 @@ static void daemon_clear(struct daemon *d)
 {
 	loop_timer_free(d->upkeep);
 	api_server_free(d->api);
+	image_pulls_free(d->pulls);
+	fetch_channel_free(d->fetch);
 	sandbox_manager_free(d->manager);
 	broker_client_free(d->broker);
+	blob_store_close(d->blobs);
 	image_store_close(d->images);
 	loop_free(d->loop);
 	settings_free(&d->settings);
@@ -323,6 +355,7 @@ static int run_daemon(struct daemon *d, struct sbx_err *err)
 	if (fcntl(MONITOR_FD_CONTROL, F_SETFD, FD_CLOEXEC) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "control socket: start sandboxd with --standalone");
 	ignore_result(fcntl(MONITOR_FD_READY, F_SETFD, FD_CLOEXEC) < 0); /* may not be there */
+	ignore_result(fcntl(MONITOR_FD_FETCH, F_SETFD, FD_CLOEXEC) < 0);
 	ignore_result(fcntl(MONITOR_FD_CONFIG, F_SETFD, FD_CLOEXEC) < 0);
 	if (daemon_wire(d, state_fd, err) < 0)
 		return -1;
@@ -416,6 +449,8 @@ int main(int argc, char **argv)
 	int r = 0;
 
 	log_init("sandboxd", LOG_LEVEL_INFO);
+	if (argc > 2 && !strcmp(argv[1], BLOB_RECEIVE_ARGUMENT))
+		return blob_receive_main(argc - 2, argv + 2);
 	if (parse_options(argc, argv, &o) < 0)
 		return 2;
 	switch (o.mode) {

@@ -32,7 +32,8 @@
 #define SANDBOXD (1u << ISOLATE_SANDBOXD)
 #define GATEWAY	 (1u << ISOLATE_GATEWAY)
 #define DNSD	 (1u << ISOLATE_DNSD)
-#define ALL	 (SANDBOXD | GATEWAY | DNSD)
+#define FETCH	 (1u << ISOLATE_FETCH)
+#define ALL	 (SANDBOXD | GATEWAY | DNSD | FETCH)
 
 /*
  * What none of them has a use for and a taken-over one would want.  Most of it needs capabilities that are gone; the filter is
@@ -94,17 +95,17 @@ static const struct {
 	{SYS_ioperm, ALL},
 #endif
 	/* starting anything */
-	{SYS_execve, GATEWAY | DNSD},
-	{SYS_execveat, GATEWAY | DNSD},
+	{SYS_execve, GATEWAY | DNSD | FETCH},
+	{SYS_execveat, GATEWAY | DNSD | FETCH},
 #ifdef SYS_fork
-	{SYS_fork, GATEWAY | DNSD},
+	{SYS_fork, GATEWAY | DNSD | FETCH},
 #endif
 	{SYS_clone, GATEWAY | DNSD},
 	/* leaving names behind */
-	{SYS_mknodat, DNSD},
-	{SYS_unlinkat, DNSD},
-	{SYS_renameat2, DNSD},
-	{SYS_mkdirat, DNSD},
+	{SYS_mknodat, DNSD | FETCH},
+	{SYS_unlinkat, DNSD | FETCH},
+	{SYS_renameat2, DNSD | FETCH},
+	{SYS_mkdirat, DNSD | FETCH},
 };
 
 static const struct {
@@ -114,6 +115,7 @@ static const struct {
 	[ISOLATE_SANDBOXD] = {"sandboxd", 65536},
 	[ISOLATE_GATEWAY] = {"gateway", 65536},
 	[ISOLATE_DNSD] = {"dnsd", 8192},
+	[ISOLATE_FETCH] = {"fetch", 1024},
 };
 
 static int failed(const char *step, int sys, struct sbx_err *err)

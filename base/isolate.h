@@ -2,7 +2,7 @@
 /*
  * DOC: a process gives away what it does not need
  *
- * sandboxd, sandbox-gateway and sandbox-dnsd are started by the root monitor and call isolate_self() before they read one
+ * sandboxd, sandbox-gateway, sandbox-dnsd and sandbox-fetch are started by the root monitor and call isolate_self() before they read one
  * hostile byte: identity, groups, every capability with the bounding set, no_new_privs, not dumpable, no core files, a seccomp deny list.
  * One table row per process says what is denied to it.  Not for the broker, whose filter and capabilities would be
  * inherited by every sandbox.
@@ -18,6 +18,7 @@ enum isolate_process {
 	ISOLATE_SANDBOXD = 1, /* may start a child of itself (checkpoint) */
 	ISOLATE_GATEWAY,      /* may not execute anything */
 	ISOLATE_DNSD,	      /* likewise, and opens no file for writing */
+	ISOLATE_FETCH,	      /* threads yes (libcurl resolves names in one), programs no, opens no file for writing */
 	ISOLATE_COUNT
 };
 

@@ -524,6 +524,7 @@ enum derived {
 	DERIVED_GATEWAY = 1u << 4,
 	DERIVED_DNSD = 1u << 5,
 	DERIVED_ENDPOINT = 1u << 6,
+	DERIVED_FETCH = 1u << 7,
 };
 
 static int derive_text(struct settings *s, char **field, enum derived bit, const char *value, struct sbx_err *err)
@@ -567,6 +568,7 @@ static int derive(struct settings *s, struct sbx_err *err)
 	derive_count(s, &s->isolation_sandboxd_uid, 0, DERIVED_SANDBOXD, s->isolation_id_base - 0x40000);
 	derive_count(s, &s->isolation_gateway_uid, 0, DERIVED_GATEWAY, s->isolation_id_base - 0x3ffff);
 	derive_count(s, &s->isolation_dnsd_uid, 0, DERIVED_DNSD, s->isolation_id_base - 0x3fffe);
+	derive_count(s, &s->isolation_fetch_uid, 0, DERIVED_FETCH, s->isolation_id_base - 0x3fff0);
 	derive_count(s, &s->server_endpoint_port, -1, DERIVED_ENDPOINT,
 		     s->server_port && s->server_port < 65535 ? s->server_port + 1 : 0);
 	s->gateway_addr = 0xa9fe0101; /* 169.254.1.1 */
@@ -580,10 +582,21 @@ static int derive(struct settings *s, struct sbx_err *err)
 	if (s->isolation_slots > (1LL << (32 - s->subnet_prefix)) - 8)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: network.subnet %s has fewer addresses than isolation.slots %lld",
 				   file, s->network_subnet, (long long)s->isolation_slots);
-	int64_t a = s->isolation_sandboxd_uid, b = s->isolation_gateway_uid, c = s->isolation_dnsd_uid;
-	if (a == b || b == c || a == c)
+	int64_t a = s->isolation_sandboxd_uid, b = s->isolation_gateway_uid, c = s->isolation_dnsd_uid, d = s->isolation_fetch_uid;
+	if (a == b || b == c || a == c || d == a || d == b || d == c)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0,
-				   "%s: isolation.sandboxd_uid, gateway_uid and dnsd_uid must differ", file);
+				   "%s: isolation.sandboxd_uid, gateway_uid, dnsd_uid and fetch_uid must differ", file);
+	static const char *const policies[] = {"missing", "always", "never"};
+	bool known = false;
+	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
+		known |= !strcmp(s->images_pull_policy, policies[i]);
+	if (!known)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: images.pull_policy \"%s\" is none of missing, always, never", file,
+				   s->images_pull_policy);
+	for (size_t i = 0; i < s->images_mirrors.n; i++)
+		if (!strchr(s->images_mirrors.item[i], '=') || strstr(s->images_mirrors.item[i], "://"))
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: images.mirrors \"%s\" is not REGISTRY=HOST or REGISTRY=HOST:PORT",
+					   file, s->images_mirrors.item[i]);
 	return 0;
 }
 
@@ -736,6 +749,7 @@ static void forget_derived(struct settings *s, const struct row *row)
 		{offsetof(struct settings, isolation_gateway_uid), DERIVED_GATEWAY},
 		{offsetof(struct settings, isolation_dnsd_uid), DERIVED_DNSD},
 		{offsetof(struct settings, server_endpoint_port), DERIVED_ENDPOINT},
+		{offsetof(struct settings, isolation_fetch_uid), DERIVED_FETCH},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(map); i++)

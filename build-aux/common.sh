@@ -2,7 +2,7 @@
 # Shared by ./setup and ./run-tests (bash): packages, a copy of the sources to build from, progress lines.
 
 build_packages="autoconf automake gcc make pkg-config libc6-dev linux-libc-dev musl-tools perl
-	libarchive-dev libcap-dev libcjson-dev libidn2-dev libnftables-dev libnl-route-3-dev libseccomp-dev libsqlite3-dev libssl-dev"
+	libarchive-dev libcap-dev libcjson-dev libcurl4-openssl-dev libidn2-dev libnftables-dev libnl-route-3-dev libseccomp-dev libsqlite3-dev libssl-dev"
 
 # Everything is built from a copy below _build/, so that a tree in which somebody ran ./configure builds too.
 work="$top/_build"

@@ -47,6 +47,7 @@ void image_clear(struct image *image)
 	free(image->user);
 	strings_free(image->entrypoint);
 	strings_free(image->cmd);
+	free(image->blobs);
 	*image = (struct image){0};
 }
 
@@ -88,11 +89,17 @@ static int image_copy(struct image *to, const struct image *from, struct sbx_err
 	to->env = strings_copy(from->env, &failed);
 	to->entrypoint = strings_copy(from->entrypoint, &failed);
 	to->cmd = strings_copy(from->cmd, &failed);
-	if (failed || !to->name || !to->workdir || !to->user || !to->layers) {
+	to->blobs = from->blobs ? calloc(from->n_layers, sizeof(*to->blobs)) : NULL;
+	if (failed || !to->name || !to->workdir || !to->user || !to->layers || (from->blobs && !to->blobs)) {
 		image_clear(to);
 		return no_memory(err);
 	}
 	memcpy(to->layers, from->layers, from->n_layers * sizeof(*to->layers));
+	if (from->blobs)
+		memcpy(to->blobs, from->blobs, from->n_layers * sizeof(*to->blobs));
+	memcpy(to->index, from->index, sizeof(to->index));
+	memcpy(to->manifest, from->manifest, sizeof(to->manifest));
+	memcpy(to->config, from->config, sizeof(to->config));
 	return 0;
 }
 
@@ -106,6 +113,29 @@ static void write_strings(struct jw *w, const char *key, char *const *strings)
 	jw_array(w);
 	for (; *strings; strings++)
 		jw_str(w, *strings);
+	jw_array_end(w);
+}
+
+static void write_origin(struct jw *w, const struct image *image)
+{
+	jw_key_str(w, "index", image->index[0] ? image->index : NULL);
+	jw_key_str(w, "manifest", image->manifest[0] ? image->manifest : NULL);
+	jw_key_str(w, "config", image->config[0] ? image->config : NULL);
+	if (!image->blobs)
+		return;
+	jw_key(w, "blobs");
+	jw_array(w);
+	for (size_t i = 0; i < image->n_layers; i++) {
+		char text[DIGEST_TEXT_SIZE];
+
+		digest_format(image->blobs[i].digest, text);
+		jw_object(w);
+		jw_key_str(w, "digest", text);
+		jw_key_u64(w, "bytes", image->blobs[i].bytes);
+		jw_key_u64(w, "unpacked", image->blobs[i].unpacked);
+		jw_key_u64(w, "form", image->blobs[i].form);
+		jw_object_end(w);
+	}
 	jw_array_end(w);
 }
 
@@ -132,6 +162,7 @@ static void image_write(struct buf *out, const struct image *image)
 	write_strings(&w, "cmd", image->cmd);
 	jw_key_i64(&w, "created_wall_usec", image->created_wall_usec);
 	jw_key_u64(&w, "bytes", image->bytes);
+	write_origin(&w, image);
 	jw_object_end(&w);
 }
 
@@ -189,6 +220,50 @@ static int read_layers(const struct jv *array, struct image *image, struct sbx_e
 	return 0;
 }
 
+static int read_digest_text(const struct jv *root, const char *key, char out[DIGEST_TEXT_SIZE], struct sbx_err *err)
+{
+	const struct jv *v = jv_get(root, key);
+	const char *text = jv_str(v);
+	uint8_t digest[DIGEST_BYTES];
+
+	if (!jv_is_set(v))
+		return 0;
+	if (!text || digest_parse(text, strlen(text), digest) < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"%s\" is no digest", key);
+	digest_format(digest, out);
+	return 0;
+}
+
+static int read_origin(const struct jv *root, struct image *image, struct sbx_err *err)
+{
+	const struct jv *blobs = jv_get(root, "blobs");
+	size_t i = 0;
+
+	if (read_digest_text(root, "index", image->index, err) < 0 || read_digest_text(root, "manifest", image->manifest, err) < 0 ||
+	    read_digest_text(root, "config", image->config, err) < 0)
+		return -1;
+	if (!jv_is_set(blobs))
+		return 0;
+	if (jv_type(blobs) != JV_ARRAY || jv_count(blobs) != image->n_layers)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"blobs\" does not name each layer");
+	image->blobs = calloc(image->n_layers, sizeof(*image->blobs));
+	if (!image->blobs)
+		return no_memory(err);
+	for (const struct jv *v = jv_first(blobs); v; v = jv_next(v), i++) {
+		const char *text = jv_str(jv_get(v, "digest"));
+		int64_t bytes = 0, form = 0, unpacked = 0;
+
+		if (!text || digest_parse(text, strlen(text), image->blobs[i].digest) < 0 || jv_i64(jv_get(v, "bytes"), &bytes) < 0 ||
+		    bytes < 0 || jv_i64(jv_get(v, "form"), &form) < 0 || form < 0 || form > UINT32_MAX ||
+		    jv_i64(jv_get(v, "unpacked"), &unpacked) < 0 || unpacked < 0)
+			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"blobs\": entry %zu", i);
+		image->blobs[i].bytes = (uint64_t)bytes;
+		image->blobs[i].form = (uint32_t)form;
+		image->blobs[i].unpacked = (uint64_t)unpacked;
+	}
+	return 0;
+}
+
 static int image_read(const void *data, size_t n, struct image *image, struct sbx_err *err)
 {
 	auto_jv root = jv_parse(data, n, err);
@@ -216,7 +291,7 @@ static int image_read(const void *data, size_t n, struct image *image, struct sb
 	    jv_i64(jv_get(root, "bytes"), &number) < 0 || number < 0)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "no creation time or size");
 	image->bytes = (uint64_t)number;
-	return 0;
+	return read_origin(root, image, err);
 }
 
 /* --- the folder --- */
@@ -456,23 +531,41 @@ int image_store_put(struct image_store *store, const struct image *image, struct
 	return 0;
 }
 
+/* An image of the same repository, under whatever tag, whose manifest or index has the digest. */
+static const struct image *find_digest(const struct image_store *store, const struct image_ref *ref)
+{
+	for (size_t i = 0; i < store->n; i++) {
+		const struct image *image = &store->images[i];
+		struct image_ref other;
+		struct sbx_err ignored = {0};
+
+		if (strcmp(image->manifest, ref->digest) != 0 && strcmp(image->index, ref->digest) != 0)
+			continue;
+		if (image_ref_parse(image->name, strlen(image->name), &other, &ignored) == 0 && !strcmp(other.registry, ref->registry) &&
+		    !strcmp(other.path, ref->path))
+			return image;
+	}
+	return NULL;
+}
+
 const struct image *image_store_find(struct image_store *store, const char *ref_text, struct sbx_err *err)
 {
 	char canonical[IMAGE_REF_TEXT_BYTES];
+	struct image_ref ref;
 	bool there;
 
-	if (canonical_of(ref_text, canonical, err) < 0)
+	if (image_ref_parse(ref_text, strlen(ref_text), &ref, err) < 0)
 		return NULL;
+	image_ref_canonical(&ref, canonical);
 	size_t at = position(store, canonical, &there);
 	if (there)
 		return &store->images[at];
-	if (strchr(canonical, '@'))
+	const struct image *by_digest = ref.digest[0] ? find_digest(store, &ref) : NULL;
+	if (!by_digest)
 		sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0,
-			    "image \"%.80s\" is not here: imported images are found by name and tag, not by digest", ref_text);
-	else
-		sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "image \"%.80s\" is not here; import it: sandboxctl image import FILE %.60s",
-			    ref_text, ref_text);
-	return NULL;
+			    "image \"%.60s\" is not here; pull it: sandboxctl pull %.50s, or import it: sandboxctl image import FILE %.50s",
+			    ref_text, ref_text, ref.digest[0] ? "NAME" : ref_text);
+	return by_digest;
 }
 
 const struct image *image_store_next(struct image_store *store, const struct image *after)
@@ -483,13 +576,53 @@ const struct image *image_store_next(struct image_store *store, const struct ima
 	return store->n && next < end ? next : NULL;
 }
 
-static bool layer_is_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
+bool image_store_layer_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
 {
 	for (size_t i = 0; i < store->n; i++)
 		for (size_t j = 0; j < store->images[i].n_layers; j++)
 			if (!memcmp(store->images[i].layers[j], key, DIGEST_BYTES))
 				return true;
 	return false;
+}
+
+bool image_store_blob_used(const struct image_store *store, const uint8_t digest[DIGEST_BYTES])
+{
+	char text[DIGEST_TEXT_SIZE];
+
+	digest_format(digest, text);
+	for (size_t i = 0; i < store->n; i++) {
+		const struct image *image = &store->images[i];
+
+		if (!strcmp(image->index, text) || !strcmp(image->manifest, text) || !strcmp(image->config, text))
+			return true;
+		for (size_t j = 0; image->blobs && j < image->n_layers; j++)
+			if (!memcmp(image->blobs[j].digest, digest, DIGEST_BYTES))
+				return true;
+	}
+	return false;
+}
+
+int image_store_tag(struct image_store *store, const char *ref_text, const char *name, struct sbx_err *err)
+{
+	const struct image *found = image_store_find(store, ref_text, err);
+	char canonical[IMAGE_REF_TEXT_BYTES];
+	struct image_ref ref;
+	struct image copy;
+
+	if (!found || image_ref_parse(name, strlen(name), &ref, err) < 0)
+		return -1;
+	if (ref.host || ref.digest[0])
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "\"%.100s\" is no name with a tag", name);
+	image_ref_canonical(&ref, canonical);
+	if (!strcmp(found->name, canonical))
+		return 0;
+	if (image_copy(&copy, found, err) < 0)
+		return -1;
+	free(copy.name);
+	copy.name = strdup(canonical);
+	int rc = copy.name ? image_store_put(store, &copy, err) : no_memory(err);
+	image_clear(&copy);
+	return rc;
 }
 
 int image_store_remove(struct image_store *store, const char *ref_text,
@@ -507,7 +640,7 @@ int image_store_remove(struct image_store *store, const char *ref_text,
 	memmove(&store->images[at], &store->images[at + 1], (store->n - at - 1) * sizeof(gone));
 	store->n--;
 	for (size_t i = 0; orphan && i < gone.n_layers; i++)
-		if (!layer_is_used(store, gone.layers[i]))
+		if (!image_store_layer_used(store, gone.layers[i]))
 			orphan(arg, gone.layers[i]);
 	image_clear(&gone);
 	return 0;

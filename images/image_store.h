@@ -13,8 +13,17 @@
 #include "base/err.h"
 #include "images/digest.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Where a layer came from, as far as that is known. */
+struct image_blob {
+	uint8_t digest[DIGEST_BYTES]; /* of the packed layer, in the blob store unless it was pruned */
+	uint64_t bytes;
+	uint64_t unpacked; /* 0: not known */
+	uint32_t form;	   /* enum layer_form */
+};
 
 struct image {
 	char *name;		/* owned; canonical reference (image_ref_canonical()) */
@@ -27,6 +36,11 @@ struct image {
 	char **cmd;		/* owned, NULL-terminated; NULL for none */
 	int64_t created_wall_usec;
 	uint64_t bytes;		/* unpacked */
+	/* Of a pulled image; all empty for one that was imported as a root file system. */
+	char index[DIGEST_TEXT_SIZE];	 /* what the name led to when that is an index, else "" */
+	char manifest[DIGEST_TEXT_SIZE]; /* "sha256:..." of the manifest, in the blob store */
+	char config[DIGEST_TEXT_SIZE];
+	struct image_blob *blobs; /* owned; n_layers of them, or NULL */
 };
 
 struct image_store;
@@ -60,12 +74,27 @@ int image_store_put(struct image_store *store, const struct image *image, struct
 /**
  * image_store_find() - Look an image up by any spelling of its reference
  * @store:	The store
- * @ref_text:	"debian", "docker.io/library/debian:latest" ...; a digest in it is compared with nothing and refused
+ * @ref_text:	"debian", "docker.io/library/debian:latest" ...; with a digest, the image whose manifest or index has it
  * @err:	Filled on failure: INVALID_REQUEST (not a reference), IMAGE_NOT_FOUND (says what to type)
  *
  * Return: the image, owned by the store and valid until the next put or remove; NULL with @err set
  */
 const struct image *image_store_find(struct image_store *store, const char *ref_text, struct sbx_err *err) SBX_WUR;
+
+/** image_store_layer_used() - Whether an image of @store is made of the layer @key */
+bool image_store_layer_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES]);
+/** image_store_blob_used() - Whether an image of @store names the blob @digest: manifest, configuration or packed layer */
+bool image_store_blob_used(const struct image_store *store, const uint8_t digest[DIGEST_BYTES]);
+/**
+ * image_store_tag() - Give an image a further name
+ * @store:	The store
+ * @ref_text:	Any spelling of its name
+ * @name:	The new name; an image that has it already loses it
+ * @err:	Filled on failure: INVALID_REQUEST (not a reference, or one with a digest), IMAGE_NOT_FOUND, SYSTEM, NO_MEMORY
+ *
+ * Return: 0, or -1 with @err set
+ */
+int image_store_tag(struct image_store *store, const char *ref_text, const char *name, struct sbx_err *err) SBX_WUR;
 
 /** image_store_next() - Walk the images of @store by name: NULL for @after gives the first; Return: NULL at the end */
 const struct image *image_store_next(struct image_store *store, const struct image *after);

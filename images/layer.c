@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 
 #define READ_BLOCK (128u * 1024)
+/* What a tar has beside the content: two headers and the padding of each entry with names of some length, blocks at the end. */
+#define ENTRY_OVERHEAD	 4096u
+#define ARCHIVE_OVERHEAD (1024u * 1024)
 
 static void free_reader(struct archive *const *a)
 {
@@ -45,7 +48,74 @@ static int reader_error(struct archive *a, const char *what, struct sbx_err *err
 	return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "%s: %.150s", what, text ? text : "malformed archive");
 }
 
-static struct archive *open_reader(int blob_fd, enum layer_form form, struct sbx_err *err)
+/*
+ * Two readers, one behind the other: the first only unpacks, so that every byte of the tar can be taken into a digest and
+ * counted, the second reads the tar.
+ */
+struct stream {
+	struct archive *packed;
+	struct layer_diff_id *diff_id;
+	uint64_t bytes, max_bytes;
+	struct sbx_err err; /* why reading stopped */
+};
+
+static la_ssize_t stream_read(struct archive *a, void *arg, const void **ret)
+{
+	struct stream *s = arg;
+	la_int64_t offset;
+	size_t n = 0;
+	int rc = archive_read_data_block(s->packed, ret, &n, &offset);
+
+	if (rc == ARCHIVE_EOF)
+		return 0;
+	if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN) {
+		reader_error(s->packed, "unpack the blob", &s->err);
+	} else if (s->diff_id->wanted && digest_update(s->diff_id->digest, *ret, n, &s->err) < 0) {
+		/* said */
+	} else if ((s->bytes += n) > s->max_bytes) {
+		sbx_err_set(&s->err, SBX_E_LIMIT, 0, "the blob unpacks to more than %llu bytes", (unsigned long long)s->max_bytes);
+	} else {
+		return (la_ssize_t)n;
+	}
+	archive_set_error(a, -1, "%s", s->err.msg);
+	return -1;
+}
+
+static struct archive *open_packed(int blob_fd, enum layer_form form, struct sbx_err *err)
+{
+	struct archive *a = archive_read_new();
+	struct archive_entry *e;
+	int rc;
+
+	if (!a) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "archive reader");
+		return NULL;
+	}
+	/* at most one filter: what is not switched on cannot be reached by a blob */
+	rc = archive_read_support_format_raw(a);
+	if (rc == ARCHIVE_OK && form == LAYER_GZIP)
+		rc = archive_read_support_filter_gzip(a);
+	if (rc == ARCHIVE_OK && form == LAYER_ZSTD)
+		rc = archive_read_support_filter_zstd(a);
+	if (rc == ARCHIVE_OK)
+		rc = archive_read_open_fd(a, blob_fd, READ_BLOCK);
+	if (rc == ARCHIVE_OK)
+		rc = archive_read_next_header(a, &e);
+	if (rc != ARCHIVE_OK) {
+		reader_error(a, "open the blob", err);
+		archive_read_free(a);
+		return NULL;
+	}
+	/* a form that was promised must be there: plain bytes in its place would be taken for a tar */
+	if (archive_filter_count(a) != (form == LAYER_TAR ? 1 : 2)) {
+		sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the blob is not packed as it is said to be");
+		archive_read_free(a);
+		return NULL;
+	}
+	return a;
+}
+
+static struct archive *open_reader(struct stream *s, struct sbx_err *err)
 {
 	struct archive *a = archive_read_new();
 	int rc;
@@ -54,20 +124,43 @@ static struct archive *open_reader(int blob_fd, enum layer_form form, struct sbx
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "archive reader");
 		return NULL;
 	}
-	/* One format and at most one filter: what is not switched on cannot be reached by a blob. */
 	rc = archive_read_support_format_tar(a);
-	if (rc == ARCHIVE_OK && form == LAYER_GZIP)
-		rc = archive_read_support_filter_gzip(a);
-	if (rc == ARCHIVE_OK && form == LAYER_ZSTD)
-		rc = archive_read_support_filter_zstd(a);
 	if (rc == ARCHIVE_OK)
-		rc = archive_read_open_fd(a, blob_fd, READ_BLOCK);
+		rc = archive_read_open(a, s, NULL, stream_read, NULL);
 	if (rc != ARCHIVE_OK) {
-		reader_error(a, "open the archive", err);
+		if (s->err.code)
+			*err = s->err;
+		else
+			reader_error(a, "open the archive", err);
 		archive_read_free(a);
 		return NULL;
 	}
 	return a;
+}
+
+/* What stands behind the end of the archive belongs to the layer too. */
+static int finish_stream(struct archive *a, struct stream *s, struct sbx_err *err)
+{
+	const void *data;
+	la_ssize_t n;
+	uint8_t is[DIGEST_BYTES];
+
+	do
+		n = stream_read(a, s, &data);
+	while (n > 0);
+	if (n < 0) {
+		*err = s->err;
+		return -1;
+	}
+	if (!s->diff_id->wanted)
+		return 0;
+	if (digest_finish(s->diff_id->digest, is, err) < 0)
+		return -1;
+	if (!memcmp(is, s->diff_id->is, sizeof(is)))
+		return 0;
+	char text[DIGEST_TEXT_SIZE];
+	digest_format(is, text);
+	return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the unpacked layer has the digest %s, not that of the configuration", text);
 }
 
 static const char whiteout_prefix[] = ".wh.";
@@ -173,7 +266,7 @@ static int translate(struct archive_entry *e, char *clean, struct tree_entry *to
 	}
 }
 
-static int copy_data(struct archive *a, struct tree_writer *w, const char *path, struct sbx_err *err)
+static int copy_data(struct archive *a, struct archive *blob, struct tree_writer *w, const char *path, struct sbx_err *err)
 {
 	const void *data;
 	size_t n;
@@ -185,7 +278,7 @@ static int copy_data(struct archive *a, struct tree_writer *w, const char *path,
 			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": negative offset", path);
 		if (n > 0 && tree_data(w, (uint64_t)offset, data, n, err) < 0)
 			return -1;
-		la_int64_t packed = archive_filter_bytes(a, -1);
+		la_int64_t packed = archive_filter_bytes(blob, -1);
 		if (tree_bytes(w) > LAYER_RATIO_FROM_BYTES && packed > 0 &&
 		    tree_bytes(w) / (uint64_t)packed > LAYER_MAX_RATIO)
 			return sbx_err_set(err, SBX_E_LIMIT, 0, "the blob grows more than %u times: a decompression bomb",
@@ -207,7 +300,7 @@ static int copy_xattrs(struct archive_entry *e, struct tree_writer *w, struct sb
 	return 0;
 }
 
-static int apply_entry(struct archive *a, struct archive_entry *e, struct tree_writer *w, struct sbx_err *err)
+static int apply_entry(struct archive *a, struct archive *blob, struct archive_entry *e, struct tree_writer *w, struct sbx_err *err)
 {
 	char clean[LIMIT_PATH_BYTES];
 	struct tree_entry entry;
@@ -217,7 +310,7 @@ static int apply_entry(struct archive *a, struct archive_entry *e, struct tree_w
 		return what;
 	if (tree_begin(w, &entry, err) < 0)
 		return -1;
-	if (entry.kind == TREE_FILE && copy_data(a, w, clean, err) < 0)
+	if (entry.kind == TREE_FILE && copy_data(a, blob, w, clean, err) < 0)
 		return -1;
 	if (tree_owner(w, err) < 0 || copy_xattrs(e, w, err) < 0)
 		return -1;
@@ -225,16 +318,21 @@ static int apply_entry(struct archive *a, struct archive_entry *e, struct tree_w
 }
 
 int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, struct layer_counts *ret, struct sbx_err *err)
+		size_t n_lower, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err)
 {
 	auto_writer w = tree_writer_new(root_fd, max_entries, max_bytes, err);
+	struct stream s = {.diff_id = diff_id, .max_bytes = max_bytes + max_entries * ENTRY_OVERHEAD + ARCHIVE_OVERHEAD};
 	uint64_t seen = 0;
 	int rc = 0;
 
 	*ret = (struct layer_counts){0};
 	if (!w)
 		return -1;
-	auto_reader a = open_reader(blob_fd, form, err);
+	auto_reader blob = open_packed(blob_fd, form, err);
+	if (!blob)
+		return -1;
+	s.packed = blob;
+	auto_reader a = open_reader(&s, err);
 	if (!a)
 		return -1;
 	while (rc == 0) {
@@ -248,16 +346,18 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 		if (got == ARCHIVE_EOF)
 			break;
 		if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
-			rc = reader_error(a, "read the archive", err);
+			rc = s.err.code ? (*err = s.err, -1) : reader_error(a, "read the archive", err);
 		else if (++seen > max_entries) /* skipped ones count too */
 			rc = sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries", (unsigned long long)max_entries);
 		else
-			rc = apply_entry(a, e, w, err);
+			rc = apply_entry(a, blob, e, w, err);
 	}
 	if (rc == 0 && seen == 0)
 		rc = sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the archive holds no entries");
 	for (size_t i = 0; rc == 0 && i < n_lower; i++)
 		rc = tree_hide(w, lower_fds[i], err);
+	if (rc == 0)
+		rc = finish_stream(a, &s, err);
 	if (rc == 0)
 		rc = tree_finish(w, err);
 	ret->entries = tree_entries(w);

@@ -12,15 +12,23 @@
 #define IMAGES_LAYER_H
 
 #include "base/err.h"
+#include "images/digest.h"
+#include "images/layer_form.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-enum layer_form { LAYER_FORM_NONE = 0, LAYER_TAR, LAYER_GZIP, LAYER_ZSTD };
 
 /* A blob that grows more than this, once beyond the floor, is a bomb: gzip cannot pass 1032, real layers stay below 20. */
 #define LAYER_MAX_RATIO	      2000u
 #define LAYER_RATIO_FROM_BYTES (256ull * 1024 * 1024)
+
+/* What the unpacked tar, every byte of it, must hash to. */
+struct layer_diff_id {
+	bool wanted; /* false: it is not looked at */
+	struct digest *digest; /* running, new; the caller's */
+	uint8_t is[DIGEST_BYTES];
+};
 
 struct layer_counts {
 	uint64_t entries;
@@ -39,6 +47,7 @@ enum layer_form layer_form_parse(const char *text);
  * @max_bytes:	Bytes of content at most
  * @lower_fds:	Directories of the layers below, lowest first; borrowed
  * @n_lower:	How many
+ * @diff_id:	What the unpacked bytes must hash to
  * @ret:	What was written; set on failure too
  * @err:	Filled on failure: IMAGE_INVALID, LIMIT, NO_MEMORY, SYSTEM
  *
@@ -47,6 +56,6 @@ enum layer_form layer_form_parse(const char *text);
  * Return: 0, or -1 with @err set
  */
 int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
+		size_t n_lower, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -1,9 +1,16 @@
 # images/: reference -> directory tree.  libimages.a is for sandboxd; the archive reader is in sandbox-unpack alone.
 pkglibexec_PROGRAMS += sandbox-unpack
 sandbox_unpack_SOURCES = images/unpack_main.c images/unpack_result.h images/unpack_filter.c images/unpack_filter.h \
-	images/layer.c images/layer.h images/tree_writer.c images/tree_writer.h images/host_image.c images/host_image.h
+	images/layer.c images/layer.h images/layer_form.h images/tree_writer.c images/tree_writer.h images/host_image.c \
+	images/host_image.h
 sandbox_unpack_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
-sandbox_unpack_LDADD = libbase.a $(LIBARCHIVE_LIBS)
+sandbox_unpack_LDADD = libimages.a libbase.a $(LIBARCHIVE_LIBS) $(CRYPTO_LIBS)
+
+# Talks to registries; libcurl is in this program alone.
+pkglibexec_PROGRAMS += sandbox-fetch
+sandbox_fetch_SOURCES = images/fetch_main.c images/registry.c images/registry.h images/registry_http.c images/registry_http.h
+sandbox_fetch_CFLAGS = $(AM_CFLAGS) $(CURL_CFLAGS)
+sandbox_fetch_LDADD = libimages.a libbase.a $(CURL_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS)
 
 check_PROGRAMS += tests/system/unpack_run
 tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
@@ -13,7 +20,9 @@ EXTRA_DIST += tests/images/make_hostile.py
 
 noinst_LIBRARIES += libimages.a
 libimages_a_SOURCES = images/digest.c images/digest.h images/image_ref.c images/image_ref.h images/image_store.c \
-	images/image_store.h
+	images/image_store.h images/manifest.c images/manifest.h images/registry_auth.c images/registry_auth.h \
+	images/blob_store.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
+	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h
 libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)
 
 check_PROGRAMS += tests/unit/test_images tests/fuzz/fuzz_image_ref

@@ -35,11 +35,13 @@ struct request {
 	uint64_t max_bytes;
 	uint64_t max_entries;
 	uint64_t n_lower;
+	struct layer_diff_id diff_id;
 };
 
 static int usage(FILE *to)
 {
 	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
+		    "                      [--diff-id HEX]\n"
 		    "       sandbox-unpack --host-skeleton\n"
 		    "Started by sandbox-broker, one per layer: fd 0 the blob, fd 3 the target\n"
 		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it.\n");
@@ -51,8 +53,9 @@ static int parse(int argc, char **argv, struct request *r)
 	static const struct option options[] = {
 		{"form", required_argument, NULL, 'f'},	       {"max-bytes", required_argument, NULL, 'b'},
 		{"max-entries", required_argument, NULL, 'e'}, {"host-skeleton", no_argument, NULL, 'H'},
-		{"lower", required_argument, NULL, 'l'},       {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},	       {NULL, 0, NULL, 0},
+		{"lower", required_argument, NULL, 'l'},       {"diff-id", required_argument, NULL, 'd'},
+		{"help", no_argument, NULL, 'h'},	       {"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -73,6 +76,11 @@ static int parse(int argc, char **argv, struct request *r)
 			break;
 		case 'l':
 			if (num_u64(optarg, strlen(optarg), UNPACK_MAX_LOWER, &r->n_lower) < 0)
+				return usage(stderr);
+			break;
+		case 'd':
+			r->diff_id.wanted = true;
+			if (strlen(optarg) != 2 * DIGEST_BYTES || hex_decode(optarg, r->diff_id.is, DIGEST_BYTES) < 0)
 				return usage(stderr);
 			break;
 		case 'H':
@@ -143,7 +151,7 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 	return 0;
 }
 
-static int work(const struct request *r, struct layer_counts *counts, struct sbx_err *err)
+static int work(struct request *r, struct layer_counts *counts, struct sbx_err *err)
 {
 	auto_fd host_root = -1;
 	int lower[UNPACK_MAX_LOWER];
@@ -157,11 +165,15 @@ static int work(const struct request *r, struct layer_counts *counts, struct sbx
 		if (host_root < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "open /");
 	}
+	/* before the filter: the library reads its configuration */
+	if (r->diff_id.wanted && !(r->diff_id.digest = digest_new(err)))
+		return -1;
 	if (unpack_filter_load(err) < 0)
 		return -1;
 	if (r->host_skeleton)
 		return host_image_build(host_root, UNPACK_TARGET_FD, counts, err);
-	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower, counts, err) < 0)
+	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower, &r->diff_id,
+			counts, err) < 0)
 		return -1;
 	/* the layer is published by a rename and must not be empty after a power cut */
 	if (syncfs(UNPACK_TARGET_FD) < 0)

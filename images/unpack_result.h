@@ -2,7 +2,7 @@
 /*
  * DOC: what sandbox-unpack says to the one who started it
  *
- * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]
+ * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N] [--diff-id HEX]
  *	stdin: the blob; fd 3: the empty directory that becomes the layer; fd 4: write end of a pipe for the result; with
  *	--lower N also fd 5 to fd 4+N: the N layers below it, lowest first, read-only (what an opaque directory has to hide)
  * sandbox-unpack --host-skeleton

@@ -856,9 +856,10 @@ struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct sett
 	return m;
 }
 
-void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images)
+void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images, struct image_pulls *pulls)
 {
 	m->images = images;
+	m->pulls = pulls;
 }
 
 bool sandbox_manager_ready(const struct sandbox_manager *m)

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct broker_client;
+struct image_pulls;
 struct image_store;
 struct settings;
 
@@ -124,8 +125,13 @@ void sandbox_spec_free(struct sandbox_spec *spec);
  */
 struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct settings *settings, struct broker_client *broker,
 					    int state_dir_fd, const struct sandbox_hooks *hooks, struct sbx_err *err) SBX_WUR;
-/** sandbox_manager_set_images() - Where creates look images up but "host"; @images is borrowed, NULL: only "host" is there */
-void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images);
+/**
+ * sandbox_manager_set_images() - Where creates look images up, but "host"
+ * @m:		The manager
+ * @images:	Borrowed; NULL: only "host" is there
+ * @pulls:	Borrowed; what is not there is pulled through it, as images.pull_policy and the request say; NULL: it is refused
+ */
+void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images, struct image_pulls *pulls);
 /** sandbox_manager_ready() - Whether what the last run left has been adopted or ended; requests before it are refused */
 bool sandbox_manager_ready(const struct sandbox_manager *m);
 /** sandbox_manager_image_used() - Whether a sandbox that has processes was made from the image that @uri names exactly so */

@@ -73,6 +73,7 @@ struct sandbox_manager {
 	const struct settings *settings; /* borrowed */
 	struct broker_client *broker;	/* borrowed */
 	struct image_store *images;	/* borrowed; NULL: none */
+	struct image_pulls *pulls;	/* borrowed; NULL: nothing is pulled */
 	struct sandbox_hooks hooks;
 	struct state_store *store;	/* owned */
 	struct expiry *expiry;		/* owned */

@@ -128,6 +128,8 @@ int cmd_endpoint(struct cli *cli, const struct cli_args *args);
 int cmd_rm(struct cli *cli, const struct cli_args *args);
 /** cmd_cp() - sandboxctl cp; Return: exit code */
 int cmd_cp(struct cli *cli, const struct cli_args *args);
+/** cmd_pull() - sandboxctl pull; Return: exit code */
+int cmd_pull(struct cli *cli, const struct cli_args *args);
 /** cmd_image_ls() - sandboxctl image ls; Return: exit code */
 int cmd_image_ls(struct cli *cli, const struct cli_args *args);
 /** cmd_image_import() - sandboxctl image import; Return: exit code */

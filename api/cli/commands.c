@@ -83,6 +83,13 @@ static const struct cli_option import_options[] = {
 	END,
 };
 
+static const struct cli_option pull_options[] = {
+	{"missing", 0, NULL, "do nothing when an image with this name is here", 0},
+	{"user", 'u', "USER", "log in as this user; the password is the first line of stdin", 0},
+	{"quiet", 'q', NULL, "print the name only", 0},
+	END,
+};
+
 static const struct cli_option image_ls_options[] = {
 	{"quiet", 'q', NULL, "print names only", 0},
 	END,
@@ -140,6 +147,13 @@ const struct cli_command cli_commands[] = {
 	{NULL, "endpoint", "ID PORT", "print where a port of a sandbox is reached",
 	 "  curl \"http://$(sandboxctl endpoint 7f3a 8000)/\"\n", endpoint_options, -1, 2, 2, cmd_endpoint},
 	{NULL, "rm", "ID...", "remove sandboxes", "  sandboxctl rm 7f3a 91c4\n  sandboxctl rm --all\n", rm_options, -1, 0, -1, cmd_rm},
+	{NULL, "pull", "IMAGE", "fetch an image from its registry",
+	 "IMAGE is [REGISTRY/]NAME[:TAG][@DIGEST]; without a registry it is docker.io's.\n"
+	 "Credentials come from images.auth_file of the daemon, or from -u.\n"
+	 "\n"
+	 "  sandboxctl pull debian:12\n"
+	 "  sandboxctl pull -u me registry.example:5000/team/app:1 < password\n",
+	 pull_options, -1, 1, 1, cmd_pull},
 	{"image", "ls", "", "list images", "  sandboxctl image ls\n", image_ls_options, -1, 0, 0, cmd_image_ls},
 	{"image", "import", "FILE|DIRECTORY|- NAME", "make an image from a root file system",
 	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"

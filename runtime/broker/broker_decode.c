@@ -78,7 +78,9 @@ static const char *check_layer(const union broker_any *any)
 			return "lower layer key";
 	if (l->head.op == BROKER_OP_LAYER_UNPACK)
 		return l->form < BROKER_FORM_TAR || l->form > BROKER_FORM_TAR_ZSTD || !l->max_bytes || !l->max_entries ? "form and bounds" : NULL;
-	return l->form || l->max_bytes || l->max_entries || l->n_lower ? "fields of another request" : NULL;
+	return l->form || l->max_bytes || l->max_entries || l->n_lower || !all_zero(l->diff_id, sizeof(l->diff_id)) ?
+		       "fields of another request" :
+		       NULL;
 }
 
 static const char *check_volume(const union broker_any *any)

@@ -213,6 +213,7 @@ struct broker_layer_req { /* LAYER_UNPACK (with the blob's descriptor), LAYER_ST
 	uint32_t n_lower;
 	uint64_t max_bytes;   /* UNPACK: unpacked size at most */
 	uint64_t max_entries; /* UNPACK */
+	uint8_t diff_id[BROKER_KEY_BYTES]; /* UNPACK: digest that the unpacked tar must have; zero: not checked */
 	uint8_t lower[BROKER_MAX_LAYERS - 1][BROKER_KEY_BYTES]; /* UNPACK: what it will lie upon, lowest first */
 };
 

@@ -31,7 +31,7 @@
 #define LAYER_MODE	  0755
 #define HOST_IMAGE_MS	  60000
 #define WORKING_PREFIX	  "new."
-#define WORKER_ARGS	  10
+#define WORKER_ARGS	  12
 #define NUMBER_TEXT	  24
 #define SAFE_FD		  256 /* above all that a worker is given */
 
@@ -323,9 +323,10 @@ static int check_blob(int fd, struct sbx_err *err)
 int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob_fd, const struct broker_asker *asker,
 		  struct sbx_err *err)
 {
-	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], n_lower[NUMBER_TEXT], hex[BROKER_KEY_HEX];
+	static const uint8_t no_diff_id[BROKER_KEY_BYTES];
+	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], n_lower[NUMBER_TEXT], hex[BROKER_KEY_HEX], diff_id[BROKER_KEY_HEX];
 	char program[] = "sandbox-unpack", o_form[] = "--form", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
-	char o_lower[] = "--lower";
+	char o_lower[] = "--lower", o_diff_id[] = "--diff-id";
 	char form[8];
 	auto_lower lower = {.n = 0};
 
@@ -346,6 +347,11 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
 	snprintf(n_lower, sizeof(n_lower), "%zu", lower.n);
 	char *argv[WORKER_ARGS] = {program, o_form, form, o_bytes, max_bytes, o_entries, max_entries, o_lower, n_lower, NULL};
+	if (memcmp(req->diff_id, no_diff_id, sizeof(no_diff_id)) != 0) {
+		layers_name(req->diff_id, diff_id);
+		argv[WORKER_ARGS - 3] = o_diff_id;
+		argv[WORKER_ARGS - 2] = diff_id;
+	}
 	if (make_target(b, u->name, err) < 0) {
 		unpack_free(u);
 		return -1;

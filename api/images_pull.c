@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/images_pull.h"
+
+#include "api/images_int.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/log.h"
+#include "base/settings.h"
+#include "images/image_store.h"
+#include "images/layer_form.h"
+#include "runtime/broker_client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- events ---- */
+
+struct event_stream {
+	const struct api_context *context;
+	struct image_pull_ticket *ticket; /* NULL: nothing more is pulled for it */
+	struct loop_fd *source;
+	int fd;
+	struct buf out; /* what the pipe did not take */
+	bool last;	/* the final event is in it */
+};
+
+static void stream_free(struct event_stream *s)
+{
+	if (s->ticket)
+		image_pull_leave(s->ticket);
+	loop_fd_remove(s->source);
+	close_keep_errno(s->fd);
+	buf_free(&s->out);
+	free(s);
+}
+
+/* Return: false when nobody reads any more */
+static bool flush(struct event_stream *s)
+{
+	while (buf_used(&s->out)) {
+		ssize_t n = write(s->fd, buf_peek(&s->out), buf_used(&s->out));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			return false;
+		if (n < 0)
+			break;
+		buf_consume(&s->out, (size_t)n);
+	}
+	loop_fd_events(s->source, buf_used(&s->out) ? EPOLLOUT : 0);
+	return true;
+}
+
+static void on_pipe(void *arg, int fd, uint32_t events)
+{
+	struct event_stream *s = arg;
+
+	(void)fd;
+	if ((events & (EPOLLERR | EPOLLHUP)) || !flush(s) || (s->last && !buf_used(&s->out)))
+		stream_free(s);
+}
+
+static void add_event(struct event_stream *s, const struct buf *json)
+{
+	buf_puts(&s->out, "data: ");
+	buf_append(&s->out, buf_peek(json), buf_used(json));
+	buf_puts(&s->out, "\n\n");
+}
+
+static void on_progress(void *arg, const struct image_pull_progress *p)
+{
+	static const char *const states[IMAGE_LAYER_STATE_COUNT] = {
+		[IMAGE_LAYER_WAITING] = "waiting", [IMAGE_LAYER_PULLING] = "pulling", [IMAGE_LAYER_PULLED] = "pulled",
+		[IMAGE_LAYER_UNPACKING] = "unpacking", [IMAGE_LAYER_READY] = "ready"};
+	struct event_stream *s = arg;
+	auto_buf json = {0};
+	struct jw w = {.out = &json};
+	char digest[DIGEST_TEXT_SIZE];
+
+	if (buf_used(&s->out))
+		return; /* a slow reader misses some of these, never the last event */
+	jw_object(&w);
+	jw_key_str(&w, "type", "progress");
+	jw_key_str(&w, "endpoint", p->endpoint);
+	jw_key_u64(&w, "bytes", p->done);
+	jw_key_u64(&w, "total", p->total);
+	jw_key(&w, "layers");
+	jw_array(&w);
+	for (size_t i = 0; i < p->n_layers; i++) {
+		digest_format(p->layers[i].digest, digest);
+		jw_object(&w);
+		jw_key_str(&w, "digest", digest);
+		jw_key_u64(&w, "size", p->layers[i].size);
+		jw_key_u64(&w, "bytes", p->layers[i].done);
+		jw_key_str(&w, "state", states[p->layers[i].state]);
+		jw_object_end(&w);
+	}
+	jw_array_end(&w);
+	jw_object_end(&w);
+	add_event(s, &json);
+	flush(s); /* a reader that is gone is seen by the loop */
+}
+
+static void finish(struct event_stream *s, const struct image *image, const struct sbx_err *err)
+{
+	auto_buf json = {0};
+	struct jw w = {.out = &json};
+
+	s->ticket = NULL;
+	jw_object(&w);
+	if (image) {
+		jw_key_str(&w, "type", "done");
+		jw_key(&w, "image");
+		images_render(&w, image);
+	} else {
+		auto_buf body = {0};
+
+		api_error_body(err, &body); /* an object of its own: its members are taken over */
+		jw_key_str(&w, "type", "error");
+		jw_key(&w, "error");
+		jw_raw(&w, buf_peek(&body), buf_used(&body));
+	}
+	jw_object_end(&w);
+	add_event(s, &json);
+	s->last = true;
+	/* also when the pipe takes it at once: freed from the loop, never from here */
+	loop_fd_events(s->source, EPOLLOUT);
+}
+
+static void on_pulled(void *arg, const char *name, const struct sbx_err *err)
+{
+	struct event_stream *s = arg;
+	struct sbx_err mine = *err;
+	const struct image *image = mine.code ? NULL : image_store_find(s->context->images, name, &mine);
+
+	finish(s, image, &mine);
+}
+
+/* ---- the request ---- */
+
+struct wanted {
+	const char *ref;
+	bool always;
+	bool has_auth;
+	struct registry_credentials auth;
+};
+
+static int take_text(const struct jv *object, const char *key, char *out, size_t size, struct sbx_err *err)
+{
+	const char *text = jv_str(jv_get(object, key));
+
+	if (!text || strlen(text) >= size)
+		return sbx_err_set(err, SBX_E_SCHEMA, 0, "auth.%s: a text of at most %zu bytes is required", key, size - 1);
+	memcpy(out, text, strlen(text) + 1);
+	return 0;
+}
+
+static int take_wanted(const struct jv *root, struct wanted *w, struct sbx_err *err)
+{
+	static const char *const known[] = {"image", "auth", "policy"};
+	const struct jv *auth = jv_get(root, "auth"), *policy = jv_get(root, "policy");
+
+	for (const struct jv *v = jv_first(root); v; v = jv_next(v)) {
+		size_t i = 0;
+
+		while (i < ARRAY_SIZE(known) && strcmp(known[i], jv_name(v)) != 0)
+			i++;
+		if (i == ARRAY_SIZE(known))
+			return sbx_err_set(err, SBX_E_SCHEMA, 0, "%.60s: not known", jv_name(v));
+	}
+	w->ref = jv_str(jv_get(root, "image"));
+	if (!w->ref || !*w->ref)
+		return sbx_err_set(err, SBX_E_SCHEMA, 0, "image: a reference is required");
+	if (jv_is_set(auth)) {
+		if (take_text(auth, "username", w->auth.user, sizeof(w->auth.user), err) < 0 ||
+		    take_text(auth, "password", w->auth.password, sizeof(w->auth.password), err) < 0)
+			return -1;
+		w->has_auth = true;
+	}
+	const char *text = jv_is_set(policy) ? jv_str(policy) : "always";
+	if (!text || (strcmp(text, "always") != 0 && strcmp(text, "missing") != 0))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "policy: always or missing");
+	w->always = !strcmp(text, "always");
+	return 0;
+}
+
+static struct event_stream *stream_new(const struct api_context *context, int *ret_fd, struct sbx_err *err)
+{
+	struct event_stream *s = calloc(1, sizeof(*s));
+	int fds[2];
+
+	if (!s || pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+		sbx_err_set(err, s ? SBX_E_SYSTEM : SBX_E_NO_MEMORY, s ? errno : 0, "pipe for events");
+		free(s);
+		return NULL;
+	}
+	s->context = context;
+	s->fd = fds[1];
+	s->source = loop_fd_add(context->loop, s->fd, 0, on_pipe, s);
+	if (!s->source) {
+		close(fds[0]);
+		stream_free(s);
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "events");
+		return NULL;
+	}
+	*ret_fd = fds[0];
+	return s;
+}
+
+int images_pull_begin(const struct api_context *context, const char *body, size_t n, int *ret_fd, struct sbx_err *err)
+{
+	auto_jv root = NULL;
+	struct wanted wanted = {0};
+	struct sbx_err ignored = {0};
+
+	if (!context->pulls)
+		return sbx_err_set(err, SBX_E_OVERLOADED, 0, "the image store is not ready");
+	root = jv_parse(body, n, err);
+	if (!root || take_wanted(root, &wanted, err) < 0)
+		return -1;
+	struct event_stream *s = stream_new(context, ret_fd, err);
+	if (!s)
+		return -1;
+	const struct image *here = wanted.always ? NULL : image_store_find(context->images, wanted.ref, &ignored);
+	if (here) {
+		finish(s, here, NULL);
+		return 0;
+	}
+	const struct image_pull_request request = {
+		.ref = wanted.ref,
+		.credentials = wanted.has_auth ? &wanted.auth : NULL,
+		.arg = s,
+		.progress = on_progress,
+		.done = on_pulled,
+	};
+	s->ticket = image_pull(context->pulls, &request, err);
+	explicit_bzero(&wanted.auth, sizeof(wanted.auth));
+	if (s->ticket)
+		return 0;
+	close(*ret_fd);
+	stream_free(s);
+	return -1;
+}
+
+/* ---- the broker ---- */
+
+static struct pull_broker {
+	struct broker_client *client;
+	const struct settings *settings;
+} pull_broker;
+
+struct layer_call {
+	image_layer_done *done;
+	void *to;
+	bool stat;
+};
+
+static void layer_answered(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct layer_call *call = arg;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code)
+		call->done(call->to, false, 0, err);
+	else
+		call->done(call->to, !call->stat || reply->layer_reply.present, reply->layer_reply.bytes, NULL);
+	free(call);
+}
+
+static int layer_call(struct broker_layer_req *req, int fd, bool stat, image_layer_done *done, void *to, struct sbx_err *err)
+{
+	struct layer_call *call = calloc(1, sizeof(*call));
+
+	if (!call)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "layer");
+	*call = (struct layer_call){done, to, stat};
+	if (broker_client_call(pull_broker.client, req, fd, layer_answered, call, err) < 0) {
+		free(call);
+		return -1;
+	}
+	return 0;
+}
+
+static int layer_stat(void *arg, const uint8_t key[DIGEST_BYTES], image_layer_done *done, void *to, struct sbx_err *err)
+{
+	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_STAT, .size = sizeof(req)}};
+
+	(void)arg;
+	memcpy(req.key, key, sizeof(req.key));
+	return layer_call(&req, -1, true, done, to, err);
+}
+
+static int layer_unpack(void *arg, const struct image_layer_job *job, image_layer_done *done, void *to, struct sbx_err *err)
+{
+	static const uint32_t forms[] = {[LAYER_TAR] = BROKER_FORM_TAR, [LAYER_GZIP] = BROKER_FORM_TAR_GZIP, [LAYER_ZSTD] = BROKER_FORM_TAR_ZSTD};
+	const struct pull_broker *b = arg;
+	struct broker_layer_req req = {
+		.head = {.op = BROKER_OP_LAYER_UNPACK, .size = sizeof(req)},
+		.form = job->form < ARRAY_SIZE(forms) ? forms[job->form] : 0,
+		.n_lower = (uint32_t)job->n_lower,
+		.max_bytes = (uint64_t)b->settings->images_max_unpacked_bytes,
+		.max_entries = (uint64_t)b->settings->images_max_entries,
+	};
+
+	if (job->n_lower > ARRAY_SIZE(req.lower))
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %u layers", BROKER_MAX_LAYERS);
+	memcpy(req.key, job->key, sizeof(req.key));
+	memcpy(req.diff_id, job->diff_id, sizeof(req.diff_id));
+	memcpy(req.lower, job->lower, job->n_lower * sizeof(req.lower[0]));
+	return layer_call(&req, job->blob_fd, false, done, to, err);
+}
+
+static void layer_dropped(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	(void)arg, (void)reply;
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	/* a sandbox still uses it: prune takes it later */
+	if (err->code && err->code != SBX_E_IMAGE_IN_USE)
+		log_warn("image: a layer that nobody uses was not removed: %s", err->msg);
+}
+
+static void layer_drop(void *arg, const uint8_t key[DIGEST_BYTES])
+{
+	const struct pull_broker *b = arg;
+	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_DROP, .size = sizeof(req)}};
+	struct sbx_err err = {0};
+
+	memcpy(req.key, key, sizeof(req.key));
+	if (broker_client_call(b->client, &req, -1, layer_dropped, NULL, &err) < 0)
+		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
+}
+
+struct image_pull_hooks images_pull_hooks(struct broker_client *broker, const struct settings *settings)
+{
+	pull_broker = (struct pull_broker){broker, settings};
+	return (struct image_pull_hooks){
+		.arg = &pull_broker, .layer_stat = layer_stat, .layer_unpack = layer_unpack, .layer_drop = layer_drop};
+}
