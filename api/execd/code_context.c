@@ -22,8 +22,14 @@
 
 #define PYTHON_BOOT "import os;exec(compile(os.fdopen(197,'rb').read(),'<driver>','exec'))"
 
+#define NODE_BOOT \
+	"require('vm').runInThisContext((f=>{const t=f.readFileSync(197,'utf8');f.closeSync(197);return t})(require('fs'))," \
+	"{filename:'<driver>'})(require,n=>import(n))"
+
 static const struct code_language languages[] = {
 	{"python", false, {"$EXECD_PYTHON\npython3\npython", "-c", PYTHON_BOOT}, code_driver_python, sizeof(code_driver_python)},
+	{"javascript", false, {"node\nnodejs", "-e", NODE_BOOT}, code_driver_javascript, sizeof(code_driver_javascript)},
+	{"typescript", false, {"node\nnodejs", "-e", NODE_BOOT, "typescript"}, code_driver_javascript, sizeof(code_driver_javascript)},
 	{"bash", true, {NULL}, NULL, 0},
 };
 
