@@ -77,7 +77,7 @@ int auth_exec(const struct api_context *context, const struct sandbox *sandbox, 
 		return 0;
 	if (!own && !has_key(context) && context->insecure)
 		return 0;
-	return sbx_err_set(err, SBX_E_UNAUTHORIZED, 0, "port 44772 needs the X-EXECD-ACCESS-TOKEN of its endpoint headers");
+	return sbx_err_set(err, SBX_E_UNAUTHORIZED, 0, "Unauthorized: invalid or missing header X-EXECD-ACCESS-TOKEN");
 }
 
 int auth_egress(const struct api_context *context, const struct sandbox *sandbox, const struct auth_credentials *who,

@@ -2,6 +2,7 @@
 #include "api/gateway.h"
 
 #include "base/cleanup.h"
+#include "base/jv.h"
 
 #include <string.h>
 
@@ -21,8 +22,20 @@ void gateway_refuse(struct http_request *req, unsigned status, struct http_text 
 {
 	auto_free char *code_text = http_text_dup(code), *message_text = http_text_dup(message);
 
-	http_respond_json_error(req, status >= 400 && status <= 599 ? status : 500, code_text ? code_text : "",
-				message_text ? message_text : "");
+	if (status != 401) {
+		http_respond_json_error(req, status >= 400 && status <= 599 ? status : 500, code_text ? code_text : "",
+					message_text ? message_text : "");
+		return;
+	}
+	/* the published execd knows this member only */
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+	jw_object(&w);
+	jw_key_str(&w, "error", message_text ? message_text : "");
+	jw_key_str(&w, "code", code_text ? code_text : "");
+	jw_key_str(&w, "message", message_text ? message_text : "");
+	jw_object_end(&w);
+	http_respond(req, 401, "application/json", HTTP_NO_TEXT, body.failed ? "" : buf_peek(&body), buf_used(&body));
 }
 
 static bool has_secret(const struct http_request *req)

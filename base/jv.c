@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* cJSON copies a number into 64 bytes and silently reads no further; no number that means anything is longer. */
 #define NUMBER_BYTES_MAX 60u
@@ -281,7 +282,8 @@ static bool check_value(struct check *c)
 	return !c->why;
 }
 
-int jv_check(const void *data, size_t len, struct sbx_err *err)
+/* @ret_used: where the value ends, when something may follow it; else NULL. */
+static int check_text(const void *data, size_t len, size_t *ret_used, struct sbx_err *err)
 {
 	struct check c = {.at = data, .start = data};
 
@@ -289,13 +291,20 @@ int jv_check(const void *data, size_t len, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_MALFORMED, 0, "JSON: the body is empty");
 	c.end = c.start + len;
 	if (check_value(&c)) {
+		if (ret_used)
+			*ret_used = (size_t)(c.at - c.start);
 		skip_space(&c);
-		if (c.at < c.end)
+		if (!ret_used && c.at < c.end)
 			fault(&c, "something follows the value");
 	}
 	if (c.why)
 		return sbx_err_set(err, SBX_E_MALFORMED, 0, "JSON: %s (byte %zu)", c.why, (size_t)(c.at - c.start));
 	return 0;
+}
+
+int jv_check(const void *data, size_t len, struct sbx_err *err)
+{
+	return check_text(data, len, NULL, err);
 }
 
 /* ---- the tree ---- */
@@ -358,10 +367,9 @@ static int refuse_bad_tree(const cJSON *item, struct sbx_err *err)
 	return 0;
 }
 
-struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err)
+/* @len bytes that were checked. */
+static struct jv *build(const void *data, size_t len, struct sbx_err *err)
 {
-	if (jv_check(data, len, err) < 0)
-		return NULL;
 	cJSON *root = cJSON_ParseWithLength(data, len);
 	if (!root) {
 		/* the text is well-formed, so this is memory */
@@ -373,6 +381,18 @@ struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err)
 		return NULL;
 	}
 	return (struct jv *)(void *)root;
+}
+
+struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err)
+{
+	return jv_check(data, len, err) < 0 ? NULL : build(data, len, err);
+}
+
+struct jv *jv_parse_first(const void *data, size_t len, struct sbx_err *err)
+{
+	size_t used;
+
+	return check_text(data, len, &used, err) < 0 ? NULL : build(data, used, err);
 }
 
 void jv_free(struct jv *root)
@@ -420,6 +440,18 @@ const struct jv *jv_get(const struct jv *object, const char *name)
 	if (jv_type(object) != JV_OBJECT)
 		return NULL;
 	return value(cJSON_GetObjectItemCaseSensitive(node(object), name));
+}
+
+const struct jv *jv_find(const struct jv *object, const char *name)
+{
+	const struct jv *exact = jv_get(object, name);
+
+	if (exact || jv_type(object) != JV_OBJECT)
+		return exact;
+	for (const struct jv *v = jv_first(object); v; v = jv_next(v))
+		if (!strcasecmp(jv_name(v), name))
+			return v;
+	return NULL;
 }
 
 const struct jv *jv_first(const struct jv *container)

@@ -47,6 +47,14 @@ int jv_check(const void *data, size_t len, struct sbx_err *err) SBX_WUR;
  * Return: the root (jv_free() it), or NULL with @err set
  */
 struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err) SBX_WUR;
+/**
+ * jv_parse_first() - Read the first JSON text of @data and leave what follows it unread
+ *
+ * For bodies of the execd API, whose clients were never told about bytes behind the value.  Otherwise as jv_parse().
+ *
+ * Return: the root (jv_free() it), or NULL with @err set
+ */
+struct jv *jv_parse_first(const void *data, size_t len, struct sbx_err *err) SBX_WUR;
 /** jv_free() - Release the document whose root is @root; NULL is fine */
 void jv_free(struct jv *root);
 
@@ -58,6 +66,8 @@ const char *jv_type_name(enum jv_type type);
 bool jv_is_set(const struct jv *v);
 /** jv_get() - Member @name of the object @object; Return: NULL when absent or when @object is no object */
 const struct jv *jv_get(const struct jv *object, const char *name);
+/** jv_find() - As jv_get(), but when no name is exactly @name the first one that differs in the case of ASCII letters only */
+const struct jv *jv_find(const struct jv *object, const char *name);
 /** jv_first() - First element or member of @container; Return: NULL when it has none or is no container */
 const struct jv *jv_first(const struct jv *container);
 /** jv_next() - The element or member behind @v; Return: NULL at the end */

@@ -35,6 +35,7 @@ struct run {
 	struct loop_timer *ping_timer;
 	uint8_t id[AGENT_ID_BYTES];
 	bool background;
+	char cwd[128]; /* as asked for, cut; for a message */
 	struct line_split lines[2]; /* stdout, stderr */
 	struct buf events;	    /* made from one frame, sent as one chunk */
 	const char *type;	    /* of the lines being split */
@@ -203,7 +204,8 @@ static void run_start_failed(struct run *r, const struct agent_end *end, const c
 	switch ((enum agent_stage)end->value) {
 	case AGENT_STAGE_CWD:
 		sbx_err_set(&err, SBX_E_EXECD_BODY, end->sys > 0 ? end->sys : ENOENT,
-			    "invalid request, validation error: working directory %.*s", len, text);
+			    "invalid request, validation error: working directory %.*s", len ? len : (int)strlen(r->cwd),
+			    len ? text : r->cwd);
 		run_refuse(r, &err);
 		return;
 	case AGENT_STAGE_SPEC:
@@ -277,6 +279,8 @@ static void run_body(void *user, struct http_request *req, const char *body, siz
 		run_refuse(r, &err);
 		return;
 	}
+	/* the working directory is the first string of every spec */
+	snprintf(r->cwd, sizeof(r->cwd), "%s", buf_peek(&payload) + sizeof(struct agent_exec) + sizeof(struct agent_spec));
 	r->stream = agent_stream_open(agent, AGENT_EXEC, 0, buf_peek(&payload), buf_used(&payload), &ops, r, &err);
 	if (!r->stream) {
 		run_refuse(r, &err);

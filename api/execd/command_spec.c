@@ -74,7 +74,7 @@ int command_spec_payload(const struct command_spec *spec, const uint8_t id[AGENT
 
 static int get_string(const struct jv *root, const char *name, const char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, name);
+	const struct jv *v = jv_find(root, name);
 
 	if (jv_is_set(v) && jv_type(v) != JV_STRING)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "'%s' is %s, not a string", name,
@@ -85,7 +85,7 @@ static int get_string(const struct jv *root, const char *name, const char **ret,
 
 static int get_id(const struct jv *root, const char *name, uint32_t *ret, bool *ret_set, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, name);
+	const struct jv *v = jv_find(root, name);
 	int64_t value;
 
 	*ret_set = jv_is_set(v);
@@ -112,7 +112,7 @@ static int get_identity(const struct jv *root, struct command_spec *spec, struct
 
 static int get_timeout(const struct jv *root, uint32_t *ret_ms, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, "timeout");
+	const struct jv *v = jv_find(root, "timeout");
 	int64_t ms = 0;
 
 	if (jv_is_set(v) && (jv_i64(v, &ms) < 0 || ms < 0))
@@ -123,7 +123,7 @@ static int get_timeout(const struct jv *root, uint32_t *ret_ms, struct sbx_err *
 
 static int get_background(const struct jv *root, struct command_spec *spec, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, "background");
+	const struct jv *v = jv_find(root, "background");
 	bool background = false;
 
 	if (jv_is_set(v) && jv_bool(v, &background) < 0)
@@ -134,7 +134,7 @@ static int get_background(const struct jv *root, struct command_spec *spec, stru
 
 static int get_env(const struct jv *root, struct command_pair **ret_env, size_t *ret_n, struct sbx_err *err)
 {
-	const struct jv *envs = jv_get(root, "envs");
+	const struct jv *envs = jv_find(root, "envs");
 	size_t n = 0;
 
 	if (!jv_is_set(envs))
@@ -166,7 +166,7 @@ int command_spec_from_json(const char *body, size_t n, const uint8_t id[AGENT_ID
 	struct command_spec spec = {.flags = AGENT_SPEC_SHELL};
 	auto_free struct command_pair *env = NULL;
 	struct sbx_err parse_err;
-	auto_jv root = jv_parse(body, n, &parse_err);
+	auto_jv root = jv_parse_first(body, n, &parse_err);
 
 	if (!root)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", parse_err.msg);

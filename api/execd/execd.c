@@ -282,6 +282,21 @@ static void not_offered(const struct execd_match *match)
 	http_respond_code(match->call->req, SBX_E_NOT_IMPLEMENTED, "this server does not offer this operation");
 }
 
+static void no_isolation(const struct execd_match *match)
+{
+	http_respond_code(match->call->req, SBX_E_EXECD_ISOLATION, "isolated sessions are not offered by this server");
+}
+
+/* What is a port at all went elsewhere before it came here. */
+static void bad_port(const struct execd_match *match)
+{
+	const struct execd_call *call = match->call;
+	size_t prefix = sizeof("/proxy/") - 1;
+	bool named = call->path_len > prefix && call->path[prefix] != '/';
+
+	http_respond_code(call->req, SBX_E_INVALID_PORT, "%s", named ? "the port is not a number" : "port is required");
+}
+
 static void capabilities(const struct execd_match *match)
 {
 	struct buf body = {0};
@@ -341,7 +356,8 @@ static const struct execd_route {
 	{"GET", "/code/contexts/{}", code_context_get},
 	{"DELETE", "/code/contexts/{}", code_context_delete},
 	{"GET", "/v1/isolated/capabilities", capabilities},
-	{NULL, "/v1/isolated/*", not_offered},
+	{NULL, "/v1/isolated/*", no_isolation},
+	{NULL, "/proxy/*", bad_port},
 };
 
 /* Segments of @path are NUL-terminated in place when the row fits; nothing is changed when it does not. */
@@ -382,6 +398,30 @@ static const struct execd_route *route_find(const struct execd_call *call, char 
 	return NULL;
 }
 
+/* "/ping/" is "/ping" in the published server, by way of the client; relative, because we do not know what stands in front. */
+static bool redirect(const struct execd_call *call, char *path, struct execd_match *match)
+{
+	size_t n = strlen(path), last = call->path_len;
+	auto_buf target = {0}, headers = {0};
+
+	if (n < 2 || path[n - 1] != '/' || !last || call->path[--last] != '/')
+		return false;
+	path[n - 1] = '\0';
+	if (!route_find(call, path, match))
+		return false;
+	size_t first = last;
+	while (first && call->path[first - 1] != '/')
+		first--;
+	buf_printf(&target, "../%.*s", (int)(last - first), call->path + first);
+	if (call->query_len)
+		buf_printf(&target, "?%.*s", (int)call->query_len, call->query);
+	if (target.failed || http_header_add(&headers, "Location", buf_peek(&target), buf_used(&target)) < 0)
+		return false;
+	http_respond(call->req, http_request_is(call->req, "GET") ? 301 : 307, NULL,
+		     (struct http_text){buf_peek(&headers), buf_used(&headers)}, NULL, 0);
+	return true;
+}
+
 void execd_handle(const struct execd_call *call)
 {
 	struct execd_match match = {.call = call, .box = call->box};
@@ -403,7 +443,8 @@ void execd_handle(const struct execd_call *call)
 	}
 	const struct execd_route *route = route_find(call, path, &match);
 	if (!route) {
-		http_respond_code(call->req, SBX_E_ROUTE_NOT_FOUND, "no such path or method");
+		if (!redirect(call, path, &match))
+			http_respond_code(call->req, SBX_E_ROUTE_NOT_FOUND, "no such path or method");
 		return;
 	}
 	/* A handler may break the box; its memory stays until the handler is done. */

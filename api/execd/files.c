@@ -256,7 +256,7 @@ void files_list(const struct execd_match *match)
 static struct jv *parse_body(const char *body, size_t n, enum jv_type want, struct sbx_err *err)
 {
 	struct sbx_err why;
-	struct jv *root = jv_parse(body, n, &why);
+	struct jv *root = jv_parse_first(body, n, &why);
 
 	if (!root) {
 		sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", why.msg);
@@ -273,7 +273,7 @@ static struct jv *parse_body(const char *body, size_t n, enum jv_type want, stru
 /* An optional string member; "" when it is absent. */
 static int optional_string(const struct jv *object, const char *name, const char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(object, name);
+	const struct jv *v = jv_find(object, name);
 
 	if (jv_is_set(v) && !jv_str(v))
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "'%s' is not a string", name);
@@ -309,8 +309,8 @@ static int parse_modes(struct fs_call *call, const char *body, size_t n, struct 
 			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "invalid request, validation error a path is empty");
 		if (optional_string(v, "owner", &strings[1], err) < 0 || optional_string(v, "group", &strings[2], err) < 0)
 			return -1;
-		if (file_info_mode(jv_get(v, "mode"), &r.mode, &has_mode) < 0)
-			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "invalid request, validation error 'mode' is not octal digits");
+		if (file_info_mode(jv_find(v, "mode"), &r.mode, &has_mode) < 0)
+			return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "'mode' of %.120s is not octal digits", strings[0]);
 		r.flags = has_mode ? AGENT_FS_HAS_MODE : 0;
 		if (fs_call_add(call, &r, err) < 0)
 			return -1;

@@ -62,7 +62,10 @@ void fs_map_errno(enum agent_fs_op op, const struct agent_end *end, const char *
 			sbx_err_set(err, rows[i].code, 0, "%s: %.*s", rows[i].what, n < 160 ? (int)n : 160, text);
 			return;
 		}
-	execd_end_err(end, text, n, err);
+	if (op == AGENT_FS_SEARCH && end->reason == AGENT_BAD_REQUEST) /* its pattern: published as a failure, not as a bad request */
+		sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "%.*s", n < 200 ? (int)n : 200, text);
+	else
+		execd_end_err(end, text, n, err);
 }
 
 /* ---- the call ---- */

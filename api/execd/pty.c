@@ -564,7 +564,7 @@ static void create_release(struct fs_call *call)
 
 static int take_text(const struct jv *root, const char *name, char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, name);
+	const struct jv *v = jv_find(root, name);
 
 	if (!jv_is_set(v))
 		return 0;
@@ -580,7 +580,7 @@ static int create_parse(struct fs_call *call, const char *body, size_t n, struct
 {
 	struct wanted *want = calloc(1, sizeof(*want));
 	struct sbx_err why;
-	auto_jv root = n ? jv_parse(body, n, &why) : NULL;
+	auto_jv root = n ? jv_parse_first(body, n, &why) : NULL;
 
 	call->data = want;
 	if (!want)

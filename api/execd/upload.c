@@ -70,7 +70,7 @@ static void upload_refuse(struct upload *u, const struct sbx_err *err)
 
 static int string_member(const struct jv *object, const char *name, const char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(object, name);
+	const struct jv *v = jv_find(object, name);
 
 	if (jv_is_set(v) && !jv_str(v))
 		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "'%s' of the metadata is not a string", name);
@@ -81,7 +81,7 @@ static int string_member(const struct jv *object, const char *name, const char *
 static int read_metadata(const struct buf *text, struct buf *payload, struct sbx_err *err)
 {
 	struct sbx_err why;
-	auto_jv root = jv_parse(buf_peek(text), buf_used(text), &why);
+	auto_jv root = jv_parse_first(buf_peek(text), buf_used(text), &why);
 	const char *strings[3];
 	struct fs_request r = {.op = AGENT_FS_WRITE, .strings = strings, .n_strings = 3};
 	bool has_mode;
@@ -94,8 +94,8 @@ static int read_metadata(const struct buf *text, struct buf *payload, struct sbx
 		return -1;
 	if (!*strings[0])
 		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata path is empty");
-	if (file_info_mode(jv_get(root, "mode"), &r.mode, &has_mode) < 0)
-		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "'mode' of the metadata is not octal digits");
+	if (file_info_mode(jv_find(root, "mode"), &r.mode, &has_mode) < 0)
+		return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "'mode' of the metadata is not octal digits");
 	r.flags = has_mode ? AGENT_FS_HAS_MODE : 0;
 	return fs_request_payload(&r, payload, err);
 }

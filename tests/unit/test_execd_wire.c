@@ -138,6 +138,10 @@ static void on_fs(uint32_t stream, const uint8_t *payload, size_t n)
 		send_records(stream, &fs, strings);
 		return;
 	case AGENT_FS_SEARCH:
+		if (!strcmp(strings + strlen(strings) + 1, "[")) {
+			fake_agent_end(&agent, stream, AGENT_BAD_REQUEST, 0, 0, "invalid pattern [: syntax error in pattern");
+			return;
+		}
 		fs.n_strings = 1;
 		send_records(stream, &fs, strings);
 		return;
@@ -468,6 +472,53 @@ static void test_ping(void)
 	ok(strstr(ask("GET /v1/isolated/capabilities HTTP/1.1\r\nHost: x\r\n\r\n"), "{\"available\":false,"), "capabilities");
 }
 
+/* What the published server does before it looks at who asks for what. */
+static void test_ways(void)
+{
+	static const struct {
+		const char *why, *request, *status, *part;
+	} cases[] = {
+		{"a slash behind a path", "GET /ping/ HTTP/1.1\r\n", "HTTP/1.1 301 ", "Location: ../ping\r\n"},
+		{"deeper, with a query", "GET /files/info/?path=%2Fa HTTP/1.1\r\n", "HTTP/1.1 301 ", "Location: ../info?path=%2Fa\r\n"},
+		{"of another method", "DELETE /pty/x/ HTTP/1.1\r\n", "HTTP/1.1 307 ", "Location: ../x\r\n"},
+		{"of a path that is none", "GET /nothing/ HTTP/1.1\r\n", "HTTP/1.1 404 ", "NOT_FOUND"},
+		{"of the wrong method", "PUT /ping/ HTTP/1.1\r\n", "HTTP/1.1 404 ", "NOT_FOUND"},
+		{"two of them", "GET /ping// HTTP/1.1\r\n", "HTTP/1.1 404 ", "NOT_FOUND"},
+		{"an encoded one", "GET /ping%2F HTTP/1.1\r\n", "HTTP/1.1 404 ", "NOT_FOUND"},
+		{"HEAD is not routed", "HEAD /ping HTTP/1.1\r\n", "HTTP/1.1 404 ", ""},
+		{"an encoded slash splits", "GET /command/status%2Fzz HTTP/1.1\r\n", "HTTP/1.1 404 ", "command not found: zz"},
+		{"no port", "GET /proxy//x HTTP/1.1\r\n", "HTTP/1.1 400 ", "port is required"},
+		{"a port that is no number", "GET /proxy/abc/x HTTP/1.1\r\n", "HTTP/1.1 400 ", "the port is not a number"},
+		{"nothing but /proxy", "GET /proxy HTTP/1.1\r\n", "HTTP/1.1 404 ", "NOT_FOUND"},
+		{"isolated sessions", "POST /v1/isolated/session HTTP/1.1\r\n", "HTTP/1.1 503 ", "ISOLATION_UNAVAILABLE"},
+		{"their files", "GET /v1/isolated/session/x/diff HTTP/1.1\r\n", "HTTP/1.1 503 ", "ISOLATION_UNAVAILABLE"},
+		{"a pattern that is none", "GET /files/search?path=/a&pattern=%5B HTTP/1.1\r\n", "HTTP/1.1 500 ",
+		 "{\"code\":\"RUNTIME_ERROR\",\"message\":\"invalid pattern [: syntax error in pattern\"}"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char request[256];
+
+		snprintf(request, sizeof(request), "%sHost: x\r\n\r\n", cases[i].request);
+		const char *got = ask(request);
+		if (!ok(!strncmp(got, cases[i].status, strlen(cases[i].status)) && strstr(got, cases[i].part), "way: %s", cases[i].why))
+			printf("# %s\n", got);
+	}
+}
+
+static void test_bodies(void)
+{
+	is_str(ask(post("/command", "{\"COMMAND\":\"x\",\"Cwd\":\"/tmp\"}")), STREAM_HEAD INIT "{\"type\":\"execution_complete\",\"timestamp\":T}\n\n",
+	       "names of members in any case");
+	is_str(buf_str(&seen), "exec /tmp|x|\n", "are understood");
+	is_str(ask(post("/command", "{\"COMMAND\":\"y\",\"command\":\"x\"}")), STREAM_HEAD INIT "{\"type\":\"execution_complete\",\"timestamp\":T}\n\n",
+	       "with the exact one first");
+	is_str(buf_str(&seen), "exec |x|\n", "as it must be");
+	is_str(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/b\"}] {\"and\" more")), EMPTY, "bytes behind the value are not read");
+	is_str(ask(post("/files/permissions", "{\"/a\":{\"Mode\":600,\"OWNER\":null}}trailing")), EMPTY, "nor here");
+	is_str(buf_str(&seen), "fs11 mode=600 depth=0 /a|||\n", "the value itself is");
+}
+
 static void test_commands(void)
 {
 	is_str(ask(post("/command", "{\"command\":\"lines\"}")),
@@ -488,7 +539,7 @@ static void test_commands(void)
 	is_str(ask(post("/command", "{\"command\":\"wait\",\"background\":true}")),
 	       STREAM_HEAD INIT "{\"type\":\"execution_complete\",\"timestamp\":T}\n\n", "a background command");
 	body_is(ask(post("/command", "{\"command\":\"true\",\"cwd\":\"/nowhere\"}")), "HTTP/1.1 400",
-		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request, validation error: working directory : No such file or "
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request, validation error: working directory /nowhere: No such file or "
 		"directory\"}",
 		"a directory that is not there");
 	ok(strstr(ask(post("/command", "{\"command\":\"true\",\"cwd\":\"/noshell\"}")), INIT "{\"type\":\"error\""),
@@ -565,7 +616,7 @@ static void test_files(void)
 	is_str(ask(post("/files/permissions", "null")), EMPTY, "permissions of nothing");
 	is_str(ask(post("/directories", "{\"/d\":{\"mode\":4755}}")), EMPTY, "make a directory");
 	is_str(buf_str(&seen), "fs7 mode=4755 depth=0 /d|||\n", "with its mode");
-	ok(!strncmp(ask(post("/directories", "{\"/d\":{\"mode\":798}}")), "HTTP/1.1 400", 12), "a mode that is not octal");
+	ok(!strncmp(ask(post("/directories", "{\"/d\":{\"mode\":798}}")), "HTTP/1.1 500", 12), "a mode that is not octal");
 	is_str(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/b\"}]  ")), EMPTY, "move");
 	body_is(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/taken\"}]")), "HTTP/1.1 500",
 		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"destination path already exists: /taken\"}", "move onto a file");
@@ -662,7 +713,7 @@ static void test_uploads(void)
 		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 2 vs 1", "1;"},
 		{"bad metadata", META("{path}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
 		{"no path", META("{\"mode\":644}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
-		{"mode 888", META("{\"path\":\"/a\",\"mode\":888}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
+		{"mode 888", META("{\"path\":\"/a\",\"mode\":888}") FILE_PART("1") FORM_END, "HTTP/1.1 500", "RUNTIME_ERROR", ""},
 		{"onto a directory", META("{\"path\":\"/dir\"}") FILE_PART("1") FORM_END, "HTTP/1.1 500", "RUNTIME_ERROR", NULL},
 		{"cut short", META("{\"path\":\"/a\"}") "--B\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf", "HTTP/1.1 400",
 		 "INVALID_FILE", NULL},
@@ -1003,6 +1054,8 @@ int main(void)
 		return 1;
 	box_up(NULL);
 	test_ping();
+	test_ways();
+	test_bodies();
 	test_commands();
 	test_questions();
 	test_files();

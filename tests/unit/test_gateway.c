@@ -423,7 +423,7 @@ static void test_refusals(void)
 {
 	open_status = 401;
 	once(0, "GET /sandboxes/" ID "/proxy/44772/ping HTTP/1.1\r\nHost: localhost\r\n\r\n");
-	ok(has("HTTP/1.1 401 ") && has("{\"code\":\"UNAUTHORIZED\",\"message\":\"no \\\"token\\\"\"}"), "sandboxd's refusal is the answer");
+	ok(has("HTTP/1.1 401 ") && has("{\"error\":\"no \\\"token\\\"\",\"code\":\"UNAUTHORIZED\",\"message\":\"no \\\"token\\\"\"}"), "sandboxd's refusal is the answer");
 	open_status = 200;
 	once(0, "GET /sandboxes/" ID "/proxy/0/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
 	ok(has("HTTP/1.1 400 ") && has("INVALID_PORT"), "port 0");
