@@ -277,11 +277,6 @@ static void interrupt(const struct execd_match *match)
 
 /* ---- what is not offered ---- */
 
-static void not_offered(const struct execd_match *match)
-{
-	http_respond_code(match->call->req, SBX_E_NOT_IMPLEMENTED, "this server does not offer this operation");
-}
-
 static void no_isolation(const struct execd_match *match)
 {
 	http_respond_code(match->call->req, SBX_E_EXECD_ISOLATION, "isolated sessions are not offered by this server");
