@@ -467,8 +467,8 @@ static void test_ping(void)
 		"{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no such path or method\"}", "unknown path");
 	body_is(ask("PUT /command HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 404",
 		"{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no such path or method\"}", "wrong method");
-	body_is(ask("POST /v1/isolated/session HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 501",
-		"{\"code\":\"GENERAL::NOT_IMPLEMENTED\",\"message\":\"this server does not offer this operation\"}", "not offered");
+	body_is(ask("POST /v1/isolated/session HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 503",
+		"{\"code\":\"ISOLATION_UNAVAILABLE\",\"message\":\"isolated sessions are not offered by this server\"}", "not offered");
 	ok(strstr(ask("GET /v1/isolated/capabilities HTTP/1.1\r\nHost: x\r\n\r\n"), "{\"available\":false,"), "capabilities");
 }
 
