@@ -144,7 +144,7 @@ static void on_pulled(void *arg, const char *name, const struct sbx_err *err)
 
 struct wanted {
 	const char *ref;
-	bool always;
+	const char *policy;
 	bool has_auth;
 	struct registry_credentials auth;
 };
@@ -159,7 +159,7 @@ static int take_text(const struct jv *object, const char *key, char *out, size_t
 	return 0;
 }
 
-static int take_wanted(const struct jv *root, struct wanted *w, struct sbx_err *err)
+static int take_wanted(const struct jv *root, const char *configured, struct wanted *w, struct sbx_err *err)
 {
 	static const char *const known[] = {"image", "auth", "policy"};
 	const struct jv *auth = jv_get(root, "auth"), *policy = jv_get(root, "policy");
@@ -182,9 +182,9 @@ static int take_wanted(const struct jv *root, struct wanted *w, struct sbx_err *
 		w->has_auth = true;
 	}
 	const char *text = jv_is_set(policy) ? jv_str(policy) : "always";
-	if (!text || (strcmp(text, "always") != 0 && strcmp(text, "missing") != 0))
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "policy: always or missing");
-	w->always = !strcmp(text, "always");
+	if (!text || (strcmp(text, "always") != 0 && strcmp(text, "missing") != 0 && strcmp(text, "default") != 0))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "policy: always, missing or default");
+	w->policy = !strcmp(text, "default") ? configured : text;
 	return 0;
 }
 
@@ -220,12 +220,18 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 	if (!context->pulls)
 		return sbx_err_set(err, SBX_E_OVERLOADED, 0, "the image store is not ready");
 	root = jv_parse(body, n, err);
-	if (!root || take_wanted(root, &wanted, err) < 0)
+	if (!root || take_wanted(root, context->settings->images_pull_policy, &wanted, err) < 0)
 		return -1;
+	const struct image *here = image_store_find(context->images, wanted.ref, &ignored);
+	if (!here && !strcmp(wanted.policy, "never")) {
+		*err = ignored;
+		return -1;
+	}
+	if (!strcmp(wanted.policy, "always"))
+		here = NULL;
 	struct event_stream *s = stream_new(context, ret_fd, err);
 	if (!s)
 		return -1;
-	const struct image *here = wanted.always ? NULL : image_store_find(context->images, wanted.ref, &ignored);
 	if (here) {
 		finish(s, here, NULL);
 		return 0;

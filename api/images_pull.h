@@ -2,9 +2,9 @@
 /*
  * DOC: pulls for the API, and the broker behind them
  *
- *   POST /v1/images/pull  {"image", "auth"?: {"username","password"}, "policy"?: "always"|"missing"}
+ *   POST /v1/images/pull  {"image", "auth"?: {"username","password"}, "policy"?: "always"|"missing"|"default"}
  *
- * is answered with events (text/event-stream), each one line of JSON: {"type":"progress","endpoint","bytes","total","layers":
+ * (default: as images.pull_policy says; never is then an error for what is not here) is answered with events (text/event-stream), each one line of JSON: {"type":"progress","endpoint","bytes","total","layers":
  * [{"digest","size","bytes","state"}...]}, and last {"type":"done","image":{...}} or {"type":"error","error":{"code","message"}}.  The
  * gateway gets the reading end of a pipe and copies; whoever closes it leaves the pull.
  */

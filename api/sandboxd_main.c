@@ -331,9 +331,9 @@ static void daemon_clear(struct daemon *d)
 {
 	loop_timer_free(d->upkeep);
 	api_server_free(d->api);
+	sandbox_manager_free(d->manager);
 	image_pulls_free(d->pulls);
 	fetch_channel_free(d->fetch);
-	sandbox_manager_free(d->manager);
 	broker_client_free(d->broker);
 	blob_store_close(d->blobs);
 	image_store_close(d->images);

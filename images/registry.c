@@ -23,6 +23,7 @@
 #define BACKOFF_LAST_MS	  8000u
 #define RETRY_AFTER_MAX_S 60u /* who wants longer is told to the person who waits */
 #define IDLE_WAIT_MS	  60000
+#define UNANSWERED_TRIES  1u
 #define TEXT_BYTES	  512u /* of a message, before it is cut to FETCH_TEXT_BYTES */
 
 /* What the reply that is coming in is used for. */
@@ -61,6 +62,7 @@ struct registry {
 	struct registry_http *http;
 	char scheme[8]; /* "https", then perhaps "http" */
 	struct job *jobs;
+	bool answered;		  /* it has said something, once */
 	struct buf authorization; /* value of the header that requests carry; empty: none */
 	/* the token request under way */
 	struct job *token_for;
@@ -192,6 +194,7 @@ static bool on_head(void *arg, const struct registry_reply *reply)
 	uint32_t seconds;
 
 	j->status = reply->status;
+	j->r->answered = true;
 	j->fresh = j->fresh && reply->status == 401; /* what was accepted once may run out, and is then made again */
 	j->use = USE_ERROR;
 	buf_clear(&j->body);
@@ -278,7 +281,9 @@ static void try_again(struct job *j, const char *why, unsigned least_s)
 {
 	uint64_t delay = BACKOFF_FIRST_MS;
 
-	if (j->tries >= j->r->config.retries) {
+	/* who never answered is mistyped or down: that is said soon, since somebody waits */
+	unsigned most = j->r->answered || j->r->config.retries < UNANSWERED_TRIES ? j->r->config.retries : UNANSWERED_TRIES;
+	if (j->tries >= most) {
 		fail_job(j, "%.150s (tried %u times)", why, j->tries + 1);
 		return;
 	}

@@ -444,7 +444,11 @@ int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broke
 	if (spec->n_volumes > BROKER_MAX_VOLUMES)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "volumes: more than %u", BROKER_MAX_VOLUMES);
 	default_limits(m->settings, spec);
-	if (plan_image(m, spec, msg, &image, err) < 0 || build_start(e, image, err) < 0 || build_tokens(m, &e->pub, err) < 0)
+	if (!e->wants_pull && plan_image(m, spec, msg, &image, err) < 0)
+		return -1;
+	/* the image's own entrypoint is not known yet; all else of a start can be looked at without it */
+	bool later = e->wants_pull && spec->image_entrypoint && (!spec->entrypoint || !spec->entrypoint[0]);
+	if ((!later && build_start(e, image, err) < 0) || build_tokens(m, &e->pub, err) < 0)
 		return -1;
 	plan_limits(m->settings, spec, msg);
 	for (size_t i = 0; i < spec->n_volumes; i++)

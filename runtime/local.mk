@@ -15,7 +15,7 @@ runtime/state_schema.h: $(SCHEMA_FILES) runtime/embed_schema.sh
 		mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
 # the gateway's side of the exec channel
 libruntime_a_SOURCES += runtime/agent_client.c runtime/agent_client.h
-libruntime_a_SOURCES += runtime/sandbox.c runtime/sandbox_entry.c runtime/sandbox_spec.c runtime/sandbox_query.c runtime/sandbox_int.h runtime/sandbox_row.c runtime/launch_plan.c runtime/recover.c \
+libruntime_a_SOURCES += runtime/sandbox.c runtime/sandbox_entry.c runtime/sandbox_spec.c runtime/sandbox_pull.c runtime/sandbox_query.c runtime/sandbox_int.h runtime/sandbox_row.c runtime/launch_plan.c runtime/recover.c \
 	runtime/agent_control.c runtime/agent_control.h
 check_PROGRAMS += tests/unit/test_manager
 UNIT_TESTS += tests/unit/test_manager

@@ -170,7 +170,7 @@ static void processes_gone(struct sandbox_manager *m, struct sandbox_entry *e)
 
 static void settle(struct sandbox_manager *m, struct sandbox_entry *e)
 {
-	if (e->creating || e->killing)
+	if (e->creating || e->killing || e->ticket)
 		return;
 	if (!e->seen && e->pub.slot != BROKER_NO_SLOT && !lifecycle_has_processes(e->pub.state)) {
 		e->pub.slot = BROKER_NO_SLOT; /* ended long ago, its remains are gone too */

@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define KILL_RETRY_MS 2000u
+#define PULL_WAIT_MS  10000u /* then a create whose image is being pulled is answered Pending */
 #define CREATES_MAX   3u /* a create that ends the broker each time is not tried for ever */
 
 /* ---- end ---- */
@@ -167,6 +168,7 @@ void entry_delete(struct sandbox_entry *e)
 	entry_move(e, LIFECYCLE_DELETE, "CONTAINER_STOPPING", "the sandbox is being removed");
 	ignore_result(FAULT_POINT("delete-marked"));
 	loop_timer_disarm(e->create_timer);
+	pull_leave(e);
 	expiry_clear(e->manager->expiry, &e->expiry);
 	/* Their callbacks may not free this entry: it is in the tables until the kill is answered. */
 	waiters_tell(&e->creator, NULL, &gone);
@@ -185,11 +187,14 @@ static void on_expired(void *arg, struct expiry_node *node)
 
 /* ---- what the agent says ---- */
 
-/* Ends a create that failed.  @err decides: the client's failure leaves no record, the host's one does for a while. */
+/*
+ * Ends a create that failed.  @err decides: the client's failure leaves no record, the host's one does for a while.  What a
+ * registry says is the client's to read, whatever status it is answered with.
+ */
 static void create_failed(struct sandbox_entry *e, const struct sbx_err *err)
 {
 	struct sandbox_manager *m = e->manager;
-	bool hosts = sbx_err_status(err->code) >= 500;
+	bool hosts = sbx_err_status(err->code) >= 500 && err->code != SBX_E_IMAGE_PULL_FAILED;
 	struct sbx_err told = *err;
 
 	loop_timer_disarm(e->create_timer);
@@ -210,6 +215,11 @@ static void create_failed(struct sandbox_entry *e, const struct sbx_err *err)
 	}
 	waiters_tell(&e->creator, NULL, &told);
 	entry_kill(e);
+}
+
+void entry_fail(struct sandbox_entry *e, const struct sbx_err *err)
+{
+	create_failed(e, err);
 }
 
 static void start_failed(struct sandbox_entry *e, const struct agent_status *status)
@@ -499,6 +509,9 @@ static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct br
 	if (m->n_entries >= LIMIT_SANDBOXES)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "there are already %u sandboxes", LIMIT_SANDBOXES);
 	fill_new(e);
+	e->wants_pull = pull_wanted(e);
+	if (e->wants_pull)
+		snprintf(e->pub.message, sizeof(e->pub.message), "the image is being pulled");
 	if (launch_plan(m, e, msg, err) < 0)
 		return -1;
 	e->create_timer = loop_timer_new(m->loop, on_create_slow, e);
@@ -518,7 +531,8 @@ static int enter(struct sandbox_entry *e, struct sbx_err *err)
 		return -1;
 	}
 	entry_changed(e, false);
-	loop_timer_arm(e->create_timer, (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000);
+	uint64_t wait = (uint64_t)m->settings->lifecycle_create_wait_seconds * 1000;
+	loop_timer_arm(e->create_timer, e->wants_pull && wait > PULL_WAIT_MS ? PULL_WAIT_MS : wait);
 	return 0;
 }
 
@@ -569,7 +583,9 @@ static void on_volume_made(void *arg, const union broker_any *reply, const int *
 		give_up(e, &mine);
 		return;
 	}
-	if (broker_client_hello(e->manager->broker))
+	if (e->wants_pull)
+		pull_begin(e);
+	else if (broker_client_hello(e->manager->broker))
 		entry_ask_again(e);
 }
 
@@ -601,7 +617,9 @@ void sandbox_create(struct sandbox_manager *m, struct sandbox_spec *spec, sandbo
 		give_up(e, &err);
 		return;
 	}
-	if (broker_client_hello(m->broker))
+	if (e->wants_pull)
+		pull_begin(e);
+	else if (broker_client_hello(m->broker))
 		ask_create(e, msg);
 	/* else recover.c asks when the broker is back; the timer answers when that takes too long */
 }

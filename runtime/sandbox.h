@@ -55,9 +55,14 @@ struct sandbox_volume {
 	bool remove_at_end;
 };
 
+/* When the image is pulled; the first is what the configuration says. */
+enum sandbox_pull { SANDBOX_PULL_DEFAULT = 0, SANDBOX_PULL_MISSING, SANDBOX_PULL_ALWAYS, SANDBOX_PULL_NEVER };
+
 /* A request that passed validation.  sandbox_spec_free() releases what it owns. */
 struct sandbox_spec {
 	char *image_uri;   /* owned; as asked */
+	char *image_user, *image_password; /* owned; for this pull only, in no row; both NULL: none were given */
+	enum sandbox_pull pull;
 	char **entrypoint; /* owned, NULL-terminated, effective argv (after the one-string split); never empty */
 	struct sandbox_pair *env;
 	size_t n_env;

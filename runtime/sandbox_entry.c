@@ -34,6 +34,7 @@ void entry_free(struct sandbox_entry *e)
 {
 	if (!e)
 		return;
+	pull_leave(e);
 	agent_control_free(e->control);
 	loop_timer_free(e->create_timer);
 	start_plan_clear(&e->start);

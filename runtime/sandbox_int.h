@@ -4,7 +4,7 @@
  *
  * sandbox_entry.c: memory, tables, rows.  sandbox.c: creation, deletion, pausing.  sandbox_query.c: look-ups, renewal,
  * metadata, descriptors, figures.  recover.c: what the broker has against what the rows say, at start and after a restart
- * of the broker.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into one broker message
+ * of the broker.  sandbox_pull.c: an image that is pulled first.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into one broker message
  * and one start of the entrypoint.
  */
 #ifndef RUNTIME_SANDBOX_INT_H
@@ -52,12 +52,14 @@ struct sandbox_entry {
 	struct waiter *changer;	       /* owned; who waits for the pause or resume */
 	struct waiter *deleters;       /* owned */
 	struct start_plan start;       /* until START was sent */
+	struct image_pull_ticket *ticket; /* while its image is pulled */
 	char boot_id[33];
 	unsigned n_drops; /* volumes of its own that are being removed */
 	unsigned n_creates; /* times that the broker was asked to make it */
 	unsigned n_calls; /* broker calls whose callback still comes */
 	bool removed;	  /* out of the tables; released with the last call */
 	bool dropped;	  /* its own volumes are gone */
+	bool wants_pull;  /* its image is to be pulled before anything is asked of the broker */
 	bool creating;	  /* SANDBOX_CREATE is under way */
 	bool killing;	  /* SANDBOX_KILL is under way */
 	bool opening;	  /* CHANNEL_OPEN of the control channel is under way */
@@ -141,10 +143,21 @@ void entry_kill(struct sandbox_entry *e);
 void entry_gone(struct sandbox_entry *e);
 /** entry_ask_again() - The broker was restarted while it made @e, of which nothing is left: ask once more, or fail */
 void entry_ask_again(struct sandbox_entry *e);
+/** entry_fail() - End the create of @e, which is Pending, with @err: undo it, tell who waits */
+void entry_fail(struct sandbox_entry *e, const struct sbx_err *err);
 /** entry_open_control() - Ask the broker for the control channel of @e, then the agent for its status */
 void entry_open_control(struct sandbox_entry *e);
 /** entry_delete() - Begin the removal of @e for whoever waits in e->deleters; fine when it has begun */
 void entry_delete(struct sandbox_entry *e);
+
+/* ---- sandbox_pull.c ---- */
+
+/** pull_wanted() - Whether the image of the spec of @e is to be pulled first, by its own policy or the configured one */
+bool pull_wanted(const struct sandbox_entry *e);
+/** pull_begin() - Pull the image of @e, which is Pending, and go on with its create; what fails ends the create */
+void pull_begin(struct sandbox_entry *e);
+/** pull_leave() - @e waits no longer for its image; fine when it does not */
+void pull_leave(struct sandbox_entry *e);
 
 /* ---- recover.c ---- */
 
@@ -170,6 +183,8 @@ int row_read_spec(const char *spec_json, const char *metadata_json, struct sandb
  * @e:		The entry; pub.spec is read, e->start and the tokens are filled
  * @msg:	Filled: the broker's message
  * @err:	Filled on failure: IMAGE_NOT_FOUND, INVALID_REQUEST, VOLUME_*, NO_MEMORY
+ *
+ * While e->wants_pull is set the image is not looked at: everything else is checked.
  *
  * Return: 0, or -1 with @err set
  */

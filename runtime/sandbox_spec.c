@@ -2,6 +2,7 @@
 #include "runtime/sandbox.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void sandbox_pairs_free(struct sandbox_pair *pairs, size_t n)
 {
@@ -20,6 +21,10 @@ void sandbox_spec_free(struct sandbox_spec *spec)
 		free(*arg);
 	free(spec->entrypoint);
 	free(spec->image_uri);
+	free(spec->image_user);
+	if (spec->image_password)
+		explicit_bzero(spec->image_password, strlen(spec->image_password));
+	free(spec->image_password);
 	sandbox_pairs_free(spec->env, spec->n_env);
 	sandbox_pairs_free(spec->metadata, spec->n_metadata);
 	for (size_t i = 0; i < spec->n_volumes; i++) {

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CALL_TIMEOUT_MS 120000u
 #define PAGE		200u
 #define START_WAIT_MS	10000u
 #define START_RETRY_MS	100
@@ -68,7 +67,7 @@ static struct http_client *connect_url(const char *url, struct sbx_err *err)
 		sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "\"%.200s\": a path is not expected in the address", url);
 		return NULL;
 	}
-	struct http_client *http = http_client_open_tcp(host, port, CALL_TIMEOUT_MS, err);
+	struct http_client *http = http_client_open_tcp(host, port, CLIENT_TIMEOUT_MS, err);
 	if (!http && err->code == SBX_E_SYSTEM) {
 		int sys = err->sys;
 
@@ -81,7 +80,7 @@ struct http_client *client_connect(struct cli *cli, struct sbx_err *err)
 {
 	if (cli->url)
 		return connect_url(cli->url, err);
-	struct http_client *http = http_client_open_unix(cli->socket, CALL_TIMEOUT_MS, err);
+	struct http_client *http = http_client_open_unix(cli->socket, CLIENT_TIMEOUT_MS, err);
 	if (http || err->code != SBX_E_SYSTEM)
 		return http;
 	int sys = err->sys;

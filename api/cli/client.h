@@ -17,6 +17,7 @@
 
 /* Answers of the lifecycle API: a page of 200 sandboxes is some 200 KiB. */
 #define CLIENT_BODY_MAX (16u * 1024 * 1024)
+#define CLIENT_TIMEOUT_MS 120000u
 
 /** client_free() - Close the connection of @cli, if there is one */
 void client_free(struct cli *cli);
@@ -91,5 +92,15 @@ int client_find(struct cli *cli, const char *text, char out[UUID_SIZE], struct s
  */
 int client_walk(struct cli *cli, const char *filter, int (*visit)(void *arg, const struct jv *item), void *arg,
 		struct sbx_err *err) SBX_WUR;
+
+/**
+ * pull_for() - Before a create: pull its --image when it is not here, and show how that goes
+ * @cli:	Whose daemon
+ * @args:	Of run or create; --pull or the daemon's configuration say whether it may be pulled
+ * @err:	Filled on failure
+ *
+ * Return: 0, or -1 with @err set
+ */
+int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err) SBX_WUR;
 
 #endif

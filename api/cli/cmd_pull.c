@@ -165,7 +165,8 @@ static int write_auth(struct jw *w, const char *user, struct sbx_err *err)
 	return 0;
 }
 
-static int pull(struct cli *cli, const struct cli_args *args, struct showing *s, struct jv **ret, struct sbx_err *err)
+static int pull(struct cli *cli, const char *image, const char *policy, const char *user, struct showing *s, struct jv **ret,
+		struct sbx_err *err)
 {
 	struct http_client *http = client_http(cli, err);
 	struct http_client_response response;
@@ -175,9 +176,9 @@ static int pull(struct cli *cli, const struct cli_args *args, struct showing *s,
 	if (!http)
 		return -1;
 	jw_object(&w);
-	jw_key_str(&w, "image", args->operands[0]);
-	jw_key_str(&w, "policy", cli_flag(args, "missing") ? "missing" : "always");
-	if (cli_text(args, "user") && write_auth(&w, cli_text(args, "user"), err) < 0)
+	jw_key_str(&w, "image", image);
+	jw_key_str(&w, "policy", policy);
+	if (user && write_auth(&w, user, err) < 0)
 		return -1;
 	jw_object_end(&w);
 	const char *text = buf_str(&body);
@@ -189,9 +190,33 @@ static int pull(struct cli *cli, const struct cli_args *args, struct showing *s,
 						    .body = text,
 						    .body_len = buf_used(&body)};
 	http_client_timeout(http, 0); /* a registry may be slow, and what it does is told */
-	if (client_begin(cli, http, &request, &response, err) < 0)
+	int rc = client_begin(cli, http, &request, &response, err);
+	if (rc == 0)
+		rc = read_events(http, s, ret, err);
+	http_client_timeout(http, CLIENT_TIMEOUT_MS);
+	return rc;
+}
+
+int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err)
+{
+	const char *image = cli_text(args, "image"), *policy = cli_text(args, "pull");
+	struct showing s = {.bars = isatty(STDERR_FILENO) == 1, .said_mono_ms = mono_ms()};
+	auto_jv done = NULL;
+	auto_jv found = NULL;
+	auto_buf target = {0};
+
+	if (!image || !strcmp(image, "host") || (policy && !strcmp(policy, "never")))
+		return 0;
+	buf_puts(&target, "/v1/images/");
+	client_escape(&target, image);
+	const char *text = buf_str(&target);
+	if (!text)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "request");
+	if (client_call(cli, "GET", text, NULL, &found, err) == 0)
+		return 0; /* whether it is asked for again is the daemon's to know */
+	if (err->code != SBX_E_IMAGE_UNKNOWN)
 		return -1;
-	return read_events(http, s, ret, err);
+	return pull(cli, image, policy ? policy : "default", NULL, &s, &done, err);
 }
 
 int cmd_pull(struct cli *cli, const struct cli_args *args)
@@ -201,7 +226,7 @@ int cmd_pull(struct cli *cli, const struct cli_args *args)
 	auto_jv root = NULL;
 	char size[32];
 
-	if (pull(cli, args, &s, &root, &err) < 0)
+	if (pull(cli, args->operands[0], cli_flag(args, "missing") ? "missing" : "always", cli_text(args, "user"), &s, &root, &err) < 0)
 		return cli_fail(cli, &err);
 	const struct jv *image = jv_get(root, "image");
 	const char *name = jv_str(jv_get(image, "name"));

@@ -17,6 +17,7 @@
 #define THROW_AWAY_S 600u
 #define RENEW_MS     200000u
 #define END_POLL_MS  20
+#define MADE_POLL_MS 200
 
 /* --- the command line that runs inside --- */
 
@@ -383,6 +384,34 @@ static void drop_failed(struct cli *cli, const char *label)
 		ignore_result(drop_sandbox(cli, id, &ignored) < 0); /* it ends with its time otherwise */
 }
 
+/* A create whose image comes slowly is answered before the sandbox is there. */
+static int wait_until_made(struct cli *cli, const char *id, struct sbx_err *err)
+{
+	char target[160];
+	bool said = false;
+
+	snprintf(target, sizeof(target), "/v1/sandboxes/%s", id);
+	for (;;) {
+		auto_jv root = NULL;
+
+		if (stream_signal())
+			return sbx_err_set(err, SBX_E_SYSTEM, EINTR, "the image was still being pulled");
+		if (client_call(cli, "GET", target, NULL, &root, err) < 0)
+			return -1;
+		const struct jv *status = jv_get(root, "status");
+		const char *state = jv_str(jv_get(status, "state")), *message = jv_str(jv_get(status, "message"));
+		if (!state || !strcmp(state, "Failed"))
+			return sbx_err_set(err, SBX_E_IMAGE_PULL_FAILED, 0, "%.200s", message ? message : "the sandbox was not made");
+		if (strcmp(state, "Pending") != 0)
+			return 0;
+		if (!said && message)
+			cli_say("%s", message);
+		said = true;
+		/* the API has no call that waits for a state */
+		ignore_result(poll(NULL, 0, MADE_POLL_MS) < 0);
+	}
+}
+
 static int make_sandbox(struct cli *cli, const struct cli_args *args, const char *const *entrypoint, char id[UUID_SIZE],
 			struct sbx_err *err)
 {
@@ -406,7 +435,15 @@ static int make_sandbox(struct cli *cli, const struct cli_args *args, const char
 	int rc = text && uuid_parse(text, raw) == 0 ? 0 : sbx_err_set(err, SBX_E_PROTOCOL, 0, "the daemon gave no id");
 	if (rc == 0)
 		uuid_format(raw, id);
+	const char *state = jv_str(jv_get(jv_get(answer, "status"), "state"));
+	bool pending = state && !strcmp(state, "Pending");
 	jv_free(answer);
+	if (rc == 0 && pending && wait_until_made(cli, id, err) < 0) {
+		struct sbx_err ignored;
+
+		ignore_result(drop_sandbox(cli, id, &ignored) < 0); /* it ends with its time otherwise */
+		return -1;
+	}
 	return rc;
 }
 
@@ -520,6 +557,11 @@ int cmd_run(struct cli *cli, const struct cli_args *args)
 	char id[UUID_SIZE];
 	uint64_t began = mono_usec();
 
+	/* before signals are held: Ctrl-C ends the pull, and there is no sandbox yet */
+	if (pull_for(cli, args, &err) < 0) {
+		cli_fail(cli, &err);
+		return CLI_EXIT_DAEMON;
+	}
 	/* from here a signal waits until it can be answered by removing the sandbox */
 	stream_signals_hold();
 	if (args->n_operands == 0 && !cli_flag(args, "tty") && !isatty(STDIN_FILENO)) {

@@ -21,6 +21,9 @@ int cmd_create(struct cli *cli, const struct cli_args *args)
 	struct jv *answer = NULL;
 
 	if (args->n_operands == 0) {
+		/* the image's own command is not known before the image is here */
+		if (pull_for(cli, args, &err) < 0)
+			return cli_fail(cli, &err);
 		int n = spec_image_command(cli, cli_text(args, "image"), image_command, ARRAY_SIZE(image_command), &keep, &err);
 
 		if (n < 0)

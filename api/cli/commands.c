@@ -15,6 +15,7 @@ const struct cli_option cli_global_options[] = {
 /* What run and create share. */
 #define SANDBOX_OPTIONS \
 	{"image", 0, "IMAGE", "image to start from (default: host)", 0}, \
+	{"pull", 0, "POLICY", "missing, always or never (default: the daemon's images.pull_policy)", 0}, \
 	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g", 0}, \
 	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m", 0}, \
 	{"env", 'e', "NAME=VALUE", "environment; NAME alone takes the caller's value", CLI_REPEAT}, \

@@ -234,6 +234,12 @@ int spec_create(const struct cli_args *args, const struct spec_extra *extra, str
 	for (const char *const *arg = extra->entrypoint; *arg; arg++)
 		jw_str(&w, *arg);
 	jw_array_end(&w);
+	if (cli_text(args, "pull")) {
+		jw_key(&w, "extensions");
+		jw_object(&w);
+		jw_key_str(&w, "image.pull", cli_text(args, "pull"));
+		jw_object_end(&w);
+	}
 	if (seconds > 0)
 		jw_key_u64(&w, "timeout", seconds);
 	if (write_limits(args, &w, err) < 0 || write_env(args, &w, err) < 0 || write_metadata(args, extra->run_label, &w, err) < 0 ||

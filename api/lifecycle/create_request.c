@@ -19,6 +19,9 @@
 #include <string.h>
 
 #define TIMEOUT_MIN_S	60
+/* of struct registry_credentials */
+#define AUTH_USER_BYTES	    256u
+#define AUTH_PASSWORD_BYTES 8192u
 #define RENEW_EXTEND_MIN 300u
 #define RENEW_EXTEND_MAX 86400u
 /* 9999-12-31T23:59:59Z: later instants have no RFC 3339 form */
@@ -26,6 +29,7 @@
 
 #define EXT_RENEW "access.renew.extend.seconds"
 #define EXT_POOL  "poolRef"
+#define EXT_PULL  "image.pull"
 
 static bool is_blank(const char *s)
 {
@@ -233,6 +237,15 @@ static int take_extensions(const struct jv *body, struct sandbox_spec *spec, str
 					   RENEW_EXTEND_MIN, RENEW_EXTEND_MAX, renew);
 		spec->renew_extend_s = seconds;
 	}
+	static const char *const policies[] = {
+		[SANDBOX_PULL_MISSING] = "missing", [SANDBOX_PULL_ALWAYS] = "always", [SANDBOX_PULL_NEVER] = "never"};
+	const char *pull = extension(body, EXT_PULL);
+	for (size_t i = 1; pull && i < ARRAY_SIZE(policies); i++)
+		if (!strcmp(pull, policies[i]))
+			spec->pull = (enum sandbox_pull)i;
+	if (pull && spec->pull == SANDBOX_PULL_DEFAULT)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "extensions: " EXT_PULL " must be missing, always or never, not \"%.32s\"",
+				   pull);
 	if (!is_blank(extension(body, EXT_POOL)))
 		return sbx_err_set(err, SBX_E_POOL_UNSUPPORTED, 0, "extensions.poolRef: warm pools by reference are not offered");
 	return 0;
@@ -419,7 +432,18 @@ static int take_image(const struct jv *body, struct sandbox_spec *spec, struct s
 	while (n && isspace((unsigned char)uri[n - 1]))
 		n--;
 	spec->image_uri = strndup(uri, n);
-	return spec->image_uri ? 0 : no_memory(err);
+	if (!spec->image_uri)
+		return no_memory(err);
+	const struct jv *auth = jv_get(jv_get(body, "image"), "auth");
+	if (!jv_is_set(auth))
+		return 0;
+	const char *user = jv_str(jv_get(auth, "username")), *password = jv_str(jv_get(auth, "password"));
+	if (strlen(user) >= AUTH_USER_BYTES || strlen(password) >= AUTH_PASSWORD_BYTES || strchr(user, ':'))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "image.auth: at most %u and %u characters, no colon in the username",
+				   AUTH_USER_BYTES - 1, AUTH_PASSWORD_BYTES - 1);
+	spec->image_user = strdup(user);
+	spec->image_password = strdup(password);
+	return spec->image_user && spec->image_password ? 0 : no_memory(err);
 }
 
 /* An unreadable value must not silently mean "no limit"; "0" says so on purpose. */
