@@ -1,62 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codec of DNS messages: one cursor, one walk over records, bounded everywhere. */
+/* Codec of DNS questions: one cursor, bounded everywhere. */
 #include "config.h"
 
 #include "netpolicy/dns_msg.h"
 
-#include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Header bits, RFC 1035 4.1.1 and RFC 4035 3. */
-#define FLAG_QR 0x8000u
-#define FLAG_TC 0x0200u
-#define FLAG_RD 0x0100u
-#define FLAG_RA 0x0080u
-#define FLAG_AD 0x0020u
-#define FLAG_CD 0x0010u
-#define OPCODE	0x7800u
-#define RCODE	0x000fu
-#define EDNS_DO 0x8000u
-#define OPT_BYTES 11u
+#include "base/cleanup.h"
 
-struct cursor {
-	const uint8_t *data;
-	size_t len, at;
-};
-
-static bool take_u16(struct cursor *c, uint16_t *ret)
-{
-	if (c->len - c->at < 2)
-		return false;
-	*ret = (uint16_t)(c->data[c->at] << 8 | c->data[c->at + 1]);
-	c->at += 2;
-	return true;
-}
-
-static bool skip(struct cursor *c, size_t n)
-{
-	if (c->len - c->at < n)
-		return false;
-	c->at += n;
-	return true;
-}
-
-static size_t put_u16(uint8_t *out, size_t at, unsigned value)
-{
-	out[at] = (uint8_t)(value >> 8);
-	out[at + 1] = (uint8_t)value;
-	return at + 2;
-}
+#include "netpolicy/dns_msg_int.h"
 
 /*
- * Reads a name at the cursor into @name (NULL: only checks it).  A pointer may only lead to before where its own run of labels
- * began, and what is read there must end before that place too: a name is made of bytes that came before it, never of its own
- * record, which changes when the message is rebuilt.  So each jump makes the rest shorter; the 255 octets bound the copy.
+ * A pointer may only lead to before where its own run of labels began, and what is read there must end before that place too: a
+ * name is made of bytes that came before it.  So each jump makes the rest shorter; the 255 octets bound the copy, and with
+ * them the number of jumps that lead to a label.
  */
-static bool take_name(struct cursor *c, bool pointers, uint8_t *name, uint8_t *ret_len)
+bool dns_take_name(struct dns_cursor *c, bool pointers, uint8_t *name, uint8_t *ret_len)
 {
 	size_t at = c->at, barrier = c->at, end = c->len, used = 0, behind = 0;
 
@@ -93,48 +54,90 @@ static bool take_name(struct cursor *c, bool pointers, uint8_t *name, uint8_t *r
 	return true;
 }
 
-struct head {
-	uint16_t id, flags, n_question, n_answer, n_authority, n_additional;
-};
-
-static bool take_head(struct cursor *c, struct head *h)
+bool dns_take_head(struct dns_cursor *c, struct dns_head *h)
 {
-	return take_u16(c, &h->id) && take_u16(c, &h->flags) && take_u16(c, &h->n_question) && take_u16(c, &h->n_answer) &&
-	       take_u16(c, &h->n_authority) && take_u16(c, &h->n_additional);
+	return dns_take_u16(c, &h->id) && dns_take_u16(c, &h->flags) && dns_take_u16(c, &h->n_question) &&
+	       dns_take_u16(c, &h->n_answer) && dns_take_u16(c, &h->n_authority) && dns_take_u16(c, &h->n_additional);
 }
 
-struct record {
-	uint16_t type, class, ttl_high, ttl_low, len;
-	bool at_root;
-};
-
-static bool take_record(struct cursor *c, struct record *r)
+bool dns_same_name(const uint8_t *a, const uint8_t *b, size_t n)
 {
-	uint8_t name_len;
-
-	if (!take_name(c, true, NULL, &name_len))
-		return false;
-	r->at_root = name_len == 1;
-	return take_u16(c, &r->type) && take_u16(c, &r->class) && take_u16(c, &r->ttl_high) && take_u16(c, &r->ttl_low) &&
-	       take_u16(c, &r->len) && skip(c, r->len);
+	/* Length bytes are below 64, so they are no letters. */
+	for (size_t i = 0; i < n; i++)
+		if (dns_lower(a[i]) != dns_lower(b[i]))
+			return false;
+	return true;
 }
 
-/* The OPT record of a question: class is the size, the upper half of the ttl is extended rcode and version. */
-static int take_edns(struct cursor *c, uint16_t n, struct dns_query *q)
+/* What rules can name (fqdn.h); a dot within a label would read like two labels. */
+static bool plain(uint8_t c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+}
+
+size_t dns_name_text(const uint8_t *name, char *out, bool *ret_odd)
+{
+	size_t used = 0;
+	bool odd = false;
+
+	for (size_t at = 0; name[at];) {
+		size_t n = name[at++];
+
+		if (used)
+			out[used++] = '.';
+		for (; n; n--, at++) {
+			bool good = plain(name[at]);
+
+			out[used++] = good ? (char)dns_lower(name[at]) : '?';
+			odd |= !good;
+		}
+	}
+	out[used] = '\0';
+	if (ret_odd)
+		*ret_odd = odd;
+	return used;
+}
+
+size_t dns_text_wire(const char *text, size_t len, uint8_t *out)
+{
+	size_t used = 0;
+
+	if (len + 2 > DNS_NAME_MAX)
+		return 0;
+	while (len) {
+		const char *dot = memchr(text, '.', len);
+		size_t n = dot ? (size_t)(dot - text) : len;
+
+		if (!n || n > DNS_LABEL_MAX || (dot && n + 1 == len))
+			return 0;
+		out[used++] = (uint8_t)n;
+		memcpy(out + used, text, n);
+		used += n;
+		text += n + (dot != NULL);
+		len -= n + (dot != NULL);
+	}
+	out[used++] = 0;
+	return used;
+}
+
+/*
+ * The only record that may stand behind a question is OPT (RFC 6891): class is the size, the upper half of the ttl extended
+ * rcode and version.  Its options are not looked at: none is passed on.
+ */
+static int take_edns(struct dns_cursor *c, uint16_t n, struct dns_query *q)
 {
 	for (uint16_t i = 0; i < n; i++) {
-		struct record r;
+		uint16_t type, size, ttl_high, ttl_low, len;
+		uint8_t name_len;
 
-		if (!take_record(c, &r))
+		if (!dns_take_name(c, false, NULL, &name_len) || !dns_take_u16(c, &type) || !dns_take_u16(c, &size) ||
+		    !dns_take_u16(c, &ttl_high) || !dns_take_u16(c, &ttl_low) || !dns_take_u16(c, &len) || !dns_skip(c, len))
 			return DNS_FORMERR;
-		if (r.type != DNS_TYPE_OPT)
-			continue;
-		if (q->edns || !r.at_root)
+		if (type != DNS_TYPE_OPT || q->edns || name_len != 1)
 			return DNS_FORMERR;
 		q->edns = true;
-		q->dnssec_ok = r.ttl_low & EDNS_DO;
-		q->udp_bytes = (uint16_t)(r.class < DNS_UDP_MIN ? DNS_UDP_MIN : r.class > DNS_UDP_MAX ? DNS_UDP_MAX : r.class);
-		if (r.ttl_high & 0xff)
+		q->udp_bytes = (uint16_t)(size < DNS_UDP_MIN ? DNS_UDP_MIN : size > DNS_UDP_MAX ? DNS_UDP_MAX : size);
+		if (ttl_high & 0xff)
 			return DNS_BADVERS;
 	}
 	return c->at == c->len ? 0 : DNS_FORMERR;
@@ -142,177 +145,144 @@ static int take_edns(struct cursor *c, uint16_t n, struct dns_query *q)
 
 int dns_query_parse(const uint8_t *data, size_t len, struct dns_query *ret)
 {
-	struct cursor c = {data, len, 0};
-	struct head h;
+	struct dns_cursor c = {data, len, 0};
+	struct dns_head h;
 
-	memset(ret, 0, sizeof(*ret));
+	memset(ret, 0, offsetof(struct dns_query, name));
+	ret->text[0] = '\0';
 	ret->udp_bytes = DNS_UDP_MIN;
-	if (!take_head(&c, &h) || (h.flags & FLAG_QR))
+	if (!dns_take_head(&c, &h) || (h.flags & DNS_FLAG_QR))
 		return -EBADMSG;
 	ret->id = h.id;
-	ret->recursion_desired = h.flags & FLAG_RD;
-	ret->checking_disabled = h.flags & FLAG_CD;
-	ret->authentic_data = h.flags & FLAG_AD;
-	if (h.flags & OPCODE)
+	ret->recursion_desired = h.flags & DNS_FLAG_RD;
+	if (h.flags & DNS_OPCODE)
 		return DNS_NOTIMP;
-	if (len > DNS_QUERY_MAX || h.n_question != 1 || h.n_answer || h.n_authority || h.n_additional > 2)
+	if (len > DNS_QUERY_MAX || h.n_question != 1 || h.n_answer || h.n_authority || h.n_additional > 1)
 		return DNS_FORMERR;
-	if (!take_name(&c, false, ret->name, &ret->name_len))
+	if (!dns_take_name(&c, false, ret->name, &ret->name_len))
 		return DNS_FORMERR;
-	if (!take_u16(&c, &ret->type) || !take_u16(&c, &ret->class)) {
+	if (!dns_take_u16(&c, &ret->type) || !dns_take_u16(&c, &ret->class)) {
 		ret->name_len = 0;
 		return DNS_FORMERR;
 	}
+	ret->text_len = (uint8_t)dns_name_text(ret->name, ret->text, &ret->odd);
+	for (size_t at = 0; ret->name[at]; at += ret->name[at] + 1u)
+		ret->n_labels++;
 	int r = take_edns(&c, h.n_additional, ret);
 
 	if (r)
 		return r;
-	/* Transfers and other classes have no business with a stub resolver. */
-	if (ret->class != 1 || ret->type == DNS_TYPE_AXFR || ret->type == DNS_TYPE_IXFR || !ret->type || ret->type == DNS_TYPE_OPT)
-		return DNS_REFUSED;
-	return 0;
+	return ret->class == 1 ? 0 : DNS_REFUSED;
+}
+
+static const struct {
+	uint16_t type;
+	uint8_t class;
+	const char *name;
+} types[] = {
+	{DNS_TYPE_A, DNS_TYPES_ADDRESS, "A"},
+	{DNS_TYPE_NS, DNS_TYPES_PASS, "NS"},
+	{DNS_TYPE_CNAME, DNS_TYPES_PASS, "CNAME"},
+	{DNS_TYPE_SOA, DNS_TYPES_PASS, "SOA"},
+	{10, DNS_TYPES_REFUSED, "NULL"},
+	{DNS_TYPE_PTR, DNS_TYPES_PASS, "PTR"},
+	{DNS_TYPE_HINFO, DNS_TYPES_REFUSED, "HINFO"},
+	{DNS_TYPE_MX, DNS_TYPES_PASS, "MX"},
+	{DNS_TYPE_TXT, DNS_TYPES_PASS, "TXT"},
+	{DNS_TYPE_AAAA, DNS_TYPES_ADDRESS6, "AAAA"},
+	{DNS_TYPE_SRV, DNS_TYPES_PASS, "SRV"},
+	{DNS_TYPE_NAPTR, DNS_TYPES_PASS, "NAPTR"},
+	{DNS_TYPE_DNAME, DNS_TYPES_REFUSED, "DNAME"},
+	{DNS_TYPE_OPT, DNS_TYPES_REFUSED, "OPT"},
+	{DNS_TYPE_DS, DNS_TYPES_PASS, "DS"},
+	{DNS_TYPE_SSHFP, DNS_TYPES_PASS, "SSHFP"},
+	{DNS_TYPE_DNSKEY, DNS_TYPES_PASS, "DNSKEY"},
+	{DNS_TYPE_TLSA, DNS_TYPES_PASS, "TLSA"},
+	{DNS_TYPE_SVCB, DNS_TYPES_SERVICE, "SVCB"},
+	{DNS_TYPE_HTTPS, DNS_TYPES_SERVICE, "HTTPS"},
+	{251, DNS_TYPES_REFUSED, "IXFR"},
+	{252, DNS_TYPES_REFUSED, "AXFR"},
+	{DNS_TYPE_ANY, DNS_TYPES_ANY, "ANY"},
+	{DNS_TYPE_CAA, DNS_TYPES_PASS, "CAA"},
+};
+
+enum dns_type_class dns_type_class(uint16_t type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		if (types[i].type == type)
+			return (enum dns_type_class)types[i].class;
+	return DNS_TYPES_REFUSED;
+}
+
+const char *dns_type_name(uint16_t type, char out[12])
+{
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		if (types[i].type == type)
+			return types[i].name;
+	snprintf(out, 12, "TYPE%u", type);
+	return out;
 }
 
 static size_t put_head(uint8_t *out, uint16_t id, unsigned flags, unsigned n_question, unsigned n_answer, unsigned n_authority,
 		       unsigned n_additional)
 {
-	size_t at = put_u16(out, 0, id);
+	size_t at = dns_put_u16(out, 0, id);
 
-	at = put_u16(out, at, flags);
-	at = put_u16(out, at, n_question);
-	at = put_u16(out, at, n_answer);
-	at = put_u16(out, at, n_authority);
-	return put_u16(out, at, n_additional);
+	at = dns_put_u16(out, at, flags);
+	at = dns_put_u16(out, at, n_question);
+	at = dns_put_u16(out, at, n_answer);
+	at = dns_put_u16(out, at, n_authority);
+	return dns_put_u16(out, at, n_additional);
 }
 
-static size_t put_question(uint8_t *out, size_t at, const struct dns_query *q)
-{
-	memcpy(out + at, q->name, q->name_len);
-	at = put_u16(out, at + q->name_len, q->type);
-	return put_u16(out, at, q->class);
-}
-
-static size_t put_opt(uint8_t *out, size_t at, unsigned extended_rcode, bool dnssec_ok)
+size_t dns_put_opt(uint8_t *out, size_t at, unsigned rcode, enum dns_ede ede)
 {
 	out[at++] = 0;
-	at = put_u16(out, at, DNS_TYPE_OPT);
-	at = put_u16(out, at, DNS_UDP_MAX);
-	at = put_u16(out, at, extended_rcode << 8);
-	at = put_u16(out, at, dnssec_ok ? EDNS_DO : 0);
-	return put_u16(out, at, 0);
+	at = dns_put_u16(out, at, DNS_TYPE_OPT);
+	at = dns_put_u16(out, at, DNS_UDP_MAX);
+	at = dns_put_u16(out, at, rcode >> 4 << 8);
+	at = dns_put_u16(out, at, 0);
+	at = dns_put_u16(out, at, ede == DNS_EDE_NONE ? 0 : 6);
+	if (ede == DNS_EDE_NONE)
+		return at;
+	at = dns_put_u16(out, at, 15);
+	at = dns_put_u16(out, at, 2);
+	return dns_put_u16(out, at, (unsigned)ede);
 }
 
-size_t dns_query_build(const struct dns_query *query, uint16_t id, uint8_t *out)
+size_t dns_query_build(const struct dns_query *query, uint16_t id, const uint8_t *mix, bool edns, uint8_t *out)
 {
-	unsigned flags = FLAG_RD | (query->checking_disabled ? FLAG_CD : 0) | (query->authentic_data ? FLAG_AD : 0);
-	size_t at = put_head(out, id, flags, 1, 0, 0, 1);
+	size_t at = put_head(out, id, DNS_FLAG_RD, 1, 0, 0, edns);
 
-	at = put_question(out, at, query);
-	return put_opt(out, at, 0, query->dnssec_ok);
-}
+	/* A length byte is below 64, so it is no letter. */
+	for (size_t i = 0; i < query->name_len; i++) {
+		uint8_t c = dns_lower(query->name[i]);
 
-/* RFC 4343: ASCII letters only; length bytes are below 64, so they are no letters. */
-static bool same_name(const uint8_t *a, const uint8_t *b, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		uint8_t x = a[i], y = b[i];
-
-		x = (uint8_t)(x >= 'A' && x <= 'Z' ? x | 0x20 : x);
-		y = (uint8_t)(y >= 'A' && y <= 'Z' ? y | 0x20 : y);
-		if (x != y)
-			return false;
+		if (mix && c >= 'a' && c <= 'z' && (mix[i / 8] >> (i % 8) & 1))
+			c = (uint8_t)(c & 0xdf);
+		out[at++] = c;
 	}
-	return true;
+	at = dns_put_u16(out, at, query->type);
+	at = dns_put_u16(out, at, query->class);
+	return edns ? dns_put_opt(out, at, 0, DNS_EDE_NONE) : at;
 }
 
-static bool skip_records(struct cursor *c, size_t n)
+size_t dns_put_answer_head(uint8_t *out, const struct dns_query *q, unsigned flags, unsigned n_answer, unsigned n_authority)
 {
-	struct record r;
+	size_t at;
 
-	for (size_t i = 0; i < n; i++)
-		if (!take_record(c, &r))
-			return false;
-	return true;
+	flags |= DNS_FLAG_QR | DNS_FLAG_RA | (q->recursion_desired ? DNS_FLAG_RD : 0);
+	at = put_head(out, q->id, flags, q->name_len ? 1 : 0, n_answer, n_authority, q->edns);
+	if (!q->name_len)
+		return at;
+	memcpy(out + at, q->name, q->name_len);
+	at = dns_put_u16(out, at + q->name_len, q->type);
+	return dns_put_u16(out, at, q->class);
 }
 
-int dns_answer_check(const uint8_t *data, size_t len, const struct dns_query *query, uint16_t id, struct dns_answer *ret)
+size_t dns_error_build(const struct dns_query *query, enum dns_rcode rcode, enum dns_ede ede, uint8_t *out)
 {
-	struct cursor c = {data, len, 0};
-	struct dns_answer answer = {0};
-	uint8_t name[DNS_NAME_MAX], name_len;
-	uint16_t type, class;
-	struct head h;
+	size_t at = dns_put_answer_head(out, query, (unsigned)rcode & DNS_RCODE, 0, 0);
 
-	if (len > DNS_ANSWER_MAX || !take_head(&c, &h) || !(h.flags & FLAG_QR) || h.id != id || (h.flags & OPCODE) || h.n_question != 1)
-		return -EAGAIN;
-	if (!take_name(&c, false, name, &name_len) || !take_u16(&c, &type) || !take_u16(&c, &class))
-		return -EAGAIN;
-	if (name_len != query->name_len || !same_name(name, query->name, name_len) || type != query->type || class != query->class)
-		return -EAGAIN;
-	answer.rcode = (enum dns_rcode)(h.flags & RCODE);
-	answer.truncated = h.flags & FLAG_TC;
-	answer.n_answer = h.n_answer;
-	answer.n_authority = h.n_authority;
-	answer.end = c.at;
-	if (answer.truncated) {
-		/* Whatever is in it is cut somewhere; the question is asked again over TCP. */
-		answer.n_answer = answer.n_authority = 0;
-		*ret = answer;
-		return 0;
-	}
-	if ((size_t)h.n_answer + h.n_authority + h.n_additional > DNS_RECORDS_MAX || !skip_records(&c, (size_t)h.n_answer + h.n_authority))
-		return -EBADMSG;
-	answer.end = c.at;
-	if (!skip_records(&c, h.n_additional) || c.at != c.len)
-		return -EBADMSG;
-	*ret = answer;
-	return 0;
-}
-
-size_t dns_answer_build(const uint8_t *data, const struct dns_answer *answer, const struct dns_query *query, size_t max,
-			uint8_t *out)
-{
-	size_t head = DNS_HEAD_BYTES + query->name_len + 4u, opt = query->edns ? OPT_BYTES : 0, at;
-	bool cut = answer->truncated || answer->end + opt > max;
-	unsigned upstream = (unsigned)data[2] << 8 | data[3];
-	unsigned flags = FLAG_QR | FLAG_RA | (query->recursion_desired ? FLAG_RD : 0) | (upstream & FLAG_AD) |
-			 (query->checking_disabled ? FLAG_CD : 0) | (unsigned)answer->rcode | (cut ? FLAG_TC : 0);
-
-	assert(answer->end >= head && max >= head + opt);
-	put_head(out, query->id, flags, 1, cut ? 0 : answer->n_answer, cut ? 0 : answer->n_authority, query->edns);
-	at = put_question(out, DNS_HEAD_BYTES, query);
-	if (!cut) {
-		memcpy(out + at, data + at, answer->end - at);
-		at = answer->end;
-	}
-	return query->edns ? put_opt(out, at, 0, query->dnssec_ok) : at;
-}
-
-size_t dns_error_build(const struct dns_query *query, enum dns_rcode rcode, uint8_t *out)
-{
-	unsigned flags = FLAG_QR | FLAG_RA | (query->recursion_desired ? FLAG_RD : 0) | ((unsigned)rcode & RCODE);
-	size_t at = put_head(out, query->id, flags, query->name_len ? 1 : 0, 0, 0, query->edns);
-
-	if (query->name_len)
-		at = put_question(out, at, query);
-	return query->edns ? put_opt(out, at, (unsigned)rcode >> 4, query->dnssec_ok) : at;
-}
-
-void dns_name_text(const uint8_t *name, size_t len, char *out, size_t size)
-{
-	size_t at = 0, used = 0;
-
-	assert(size > 8);
-	while (at < len && name[at]) {
-		size_t n = name[at++];
-
-		for (size_t i = 0; i < n && at < len && used + 2 < size; i++, at++)
-			out[used++] = isalnum(name[at]) || name[at] == '-' || name[at] == '_' ? (char)name[at] : '?';
-		if (used + 2 >= size)
-			break;
-		out[used++] = '.';
-	}
-	if (!used)
-		out[used++] = '.';
-	out[used] = '\0';
+	return query->edns ? dns_put_opt(out, at, (unsigned)rcode, ede) : at;
 }

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DOC: DNS messages (RFC 1035 section 4.1, RFC 6891)
+ * DOC: DNS questions (RFC 1035 section 4.1, RFC 6891)
  *
- * Reads a question from a sandbox into a struct, builds the message to the upstream from that struct alone (nothing that a
- * sandbox wrote is passed on but the name), and checks an answer before it is given back: same id, same question, every
- * record inside the message, every compression pointer backwards.  The answer and authority sections go back as they came,
- * at the offset that they had, so that their pointers stay right; the additional section is made anew.
+ * Reads a question from a sandbox into a struct and builds the message to an upstream from that struct alone: nothing that a
+ * sandbox wrote is passed on but name and type, and not even the name's upper and lower case.  Answers: dns_answer.h.
  *
  * No allocation, no I/O, no state.  Numbers are host byte order.
  */
@@ -17,13 +15,14 @@
 #include <stdint.h>
 
 #define DNS_NAME_MAX	  255u /* RFC 1035 2.3.4, with length bytes and root */
+#define DNS_TEXT_MAX	  256u /* the same as text with its NUL */
 #define DNS_LABEL_MAX	  63u
 #define DNS_HEAD_BYTES	  12u
 #define DNS_QUERY_MAX	  512u	 /* a question with EDNS options fits; longer ones are refused */
+#define DNS_SENT_MAX	  (DNS_HEAD_BYTES + DNS_NAME_MAX + 4u) /* header and question */
 #define DNS_UDP_MIN	  512u	 /* RFC 1035 4.2.1 */
 #define DNS_UDP_MAX	  1232u	 /* largest that no link on the way fragments */
 #define DNS_ANSWER_MAX	  65535u /* RFC 1035 4.2.2 */
-#define DNS_RECORDS_MAX	  4096u	 /* of one answer; real ones have below 500 */
 
 enum dns_rcode {
 	DNS_NOERROR = 0,
@@ -35,23 +34,61 @@ enum dns_rcode {
 	DNS_BADVERS = 16, /* needs EDNS */
 };
 
-enum dns_type { DNS_TYPE_A = 1, DNS_TYPE_OPT = 41, DNS_TYPE_IXFR = 251, DNS_TYPE_AXFR = 252 };
+/* RFC 8914; DNS_EDE_NONE adds no option. */
+enum dns_ede {
+	DNS_EDE_BLOCKED = 15,
+	DNS_EDE_PROHIBITED = 18,
+	DNS_EDE_NO_AUTHORITY = 22,
+	DNS_EDE_NETWORK = 23,
+	DNS_EDE_NONE = 0xffff,
+};
+
+/* What becomes of a question by its type alone. */
+enum dns_type_class {
+	DNS_TYPES_REFUSED = 0, /* transfers, NULL, private use, what nobody knows */
+	DNS_TYPES_PASS,
+	DNS_TYPES_ADDRESS,	/* A: addresses are pinned */
+	DNS_TYPES_ADDRESS6,	/* AAAA: sandboxes have no IPv6, the answer is empty */
+	DNS_TYPES_SERVICE,	/* HTTPS, SVCB: hints and keys are taken out */
+	DNS_TYPES_ANY,		/* RFC 8482 */
+};
+
+enum dns_type {
+	DNS_TYPE_A = 1,
+	DNS_TYPE_NS = 2,
+	DNS_TYPE_CNAME = 5,
+	DNS_TYPE_SOA = 6,
+	DNS_TYPE_PTR = 12,
+	DNS_TYPE_HINFO = 13,
+	DNS_TYPE_MX = 15,
+	DNS_TYPE_TXT = 16,
+	DNS_TYPE_AAAA = 28,
+	DNS_TYPE_SRV = 33,
+	DNS_TYPE_NAPTR = 35,
+	DNS_TYPE_DNAME = 39,
+	DNS_TYPE_OPT = 41,
+	DNS_TYPE_DS = 43,
+	DNS_TYPE_SSHFP = 44,
+	DNS_TYPE_DNSKEY = 48,
+	DNS_TYPE_TLSA = 52,
+	DNS_TYPE_SVCB = 64,
+	DNS_TYPE_HTTPS = 65,
+	DNS_TYPE_ANY = 255,
+	DNS_TYPE_CAA = 257,
+};
 
 struct dns_query {
 	uint16_t id;
-	bool recursion_desired, checking_disabled, authentic_data;
-	bool edns, dnssec_ok;
+	bool recursion_desired;
+	bool edns;
+	bool odd; /* the name has bytes that no rule can name: all but letters, digits, hyphen and underscore */
 	uint16_t udp_bytes; /* largest answer that the asker takes over UDP, DNS_UDP_MIN to DNS_UDP_MAX */
 	uint16_t type, class;
-	uint8_t name_len; /* with the root's zero byte */
+	uint8_t name_len; /* with the root's zero byte; 0: none was read */
+	uint8_t n_labels;
+	uint8_t text_len;
 	uint8_t name[DNS_NAME_MAX]; /* wire form, the asker's upper and lower case */
-};
-
-struct dns_answer {
-	enum dns_rcode rcode;
-	bool truncated;
-	uint16_t n_answer, n_authority;
-	size_t end; /* offset behind the authority section */
+	char text[DNS_TEXT_MAX];    /* lower case, no last dot, "" for the root; what is odd in it is '?' */
 };
 
 /**
@@ -65,52 +102,53 @@ struct dns_answer {
  */
 int dns_query_parse(const uint8_t *data, size_t len, struct dns_query *ret);
 
+/** dns_type_class() - What becomes of questions of @type */
+enum dns_type_class dns_type_class(uint16_t type);
+
+/** dns_type_name() - Name of @type for events, "TYPE65280" style in @out of 12 bytes when it has none; Return: @out or a literal */
+const char *dns_type_name(uint16_t type, char out[12]);
+
 /**
  * dns_query_build() - Message to an upstream
  * @query:	The question
  * @id:		Random id
- * @out:	At least DNS_QUERY_MAX bytes
+ * @mix:	DNS_NAME_MAX / 8 + 1 random bytes, one bit for the case of each letter; NULL: all lower case
+ * @edns:	Whether an OPT record goes along
+ * @out:	At least DNS_QUERY_MAX bytes; the name as sent begins at DNS_HEAD_BYTES
  *
  * Return: its length
  */
-size_t dns_query_build(const struct dns_query *query, uint16_t id, uint8_t *out);
-
-/**
- * dns_answer_check() - Check an upstream's answer
- * @data:	The message
- * @len:	Its length
- * @query:	What was asked
- * @id:		The id that it was asked with
- * @ret:	Filled on success
- *
- * Return: 0; -EAGAIN when it is no answer to this question (forged or late: wait on); -EBADMSG when it is one but broken
- */
-int dns_answer_check(const uint8_t *data, size_t len, const struct dns_query *query, uint16_t id, struct dns_answer *ret);
-
-/**
- * dns_answer_build() - The answer for the asker
- * @data:	Checked message of the upstream
- * @answer:	From dns_answer_check()
- * @query:	What was asked; the asker's id and spelling are restored
- * @max:	Largest length: the asker's udp_bytes, or DNS_ANSWER_MAX over TCP; longer ones go out empty with the TC bit
- * @out:	Room for @max bytes
- *
- * Return: its length
- */
-size_t dns_answer_build(const uint8_t *data, const struct dns_answer *answer, const struct dns_query *query, size_t max,
-			uint8_t *out);
+size_t dns_query_build(const struct dns_query *query, uint16_t id, const uint8_t *mix, bool edns, uint8_t *out);
 
 /**
  * dns_error_build() - An answer without records
  * @query:	Parsed, perhaps in part
  * @rcode:	Why
+ * @ede:	Reason for people (RFC 8914), or DNS_EDE_NONE; only an asker with EDNS sees it
  * @out:	At least DNS_QUERY_MAX bytes
  *
  * Return: its length
  */
-size_t dns_error_build(const struct dns_query *query, enum dns_rcode rcode, uint8_t *out);
+size_t dns_error_build(const struct dns_query *query, enum dns_rcode rcode, enum dns_ede ede, uint8_t *out);
 
-/** dns_name_text() - Write the wire name @name of @len bytes as printable text into @out of @size, cut when too long */
-void dns_name_text(const uint8_t *name, size_t len, char *out, size_t size);
+/**
+ * dns_text_wire() - Wire form of a name
+ * @text:	Without its last dot, @len bytes; labels of any bytes but dots
+ * @len:	Length
+ * @out:	DNS_NAME_MAX bytes
+ *
+ * Return: its length, or 0 when @text is no name
+ */
+size_t dns_text_wire(const char *text, size_t len, uint8_t *out);
+
+/**
+ * dns_name_text() - Lower-case text of a wire name
+ * @name:	Checked wire form
+ * @out:	DNS_TEXT_MAX bytes
+ * @ret_odd:	Set when a byte had to become '?'; may be NULL
+ *
+ * Return: length of the text
+ */
+size_t dns_name_text(const uint8_t *name, char *out, bool *ret_odd);
 
 #endif

@@ -75,6 +75,14 @@ int dns_upstream_parse(const char *text, struct sockaddr_storage *ret)
 	return v6 ? set_v6(host, port, ret) : set_v4(host, port, ret);
 }
 
+static bool is_own(const struct dns_upstreams *u, const struct sockaddr_storage *to)
+{
+	struct sockaddr_in a;
+
+	memcpy(&a, to, sizeof(a));
+	return u->own_addr && to->ss_family == AF_INET && ntohl(a.sin_addr.s_addr) == u->own_addr;
+}
+
 size_t dns_upstreams_resolv(struct dns_upstreams *u, const char *text, size_t len)
 {
 	const char *end = text + len;
@@ -91,7 +99,7 @@ size_t dns_upstreams_resolv(struct dns_upstreams *u, const char *text, size_t le
 			char *addr = word + strspn(word, " \t");
 
 			addr[strcspn(addr, " \t\r#;")] = '\0';
-			if (!dns_upstream_parse(addr, &u->addr[u->n]))
+			if (!dns_upstream_parse(addr, &u->addr[u->n]) && !is_own(u, &u->addr[u->n]))
 				u->n++;
 		}
 		text += n + 1;
@@ -123,6 +131,38 @@ int dns_upstreams_refresh(struct dns_upstreams *u)
 		return 0;
 	now.inode = st.st_ino;
 	now.changed = st.st_mtim;
+	if (now.n == u->n && !memcmp(now.addr, u->addr, now.n * sizeof(now.addr[0]))) {
+		u->inode = now.inode;
+		u->changed = now.changed;
+		return 0;
+	}
+	memset(now.state, 0, sizeof(now.state));
 	*u = now;
-	return 0;
+	return 1;
+}
+
+int dns_upstreams_choose(const struct dns_upstreams *u, uint32_t used)
+{
+	int last = -ENOENT;
+
+	for (size_t i = u->n; i-- > 0;)
+		if (!(used & 1u << i) && (last < 0 || !u->state[i].down || u->state[last].down))
+			last = (int)i;
+	return last;
+}
+
+void dns_upstreams_heard(struct dns_upstreams *u, unsigned upstream)
+{
+	u->state[upstream].strikes = 0;
+	u->state[upstream].down = false;
+}
+
+bool dns_upstreams_silent(struct dns_upstreams *u, unsigned upstream, bool refused)
+{
+	struct dns_upstream_state *s = &u->state[upstream];
+
+	s->strikes++;
+	if (refused || s->strikes >= DNS_STRIKES_DOWN)
+		s->down = true;
+	return s->strikes == 1 || s->down;
 }

@@ -1,175 +1,110 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sandbox-dnsd: name server of the sandboxes.  Gets its listeners (sockets of the router network namespace) from the broker,
- * forwards what sandboxes ask, and asks the broker again whenever the broker was restarted; meanwhile it serves on.
+ * sandbox-dnsd: name server of the sandboxes.  Gets its listeners (sockets of the router network namespace) and the opening of
+ * addresses from the broker, the policies from sandboxd, and serves on when one of them is away.
  */
 #include "config.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/cleanup.h"
-#include "base/fdpass.h"
 #include "base/isolate.h"
 #include "base/log.h"
-#include "base/loop.h"
 #include "base/num.h"
-#include "base/settings.h"
+#include "base/wallclock.h"
 
-#include "netpolicy/dns_proxy.h"
-#include "runtime/broker/broker_msg.h"
+#include "netpolicy/dnsd_int.h"
 
-#define RETRY_FIRST_MS 20u
-#define RETRY_MAX_MS   2000u
+void dnsd_turn(struct dnsd *d)
+{
+	/* The broker first: losing it answers questions. */
+	dnsd_broker_flush(d->broker);
+	dns_exchange_flush(d->exchange);
+	dns_proxy_flush(d->proxy);
+}
 
-struct dnsd {
-	struct loop *loop;
-	struct settings settings;
-	const char *run_dir; /* borrowed */
-	struct dns_upstreams upstreams;
-	struct dns_proxy *proxy;
-	int broker_fd; /* owned */
-	struct loop_fd *broker_source;
-	int inotify_fd; /* owned; the broker's socket appears */
-	struct loop_timer *retry;
-	uint64_t retry_ms;
-	uint64_t tag;
+static void exchange_turn(void *arg)
+{
+	dnsd_turn(arg);
+}
+
+/* ---- watched directories ---- */
+
+struct watch {
+	struct dnsd *d;
+	int fd; /* owned */
+	int run_dir;
 };
 
-static void connect_broker(struct dnsd *d);
-
-/* ---- broker ---- */
-
-static void lose_broker(struct dnsd *d, const char *why)
-{
-	if (d->broker_fd >= 0)
-		log_warn("broker: %s; serving on, connecting again", why);
-	loop_fd_remove(d->broker_source);
-	d->broker_source = NULL;
-	replace_fd(&d->broker_fd, -1);
-	loop_timer_arm(d->retry, d->retry_ms);
-	d->retry_ms = d->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : d->retry_ms * 2;
-}
-
-static int send_request(struct dnsd *d, enum broker_op op, void *msg, size_t size)
-{
-	struct broker_head head = {.magic = BROKER_MAGIC, .op = (uint32_t)op, .tag = ++d->tag, .size = (uint32_t)size};
-	struct iovec iov = {.iov_base = msg, .iov_len = size};
-
-	memcpy(msg, &head, sizeof(head));
-	return fdpass_send(d->broker_fd, &iov, 1, NULL, 0);
-}
-
-static const char *got_hello(struct dnsd *d, const union broker_any *m, size_t n)
-{
-	struct broker_plain_req req = {0};
-
-	if (n != sizeof(m->hello_reply) || m->hello_reply.status)
-		return "refused our hello";
-	return send_request(d, BROKER_OP_DNS_SOCKETS, &req, sizeof(req)) < 0 ? "cannot be written to" : NULL;
-}
-
-static const char *got_sockets(struct dnsd *d, const union broker_any *m, size_t n, int *fds, size_t n_fds)
-{
-	struct sbx_err err;
-
-	if (n != sizeof(m->reply) || m->reply.status || n_fds != 2)
-		return "gave no sockets";
-	if (dns_proxy_listen(d->proxy, take_fd(&fds[0]), take_fd(&fds[1]), &err) < 0) {
-		log_error("%s", err.msg);
-		return "gave sockets that cannot be served";
-	}
-	d->retry_ms = RETRY_FIRST_MS;
-	log_info("serving %zu name server(s) to the sandboxes", d->upstreams.n);
-	return NULL;
-}
-
-static void broker_ready(void *arg, int fd, uint32_t events)
-{
-	struct dnsd *d = arg;
-	union broker_any m;
-	int fds[2] = {-1, -1};
-	size_t n_fds = 0;
-	const char *wrong = NULL;
-	ssize_t n = fdpass_recv(fd, &m, sizeof(m), fds, 2, &n_fds);
-
-	(void)events;
-	if (n == -EAGAIN || n == -EINTR)
-		return;
-	if (n <= 0)
-		wrong = n < 0 ? strerror((int)-n) : "closed the connection";
-	else if ((size_t)n < sizeof(m.head) || m.head.magic != BROKER_MAGIC || m.head.size != (uint32_t)n)
-		wrong = "sent a malformed message";
-	else if (m.head.op == BROKER_OP_HELLO)
-		wrong = got_hello(d, &m, (size_t)n);
-	else if (m.head.op == BROKER_OP_DNS_SOCKETS)
-		wrong = got_sockets(d, &m, (size_t)n, fds, n_fds);
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		close_keep_errno(fds[i]);
-	if (wrong)
-		lose_broker(d, wrong);
-}
-
-static int open_broker(struct dnsd *d)
-{
-	struct sockaddr_un to = {.sun_family = AF_UNIX};
-	struct broker_hello hello = {.version = BROKER_VERSION};
-	auto_fd fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int n = snprintf(to.sun_path, sizeof(to.sun_path), "%s/broker.sock", d->run_dir);
-
-	if (fd < 0 || n < 0 || (size_t)n >= sizeof(to.sun_path))
-		return fd < 0 ? -errno : -ENAMETOOLONG;
-	if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
-		return -errno;
-	d->broker_source = loop_fd_add(d->loop, fd, EPOLLIN, broker_ready, d);
-	if (!d->broker_source)
-		return -errno;
-	d->broker_fd = take_fd(&fd);
-	return send_request(d, BROKER_OP_HELLO, &hello, sizeof(hello));
-}
-
-static void connect_broker(struct dnsd *d)
-{
-	int r = d->broker_fd >= 0 ? 0 : open_broker(d);
-
-	if (r < 0) {
-		log_debug("broker: %s", strerror(-r));
-		lose_broker(d, strerror(-r));
-	}
-}
-
-static void retry(void *arg)
-{
-	connect_broker(arg);
-}
-
-/* Something was made in the run directory: perhaps the broker's socket. */
-static void run_dir_ready(void *arg, int fd, uint32_t events)
+/* Something was made in the run directory, perhaps a socket; or beside resolv.conf, perhaps that. */
+static void watch_ready(void *arg, int fd, uint32_t events)
 {
 	_Alignas(struct inotify_event) char buf[4096];
-	struct dnsd *d = arg;
+	struct watch *w = arg;
+	bool sockets = false, servers = false;
+	ssize_t n;
 
 	(void)events;
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
-	if (d->broker_fd < 0)
-		loop_timer_arm(d->retry, 0);
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t at = 0; at < n;) {
+			const struct inotify_event *e = (const struct inotify_event *)(const void *)(buf + at);
+
+			if (e->wd == w->run_dir)
+				sockets = true;
+			else
+				servers = true;
+			at += (ssize_t)(sizeof(*e) + e->len);
+		}
+	if (sockets) {
+		dnsd_broker_retry(w->d->broker);
+		dnsd_policy_retry(w->d->policy);
+	}
+	if (servers)
+		dns_reload_upstreams(w->d);
+	dnsd_turn(w->d);
 }
 
-static int watch_run_dir(struct dnsd *d, struct sbx_err *err)
+static void watch_dir_of(const struct watch *w, const char *path)
 {
-	d->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (d->inotify_fd < 0 || inotify_add_watch(d->inotify_fd, d->run_dir, IN_CREATE | IN_MOVED_TO) < 0) {
-		/* The per-user number of watches may be used up; the timer alone is slower, not wrong. */
-		log_warn("watch %s: %s; asking by timer", d->run_dir, strerror(errno));
+	char dir[PATH_MAX];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (!slash)
+		return;
+	*slash = '\0';
+	if (inotify_add_watch(w->fd, *dir ? dir : "/", IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE) < 0)
+		log_warn("watch %s: %s; name servers are read at the start only", dir, strerror(errno));
+}
+
+static int watch_directories(struct dnsd *d, struct watch *w, struct sbx_err *err)
+{
+	auto_free char *real = NULL;
+
+	w->d = d;
+	w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	w->run_dir = w->fd < 0 ? -1 : inotify_add_watch(w->fd, d->settings.run_dir, IN_CREATE | IN_MOVED_TO);
+	if (w->run_dir < 0) {
+		/* The per-user number of watches may be used up; the timers alone are slower, not wrong. */
+		log_warn("watch %s: %s; asking by timer", d->settings.run_dir, strerror(errno));
 		return 0;
 	}
-	if (!loop_fd_add(d->loop, d->inotify_fd, EPOLLIN, run_dir_ready, d))
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "watch %s", d->run_dir);
+	if (!d->upstreams.configured) {
+		/* The file may be a link into the directory of a resolver of the host. */
+		real = realpath(d->upstreams.resolv_conf, NULL);
+		watch_dir_of(w, d->upstreams.resolv_conf);
+		if (real && strcmp(real, d->upstreams.resolv_conf) != 0)
+			watch_dir_of(w, real);
+	}
+	if (!loop_fd_add(d->loop, w->fd, EPOLLIN, watch_ready, w))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "watch %s", d->settings.run_dir);
 	return 0;
 }
 
@@ -180,6 +115,7 @@ static int take_upstreams(struct dnsd *d, struct sbx_err *err)
 	const struct settings_texts *list = &d->settings.dns_upstreams;
 
 	d->upstreams.resolv_conf = "/etc/resolv.conf";
+	d->upstreams.own_addr = d->settings.gateway_addr;
 	d->upstreams.configured = list->n > 0;
 	for (size_t i = 0; i < list->n; i++) {
 		if (d->upstreams.n == DNS_UPSTREAMS_MAX || dns_upstream_parse(list->item[i], &d->upstreams.addr[d->upstreams.n]) < 0)
@@ -190,6 +126,29 @@ static int take_upstreams(struct dnsd *d, struct sbx_err *err)
 	if (dns_upstreams_refresh(&d->upstreams) < 0 || !d->upstreams.n)
 		log_warn("no name server to ask: sandboxes get SERVFAIL until %s has one or dns.upstreams is set", d->upstreams.resolv_conf);
 	return 0;
+}
+
+/* As long as we may still make files. */
+static int open_lease_file(const struct dnsd *d)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/dnsd.leases", d->settings.run_dir);
+	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		log_warn("%s: %s; names that were resolved are forgotten when sandbox-dnsd ends", path, strerror(errno));
+	return fd;
+}
+
+static int read_boot_id(uint8_t out[16])
+{
+	auto_fd fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	char text[UUID_SIZE] = "";
+
+	if (fd < 0 || read(fd, text, UUID_SIZE - 1) != UUID_SIZE - 1)
+		return -EIO;
+	return uuid_parse(text, out);
 }
 
 static void stop(void *arg, const struct signalfd_siginfo *info)
@@ -203,28 +162,84 @@ static void stop(void *arg, const struct signalfd_siginfo *info)
 static void report(void *arg, const struct signalfd_siginfo *info)
 {
 	const struct dnsd *d = arg;
-	const struct dns_proxy_counts *c = dns_proxy_counts(d->proxy);
+	const struct dnsd_counts *c = &d->counts;
 
 	(void)info;
-	log_info("questions %llu, answers %llu, failures %llu, refused %llu, over rate %llu, forged answers %llu",
-		 (unsigned long long)c->questions, (unsigned long long)c->answers, (unsigned long long)c->failures,
-		 (unsigned long long)c->refused, (unsigned long long)c->over_rate, (unsigned long long)c->forged);
+	log_info("questions %llu, answered %llu (%llu cached), denied %llu, failed %llu, over a limit %llu, forged %llu, pins %llu, "
+		 "pin failures %llu, stripped %llu, tunnels %llu, packets refused %llu, events lost %llu, leases %u",
+		 (unsigned long long)c->questions, (unsigned long long)c->answered, (unsigned long long)c->cached,
+		 (unsigned long long)c->denied, (unsigned long long)c->failed, (unsigned long long)c->rate_limited,
+		 (unsigned long long)dns_exchange_forged(d->exchange), (unsigned long long)c->pins, (unsigned long long)c->pin_failures,
+		 (unsigned long long)c->rebind_stripped, (unsigned long long)c->tunnel_suspected, (unsigned long long)c->packets_denied,
+		 (unsigned long long)c->events_lost, dns_leases_count(d->leases));
 }
 
-static int start(struct dnsd *d, struct sbx_err *err)
+static int make_parts(struct dnsd *d, int lease_fd, struct sbx_err *err)
 {
+	uint8_t boot_id[16] = {0};
+
+	if (read_boot_id(boot_id) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "boot id");
 	d->loop = loop_new(err);
 	if (!d->loop || take_upstreams(d, err) < 0)
 		return -1;
-	d->proxy = dns_proxy_new(d->loop, &d->upstreams, err);
-	d->retry = d->proxy ? loop_timer_new(d->loop, retry, d) : NULL;
-	if (!d->proxy || !d->retry)
-		return d->proxy ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "timer") : -1;
-	if (loop_signal(d->loop, SIGTERM, stop, d, err) < 0 || loop_signal(d->loop, SIGINT, stop, d, err) < 0 ||
-	    loop_signal(d->loop, SIGUSR1, report, d, err) < 0 || watch_run_dir(d, err) < 0)
+	d->sandboxes = dns_sandboxes_new();
+	d->cache = dns_cache_new();
+	if (!d->sandboxes || !d->cache)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "tables");
+	d->leases = dns_leases_open(lease_fd, boot_id, mono_ms(), err);
+	d->guard = d->leases ? dns_guard_new(d->loop, &d->settings, err) : NULL;
+	d->doh = d->guard ? dns_doh_new(&d->settings, err) : NULL;
+	d->hosts = d->doh ? dns_hosts_new(&d->settings, err) : NULL;
+	d->exchange = d->hosts ? dns_exchange_new(d->loop, &d->upstreams, dns_exchange_outcome, exchange_turn, d, err) : NULL;
+	d->lookups = d->exchange ? dns_lookups_new(d, err) : NULL;
+	d->proxy = d->lookups ? dns_proxy_new(d, err) : NULL;
+	d->tcp = d->proxy ? dns_tcp_new(d, err) : NULL;
+	d->events = d->tcp ? dnsd_events_new(d, err) : NULL;
+	d->log = d->events ? dnsd_log_new(d, err) : NULL;
+	d->broker = d->log ? dnsd_broker_new(d, err) : NULL;
+	d->policy = d->broker ? dnsd_policy_new(d, err) : NULL;
+	return d->policy ? 0 : -1;
+}
+
+static int start(struct dnsd *d, struct watch *w, int lease_fd, struct sbx_err *err)
+{
+	if (make_parts(d, lease_fd, err) < 0)
 		return -1;
-	connect_broker(d);
-	return 0;
+	d->unlimited = !d->settings.dns_limits;
+	if (d->unlimited)
+		log_warn("dns.limits is off: a sandbox may ask as much as it likes");
+	if (loop_signal(d->loop, SIGTERM, stop, d, err) < 0 || loop_signal(d->loop, SIGINT, stop, d, err) < 0 ||
+	    loop_signal(d->loop, SIGUSR1, report, d, err) < 0)
+		return -1;
+	return watch_directories(d, w, err);
+}
+
+/* The table of leases stays in its file: the kernel has the addresses still open. */
+static void end(struct dnsd *d)
+{
+	dns_tcp_free(d->tcp);
+	for (struct dns_sandbox *s; d->sandboxes && (s = dns_sandboxes_first(d->sandboxes));) {
+		dns_lookup_drop(d, s);
+		dns_cache_drop(d->cache, s);
+		s->n_leases = 0;
+		dns_sandboxes_remove(d->sandboxes, s);
+	}
+	dns_lookups_free(d->lookups);
+	dns_exchange_free(d->exchange);
+	dns_proxy_free(d->proxy);
+	dnsd_broker_free(d->broker);
+	dnsd_policy_free(d->policy);
+	dnsd_events_free(d->events);
+	dnsd_log_free(d->log);
+	dns_hosts_free(d->hosts);
+	dns_doh_free(d->doh);
+	dns_guard_free(d->guard);
+	dns_leases_close(d->leases);
+	dns_cache_free(d->cache);
+	dns_sandboxes_free(d->sandboxes);
+	loop_free(d->loop);
+	settings_free(&d->settings);
 }
 
 static const struct option options[] = {
@@ -275,9 +290,11 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
 
 int main(int argc, char **argv)
 {
-	static struct dnsd d = {.broker_fd = -1, .inotify_fd = -1, .retry_ms = RETRY_FIRST_MS};
+	static struct dnsd d;
+	static struct watch watch;
 	struct arguments a = {0};
 	struct sbx_err err = {0};
+	auto_fd lease_fd = -1;
 	int r = read_arguments(argc, argv, &a);
 
 	if (r)
@@ -289,14 +306,13 @@ int main(int argc, char **argv)
 		log_error("%s", err.msg);
 		return 1;
 	}
-	d.run_dir = d.settings.run_dir;
-	if (isolate_self(ISOLATE_DNSD, (uid_t)d.settings.isolation_dnsd_uid, getppid(), &err) < 0 || start(&d, &err) < 0) {
+	lease_fd = open_lease_file(&d);
+	if (isolate_self(ISOLATE_DNSD, (uid_t)d.settings.isolation_dnsd_uid, getppid(), &err) < 0 ||
+	    start(&d, &watch, lease_fd, &err) < 0) {
 		log_error("%s", err.msg);
 		return 1;
 	}
 	r = loop_run(d.loop);
-	dns_proxy_free(d.proxy);
-	loop_free(d.loop);
-	settings_free(&d.settings);
+	end(&d);
 	return r;
 }

@@ -1,7 +1,11 @@
 # netpolicy/: what a sandbox may reach by name: codec, forwarder, sandbox-dnsd.
 noinst_LIBRARIES += libnetpolicy.a
-libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_upstream.c netpolicy/dns_upstream.h \
-	netpolicy/dns_proxy.c netpolicy/dns_proxy.h netpolicy/egress_msg.h
+libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_msg_int.h netpolicy/dns_answer.c netpolicy/dns_answer.h \
+	netpolicy/dns_upstream.c netpolicy/dns_upstream.h netpolicy/dns_random.c netpolicy/dns_random.h \
+	netpolicy/dns_exchange.c netpolicy/dns_exchange.h netpolicy/dns_guard.c netpolicy/dns_guard.h \
+	netpolicy/dns_limits.c netpolicy/dns_limits.h netpolicy/dns_sandbox.c netpolicy/dns_sandbox.h \
+	netpolicy/dns_cache.c netpolicy/dns_cache.h netpolicy/dns_lease.c netpolicy/dns_lease.h \
+	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
 	netpolicy/policy.c netpolicy/policy_addr.c netpolicy/policy.h netpolicy/policy_int.h \
@@ -20,7 +24,9 @@ tests_fuzz_fuzz_policy_json_LDADD = libnetpolicy.a libbase.a $(CJSON_LIBS) $(IDN
 EXTRA_DIST += tests/fuzz/corpus/policy_json
 
 pkglibexec_PROGRAMS += sandbox-dnsd
-sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c
+sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c netpolicy/dnsd_int.h netpolicy/dns_proxy.c netpolicy/dns_tcp.c netpolicy/dns_question.c \
+	netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c netpolicy/dns_lookup.c netpolicy/dnsd_broker.c \
+	netpolicy/dnsd_policy.c netpolicy/dnsd_event.c netpolicy/dnsd_log.c
 sandbox_dnsd_LDADD = libnetpolicy.a libbase.a
 
 check_PROGRAMS += tests/unit/test_dns tests/fuzz/fuzz_dns_msg
@@ -30,5 +36,12 @@ tests_unit_test_dns_LDADD = libnetpolicy.a libbase.a
 tests_fuzz_fuzz_dns_msg_SOURCES = tests/fuzz/fuzz_dns_msg.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_dns_msg_LDADD = libnetpolicy.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/dns_msg
+check_PROGRAMS += tests/fuzz/fuzz_nflog tests/fuzz/fuzz_policy_wire
+UNIT_TESTS += tests/fuzz/fuzz_nflog tests/fuzz/fuzz_policy_wire
+tests_fuzz_fuzz_nflog_SOURCES = tests/fuzz/fuzz_nflog.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_nflog_LDADD = libnetpolicy.a libbase.a
+tests_fuzz_fuzz_policy_wire_SOURCES = tests/fuzz/fuzz_policy_wire.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_policy_wire_LDADD = libnetpolicy.a libbase.a
+EXTRA_DIST += tests/fuzz/corpus/nflog tests/fuzz/corpus/policy_wire
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include "netpolicy/dns_guard.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/num.h"
+
+#define RANGES_MAX     64u
+#define HOST_ADDRS_MAX 256u
+
+struct dns_guard {
+	const struct settings *settings; /* borrowed */
+	struct policy_guards guards;
+	struct policy_range sandboxes;
+	struct policy_range allowed[RANGES_MAX];
+	struct policy_range host[HOST_ADDRS_MAX];
+	int fd; /* owned; rtnetlink */
+	struct loop_fd *source;
+};
+
+/* An address of the host is open when the configuration names it whole, as it is in the kernel's rules. */
+static bool named_whole(const struct dns_guard *g, uint32_t addr)
+{
+	for (size_t i = 0; i < g->guards.n_private_allowed; i++)
+		if (g->allowed[i].prefix == 32 && g->allowed[i].addr == addr)
+			return true;
+	return false;
+}
+
+static bool allowed_range(const struct dns_guard *g, uint32_t addr)
+{
+	for (size_t i = 0; i < g->guards.n_private_allowed; i++)
+		if (!g->allowed[i].prefix || (addr ^ g->allowed[i].addr) >> (32 - g->allowed[i].prefix) == 0)
+			return true;
+	return false;
+}
+
+enum egress_reason dns_guard_refuses(const struct dns_guard *g, const struct policy *policy, uint32_t addr)
+{
+	enum egress_reason why = policy_guard(&g->guards, addr);
+
+	if (why == EGRESS_REASON_HOST && named_whole(g, addr))
+		return EGRESS_REASON_NONE;
+	if (why != EGRESS_REASON_NONE || !policy_is_private(addr))
+		return why;
+	if (allowed_range(g, addr) || (policy && policy_addr_named(policy, addr)))
+		return EGRESS_REASON_NONE;
+	return EGRESS_REASON_PRIVATE;
+}
+
+static int parse_range(const char *text, struct policy_range *ret)
+{
+	size_t n = strcspn(text, "/");
+	char addr[INET_ADDRSTRLEN];
+	uint32_t wire, bits = 32;
+
+	if (n >= sizeof(addr))
+		return -EINVAL;
+	memcpy(addr, text, n);
+	addr[n] = '\0';
+	if (inet_pton(AF_INET, addr, &wire) != 1 || (text[n] && num_u32(text + n + 1, strlen(text + n + 1), 32, &bits) < 0))
+		return -EINVAL;
+	ret->prefix = bits;
+	ret->addr = ntohl(wire) & (uint32_t)(UINT64_C(0xffffffff) << (32 - bits));
+	return 0;
+}
+
+static void read_host(struct dns_guard *g)
+{
+	struct ifaddrs *list = NULL;
+	size_t n = 0;
+
+	if (getifaddrs(&list) < 0) {
+		log_warn("addresses of this host: %s; keeping those known", strerror(errno));
+		return;
+	}
+	for (const struct ifaddrs *i = list; i && n < HOST_ADDRS_MAX; i = i->ifa_next) {
+		struct sockaddr_in a;
+
+		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
+			continue;
+		memcpy(&a, i->ifa_addr, sizeof(a));
+		g->host[n++] = (struct policy_range){ntohl(a.sin_addr.s_addr), 32};
+	}
+	g->guards.n_host = n;
+	freeifaddrs(list);
+}
+
+static void addresses_changed(void *arg, int fd, uint32_t events)
+{
+	char buf[8192];
+	struct dns_guard *g = arg;
+
+	(void)events;
+	/* What changed is not looked at; an overrun (ENOBUFS) means the same. */
+	while (recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+	read_host(g);
+}
+
+static int watch(struct dns_guard *g, struct loop *loop)
+{
+	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR};
+
+	g->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (g->fd < 0 || bind(g->fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
+		return -errno;
+	g->source = loop_fd_add(loop, g->fd, EPOLLIN, addresses_changed, g);
+	return g->source ? 0 : -errno;
+}
+
+static int take_settings(struct dns_guard *g, struct sbx_err *err)
+{
+	const struct settings_texts *list = &g->settings->network_allow_private;
+
+	g->sandboxes.prefix = g->settings->subnet_prefix;
+	g->sandboxes.addr = g->settings->subnet_addr;
+	g->guards = (struct policy_guards){.host = g->host, .sandboxes = &g->sandboxes, .n_sandboxes = 1, .private_allowed = g->allowed};
+	for (size_t i = 0; i < list->n; i++) {
+		if (i == RANGES_MAX || parse_range(list->item[i], &g->allowed[i]) < 0)
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.allow_private: \"%.40s\" is no address or range",
+					   list->item[i]);
+		g->guards.n_private_allowed = i + 1;
+	}
+	return 0;
+}
+
+struct dns_guard *dns_guard_new(struct loop *loop, const struct settings *settings, struct sbx_err *err)
+{
+	struct dns_guard *g = calloc(1, sizeof(*g));
+	int r;
+
+	if (!g) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "address ranges");
+		return NULL;
+	}
+	g->fd = -1;
+	g->settings = settings;
+	if (take_settings(g, err) < 0) {
+		dns_guard_free(g);
+		return NULL;
+	}
+	r = watch(g, loop);
+	if (r < 0) {
+		sbx_err_set(err, SBX_E_SYSTEM, -r, "watch this host's addresses");
+		dns_guard_free(g);
+		return NULL;
+	}
+	read_host(g);
+	return g;
+}
+
+void dns_guard_free(struct dns_guard *guard)
+{
+	if (!guard)
+		return;
+	loop_fd_remove(guard->source);
+	close_keep_errno(guard->fd);
+	free(guard);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: who owns which opened address
+ *
+ * One record per sandbox, address, ports and name that led there.  The kernel's lease of an address lasts as long as that of
+ * its longest owner; when the policy takes one owner away the address stays open while another one has it.
+ *
+ * The table lies in a file of the run directory (tmpfs) that is mapped shared, so that it outlives a kill -9: the next
+ * sandbox-dnsd finds what the kernel still has open, and can close it when a policy says so.  A record becomes valid with its
+ * last store.  What is read at the start is checked like anything from outside.  A file of another boot is emptied.
+ */
+#ifndef NETPOLICY_DNS_LEASE_H
+#define NETPOLICY_DNS_LEASE_H
+
+#include "base/err.h"
+#include "netpolicy/dns_sandbox.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DNS_LEASES_SANDBOX 4096u
+#define DNS_LEASES_ALL	   262144u
+#define DNS_LEASE_PORTS	   16u
+#define DNS_LEASE_VIA	   186u
+/* A record is kept this long after the kernel's lease has ended, whose clock began a little later. */
+#define DNS_LEASE_GRACE_MS 5000u
+
+enum dns_lease_flags {
+	DNS_LEASE_PINNED = 1u << 0,  /* the kernel was asked to open it */
+	DNS_LEASE_VIA_CUT = 1u << 1, /* the chain had more names than fit */
+	DNS_LEASE_UNSURE = 1u << 2,  /* whether the kernel did is not known: ask again, and close it like one that is open */
+};
+
+/* Lies in the file. */
+struct dns_lease {
+	uint32_t valid; /* DNS_LEASE_VALID when it is; stored last */
+	uint32_t slot, generation;
+	uint32_t addr; /* host byte order */
+	uint64_t until_ms; /* CLOCK_MONOTONIC */
+	uint64_t touched_ms;
+	uint16_t flags;
+	uint8_t n_ports;
+	uint8_t name_len;
+	uint8_t via_len;
+	uint8_t zero[3];
+	uint16_t port[DNS_LEASE_PORTS]; /* in the order of the rule; 0 of them: all */
+	char name[254];			/* canonical, as it was asked */
+	char via[DNS_LEASE_VIA];	/* names of the chain, each with its NUL */
+};
+
+struct dns_leases;
+
+/**
+ * dns_leases_open() - Map the table
+ * @fd:		A regular file for it, borrowed; -1: the table ends with the process
+ * @boot_id:	16 bytes that change with each boot
+ * @now_ms:	CLOCK_MONOTONIC
+ * @err:	Filled on failure: SYSTEM, NO_MEMORY
+ *
+ * Return: the table or NULL with @err set
+ */
+struct dns_leases *dns_leases_open(int fd, const uint8_t boot_id[16], uint64_t now_ms, struct sbx_err *err) SBX_WUR;
+/** dns_leases_close() - Unmap @t; its file stays; NULL is fine */
+void dns_leases_close(struct dns_leases *t);
+
+/* What dns_leases_take() notes. */
+struct dns_lease_want {
+	uint32_t addr;
+	const uint16_t *port;
+	uint32_t n_ports;
+	const char *name;
+	size_t name_len;
+	const char *via;
+	size_t via_len;
+	uint32_t flags; /* enum dns_lease_flags */
+	uint64_t until_ms;
+	uint64_t now_ms;
+};
+
+/**
+ * dns_leases_take() - Note that a name opens an address
+ * @t:		The table
+ * @s:		Of the sandbox
+ * @want:	What; the name is not longer than a canonical one
+ * @ret_evicted: Filled with the record that had to give way, which must be unpinned; its valid is 0 when there was none
+ * @ret_grows:	Whether the kernel's lease of this address and ports ends earlier than @want says: it must be pinned
+ *
+ * Return: 0, or -ENOSPC
+ */
+int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, struct dns_lease *ret_evicted,
+		    bool *ret_grows);
+
+/** dns_leases_next() - The record behind @index (0: the first) of @s, NULL at the end; @index becomes its own */
+struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t *index);
+/** dns_leases_find() - The record behind @index (0: the first) of @s for @addr, NULL at the end; @index becomes its own */
+struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr, uint32_t *index);
+/**
+ * dns_leases_forget() - Remove a record
+ * @t:		The table
+ * @s:		Whose
+ * @index:	From dns_leases_next() or dns_leases_find()
+ *
+ * Other owners of the same address and ports inherit its lease.
+ *
+ * Return: whether it was pinned and nobody else has the same address and ports pinned: the kernel must be told
+ */
+bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index);
+/** dns_leases_drop() - Forget all of @s, without a word to the kernel */
+void dns_leases_drop(struct dns_leases *t, struct dns_sandbox *s);
+/**
+ * dns_leases_adopt() - Take over what a former process noted for a sandbox
+ * @t:		The table
+ * @s:		Just added
+ *
+ * Return: how many
+ */
+uint32_t dns_leases_adopt(struct dns_leases *t, struct dns_sandbox *s);
+/** dns_leases_orphans() - Forget what was found at the start and belongs to none of the sandboxes that were named */
+void dns_leases_orphans(struct dns_leases *t);
+/** dns_leases_expire() - Forget the records of @s whose time is over */
+void dns_leases_expire(struct dns_leases *t, struct dns_sandbox *s, uint64_t now_ms);
+/** dns_leases_count() - Records of @t */
+uint32_t dns_leases_count(const struct dns_leases *t);
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: the parts of sandbox-dnsd, as they know each other
+ *
+ * One question: dns_proxy.c or dns_tcp.c receives it, dns_question.c judges it and answers at once what it can, dns_lookup.c
+ * asks upstreams through dns_exchange.c, has the addresses opened by dnsd_broker.c and answers.  dnsd_policy.c gets the
+ * policies from sandboxd and carries the events of dnsd_event.c, into which dnsd_log.c puts refused packets.
+ *
+ * Every handler of the loop that may have produced something ends with dnsd_turn(), which sends what was collected:
+ * questions to upstreams, pins to the broker, answers to sandboxes.
+ */
+#ifndef NETPOLICY_DNSD_INT_H
+#define NETPOLICY_DNSD_INT_H
+
+#include "base/loop.h"
+#include "base/settings.h"
+#include "netpolicy/dns_cache.h"
+#include "netpolicy/dns_exchange.h"
+#include "netpolicy/dns_guard.h"
+#include "netpolicy/dns_lease.h"
+#include "netpolicy/dns_sandbox.h"
+#include "netpolicy/dns_upstream.h"
+
+#include <netinet/in.h>
+
+struct dnsd_broker;
+struct dnsd_policy;
+struct dnsd_events;
+struct dnsd_log;
+struct dns_proxy;
+struct dns_tcp;
+struct dns_conn;
+struct dns_lookup;
+struct dns_lookups;
+struct dns_doh;
+struct dns_hosts;
+
+struct dnsd_counts {
+	uint64_t questions, answered, denied, failed, rate_limited, pins, pin_failures, rebind_stripped, tunnel_suspected;
+	uint64_t packets_denied, cached, upstream_usec_sum, upstream_count, wrong_link, events_lost;
+};
+
+struct dnsd {
+	struct loop *loop;
+	struct settings settings;
+	bool unlimited; /* dns.limits = false: a benchmark */
+	struct dns_upstreams upstreams;
+	struct dns_sandboxes *sandboxes;
+	struct dns_cache *cache;
+	struct dns_leases *leases;
+	struct dns_guard *guard;
+	struct dns_doh *doh;
+	struct dns_hosts *hosts;
+	struct dns_exchange *exchange;
+	struct dns_lookups *lookups;
+	struct dns_proxy *proxy;
+	struct dns_tcp *tcp;
+	struct dnsd_broker *broker;
+	struct dnsd_policy *policy;
+	struct dnsd_events *events;
+	struct dnsd_log *log;
+	struct dnsd_counts counts;
+	uint8_t out[2 + DNS_ANSWER_MAX]; /* an answer is built at out + 2 */
+};
+
+/** dnsd_turn() - Send everything that was collected in this turn of the loop */
+void dnsd_turn(struct dnsd *d);
+
+/* Who waits for an answer. */
+struct dns_asker {
+	struct dns_asker *next;
+	struct dns_conn *conn; /* over TCP; NULL: over UDP, or the connection is gone */
+	bool over_tcp;
+	struct sockaddr_in from;
+	struct in_addr via; /* what it asked, and what must be the source of the answer */
+	struct dns_query query;
+};
+
+/* ---- dns_proxy.c: UDP ---- */
+
+/** dns_proxy_new() - The UDP side of @d, without a socket yet; Return: it or NULL with @err set */
+struct dns_proxy *dns_proxy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dns_proxy_free() - Close it; NULL is fine */
+void dns_proxy_free(struct dns_proxy *proxy);
+/** dns_proxy_listen() - Serve @udp_fd (taken over) in place of the one served before; Return: 0, or -1 with @err set */
+int dns_proxy_listen(struct dns_proxy *proxy, int udp_fd, struct sbx_err *err) SBX_WUR;
+/** dns_proxy_reply() - Queue the @len bytes at d->out + 2 for @to */
+void dns_proxy_reply(struct dns_proxy *proxy, const struct dns_asker *to, size_t len);
+/** dns_proxy_flush() - Send the queue */
+void dns_proxy_flush(struct dns_proxy *proxy);
+/** dns_admit() - Which sandbox @from is, when it may ask through link @ifindex (0: unknown) now; counts; Return: NULL when not */
+struct dns_sandbox *dns_admit(struct dnsd *d, const struct sockaddr_in *from, uint32_t ifindex, bool *ret_over_rate);
+/** dns_reply() - Give the @len bytes at d->out + 2 to @to, over UDP or TCP */
+void dns_reply(struct dnsd *d, const struct dns_asker *to, size_t len);
+/** dns_room() - Largest answer for @to */
+size_t dns_room(const struct dns_asker *to);
+
+/* ---- dns_tcp.c ---- */
+
+/** dns_tcp_new() - The TCP side of @d, without a socket yet; Return: it or NULL with @err set */
+struct dns_tcp *dns_tcp_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dns_tcp_free() - Close everything; NULL is fine */
+void dns_tcp_free(struct dns_tcp *tcp);
+/** dns_tcp_listen() - Serve @tcp_fd (taken over) in place of the one served before; Return: 0, or -1 with @err set */
+int dns_tcp_listen(struct dns_tcp *tcp, int tcp_fd, struct sbx_err *err) SBX_WUR;
+/** dns_tcp_reply() - Send the @len bytes at d->out + 2 over @conn */
+void dns_tcp_reply(struct dns_conn *conn, size_t len);
+/** dns_tcp_drop() - Close the connections of @s */
+void dns_tcp_drop(struct dns_tcp *tcp, const struct dns_sandbox *s);
+
+/* ---- dns_question.c ---- */
+
+struct dns_verdict {
+	bool allow;
+	bool by_rule; /* a rule decided, or the list of encrypted resolvers: an explicit verdict */
+	enum egress_reason reason;
+	uint32_t rule;
+	const struct policy_rule *which; /* NULL: none; valid until the policy is replaced */
+};
+
+/** dns_judge() - What the policy of @s says to the name @text of @len bytes; @odd: it has no canonical form */
+struct dns_verdict dns_judge(const struct dnsd *d, const struct dns_sandbox *s, const char *text, size_t len, bool odd);
+/** dns_question() - Judge the parsed question of @asker, which is copied when it must wait, and answer it now or later */
+void dns_question(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *asker);
+/** dns_answer_denied() - Tell @asker "no such name" because of @v */
+void dns_answer_denied(struct dnsd *d, const struct dns_sandbox *s, const struct dns_asker *asker, const struct dns_verdict *v);
+
+/* ---- dns_doh.c ---- */
+
+/** dns_doh_new() - The names of known encrypted resolvers, the built-in ones and egress.doh_list; Return: NULL with @err set */
+struct dns_doh *dns_doh_new(const struct settings *settings, struct sbx_err *err) SBX_WUR;
+/** dns_doh_free() - Release it; NULL is fine */
+void dns_doh_free(struct dns_doh *doh);
+/** dns_doh_denies() - Whether a rule (NULL: none) is not enough to ask for the canonical @name of @len bytes */
+bool dns_doh_denies(const struct dns_doh *doh, const char *name, size_t len, const struct policy_rule *rule);
+
+/* ---- dns_hosts.c ---- */
+
+/** dns_hosts_new() - dns.static_hosts of @settings; Return: NULL with @err set */
+struct dns_hosts *dns_hosts_new(const struct settings *settings, struct sbx_err *err) SBX_WUR;
+/** dns_hosts_free() - Release it; NULL is fine */
+void dns_hosts_free(struct dns_hosts *hosts);
+/** dns_hosts_find() - Addresses of the canonical @name of @len bytes into @out (DNS_ADDRS_MAX); Return: their number; 0: not listed */
+size_t dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, uint32_t *out);
+
+/* ---- dns_lookup.c ---- */
+
+/** dns_lookups_new() - Make room for look-ups; Return: NULL with @err set */
+struct dns_lookups *dns_lookups_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dns_lookups_free() - Release it; all sandboxes are gone; NULL is fine */
+void dns_lookups_free(struct dns_lookups *ls);
+/** dns_lookup_begin() - Ask an upstream for @asker, or let it wait with who asked the same before */
+void dns_lookup_begin(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *asker);
+/** dns_lookup_local() - Let the addresses of @answer be opened for the name and answer @asker, without an upstream */
+void dns_lookup_local(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *asker, const struct dns_answer *answer);
+/** dns_lookup_pinned() - The broker answered the pin of @l: @status 0 when the kernel has it */
+void dns_lookup_pinned(struct dns_lookup *l, int status);
+/** dns_lookup_drop() - Forget all look-ups of @s, which is gone */
+void dns_lookup_drop(struct dnsd *d, struct dns_sandbox *s);
+/** dns_lookup_conn_gone() - Nobody waits on @conn any more */
+void dns_lookup_conn_gone(struct dns_sandbox *s, const struct dns_conn *conn);
+/** dns_exchange_outcome() - Handler of the exchange */
+dns_exchange_handler dns_exchange_outcome;
+/** dns_reload_upstreams() - Read resolv.conf again if it changed */
+void dns_reload_upstreams(struct dnsd *d);
+
+/* ---- dnsd_broker.c ---- */
+
+/** dnsd_broker_new() - Connect to the broker, now and whenever it comes back; Return: NULL with @err set */
+struct dnsd_broker *dnsd_broker_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dnsd_broker_free() - Close it; NULL is fine */
+void dnsd_broker_free(struct dnsd_broker *b);
+
+struct dnsd_pin {
+	const struct dns_sandbox *sandbox;
+	const uint32_t *addr;
+	uint32_t n_addrs;
+	const uint16_t *port;
+	uint32_t n_ports;
+	uint32_t lease_ms;
+};
+
+/**
+ * dnsd_broker_pin() - Ask for addresses to be opened
+ * @b:		The broker's channel
+ * @pin:	What; copied
+ * @lookup:	Told with dns_lookup_pinned(); NULL: nobody
+ *
+ * Return: a ticket for dnsd_broker_forget(), or -errno when there is no broker: it will not be told
+ */
+int dnsd_broker_pin(struct dnsd_broker *b, const struct dnsd_pin *pin, struct dns_lookup *lookup);
+/** dnsd_broker_unpin() - Ask for addresses of @pin to be closed; @waiter: told with dnsd_policy_unpinned(); 0: nobody; Return: 0 or -errno */
+int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, uint64_t waiter);
+/** dnsd_broker_forget() - Who waited for @ticket is gone */
+void dnsd_broker_forget(struct dnsd_broker *b, int ticket);
+/** dnsd_broker_flush() - Send what was collected */
+void dnsd_broker_flush(struct dnsd_broker *b);
+/** dnsd_broker_up() - Whether there is a broker */
+bool dnsd_broker_up(const struct dnsd_broker *b);
+
+/* ---- dnsd_policy.c ---- */
+
+/** dnsd_policy_new() - Connect to sandboxd, now and whenever it comes back; Return: NULL with @err set */
+struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dnsd_policy_free() - Close it; NULL is fine */
+void dnsd_policy_free(struct dnsd_policy *p);
+/** dnsd_policy_ever() - Whether sandboxd ever gave policies; before that every sandbox that asks is served as without rules */
+bool dnsd_policy_ever(const struct dnsd_policy *p);
+/** dnsd_policy_unpinned() - The broker answered an unpin with @waiter */
+void dnsd_policy_unpinned(struct dnsd_policy *p, uint64_t waiter, int status);
+/** dnsd_policy_event() - Send @e, unless nobody reads; Return: whether it went */
+bool dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e);
+/** dnsd_policy_retry() - Something was made in the run directory: perhaps the socket of sandboxd */
+void dnsd_policy_retry(struct dnsd_policy *p);
+/** dnsd_broker_retry() - Something was made in the run directory: perhaps the broker's socket */
+void dnsd_broker_retry(struct dnsd_broker *b);
+
+/* ---- dnsd_event.c ---- */
+
+struct dnsd_note {
+	enum egress_event_kind kind;
+	enum egress_reason reason;
+	uint32_t rule;
+	const char *name;
+	size_t name_len;
+	uint16_t qtype, rcode;
+	const uint32_t *addrs;
+	uint32_t n_addrs;
+	uint32_t addr; /* of a packet */
+	uint16_t port;
+	uint8_t protocol;
+	uint32_t count; /* 0 is 1 */
+	const char *text;
+};
+
+/** dnsd_events_new() - Make room for events; Return: NULL with @err set */
+struct dnsd_events *dnsd_events_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dnsd_events_free() - Release it; NULL is fine */
+void dnsd_events_free(struct dnsd_events *e);
+/** dnsd_event() - Tell @n about @s: the first of its kind at once, more within a second as one */
+void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_note *n);
+
+/* ---- dnsd_log.c ---- */
+
+/** dnsd_log_new() - The reader of refused packets, without a socket yet; Return: NULL with @err set */
+struct dnsd_log *dnsd_log_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dnsd_log_free() - Close it; NULL is fine */
+void dnsd_log_free(struct dnsd_log *log);
+/** dnsd_log_socket() - Read packets from @fd (taken over) from now on */
+void dnsd_log_socket(struct dnsd_log *log, int fd);
+
+#endif
