@@ -28,6 +28,7 @@
 #define STAT_TEXT	 1024
 #define OOM_AGAIN_MS	 5u
 #define OOM_LOOKS	 200u
+#define DRAIN_MS	 2u
 #define SWEEP_MS	 1000u /* DRAINING slots are looked at again, should a notice have been lost */
 
 /* <run dir>/slots/<n>/record; written whole, read whole, this very machine's byte order and boot. */
@@ -364,7 +365,8 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);
 	broker_kill_done(b, s);
-	slot_drain(b, s);
+	/* Not now: whom the answer wakes mostly waits for this very processor, and removing groups takes as long as the kill did. */
+	loop_timer_arm(b->sweep, DRAIN_MS);
 }
 
 static void leave_pool(struct broker *b, struct slot *s)
@@ -385,7 +387,7 @@ static void pid_ended(void *arg, int fd, uint32_t events)
 	(void)events;
 	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED)); /* ECHILD: an earlier broker was the parent, init reaps it */
 	leave_pool(b, s);
-	if (s->has_cgroup && cgroup_kill(b->cg, &s->cg, &err) < 0)
+	if (s->state != BROKER_SLOT_DYING && s->has_cgroup && cgroup_kill(b->cg, &s->cg, &err) < 0)
 		log_error("slot %u: %s", s->number, err.msg);
 	if (s->state == BROKER_SLOT_LIVE || s->state == BROKER_SLOT_FROZEN)
 		broker_event(b, s, BROKER_EVENT_EXITED, "pid 1 of the sandbox ended");
