@@ -49,21 +49,22 @@ static const struct {
 	{"sys", 0555, 0},	 {"run", 0755, 0},	 {"run/lock", 01777, 0}, {"tmp", 01777, 0},    {"root", 0700, 0},
 	{"home", 0755, 0},	 {"home/sandbox", 0750, 1000}, {"opt", 0755, 0}, {"srv", 0755, 0},     {"mnt", 0755, 0},
 	{"media", 0755, 0},	 {"var", 0755, 0},	 {"var/tmp", 01777, 0}, {"var/lib", 0755, 0},  {"var/cache", 0755, 0},
-	{"var/log", 0755, 0},	 {"var/spool", 0755, 0},
+	{"var/log", 0755, 0},	 {"var/spool", 0755, 0}, {"opt/opensandbox", 0755, 0},
 };
 
 /* Files that are made, never copied: the host's have names, addresses or users that are nobody's business inside. */
 static const struct {
 	const char *path;
 	const char *text;
+	uint32_t mode;
 } made[] = {
 	{"etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"
 		       "sandbox:x:1000:1000::/home/sandbox:/bin/bash\n"
-		       "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
-	{"etc/group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
-	{"etc/hosts", "127.0.0.1\tlocalhost\n"},
-	{"etc/hostname", "sandbox\n"},
-	{"etc/resolv.conf", "# written when a sandbox starts\n"},
+		       "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", 0644},
+	{"etc/group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n", 0644},
+	/* Every sandbox has it: here it costs none of them directories in its upper.  Any user inside may append to it. */
+	{"opt/opensandbox/.env", "", 0666},
+	/* etc/hosts, hostname and resolv.conf are each sandbox's own: what is not here needs no whiteout there. */
 };
 
 static const char *const usr_links[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"};
@@ -99,7 +100,7 @@ static int make_folders(struct tree_writer *w, struct sbx_err *err)
 static int make_files(struct tree_writer *w, struct sbx_err *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(made); i++) {
-		const struct tree_entry e = {.path = made[i].path, .kind = TREE_FILE, .mode = 0644,
+		const struct tree_entry e = {.path = made[i].path, .kind = TREE_FILE, .mode = made[i].mode,
 					     .size = strlen(made[i].text)};
 
 		if (put(w, &e, made[i].text, err) < 0)
