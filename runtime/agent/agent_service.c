@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -810,6 +811,15 @@ static void give_back(struct service *s)
 	s->in_high = s->out_high = 0;
 }
 
+/* Return: whether something happens within a moment. */
+static bool soon(const struct service *s)
+{
+	struct pollfd p = {.fd = s->epoll_fd, .events = POLLIN};
+	const struct timespec moment = {.tv_nsec = 200000};
+
+	return ppoll(&p, 1, &moment, NULL) > 0;
+}
+
 /*
  * Bounded, because a child that prints without end keeps its pipe ready for ever, and what the kernel has to tell besides
  * is only heard in between.  Return: true when there is more to do at once.
@@ -833,8 +843,11 @@ static bool turn(struct service *s)
 				fs_push(s, &s->streams[i]);
 		send_status(s);
 	}
-	/* all answers are out: what the next command needs can be done while the client thinks */
-	if (s->spare_due && !more)
+	/*
+	 * All answers are out: what the next command needs can be done while the client thinks.  Whom an answer wakes mostly stands
+	 * behind us in the queue of this processor, and would only run when the spare does: it goes first.
+	 */
+	if (s->spare_due && !more && !soon(s))
 		cmd_make_spare(s);
 	return more;
 }
