@@ -280,6 +280,18 @@ static int alive(struct harness *h, const char *text)
 	return n;
 }
 
+/* Looks until there are @want: a child that its parent has not yet forked, or a kill, is seen a moment later. */
+static int alive_soon(struct harness *h, const char *text, int want)
+{
+	int n = alive(h, text);
+
+	for (int i = 0; n != want && i < 200; i++) {
+		poll(NULL, 0, 10);
+		n = alive(h, text);
+	}
+	return n;
+}
+
 /* ---- drivers ---- */
 
 static void begin_driver(struct harness *h, struct harness_result *r, const char *program, const char *text, uint32_t flags)
@@ -348,14 +360,14 @@ static void test_driver(struct harness *h)
 
 	begin_driver(h, &r, "bash", "setsid sleep 801 & sleep 802 & echo up >&199; sleep 803", 0);
 	wait_stream(h, &r, AGENT_DATA);
-	is_int(alive(h, "sleep 80[1-3]"), 3, "driver: it has children");
+	is_int(alive_soon(h, "sleep 80[1-3]", 3), 3, "driver: it has children");
 	harness_send(h, AGENT_DETACH, r.stream, 0, NULL, 0);
-	is_int(alive(h, "sleep 80[1-3]"), 0, "driver: DETACH ends its tree");
+	is_int(alive_soon(h, "sleep 80[1-3]", 0), 0, "driver: DETACH ends its tree");
 	harness_clear(&r);
 	begin_driver(h, &r, "bash", "setsid sleep 804 & echo up >&199; sleep 805", 0);
 	wait_stream(h, &r, AGENT_DATA);
 	ok(!harness_attach(h), "another gateway comes");
-	is_int(alive(h, "sleep 80[45]"), 0, "driver: ATTACH ends it");
+	is_int(alive_soon(h, "sleep 80[45]", 0), 0, "driver: ATTACH ends it");
 	harness_clear(&r);
 }
 
