@@ -4,6 +4,7 @@
 #include "api/auth.h"
 #include "api/call.h"
 #include "api/dispatch.h"
+#include "api/egress_api.h"
 #include "api/endpoint.h"
 #include "api/gw_server.h"
 #include "api/images_import.h"
@@ -78,9 +79,11 @@ static void http_answer(void *arg, const struct api_answer *answer)
 	struct http_text strings[GW_REPLY_STRINGS];
 
 	answer_strings(answer, strings);
-	gw_conn_send(p->conn, &reply.head, sizeof(reply), strings, GW_REPLY_STRINGS, NULL, 0);
+	gw_conn_send(p->conn, &reply.head, sizeof(reply), strings, GW_REPLY_STRINGS, &answer->stream_fd, answer->stream_fd > 0 ? 1 : 0);
 	pending_free(p);
 }
+
+static void renew_on_access(struct api_server *server, const struct sandbox *s);
 
 static void on_http(struct api_server *server, struct gw_conn *conn, const struct gw_http *msg, const struct http_text *strings)
 {
@@ -94,15 +97,23 @@ static void on_http(struct api_server *server, struct gw_conn *conn, const struc
 		.content_type = strings[GW_HTTP_CONTENT_TYPE],
 		.request_id = strings[GW_HTTP_REQUEST_ID],
 		.client = strings[GW_HTTP_CLIENT],
+		.sandbox = strings[GW_HTTP_SANDBOX],
+		.egress_token = strings[GW_HTTP_EGRESS_TOKEN],
 		.body = strings[GW_HTTP_BODY],
 		.has_api_key = msg->flags & GW_HTTP_HAS_API_KEY,
 		.unix_peer = msg->flags & GW_HTTP_UNIX_PEER,
 	};
 
-	if (p)
-		dispatch(&server->context, &request, http_answer, p);
-	else
+	if (!p) {
 		log_error("out of memory: a request is not answered");
+	} else if (msg->flags & GW_HTTP_EGRESS) {
+		const struct sandbox *s = egress_api(&server->context, &request, http_answer, p);
+
+		if (s)
+			renew_on_access(server, s);
+	} else {
+		dispatch(&server->context, &request, http_answer, p);
+	}
 }
 
 /* ---- renew on access ---- */
@@ -276,7 +287,6 @@ static int open_check(struct api_server *server, const struct gw_open *msg, cons
 	const struct auth_credentials who = {
 		.api_key = strings[GW_OPEN_API_KEY],
 		.execd_token = strings[GW_OPEN_EXECD_TOKEN],
-		.egress_token = strings[GW_OPEN_EGRESS_TOKEN],
 		.has_api_key = msg->flags & GW_HTTP_HAS_API_KEY,
 		.unix_peer = msg->flags & GW_HTTP_UNIX_PEER,
 	};
@@ -308,11 +318,6 @@ static int open_check(struct api_server *server, const struct gw_open *msg, cons
 		if (reply->state == GW_SANDBOX_ENDED && s->state != SANDBOX_STOPPING)
 			return 0;
 		return check_running(s, err);
-	}
-	if (msg->what == GW_OPEN_EGRESS) {
-		if (auth_egress(&server->context, s, &who, err) < 0)
-			return -1;
-		return sbx_err_set(err, SBX_E_NOT_IMPLEMENTED, 0, "egress policies are not offered by this server");
 	}
 	if (msg->what != GW_OPEN_PORT || msg->port < 1 || msg->port > UINT16_MAX)
 		return sbx_err_set(err, SBX_E_INVALID_PORT, 0, "the port %u is outside of 1 to 65535", msg->port);

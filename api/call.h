@@ -48,6 +48,7 @@ struct api_context {
 /* How a request arrived, as the gateway says it. */
 struct api_request {
 	struct http_text method, target, host, origin, api_key, content_type, request_id, client, body;
+	struct http_text sandbox, egress_token; /* of a request for port 18080 */
 	bool has_api_key; /* the header was there, perhaps empty */
 	bool unix_peer;	  /* over the Unix socket from a uid that is allowed */
 };
@@ -59,6 +60,7 @@ struct api_answer {
 	const char *headers;	  /* "Name: value\r\n"..., "" for none */
 	const char *body;
 	size_t body_len;
+	int stream_fd; /* the answer goes on in this pipe; borrowed; 0 or below: none */
 };
 typedef void api_answer_fn(void *arg, const struct api_answer *answer);
 

@@ -39,6 +39,8 @@ void gateway_refuse(struct http_request *req, unsigned status, struct http_text 
 
 /** pass_lifecycle() - Collect the body of @req and let sandboxd answer it */
 void pass_lifecycle(struct gateway *gw, struct http_request *req);
+/** pass_egress() - Let sandboxd answer @req, which is for port 18080 of the sandbox @id; @path is what stands behind the port */
+void pass_egress(struct gateway *gw, struct http_request *req, struct http_text id, struct http_text path);
 /** pass_import() - Stream the body of @req into the file that sandboxd gives */
 void pass_import(struct gateway *gw, struct http_request *req);
 /** pass_pull() - Let sandboxd pull what the body of @req asks for, and stream its events */

@@ -78,6 +78,8 @@ enum gw_http_string {
 	GW_HTTP_REQUEST_ID, /* trimmed; never empty */
 	GW_HTTP_CONTENT_TYPE,
 	GW_HTTP_CLIENT, /* "192.0.2.7:5123" or "unix:uid=0" */
+	GW_HTTP_SANDBOX, /* EGRESS: the id as it stands in the path; the target is then the rest behind the port */
+	GW_HTTP_EGRESS_TOKEN,
 	GW_HTTP_BODY,
 	GW_HTTP_STRINGS
 };
@@ -85,6 +87,7 @@ enum gw_http_string {
 enum gw_http_flags {
 	GW_HTTP_HAS_API_KEY = 1u << 0, /* the header was there, perhaps empty */
 	GW_HTTP_UNIX_PEER = 1u << 1,   /* came over the Unix socket from an allowed uid: no key needed */
+	GW_HTTP_EGRESS = 1u << 2,      /* for port 18080 of a sandbox */
 };
 
 struct gw_http {
@@ -104,15 +107,13 @@ struct gw_http_reply {
 enum gw_open_what {
 	GW_OPEN_EXEC = 1,
 	GW_OPEN_PORT,
-	GW_OPEN_EGRESS,
-	GW_OPEN_LOGS, /* like EXEC, for who may use the lifecycle API, and also when the entrypoint has ended */
+	GW_OPEN_LOGS = 4, /* like EXEC, for who may use the lifecycle API, and also when the entrypoint has ended */
 };
 
 enum gw_open_string {
 	GW_OPEN_ID = 0,
 	GW_OPEN_API_KEY,
 	GW_OPEN_EXECD_TOKEN,
-	GW_OPEN_EGRESS_TOKEN,
 	GW_OPEN_SECURE_TOKEN,
 	GW_OPEN_STRINGS
 };

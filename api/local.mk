@@ -3,7 +3,7 @@
 sbin_PROGRAMS += sandboxd
 sandboxd_SOURCES = api/sandboxd_main.c api/monitor.c api/monitor_fetch.c api/monitor.h api/monitor_int.h \
 	api/fetch_channel.c api/fetch_channel.h
-sandboxd_LDADD = libapi.a libruntime.a libimages.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS)
+sandboxd_LDADD = libapi.a libruntime.a libimages.a libnetpolicy.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS) $(IDN2_LIBS)
 
 # sandbox-gateway: everything that reads a stranger's bytes
 pkglibexec_PROGRAMS += sandbox-gateway

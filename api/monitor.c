@@ -73,7 +73,7 @@ struct monitor {
 	int lock_fd, run_lock_fd, instance_lock_fd;
 	int self_fd;
 	int config_fd[2]; /* without and with the key */
-	int api_fd, endpoint_fd, unix_fd, control_fd;
+	int api_fd, endpoint_fd, unix_fd, control_fd, policy_fd;
 	int ready_fd, ready_child_fd;
 	struct loop_fd *ready_source; /* owned */
 	struct loop_timer *patience;  /* owned; armed while shutting down */
@@ -427,7 +427,8 @@ static int open_listeners(struct monitor *m, struct sbx_err *err)
 	if (set_port(s, "server.port", port, err) < 0 || set_port(s, "server.endpoint_port", endpoint_port, err) < 0)
 		return -1;
 	if (listen_unix(m, "api.sock", SOCK_STREAM, owner, &m->unix_fd, err) < 0 ||
-	    listen_unix(m, "control.sock", SOCK_SEQPACKET, (uid_t)s->isolation_gateway_uid, &m->control_fd, err) < 0)
+	    listen_unix(m, "control.sock", SOCK_SEQPACKET, (uid_t)s->isolation_gateway_uid, &m->control_fd, err) < 0 ||
+	    listen_unix(m, "policy.sock", SOCK_SEQPACKET, (uid_t)s->isolation_dnsd_uid, &m->policy_fd, err) < 0)
 		return -1;
 	format_address(s, port, api, sizeof(api));
 	format_address(s, endpoint_port, endpoint, sizeof(endpoint));
@@ -491,6 +492,7 @@ static size_t fds_of(const struct monitor *m, enum child_kind kind, struct fd_mo
 		out[n++] = (struct fd_move){m->control_fd, MONITOR_FD_CONTROL};
 		out[n++] = (struct fd_move){m->ready_child_fd, MONITOR_FD_READY};
 		out[n++] = (struct fd_move){m->fetchers.daemon_fd, MONITOR_FD_FETCH};
+		out[n++] = (struct fd_move){m->policy_fd, MONITOR_FD_POLICY};
 	}
 	return n;
 }
@@ -810,13 +812,13 @@ static void monitor_init(struct monitor *m, struct settings *settings)
 	m->state_fd = m->run_fd = m->lock_fd = m->run_lock_fd = m->instance_lock_fd = m->self_fd = -1;
 	m->config_fd[0] = m->config_fd[1] = -1;
 	monitor_fetchers_init(&m->fetchers);
-	m->api_fd = m->endpoint_fd = m->unix_fd = m->control_fd = m->ready_fd = m->ready_child_fd = -1;
+	m->api_fd = m->endpoint_fd = m->unix_fd = m->control_fd = m->policy_fd = m->ready_fd = m->ready_child_fd = -1;
 }
 
 static void monitor_clear(struct monitor *m)
 {
 	const int fds[] = {m->state_fd, m->run_fd,	m->lock_fd, m->run_lock_fd, m->instance_lock_fd, m->self_fd,	 m->config_fd[0],  m->config_fd[1],
-			   m->api_fd,	m->endpoint_fd, m->unix_fd, m->control_fd,  m->ready_fd, m->ready_child_fd};
+			   m->api_fd,	m->endpoint_fd, m->unix_fd, m->control_fd, m->policy_fd, m->ready_fd, m->ready_child_fd};
 
 	monitor_fetchers_clear(&m->fetchers);
 	loop_fd_remove(m->ready_source);
@@ -885,7 +887,7 @@ static int run(struct monitor *m, struct sbx_err *err)
 	for (size_t i = 0; i < CHILD_COUNT; i++) /* only after a failure of the loop itself */
 		if (m->child[i].pid)
 			kill(m->child[i].pid, SIGTERM);
-	static const char *const names[] = {"api.sock", "control.sock", "broker.sock", "address", "pid", "key"};
+	static const char *const names[] = {"api.sock", "control.sock", "policy.sock", "broker.sock", "address", "pid", "key"};
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		ignore_result(unlinkat(m->run_fd, names[i], 0) < 0); /* some are not there */
 	if (r != 0 || m->exit_code)

@@ -31,6 +31,7 @@ enum monitor_fd {
 	/* sandboxd --daemon */
 	MONITOR_FD_CONTROL = 4, /* listening SOCK_SEQPACKET of control.sock */
 	MONITOR_FD_READY = 5,	/* a byte is written when requests can be served */
+	MONITOR_FD_POLICY = 7,	/* listening SOCK_SEQPACKET of policy.sock, for sandbox-dnsd */
 	MONITOR_FD_FETCH = 6,	/* SOCK_SEQPACKET: struct monitor_fetch with a socket, for each sandbox-fetch that is wanted */
 	/* sandbox-fetch */
 	MONITOR_FD_FETCHER = 4, /* its socket to sandboxd */

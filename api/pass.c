@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* DOC: requests that sandboxd answers, whole or (imports) with the body streamed into a file that it gave. */
+/*
+ * DOC: requests that sandboxd answers: whole, with an answer that goes on in a pipe, or (imports) with the body streamed into
+ * a file that it gave.
+ */
 #include "api/gateway.h"
 
 #include "base/cleanup.h"
@@ -15,7 +18,87 @@ struct passing {
 	struct gateway *gw;
 	struct http_request *req;
 	uint64_t tag; /* 0: not sent yet */
+	bool egress;
+	struct http_text id, path; /* EGRESS; in the request */
 };
+
+/* ---- an answer that goes on: sandboxd writes into a pipe, which ends with the client or with sandboxd ---- */
+
+#define STREAM_CHUNK 16384u
+
+struct streaming {
+	struct http_request *req;
+	struct loop_fd *source;
+	int fd;
+};
+
+static void streaming_free(struct streaming *s)
+{
+	loop_fd_remove(s->source);
+	close_keep_errno(s->fd);
+	free(s);
+}
+
+static void streaming_abort(void *user, struct http_request *req)
+{
+	(void)req;
+	streaming_free(user);
+}
+
+static void streaming_writable(void *user, struct http_request *req)
+{
+	struct streaming *s = user;
+
+	(void)req;
+	loop_fd_events(s->source, EPOLLIN);
+}
+
+static void streaming_ready(void *arg, int fd, uint32_t events)
+{
+	struct streaming *s = arg;
+	char data[STREAM_CHUNK];
+	ssize_t n = read(fd, data, sizeof(data));
+
+	(void)events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0) {
+		http_response_write(s->req, data, (size_t)n);
+		if (http_response_queued(s->req) > HTTP_QUEUE_HIGH_BYTES)
+			loop_fd_events(s->source, 0);
+		return;
+	}
+	struct http_request *req = s->req;
+
+	streaming_free(s);
+	http_response_end(req);
+}
+
+static void answer_stream(struct gateway *gw, struct http_request *req, unsigned status, const struct http_text *strings, int fd)
+{
+	static const struct http_request_ops ops = {.abort = streaming_abort, .writable = streaming_writable};
+	auto_free char *type = http_text_dup(strings[GW_REPLY_CONTENT_TYPE]);
+	struct streaming *s = calloc(1, sizeof(*s));
+
+	if (s)
+		*s = (struct streaming){.req = req, .fd = fd};
+	if (s && type)
+		s->source = loop_fd_add(gw->loop, fd, EPOLLIN, streaming_ready, s);
+	if (!s || !s->source) {
+		free(s);
+		close_keep_errno(fd);
+		http_respond_code(req, SBX_E_NO_MEMORY, "stream");
+		return;
+	}
+	http_request_accept(req, &ops, s);
+	http_response_begin(req, status, *type ? type : NULL, strings[GW_REPLY_HEADERS], -1);
+	http_response_flush(req);
+	if (strings[GW_REPLY_BODY].len)
+		http_response_write(req, strings[GW_REPLY_BODY].data, strings[GW_REPLY_BODY].len);
+}
+
+/* ---- whole answers ---- */
+
 
 static void passing_abort(void *user, struct http_request *req)
 {
@@ -42,6 +125,7 @@ static void passed(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 {
 	struct passing *p = arg;
 	struct http_request *req = p->req;
+	struct gateway *gw = p->gw;
 	struct gw_http_reply head;
 	struct sbx_err odd = {0};
 
@@ -55,7 +139,10 @@ static void passed(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 		return;
 	}
 	memcpy(&head, reply->head, sizeof(head));
-	answer_with(req, head.status, reply->strings);
+	if (reply->n_fds == 1 && !head.head.body_fd && head.status == 200)
+		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]));
+	else
+		answer_with(req, head.status, reply->strings);
 }
 
 static struct http_text text_of(const char *s)
@@ -71,22 +158,36 @@ static void body_is_here(void *user, struct http_request *req, const char *body,
 	struct http_text site = http_request_header(req, "sec-fetch-site");
 	struct http_text origin = http_request_header(req, "origin");
 	struct sbx_err err = {0};
-	auto_buf marked = {0};
+	struct http_text target = http_request_target(req);
+	auto_buf marked = {0}, rest = {0};
 
 	if (http_text_is_nocase(site, "cross-site")) {
 		buf_puts(&marked, "!");
 		buf_append(&marked, origin.data, origin.len);
 		origin = (struct http_text){buf_peek(&marked), buf_used(&marked)};
 	}
+	if (p->egress) {
+		struct http_text query = http_request_query(req);
+
+		message.flags |= GW_HTTP_EGRESS;
+		buf_append(&rest, p->path.len ? p->path.data : "/", p->path.len ? p->path.len : 1);
+		if (query.data) {
+			buf_puts(&rest, "?");
+			buf_append(&rest, query.data, query.len);
+		}
+		target = (struct http_text){buf_peek(&rest), buf_used(&rest)};
+	}
 	const struct http_text strings[GW_HTTP_STRINGS] = {
 		[GW_HTTP_METHOD] = http_request_method(req),
-		[GW_HTTP_TARGET] = http_request_target(req),
+		[GW_HTTP_TARGET] = target,
 		[GW_HTTP_HOST] = http_request_header(req, "host"),
 		[GW_HTTP_ORIGIN] = origin,
 		[GW_HTTP_API_KEY] = http_request_header(req, "open-sandbox-api-key"),
 		[GW_HTTP_REQUEST_ID] = text_of(http_request_id(req)),
 		[GW_HTTP_CONTENT_TYPE] = http_request_header(req, "content-type"),
 		[GW_HTTP_CLIENT] = text_of(http_request_peer(req)),
+		[GW_HTTP_SANDBOX] = p->id,
+		[GW_HTTP_EGRESS_TOKEN] = p->egress ? http_request_header(req, "opensandbox-egress-auth") : HTTP_NO_TEXT,
 		[GW_HTTP_BODY] = {body, n},
 	};
 	p->tag = gw_client_send(p->gw->control, &message.head, sizeof(message), strings, GW_HTTP_STRINGS, passed, p, &err);
@@ -96,7 +197,7 @@ static void body_is_here(void *user, struct http_request *req, const char *body,
 	}
 }
 
-void pass_lifecycle(struct gateway *gw, struct http_request *req)
+static void pass(struct gateway *gw, struct http_request *req, bool egress, struct http_text id, struct http_text path)
 {
 	static const struct http_request_ops ops = {
 		.flags = HTTP_KEEP_ON_HALF_CLOSE, .whole = body_is_here, .whole_max = LIMIT_API_BODY_BYTES, .abort = passing_abort};
@@ -106,8 +207,18 @@ void pass_lifecycle(struct gateway *gw, struct http_request *req)
 		http_respond_code(req, SBX_E_NO_MEMORY, "request");
 		return;
 	}
-	*p = (struct passing){.gw = gw, .req = req};
+	*p = (struct passing){.gw = gw, .req = req, .egress = egress, .id = id, .path = path};
 	http_request_accept(req, &ops, p);
+}
+
+void pass_lifecycle(struct gateway *gw, struct http_request *req)
+{
+	pass(gw, req, false, HTTP_NO_TEXT, HTTP_NO_TEXT);
+}
+
+void pass_egress(struct gateway *gw, struct http_request *req, struct http_text id, struct http_text path)
+{
+	pass(gw, req, true, id, path);
 }
 
 /* ---- import ---- */

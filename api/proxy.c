@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * DOC: ports of a sandbox.  44772 is answered by the execd handlers over the agent channel, 18080 by nobody yet, every
+ * DOC: ports of a sandbox.  44772 is answered by the execd handlers over the agent channel, 18080 by sandboxd, every
  * other by the service inside.  "/proxy/{port}" below 44772 leads to another port, as with the reference.
  */
 #include "api/gateway.h"
@@ -138,13 +138,12 @@ static void ask(struct gateway *gw, struct http_request *req, struct http_text i
 		[GW_OPEN_ID] = id,
 		[GW_OPEN_API_KEY] = http_request_header(req, "open-sandbox-api-key"),
 		[GW_OPEN_EXECD_TOKEN] = tail_lines ? HTTP_NO_TEXT : http_request_header(req, "x-execd-access-token"),
-		[GW_OPEN_EGRESS_TOKEN] = http_request_header(req, "opensandbox-egress-auth"),
 		[GW_OPEN_SECURE_TOKEN] = http_request_header(req, "opensandbox-secure-access"),
 	};
 	struct opening *o = calloc(1, sizeof(*o));
 	struct sbx_err err = {0};
 
-	message.what = tail_lines ? GW_OPEN_LOGS : port == PORT_EXEC ? GW_OPEN_EXEC : port == PORT_EGRESS ? GW_OPEN_EGRESS : GW_OPEN_PORT;
+	message.what = tail_lines ? GW_OPEN_LOGS : port == PORT_EXEC ? GW_OPEN_EXEC : GW_OPEN_PORT;
 	if (!o) {
 		http_respond_code(req, SBX_E_NO_MEMORY, "proxy");
 		return;
@@ -227,7 +226,10 @@ void proxy_handle(struct gateway *gw, struct http_request *req, const struct rou
 			exec_call(gw, req, link, path, 0);
 			return;
 		}
-	} else if (port != PORT_EGRESS) {
+	} else if (port == PORT_EGRESS) {
+		pass_egress(gw, req, route->id, path);
+		return;
+	} else {
 		if (link && gw_client_up(gw->control) && link->state != GW_SANDBOX_RUNNING) {
 			http_respond_code(req, SBX_E_NOT_READY, "the sandbox is %s",
 					  link->state == GW_SANDBOX_PAUSED ? "paused" : link->state == GW_SANDBOX_PENDING ? "still being made" : "ended");

@@ -305,6 +305,8 @@ static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 	if (wire_pulls(d, state_fd, err) < 0)
 		return -1;
 	sandbox_manager_set_images(d->manager, d->images, d->pulls);
+	if (sandbox_manager_set_egress(d->manager, MONITOR_FD_POLICY, err) < 0)
+		return -1;
 	const struct api_server_config config = {
 		.loop = d->loop,
 		.settings = s,
@@ -354,6 +356,8 @@ static int run_daemon(struct daemon *d, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s", d->state_path);
 	if (fcntl(MONITOR_FD_CONTROL, F_SETFD, FD_CLOEXEC) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "control socket: start sandboxd with --standalone");
+	if (fcntl(MONITOR_FD_POLICY, F_SETFD, FD_CLOEXEC) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "socket for dnsd: start sandboxd with --standalone");
 	ignore_result(fcntl(MONITOR_FD_READY, F_SETFD, FD_CLOEXEC) < 0); /* may not be there */
 	ignore_result(fcntl(MONITOR_FD_FETCH, F_SETFD, FD_CLOEXEC) < 0);
 	ignore_result(fcntl(MONITOR_FD_CONFIG, F_SETFD, FD_CLOEXEC) < 0);

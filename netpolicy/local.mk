@@ -10,6 +10,8 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_m
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
 	netpolicy/policy.c netpolicy/policy_addr.c netpolicy/policy.h netpolicy/policy_int.h \
 	netpolicy/policy_wire.c netpolicy/policy_wire.h netpolicy/policy_json.c netpolicy/policy_json.h
+# sandboxd's end of policy.sock
+libnetpolicy_a_SOURCES += netpolicy/policy_link.c netpolicy/policy_link.h netpolicy/overlay.c netpolicy/overlay.h
 
 check_PROGRAMS += tests/unit/test_policy
 UNIT_TESTS += tests/unit/test_policy

@@ -156,6 +156,8 @@ static size_t reply_size(uint32_t op)
 		return sizeof(struct broker_layer_reply);
 	case BROKER_OP_HOST_ROW:
 		return sizeof(struct broker_host_reply);
+	case BROKER_OP_POLICY:
+		return sizeof(struct broker_policy_reply);
 	default:
 		return sizeof(struct broker_reply);
 	}
@@ -177,6 +179,10 @@ static bool reply_failed(uint32_t op, const union broker_any *any, struct sbx_er
 	case BROKER_OP_SANDBOX_STAT:
 		text = any->stat_reply.text;
 		sys = any->stat_reply.sys;
+		break;
+	case BROKER_OP_POLICY:
+		text = any->policy_reply.text;
+		sys = any->policy_reply.sys;
 		break;
 	case BROKER_OP_LAYER_UNPACK:
 	case BROKER_OP_LAYER_STAT:

@@ -372,7 +372,6 @@ static int plan_image(struct sandbox_manager *m, const struct sandbox_spec *spec
 	static const uint8_t none[BROKER_KEY_BYTES];
 	const struct broker_hello_reply *hello = broker_client_hello(m->broker);
 
-	msg->flags |= BROKER_CREATE_EGRESS_OPEN; /* a request with a policy is refused before */
 	if (!strcmp(spec->image_uri, HOST_IMAGE)) {
 		if (!m->settings->images_host || (hello && !memcmp(hello->host_image_key, none, sizeof(none))))
 			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "the image \"host\" is switched off (images.host)");
@@ -451,6 +450,8 @@ int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broke
 	if ((!later && build_start(e, image, err) < 0) || build_tokens(m, &e->pub, err) < 0)
 		return -1;
 	plan_limits(m->settings, spec, msg);
+	if (egress_is_open(e))
+		msg->flags |= BROKER_CREATE_EGRESS_OPEN;
 	for (size_t i = 0; i < spec->n_volumes; i++)
 		if (plan_volume(m->settings, &spec->volumes[i], &msg->volume[i], err) < 0)
 			return -1;

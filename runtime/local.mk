@@ -6,7 +6,7 @@ libruntime_a_SOURCES = runtime/sandbox.h runtime/agent_msg.h \
 	runtime/expiry.c runtime/expiry.h runtime/resources.c runtime/resources.h
 libruntime_a_SOURCES += runtime/state_store.c runtime/state_store.h
 nodist_libruntime_a_SOURCES = runtime/state_schema.h
-SCHEMA_FILES = runtime/schema/0001.sql
+SCHEMA_FILES = runtime/schema/0001.sql runtime/schema/0002.sql
 EXTRA_DIST += $(SCHEMA_FILES) runtime/embed_schema.sh
 BUILT_SOURCES += runtime/state_schema.h
 CLEANFILES += runtime/state_schema.h
@@ -16,11 +16,11 @@ runtime/state_schema.h: $(SCHEMA_FILES) runtime/embed_schema.sh
 # the gateway's side of the exec channel
 libruntime_a_SOURCES += runtime/agent_client.c runtime/agent_client.h
 libruntime_a_SOURCES += runtime/sandbox.c runtime/sandbox_entry.c runtime/sandbox_spec.c runtime/sandbox_pull.c runtime/sandbox_query.c runtime/sandbox_int.h runtime/sandbox_row.c runtime/launch_plan.c runtime/recover.c \
-	runtime/agent_control.c runtime/agent_control.h
+	runtime/agent_control.c runtime/agent_control.h runtime/sandbox_egress.c runtime/sandbox_egress.h
 check_PROGRAMS += tests/unit/test_manager
 UNIT_TESTS += tests/unit/test_manager
 tests_unit_test_manager_SOURCES = tests/unit/test_manager.c
-tests_unit_test_manager_LDADD = libruntime.a libimages.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS)
+tests_unit_test_manager_LDADD = libruntime.a libimages.a libnetpolicy.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS) $(IDN2_LIBS)
 ROOT_TESTS += tests/system/restart.sh tests/system/images.sh
 EXTRA_DIST += tests/system/daemon_lib.sh
 # BUILT_SOURCES are made by `make all` only; this also serves `make sandboxd`.

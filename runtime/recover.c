@@ -49,6 +49,8 @@ static int load_row(void *arg, const struct state_row *row, struct sbx_err *err)
 	snprintf(e->boot_id, sizeof(e->boot_id), "%s", row->boot_id);
 	snprintf(s->execd_token, sizeof(s->execd_token), "%s", row->execd_token);
 	snprintf(s->egress_token, sizeof(s->egress_token), "%s", row->egress_token);
+	s->spec.policy = egress_row_read(row->policy, s->id_text);
+	egress_rebuild(e);
 	s->created_wall_usec = row->created_wall_usec;
 	s->transition_wall_usec = row->transition_wall_usec;
 	s->expires_wall_usec = row->expires_wall_usec;
@@ -193,6 +195,7 @@ static void settle(struct sandbox_manager *m, struct sandbox_entry *e)
 		processes_gone(m, e);
 	} else if (e->seen && lifecycle_has_processes(e->pub.state)) {
 		entry_open_control(e);
+		egress_adopted(e);
 	}
 }
 

@@ -2,7 +2,8 @@
 /*
  * The life of a sandbox, as steps that are undone in the opposite order:
  *
- *   create:  volumes of its own -> row Pending -> broker CREATE -> control channel, START -> agent says RUNNING -> row Running -> answer
+ *   create:  volumes of its own -> row Pending -> broker CREATE -> policy in force -> control channel, START -> agent says
+ *            RUNNING -> row Running -> answer
  *   undo:    broker KILL -> row Failed (the host's failure) or no row (the client's)
  *   delete:  row deleting -> broker KILL -> volumes of its own -> no row -> answer
  *
@@ -87,6 +88,7 @@ static bool drop_volumes(struct sandbox_entry *e)
 
 void entry_gone(struct sandbox_entry *e)
 {
+	egress_ended(e, (struct egress_ref){e->pub.slot, e->pub.generation});
 	agent_control_free(e->control);
 	e->control = NULL;
 	e->pub.slot = BROKER_NO_SLOT;
@@ -261,6 +263,7 @@ static void created(struct sandbox_entry *e)
 	entry_move(e, LIFECYCLE_STARTED, REASON_RUNNING, "the sandbox is up");
 	ignore_result(FAULT_POINT("create-running"));
 	waiters_tell(&e->creator, &e->pub, NULL);
+	egress_running(e);
 }
 
 static bool looks_killed(const struct agent_status *status)
@@ -418,6 +421,32 @@ void entry_open_control(struct sandbox_entry *e)
 
 /* ---- create ---- */
 
+/* The policy is in force: the first instruction of the sandbox may run. */
+static void on_policy_armed(struct sandbox_entry *e, const struct sbx_err *err)
+{
+	struct sbx_err mine = *err;
+
+	ignore_result(FAULT_POINT("create-policy"));
+	if (e->pub.state != SANDBOX_PENDING || e->killing || e->undo)
+		return; /* deleted, expired, or its first process ended: whoever did that ends it */
+	if (err->code) {
+		sbx_err_wrap(&mine, "networkPolicy");
+		create_failed(e, &mine);
+		return;
+	}
+	const struct agent_start start = {
+		.cwd = e->start.cwd,
+		.user = e->start.user,
+		.args = (const char *const *)e->start.args,
+		.env = (const char *const *)e->start.env,
+		.flags = e->start.flags,
+	};
+	if (!e->control)
+		sbx_err_set(&mine, SBX_E_START_FAILED, 0, "the sandbox's first process ended while it was started");
+	if (!e->control || agent_control_start(e->control, &start, &mine) < 0)
+		create_failed(e, &mine);
+}
+
 static void on_created(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
 {
 	struct sandbox_entry *e = arg;
@@ -445,15 +474,10 @@ static void on_created(void *arg, const union broker_any *reply, const int *fds,
 		create_failed(e, &mine);
 		return;
 	}
-	const struct agent_start start = {
-		.cwd = e->start.cwd,
-		.user = e->start.user,
-		.args = (const char *const *)e->start.args,
-		.env = (const char *const *)e->start.env,
-		.flags = e->start.flags,
-	};
-	if (take_control(e, fds, n_fds, &mine) < 0 || agent_control_start(e->control, &start, &mine) < 0)
+	if (take_control(e, fds, n_fds, &mine) < 0)
 		create_failed(e, &mine);
+	else
+		egress_arm(e, on_policy_armed);
 }
 
 static void ask_create(struct sandbox_entry *e, const struct broker_create *msg)
@@ -512,7 +536,7 @@ static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct br
 	e->wants_pull = pull_wanted(e);
 	if (e->wants_pull)
 		snprintf(e->pub.message, sizeof(e->pub.message), "the image is being pulled");
-	if (launch_plan(m, e, msg, err) < 0)
+	if (egress_check(e, err) < 0 || launch_plan(m, e, msg, err) < 0)
 		return -1;
 	e->create_timer = loop_timer_new(m->loop, on_create_slow, e);
 	return e->create_timer ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "create a sandbox");
@@ -864,7 +888,7 @@ struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct sett
 	m->retry = loop_timer_new(loop, retry_kills, m);
 	if (!m->retry)
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox manager");
-	if (!m->expiry || !m->retry || check_default_limits(settings, err) < 0 || open_state(m, state_dir_fd, err) < 0 ||
+	if (!m->expiry || !m->retry || egress_manager_init(m, err) < 0 || check_default_limits(settings, err) < 0 || open_state(m, state_dir_fd, err) < 0 ||
 	    recover_load(m, err) < 0) {
 		sandbox_manager_free(m);
 		return NULL;
@@ -912,6 +936,7 @@ void sandbox_manager_free(struct sandbox_manager *m)
 			expiry_clear(m->expiry, &e->expiry);
 		entry_free(e); /* calls under way end with the broker client, which the caller frees next */
 	}
+	egress_manager_clear(m);
 	loop_timer_free(m->retry);
 	expiry_free(m->expiry);
 	state_store_close(m->store);

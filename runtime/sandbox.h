@@ -20,8 +20,11 @@
 #include <stdint.h>
 
 struct broker_client;
+struct egress_event;
 struct image_pulls;
 struct image_store;
+struct policy;
+struct policy_link;
 struct settings;
 
 enum sandbox_state {
@@ -77,6 +80,7 @@ struct sandbox_spec {
 	uint32_t cpu_millicores; /* 0: no limit asked for */
 	uint32_t pids_max;	 /* 0: the configured default */
 	uint32_t renew_extend_s; /* extensions access.renew.extend.seconds; 0: none */
+	struct policy *policy;	 /* owned, sealed; NULL: none was asked for, everything is allowed */
 	bool image_entrypoint;	 /* take the image's ENTRYPOINT and CMD (sandboxctl without a command) */
 };
 
@@ -110,6 +114,8 @@ struct sandbox_hooks {
 	void *arg;
 	/* After every change of state, generation or existence (@gone); before the done callback of what caused it. */
 	void (*changed)(void *arg, const struct sandbox *sandbox, bool gone);
+	/* Something was judged; @policy is what it was judged by, NULL when that has changed meanwhile.  May be NULL. */
+	void (*egress)(void *arg, const struct sandbox *sandbox, const struct policy *policy, const struct egress_event *event);
 };
 
 /** sandbox_pairs_free() - Release @n pairs and the array @pairs; NULL with 0 is fine */
@@ -137,6 +143,17 @@ struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct sett
  * @pulls:	Borrowed; what is not there is pulled through it, as images.pull_policy and the request say; NULL: it is refused
  */
 void sandbox_manager_set_images(struct sandbox_manager *m, struct image_store *images, struct image_pulls *pulls);
+/**
+ * sandbox_manager_set_egress() - Serve sandbox-dnsd, which judges names
+ * @m:		The manager
+ * @listen_fd:	Listening SOCK_SEQPACKET of policy.sock; stays the caller's
+ * @err:	Filled on failure: INVALID_REQUEST (egress settings, the operator's files), SYSTEM, NO_MEMORY
+ *
+ * Return: 0, or -1 with @err set
+ */
+int sandbox_manager_set_egress(struct sandbox_manager *m, int listen_fd, struct sbx_err *err) SBX_WUR;
+/** sandbox_manager_link() - The channel to sandbox-dnsd, for questions; NULL: none */
+struct policy_link *sandbox_manager_link(struct sandbox_manager *m);
 /** sandbox_manager_ready() - Whether what the last run left has been adopted or ended; requests before it are refused */
 bool sandbox_manager_ready(const struct sandbox_manager *m);
 /** sandbox_manager_image_used() - Whether a sandbox that has processes was made from the image that @uri names exactly so */
@@ -171,6 +188,23 @@ const struct sandbox *sandbox_renew(struct sandbox_manager *m, const uint8_t id[
  */
 const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const uint8_t id[16],
 					     const struct sandbox_pair *pairs, size_t n, struct sbx_err *err) SBX_WUR;
+/*
+ * Makes the policy that is to be in force, when the turn of the change has come: it sees what is in force then (NULL: everything
+ * is allowed).  Return: sealed, taken over; NULL with @err set: refused; NULL without: nothing is to change
+ */
+typedef struct policy *sandbox_policy_make(void *arg, const struct policy *now, struct sbx_err *err);
+/**
+ * sandbox_change_policy() - Change the egress policy of a sandbox
+ * @m:		The manager
+ * @id:		The sandbox; changes of one sandbox are made one after the other, in the order of the calls
+ * @make:	Called once, or not at all when the sandbox is gone before
+ * @done:	Called once, perhaps before this returns: the new policy is in force and kept, or nothing has changed
+ * @arg:	Handed to both
+ */
+void sandbox_change_policy(struct sandbox_manager *m, const uint8_t id[16], sandbox_policy_make *make, sandbox_done *done, void *arg);
+/** sandbox_effective_policy() - What is enforced for @sandbox: the operator's rules and its own; never NULL */
+const struct policy *sandbox_effective_policy(const struct sandbox *sandbox);
+
 /** sandbox_find() - The sandbox with @id; Return: NULL with @err set (SANDBOX_NOT_FOUND) when there is none */
 const struct sandbox *sandbox_find(struct sandbox_manager *m, const uint8_t id[16], struct sbx_err *err) SBX_WUR;
 /** sandbox_next() - Walk all, newest first: @after NULL gives the first; Return: NULL at the end */

@@ -17,6 +17,7 @@ struct sandbox_entry *entry_new(struct sandbox_manager *m)
 		e->manager = m;
 		e->pub.slot = BROKER_NO_SLOT;
 		e->pub.log_file = "";
+		egress_entry_init(e);
 	}
 	return e;
 }
@@ -42,6 +43,7 @@ void entry_free(struct sandbox_entry *e)
 	waiters_free(e->changer);
 	waiters_free(e->deleters);
 	sandbox_spec_free(&e->pub.spec);
+	egress_entry_clear(e);
 	free(e);
 }
 
@@ -165,6 +167,7 @@ static void row_of(const struct sandbox_entry *e, const char *spec, const char *
 		.metadata = metadata,
 		.execd_token = s->execd_token,
 		.egress_token = s->egress_token,
+		.policy = "",
 		.slot = s->slot == BROKER_NO_SLOT ? -1 : (int64_t)s->slot,
 		.generation = s->generation,
 		.addr = s->addr,
@@ -192,14 +195,18 @@ int entry_insert(struct sandbox_entry *e, struct sbx_err *err)
 {
 	auto_buf spec = {0};
 	auto_buf metadata = {0};
+	auto_buf policy = {0};
 	struct state_row row;
 
 	row_write_spec(&e->pub.spec, &spec);
 	row_write_metadata(&e->pub.spec, &metadata);
 	const char *spec_text = buf_str(&spec), *metadata_text = buf_str(&metadata);
-	if (!spec_text || !metadata_text)
+	row.policy = egress_row_text(e->pub.spec.policy, &policy);
+	if (!spec_text || !metadata_text || !row.policy)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox");
+	const char *policy_text = row.policy;
 	row_of(e, spec_text, metadata_text, false, &row);
+	row.policy = policy_text;
 	return state_store_insert(e->manager->store, &row, err);
 }
 

@@ -5,7 +5,7 @@
  * sandbox_entry.c: memory, tables, rows.  sandbox.c: creation, deletion, pausing.  sandbox_query.c: look-ups, renewal,
  * metadata, descriptors, figures.  recover.c: what the broker has against what the rows say, at start and after a restart
  * of the broker.  sandbox_pull.c: an image that is pulled first.  sandbox_row.c: a sandbox as a row and back.  launch_plan.c: image and request into one broker message
- * and one start of the entrypoint.
+ * and one start of the entrypoint.  sandbox_egress.c: policies, on their way to dnsd, broker and row.
  */
 #ifndef RUNTIME_SANDBOX_INT_H
 #define RUNTIME_SANDBOX_INT_H
@@ -16,6 +16,7 @@
 #include "runtime/expiry.h"
 #include "runtime/lifecycle.h"
 #include "runtime/sandbox.h"
+#include "runtime/sandbox_egress.h"
 #include "runtime/state_store.h"
 
 #define ENTRY_BUCKETS 1024u
@@ -67,6 +68,7 @@ struct sandbox_entry {
 	bool seen;	  /* by the current listing of the broker */
 	bool asking_oom;  /* STAT is under way: was it the memory limit? */
 	struct agent_status ended; /* what the agent said, while asking_oom */
+	struct egress_entry egress;
 	uint64_t oom_kills;
 };
 
@@ -80,6 +82,7 @@ struct sandbox_manager {
 	struct state_store *store;	/* owned */
 	struct expiry *expiry;		/* owned */
 	struct loop_timer *retry;	/* owned; kills that failed */
+	struct egress_manager egress;
 	struct sandbox_entry *bucket[ENTRY_BUCKETS]; /* own the entries */
 	struct sandbox_entry *newest, *oldest;
 	size_t n_entries;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "netpolicy/policy.h"
 #include "runtime/sandbox.h"
 
 #include <stdlib.h>
@@ -34,6 +35,7 @@ void sandbox_spec_free(struct sandbox_spec *spec)
 		free(spec->volumes[i].mount_path);
 	}
 	free(spec->volumes);
+	policy_free(spec->policy);
 	free(spec->platform_os);
 	free(spec->platform_arch);
 	*spec = (struct sandbox_spec){0};

@@ -12,14 +12,15 @@
 
 #define BUSY_MS 10000 /* only a checkpoint in a child ever holds a lock, and briefly */
 
-enum statement { ST_INSERT = 0, ST_UPDATE, ST_REMOVE, ST_COUNT };
+enum statement { ST_INSERT = 0, ST_UPDATE, ST_SET_POLICY, ST_REMOVE, ST_COUNT };
 
 #define MUTABLE "state, reason, message, boot_id, slot, generation, addr, transition_wall_usec, expires_wall_usec, metadata, deleting"
 
 static const char *const statement_text[ST_COUNT] = {
-	[ST_INSERT] = "INSERT INTO sandbox (" MUTABLE ", id, created_wall_usec, spec, execd_token, egress_token) "
-		      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+	[ST_INSERT] = "INSERT INTO sandbox (" MUTABLE ", id, created_wall_usec, spec, execd_token, egress_token, policy) "
+		      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
 	[ST_UPDATE] = "UPDATE sandbox SET (" MUTABLE ") = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) WHERE id = ?12",
+	[ST_SET_POLICY] = "UPDATE sandbox SET policy = ?2 WHERE id = ?1",
 	[ST_REMOVE] = "DELETE FROM sandbox WHERE id = ?1",
 };
 
@@ -185,6 +186,7 @@ int state_store_insert(struct state_store *s, const struct state_row *row, struc
 	bind_text(st, 14, row->spec);
 	bind_text(st, 15, row->execd_token);
 	bind_text(st, 16, row->egress_token);
+	bind_text(st, 17, row->policy ? row->policy : "");
 	return step(s, ST_INSERT, "add a sandbox", err);
 }
 
@@ -192,6 +194,13 @@ int state_store_update(struct state_store *s, const struct state_row *row, struc
 {
 	bind_mutable(s->statement[ST_UPDATE], row);
 	return step(s, ST_UPDATE, "change a sandbox", err);
+}
+
+int state_store_set_policy(struct state_store *s, const char *id, const char *policy, struct sbx_err *err)
+{
+	bind_text(s->statement[ST_SET_POLICY], 1, id);
+	bind_text(s->statement[ST_SET_POLICY], 2, policy);
+	return step(s, ST_SET_POLICY, "keep a policy", err);
 }
 
 int state_store_remove(struct state_store *s, const char *id, struct sbx_err *err)
@@ -210,7 +219,7 @@ static const char *column_text(sqlite3_stmt *st, int at)
 int state_store_each(struct state_store *s, int (*each)(void *arg, const struct state_row *row, struct sbx_err *err), void *arg,
 		     struct sbx_err *err)
 {
-	static const char all[] = "SELECT " MUTABLE ", id, created_wall_usec, spec, execd_token, egress_token FROM sandbox "
+	static const char all[] = "SELECT " MUTABLE ", id, created_wall_usec, spec, execd_token, egress_token, policy FROM sandbox "
 				  "ORDER BY created_wall_usec, id";
 	sqlite3_stmt *st = NULL;
 	int r;
@@ -235,6 +244,7 @@ int state_store_each(struct state_store *s, int (*each)(void *arg, const struct 
 			.spec = column_text(st, 13),
 			.execd_token = column_text(st, 14),
 			.egress_token = column_text(st, 15),
+			.policy = column_text(st, 16),
 		};
 		if (each(arg, &row, err) < 0) {
 			sqlite3_finalize(st);

@@ -18,7 +18,7 @@ struct state_store;
 
 /* One row of the table `sandbox`; texts are borrowed during the call. */
 struct state_row {
-	const char *id, *state, *reason, *message, *boot_id, *spec, *metadata, *execd_token, *egress_token;
+	const char *id, *state, *reason, *message, *boot_id, *spec, *metadata, *execd_token, *egress_token, *policy;
 	int64_t slot; /* -1: none */
 	int64_t generation, addr;
 	int64_t created_wall_usec, transition_wall_usec, expires_wall_usec;
@@ -37,8 +37,10 @@ struct state_store *state_store_open(const char *dir_path, struct sbx_err *err) 
 void state_store_close(struct state_store *s);
 /** state_store_insert() - Add @row; Return: 0, or -1 with @err set (SYSTEM: also when the disk is full) */
 int state_store_insert(struct state_store *s, const struct state_row *row, struct sbx_err *err) SBX_WUR;
-/** state_store_update() - Write all columns of the row with @row->id but spec, tokens and created; Return: 0 or -1 with @err */
+/** state_store_update() - Write all columns of the row with @row->id but spec, tokens, policy and created; Return: 0 or -1 with @err */
 int state_store_update(struct state_store *s, const struct state_row *row, struct sbx_err *err) SBX_WUR;
+/** state_store_set_policy() - Write the column `policy` of the row with @id; Return: 0, or -1 with @err set */
+int state_store_set_policy(struct state_store *s, const char *id, const char *policy, struct sbx_err *err) SBX_WUR;
 /** state_store_remove() - Remove the row with @id; none is fine; Return: 0, or -1 with @err set */
 int state_store_remove(struct state_store *s, const char *id, struct sbx_err *err) SBX_WUR;
 /**

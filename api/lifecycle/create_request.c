@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
+#include "netpolicy/policy_json.h"
 #include "runtime/resources.h"
 #include "runtime/sandbox.h"
 
@@ -338,7 +339,7 @@ static int take_timeout(const struct jv *body, const struct settings *settings, 
 	return 0;
 }
 
-static int take_features(const struct jv *body, struct sbx_err *err)
+static int take_features(const struct jv *body, const struct settings *settings, struct sandbox_spec *spec, struct sbx_err *err)
 {
 	bool secure = false;
 
@@ -347,10 +348,12 @@ static int take_features(const struct jv *body, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_API_NOT_SUPPORTED, 0, "secureAccess is not offered by this server");
 	if (proxy_enabled(body))
 		return sbx_err_set(err, SBX_E_API_NOT_SUPPORTED, 0, "credentialProxy is not offered by this server");
+	const struct jv *policy = schema_member(body, "networkPolicy");
 	/* an empty object means deny-all, so it counts as asked for */
-	if (jv_is_set(schema_member(body, "networkPolicy")))
-		return sbx_err_set(err, SBX_E_API_NOT_SUPPORTED, 0, "networkPolicy is not offered by this server");
-	return 0;
+	if (!jv_is_set(policy))
+		return 0;
+	spec->policy = policy_json_read(policy, (uint32_t)settings->egress_max_rules, err);
+	return spec->policy ? 0 : sbx_err_wrap(err, "networkPolicy");
 }
 
 static int take_env(const struct jv *body, struct sandbox_spec *spec, size_t *bytes, struct sbx_err *err)
@@ -473,7 +476,7 @@ int create_request_take(const struct jv *body, const struct settings *settings, 
 	if (!is_blank(jv_str(schema_member(body, "snapshotId"))))
 		return sbx_err_set(err, SBX_E_SNAPSHOT_UNSUPPORTED, 0, "snapshotId: snapshots are not offered by this server");
 	if (take_metadata(body, spec, err) < 0 || take_platform(body, spec, err) < 0 ||
-	    take_timeout(body, settings, spec, err) < 0 || take_features(body, err) < 0)
+	    take_timeout(body, settings, spec, err) < 0 || take_features(body, settings, spec, err) < 0)
 		return -1;
 	if (volumes_request_take(jv_get(body, "volumes"), settings, spec, err) < 0)
 		return -1;

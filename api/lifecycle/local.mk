@@ -1,7 +1,7 @@
 # api/, sandboxd's half: what it answers through the gateway.  libapi.a is linked into sandboxd only.
 noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/call.c api/call.h api/dispatch.c \
-	api/dispatch.h api/endpoint.c api/endpoint.h api/gw_msg.h api/gw_server.c api/gw_server.h api/images_api.c \
+	api/dispatch.h api/egress_api.c api/egress_api.h api/endpoint.c api/endpoint.h api/gw_msg.h api/gw_server.c api/gw_server.h api/images_api.c \
 	api/images_api.h api/images_import.c api/images_import.h api/images_pull.c api/images_pull.h api/images_int.h api/render.c api/render.h \
 	api/routes_api.def api/schema.c api/schema.h api/volumes_request.c api/volumes_request.h \
 	api/lifecycle/change.c api/lifecycle/common.c api/lifecycle/create.c api/lifecycle/create_request.c \
@@ -10,7 +10,7 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 	api/lifecycle/read.c api/lifecycle/word_split.c api/lifecycle/word_split.h
 
 # The API against a fake manager and a fake broker: both stand in front of libruntime.a, so its own are not taken.
-API_TEST_LIBS = libapi.a libruntime.a libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) -lm
+API_TEST_LIBS = libapi.a libruntime.a libimages.a libnetpolicy.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(IDN2_LIBS) -lm
 check_PROGRAMS += tests/unit/test_lifecycle_api
 UNIT_TESTS += tests/unit/test_lifecycle_api
 tests_unit_test_lifecycle_api_SOURCES = tests/unit/test_lifecycle_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
@@ -20,6 +20,10 @@ UNIT_TESTS += tests/unit/test_gw_server
 tests_unit_test_gw_server_SOURCES = tests/unit/test_gw_server.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
 tests_unit_test_gw_server_LDADD = $(API_TEST_LIBS)
 
+check_PROGRAMS += tests/unit/test_egress_api
+UNIT_TESTS += tests/unit/test_egress_api
+tests_unit_test_egress_api_SOURCES = tests/unit/test_egress_api.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c
+tests_unit_test_egress_api_LDADD = $(API_TEST_LIBS)
 check_PROGRAMS += tests/fuzz/fuzz_api
 UNIT_TESTS += tests/fuzz/fuzz_api
 tests_fuzz_fuzz_api_SOURCES = tests/fuzz/fuzz_api.c tests/fuzz/run_corpus.c tests/unit/fake_manager.c tests/unit/fake_manager.h runtime/sandbox_spec.c

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/wallclock.h"
+#include "netpolicy/policy.h"
 #include "runtime/broker_client.h"
 
 #include <errno.h>
@@ -255,6 +256,33 @@ const struct sandbox *sandbox_patch_metadata(struct sandbox_manager *m, const ui
 	for (size_t i = 0; s && i < n; i++)
 		set_pair(&s->spec, pairs[i].key, pairs[i].value);
 	return s;
+}
+
+void sandbox_change_policy(struct sandbox_manager *m, const uint8_t id[16], sandbox_policy_make *make, sandbox_done *done, void *arg)
+{
+	struct sbx_err err = {0};
+	struct sandbox *s = find(id, &err);
+	struct policy *p;
+
+	(void)m;
+	if (!s) {
+		done(arg, NULL, &err);
+		return;
+	}
+	p = make(arg, s->spec.policy, &err);
+	if (!p && err.code) {
+		done(arg, NULL, &err);
+		return;
+	}
+	if (fails(done, arg)) {
+		policy_free(p);
+		return;
+	}
+	if (p) {
+		policy_free(s->spec.policy);
+		s->spec.policy = p;
+	}
+	end(done, arg, s);
 }
 
 const struct sandbox *sandbox_find(struct sandbox_manager *m, const uint8_t id[16], struct sbx_err *err)

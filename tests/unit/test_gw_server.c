@@ -205,7 +205,6 @@ static void ask_open(int fd, uint32_t what, uint32_t port, const char *id, const
 		[GW_OPEN_ID] = text_of(id),
 		[GW_OPEN_API_KEY] = text_of(key),
 		[GW_OPEN_EXECD_TOKEN] = text_of(exec_token),
-		[GW_OPEN_EGRESS_TOKEN] = text_of(what == GW_OPEN_EGRESS ? exec_token : ""),
 		[GW_OPEN_SECURE_TOKEN] = text_of(""),
 	};
 
@@ -252,9 +251,6 @@ static void test_open(int fd)
 		{"port 0", GW_OPEN_PORT, 0, ID1, KEY, "", 0, SANDBOX_RUNNING, 400, "DOCKER::INVALID_PORT", 0},
 		{"port 65536", GW_OPEN_PORT, 65536, ID1, KEY, "", 0, SANDBOX_RUNNING, 400, "DOCKER::INVALID_PORT", 0},
 		{"nothing known", 77, 80, ID1, KEY, "", 0, SANDBOX_RUNNING, 400, "DOCKER::INVALID_PORT", 0},
-		{"egress without a token", GW_OPEN_EGRESS, 18080, ID1, "", "", 0, SANDBOX_RUNNING, 401, "UNAUTHORIZED", 0},
-		{"egress is not offered", GW_OPEN_EGRESS, 18080, ID1, "", "egress-token-1", 0, SANDBOX_RUNNING, 501,
-		 "GENERAL::NOT_IMPLEMENTED", 0},
 		{"an unknown id", GW_OPEN_PORT, 80, "00000000-0000-4000-8000-0000000000ff", KEY, "", 0, SANDBOX_RUNNING, 404,
 		 "DOCKER::SANDBOX_NOT_FOUND", 0},
 		{"no id", GW_OPEN_PORT, 80, "", KEY, "", 0, SANDBOX_RUNNING, 404, "DOCKER::SANDBOX_NOT_FOUND", 0},
