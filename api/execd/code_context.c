@@ -26,10 +26,24 @@
 	"require('vm').runInThisContext((f=>{const t=f.readFileSync(197,'utf8');f.closeSync(197);return t})(require('fs'))," \
 	"{filename:'<driver>'})(require,n=>import(n))"
 
+/* The module that makes a stream of a number is closed to other code without its opening here. */
+#define JAVA_ARGS                                                                                                          \
+	"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "--add-opens",                                 \
+		"java.base/java.io=ALL-UNNAMED", "--add-modules", "jdk.jshell", "--source", "11", "/proc/self/fd/197"
+
+/* The driver is built by the image's own compiler, so it has to be a file for a moment: in a directory of the context's user. */
+#define GO_BOOT                                                                                                            \
+	"command -v go >/dev/null || { echo 'no go command'; exit 127; }\n"                                                     \
+	"d=$(mktemp -d \"${TMPDIR:-/tmp}/go-context.XXXXXX\") && cat /proc/self/fd/197 >\"$d/driver.go\" || exit 1\n"             \
+	"go build -o \"$d/driver\" \"$d/driver.go\" && exec \"$d/driver\" \"$d\"\nrm -rf \"$d\"\nexit 1\n"
+#define NO_SUCH_PROGRAM 127
+
 static const struct code_language languages[] = {
 	{"python", false, {"$EXECD_PYTHON\npython3\npython", "-c", PYTHON_BOOT}, code_driver_python, sizeof(code_driver_python)},
 	{"javascript", false, {"node\nnodejs", "-e", NODE_BOOT}, code_driver_javascript, sizeof(code_driver_javascript)},
 	{"typescript", false, {"node\nnodejs", "-e", NODE_BOOT, "typescript"}, code_driver_javascript, sizeof(code_driver_javascript)},
+	{"java", false, {JAVA_ARGS}, code_driver_java, sizeof(code_driver_java)},
+	{"go", false, {"bash\nsh", "-c", GO_BOOT}, code_driver_go, sizeof(code_driver_go)},
 	{"bash", true, {NULL}, NULL, 0},
 };
 
@@ -481,10 +495,12 @@ static void context_exited(void *arg, const struct agent_exit *result)
 
 	enter(c);
 	exit_text(result, how, sizeof(how));
-	if (c->language->shell)
+	if (c->language->shell) {
 		shell_exited(c, result);
-	else
+	} else {
+		c->refused |= c->state == CODE_STARTING && result->code == NO_SUCH_PROGRAM;
 		died(c, how);
+	}
 	leave(c);
 }
 

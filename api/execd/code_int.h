@@ -19,7 +19,7 @@
 #include "api/execd/shell_state.h"
 #include "base/num.h"
 
-#define CODE_ARGS_MAX 8u
+#define CODE_ARGS_MAX 12u
 
 struct code_language {
 	const char *name;

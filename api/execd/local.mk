@@ -11,7 +11,8 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/code.c api/execd/code_context.c api/execd/code_int.h api/execd/code_frames.c api/execd/code_frames.h \
 	api/execd/code_events.c api/execd/code_events.h
 # The drivers go to the interpreters from the gateway's memory: no file of an image, and none of the host, is trusted for them.
-CODE_DRIVERS = api/execd/code_drivers/python.py api/execd/code_drivers/javascript.js
+CODE_DRIVERS = api/execd/code_drivers/python.py api/execd/code_drivers/javascript.js \
+	api/execd/code_drivers/java.java api/execd/code_drivers/go.go
 nodist_libexecd_a_SOURCES = api/execd/code_drivers.h
 BUILT_SOURCES += api/execd/code_drivers.h
 CLEANFILES += api/execd/code_drivers.h
