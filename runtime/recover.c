@@ -13,6 +13,8 @@
  *   has processes     there       adopt: state from the freezer, control channel, status of the entrypoint
  *   has processes     -           Failed: its processes are gone (HOST_REBOOTED when the boot is another one)
  *   none              there       kill
+ *
+ * Files that a life left which ended without us (a reboot, a purge) are listed too: they stay as long as their row does.
  */
 #include "runtime/sandbox_int.h"
 
@@ -113,11 +115,30 @@ static bool needs_follow(const struct sandbox_entry *e, bool frozen)
 			s == SANDBOX_PAUSED || s == SANDBOX_PAUSING || s == SANDBOX_RESUMING;
 }
 
+/* Left-overs of a life: a row that is not being removed keeps them. */
+static void adopt_files(struct sandbox_manager *m, const struct broker_list_reply *slot)
+{
+	struct sbx_err err;
+
+	for (const struct sandbox_entry *e = m->newest; e; e = e->older) {
+		struct broker_slot_ref ref = e->pub.slot != BROKER_NO_SLOT ? entry_ref(e) : e->kept;
+
+		if (ref.slot == slot->ref.slot && ref.generation == slot->ref.generation)
+			return;
+	}
+	if (broker_client_slot(m->broker, BROKER_OP_FILES_DROP, slot->ref, 0, on_stray_killed, m, &err) < 0)
+		log_error("remove files without a row: %s", err.msg);
+}
+
 static void adopt_slot(struct sandbox_manager *m, const struct broker_list_reply *slot)
 {
 	static const uint8_t nobody[16];
 	struct sandbox_entry *e;
 
+	if (slot->state == BROKER_SLOT_KEPT) {
+		adopt_files(m, slot);
+		return;
+	}
 	if (slot->state != BROKER_SLOT_ARMING && slot->state != BROKER_SLOT_LIVE && slot->state != BROKER_SLOT_FROZEN &&
 	    slot->state != BROKER_SLOT_DYING)
 		return; /* belongs to nobody, or to nobody any more */
@@ -160,12 +181,21 @@ static void undo_create(struct sandbox_manager *m, struct sandbox_entry *e)
 	entry_kill(e);
 }
 
+/* The broker has no such life: at most its files are there. */
+static void lose_slot(struct sandbox_entry *e)
+{
+	if (e->pub.slot == BROKER_NO_SLOT)
+		return;
+	e->kept = entry_ref(e);
+	e->pub.slot = BROKER_NO_SLOT;
+	e->pub.addr = 0;
+}
+
 static void processes_gone(struct sandbox_manager *m, struct sandbox_entry *e)
 {
 	bool rebooted = strcmp(e->boot_id, m->boot_id) != 0;
 
-	e->pub.slot = BROKER_NO_SLOT;
-	e->pub.addr = 0;
+	lose_slot(e);
 	entry_move(e, LIFECYCLE_DIED, rebooted ? REASON_REBOOTED : REASON_ERROR,
 		   rebooted ? "the host was restarted" : "its processes ended while the server was down");
 }
@@ -174,17 +204,15 @@ static void settle(struct sandbox_manager *m, struct sandbox_entry *e)
 {
 	if (e->creating || e->killing || e->ticket)
 		return;
-	if (!e->seen && e->pub.slot != BROKER_NO_SLOT && !lifecycle_has_processes(e->pub.state)) {
-		e->pub.slot = BROKER_NO_SLOT; /* ended long ago, its remains are gone too */
-		e->pub.addr = 0;
-	}
+	if (!e->seen && !lifecycle_has_processes(e->pub.state))
+		lose_slot(e); /* ended long ago */
 	if (e->pub.state == SANDBOX_STOPPING || e->undo) {
 		if (!e->seen)
-			e->pub.slot = BROKER_NO_SLOT;
+			lose_slot(e);
 		entry_kill(e);
 	} else if (e->pub.state == SANDBOX_PENDING && !e->creator) {
 		if (!e->seen)
-			e->pub.slot = BROKER_NO_SLOT;
+			lose_slot(e);
 		undo_create(m, e);
 	} else if (e->pub.state == SANDBOX_PENDING) {
 		if (!e->seen && e->pub.slot == BROKER_NO_SLOT)

@@ -91,7 +91,7 @@ void entry_gone(struct sandbox_entry *e)
 	egress_ended(e, (struct egress_ref){e->pub.slot, e->pub.generation});
 	agent_control_free(e->control);
 	e->control = NULL;
-	e->pub.slot = BROKER_NO_SLOT;
+	e->pub.slot = e->kept.slot = BROKER_NO_SLOT;
 	e->pub.addr = 0;
 	if (e->undo && e->pub.state == SANDBOX_FAILED && !e->deleters) {
 		struct sbx_err err;
@@ -133,11 +133,13 @@ void entry_kill(struct sandbox_entry *e)
 
 	if (e->killing || e->creating)
 		return; /* on_created() ends what it finds unwanted */
-	if (e->pub.slot == BROKER_NO_SLOT) {
+	bool kept = e->pub.slot == BROKER_NO_SLOT && e->kept.slot != BROKER_NO_SLOT;
+	if (e->pub.slot == BROKER_NO_SLOT && !kept) {
 		entry_gone(e);
 		return;
 	}
-	if (broker_client_slot(e->manager->broker, BROKER_OP_SANDBOX_KILL, entry_ref(e), 0, on_killed, e, &err) < 0) {
+	if (broker_client_slot(e->manager->broker, kept ? BROKER_OP_FILES_DROP : BROKER_OP_SANDBOX_KILL, kept ? e->kept : entry_ref(e), 0,
+			       on_killed, e, &err) < 0) {
 		log_error("sandbox %s: end it: %s", e->pub.id_text, err.msg);
 		loop_timer_arm(e->manager->retry, KILL_RETRY_MS);
 		return;

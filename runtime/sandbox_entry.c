@@ -15,7 +15,7 @@ struct sandbox_entry *entry_new(struct sandbox_manager *m)
 
 	if (e) {
 		e->manager = m;
-		e->pub.slot = BROKER_NO_SLOT;
+		e->pub.slot = e->kept.slot = BROKER_NO_SLOT;
 		e->pub.log_file = "";
 		egress_entry_init(e);
 	}
@@ -156,6 +156,7 @@ struct broker_slot_ref entry_ref(const struct sandbox_entry *e)
 static void row_of(const struct sandbox_entry *e, const char *spec, const char *metadata, bool deleting, struct state_row *row)
 {
 	const struct sandbox *s = &e->pub;
+	uint32_t slot = s->slot == BROKER_NO_SLOT ? e->kept.slot : s->slot;
 
 	*row = (struct state_row){
 		.id = s->id_text,
@@ -168,8 +169,8 @@ static void row_of(const struct sandbox_entry *e, const char *spec, const char *
 		.execd_token = s->execd_token,
 		.egress_token = s->egress_token,
 		.policy = "",
-		.slot = s->slot == BROKER_NO_SLOT ? -1 : (int64_t)s->slot,
-		.generation = s->generation,
+		.slot = slot == BROKER_NO_SLOT ? -1 : (int64_t)slot,
+		.generation = s->slot == BROKER_NO_SLOT && slot != BROKER_NO_SLOT ? e->kept.generation : s->generation,
 		.addr = s->addr,
 		.created_wall_usec = s->created_wall_usec,
 		.transition_wall_usec = s->transition_wall_usec,

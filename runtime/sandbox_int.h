@@ -55,6 +55,7 @@ struct sandbox_entry {
 	struct start_plan start;       /* until START was sent */
 	struct image_pull_ticket *ticket; /* while its image is pulled */
 	char boot_id[33];
+	struct broker_slot_ref kept; /* files of a life that ended without us (a reboot); slot BROKER_NO_SLOT: none */
 	unsigned n_drops; /* volumes of its own that are being removed */
 	unsigned n_creates; /* times that the broker was asked to make it */
 	unsigned n_calls; /* broker calls whose callback still comes */

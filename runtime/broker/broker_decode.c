@@ -153,6 +153,7 @@ static const struct {
 	[BROKER_OP_VOLUME_MAKE] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_FILES_DROP] = {sizeof(struct broker_slot_req), 0, check_slot},
 	[BROKER_OP_DNS_SOCKETS] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_POLICY] = {sizeof(struct broker_policy), 0, check_policy},
 	[BROKER_OP_PIN] = {sizeof(struct broker_pin), 0, check_pin},

@@ -46,6 +46,7 @@ enum broker_op {
 	BROKER_OP_UNPIN,       /* dnsd only */
 	BROKER_OP_LOG_SOCKET,  /* dnsd only: reply carries a bound netlink socket with the refused packets of the router */
 	BROKER_OP_FLOWS,       /* dnsd only: addresses with live connections, so that their leases are renewed; many replies */
+	BROKER_OP_FILES_DROP, /* what a life of an earlier boot left; LIST tells of it with state KEPT */
 	BROKER_OP_COUNT
 };
 
@@ -190,6 +191,7 @@ enum broker_slot_state {
 	BROKER_SLOT_FROZEN,
 	BROKER_SLOT_DYING,   /* killed; pid 1 not yet reaped */
 	BROKER_SLOT_DRAINING, /* dead; namespace, conntrack or cgroup not yet gone */
+	BROKER_SLOT_KEPT, /* in a listing only: files of a life that ended with an earlier boot; its slot may be in use again */
 	BROKER_SLOT_STATE_COUNT
 };
 

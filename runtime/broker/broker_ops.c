@@ -348,6 +348,14 @@ static int on_stat(struct broker *b, const struct request *r, struct sbx_err *er
 	return 0;
 }
 
+static void list_kept(void *arg, uint32_t number, uint32_t generation)
+{
+	const struct request *r = arg;
+	struct broker_list_reply answer = {.state = BROKER_SLOT_KEPT, .ref = {.slot = number, .generation = generation}};
+
+	send_message(r->c, &answer, sizeof(answer), BROKER_OP_SANDBOX_LIST, r->any->head.tag, NULL, 0);
+}
+
 /* Safe: tells what the sender made itself; shells of the pool belong to nobody and are not shown. */
 static int on_list(struct broker *b, const struct request *r, struct sbx_err *err)
 {
@@ -367,9 +375,23 @@ static int on_list(struct broker *b, const struct request *r, struct sbx_err *er
 		memcpy(answer.sandbox_id, s->sandbox_id, sizeof(answer.sandbox_id));
 		send_message(r->c, &answer, sizeof(answer), BROKER_OP_SANDBOX_LIST, r->any->head.tag, NULL, 0);
 	}
+	struct request copy = *r;
+	slot_kept_each(b, list_kept, &copy);
 	struct broker_list_reply last = {.ref = {.slot = BROKER_NO_SLOT}};
 	send_message(r->c, &last, sizeof(last), BROKER_OP_SANDBOX_LIST, r->any->head.tag, NULL, 0);
 	return 0;
+}
+
+/* Safe: two numbers make a name below sandboxes/; what belongs to a life is refused; the removal is the trash worker's. */
+static int on_files_drop(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	const struct broker_slot_ref *ref = &r->any->slot_req.ref;
+	int result = slot_kept_drop(b, ref);
+
+	if (result == -EBUSY)
+		return sbx_err_set(err, SBX_E_NOT_READY, 0, "slot %u, life %u is no left-over", ref->slot, ref->generation);
+	return result < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -result, "files of slot %u, life %u", ref->slot, ref->generation)
+			  : reply_result(r, 0, NULL);
 }
 
 /*
@@ -571,6 +593,7 @@ static const struct {
 	[BROKER_OP_VOLUME_MAKE]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_make},
 	[BROKER_OP_VOLUME_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_drop},
 	[BROKER_OP_HOST_ROW]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_host_row},
+	[BROKER_OP_FILES_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_files_drop},
 	[BROKER_OP_DNS_SOCKETS]	   = {WHO_DNSD,		       NO_SLOT,				     on_dns_sockets},
 	[BROKER_OP_POLICY]	   = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_policy},
 	[BROKER_OP_PIN]		   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_pin},

@@ -58,6 +58,7 @@ static const char *const state_names[] = {
 	[BROKER_SLOT_FREE] = "free", [BROKER_SLOT_MAKING] = "making", [BROKER_SLOT_SHELL] = "shell",
 	[BROKER_SLOT_ARMING] = "arming", [BROKER_SLOT_LIVE] = "live", [BROKER_SLOT_FROZEN] = "frozen",
 	[BROKER_SLOT_DYING] = "dying", [BROKER_SLOT_DRAINING] = "draining",
+	[BROKER_SLOT_KEPT] = "kept",
 };
 static_assert(ARRAY_SIZE(state_names) == BROKER_SLOT_STATE_COUNT, "a name for each state");
 
@@ -682,29 +683,42 @@ static void found_group(void *arg, uint32_t number, uint32_t generation)
 		log_error("group s%u.%u: %s", number, generation, err.msg);
 }
 
-/* What lies below sandboxes/ and belongs to no life. */
-static void sweep_files(struct broker *b)
+/* ---- what lies below sandboxes/ and belongs to no life ---- */
+
+static bool kept_name(const struct broker *b, const char *name, uint32_t *number, uint32_t *generation)
+{
+	size_t n = strcspn(name, ".");
+
+	if (!n || !name[n] || num_u32(name, n, LIMIT_SANDBOXES - 1, number) < 0 ||
+	    num_u32(name + n + 1, strlen(name + n + 1), UINT32_MAX, generation) < 0)
+		return false;
+	return b->slot[*number].state == BROKER_SLOT_FREE || b->slot[*number].generation != *generation;
+}
+
+void slot_kept_each(struct broker *b, slot_kept_found *found, void *arg)
 {
 	auto_dir dir = fdopendir(path_open_beneath(b->sandboxes_fd, "", O_RDONLY | O_DIRECTORY));
+	uint32_t number, generation, n = 0;
 
 	if (!dir)
 		return;
-	for (struct dirent *e; (e = readdir(dir));) {
-		uint32_t number, generation;
-		size_t n = strcspn(e->d_name, ".");
+	for (struct dirent *e; n < LIMIT_SANDBOXES && (e = readdir(dir));)
+		if (kept_name(b, e->d_name, &number, &generation)) {
+			found(arg, number, generation);
+			n++;
+		}
+}
 
-		if (e->d_name[0] == '.' || !e->d_name[n])
-			continue;
-		if (num_u32(e->d_name, n, LIMIT_SANDBOXES - 1, &number) < 0 ||
-		    num_u32(e->d_name + n + 1, strlen(e->d_name + n + 1), UINT32_MAX, &generation) < 0)
-			continue;
-		const struct slot *s = &b->slot[number];
-		if (s->state != BROKER_SLOT_FREE && s->generation == generation)
-			continue;
-		int r = trash_put(b, b->sandboxes_fd, e->d_name, slot_base(b, s));
-		if (r < 0)
-			log_error("left-over %s: %s", e->d_name, strerror(-r));
-	}
+int slot_kept_drop(struct broker *b, const struct broker_slot_ref *ref)
+{
+	char name[32];
+	uint32_t number, generation;
+
+	snprintf(name, sizeof(name), "%u.%u", ref->slot, ref->generation);
+	if (ref->slot >= LIMIT_SANDBOXES || !kept_name(b, name, &number, &generation))
+		return -EBUSY;
+	int r = trash_put(b, b->sandboxes_fd, name, slot_base(b, &b->slot[number]));
+	return r == -ENOENT ? 0 : r;
 }
 
 int slots_recover(struct broker *b, struct sbx_err *err)
@@ -736,7 +750,6 @@ int slots_recover(struct broker *b, struct sbx_err *err)
 	}
 	if (cgroup_each(b->cg, found_group, &found, err) < 0)
 		return -1;
-	sweep_files(b);
 	b->recovered = true; /* from here on a slot that gets free goes into the list by itself */
 	for (uint32_t i = 0; i < b->n_slots; i++)
 		if (b->slot[i].state == BROKER_SLOT_FREE)

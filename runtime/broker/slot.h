@@ -60,6 +60,18 @@ void slot_drain(struct broker *b, struct slot *s);
 void slot_drain_link(struct broker *b, uint32_t ifindex);
 /** slot_layer_forget() - End the waiting shells of @b whose root uses the layer @key */
 void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
+typedef void slot_kept_found(void *arg, uint32_t number, uint32_t generation);
+/**
+ * slot_kept_each() - Name the directories below sandboxes/ that belong to no life
+ * @b:		The broker
+ * @found:	Called with @arg for each, at most LIMIT_SANDBOXES times
+ * @arg:	Handed to @found
+ *
+ * A reboot leaves them, and a purge.  The broker does not know which of them somebody still wants: sandboxd has the rows.
+ */
+void slot_kept_each(struct broker *b, slot_kept_found *found, void *arg);
+/** slot_kept_drop() - Move what the ended life @ref of @b left into the trash; Return: 0, or -errno (EBUSY: it lives) */
+int slot_kept_drop(struct broker *b, const struct broker_slot_ref *ref) SBX_WUR;
 /** slot_layer_used() - Whether a life of any slot of @b uses the layer @key */
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** slot_claim_used() - Whether a life of any slot of @b uses the named volume @claim */

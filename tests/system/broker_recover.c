@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +85,30 @@ static void survives(struct btc *t)
 	}
 }
 
+/* What a reboot leaves: no record, no group, no process, only files. */
+static void keeps_files(struct btc *t)
+{
+	const struct broker_slot_ref old = {.slot = 7, .generation = 4000000000u};
+	struct broker_plain_req list = {0};
+	union broker_any any;
+	char path[160];
+	unsigned found = 0;
+
+	snprintf(path, sizeof(path), "%s/state/sandboxes/7.4000000000", t->dir);
+	ok(mkdir(path, 0700) == 0, "files of another boot");
+	snprintf(path, sizeof(path), "%s/state/sandboxes/7.4000000000/upper", t->dir);
+	ok(mkdir(path, 0755) == 0 && btc_restart(t) == 0, "the broker starts");
+	ssize_t n = btc_call(t, &list, sizeof(list), BROKER_OP_SANDBOX_LIST, -1, &any, NULL);
+	while (n == sizeof(any.list_reply) && any.list_reply.ref.slot != BROKER_NO_SLOT) {
+		found += any.list_reply.state == BROKER_SLOT_KEPT && any.list_reply.ref.slot == old.slot &&
+			 any.list_reply.ref.generation == old.generation;
+		n = btc_recv(t->fd, &any, NULL, 1000);
+	}
+	ok(found == 1 && access(path, F_OK) == 0, "it keeps them and says so");
+	ok(btc_slot_call(t, BROKER_OP_FILES_DROP, old, 0, NULL, NULL) == 0 && access(path, F_OK) < 0, "they go when sandboxd says so");
+	ok(btc_slot_call(t, BROKER_OP_FILES_DROP, old, 0, NULL, NULL) == 0, "gone is fine");
+}
+
 static void dies_at(struct btc *t, const char *point, bool while_killing)
 {
 	struct broker_create_reply made = {0};
@@ -140,6 +165,7 @@ int main(void)
 #endif
 	if (ok(btc_start(&t, "recover", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
 		survives(&t);
+		keeps_files(&t);
 		for (size_t i = 0; i < ARRAY_SIZE(making); i++)
 			dies_at(&t, making[i], false);
 		for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
