@@ -324,8 +324,9 @@ struct veth {
 static int add_veth(struct nl_sock *sock, const struct veth *v)
 {
 	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
-	struct ifinfomsg end = {.ifi_family = AF_UNSPEC, .ifi_flags = IFF_NOARP | (v->up ? IFF_UP : 0u)};
-	struct ifinfomsg peer = {.ifi_family = AF_UNSPEC, .ifi_flags = IFF_NOARP, .ifi_index = (int)v->peer_ifindex};
+	uint32_t noarp = FAULT_POINT("veth-arp") ? 0 : IFF_NOARP;
+	struct ifinfomsg end = {.ifi_family = AF_UNSPEC, .ifi_flags = noarp | (v->up ? IFF_UP : 0u)};
+	struct ifinfomsg peer = {.ifi_family = AF_UNSPEC, .ifi_flags = noarp, .ifi_index = (int)v->peer_ifindex};
 	struct nlattr *info, *data, *nest;
 
 	end.ifi_change = IFF_NOARP | (v->up ? IFF_UP : 0u);

@@ -52,7 +52,8 @@ static int write_config(const struct btc *t, const char *extra)
 		return -1;
 	/* a line for each process id: two tests at once share neither ids nor addresses */
 	fprintf(f, "state_dir = \"%s/state\"\nrun_dir = \"%s/run\"\n%s\n", t->dir, t->dir, strncmp(extra, "!", 1) ? "" : extra + 1);
-	fprintf(f, "[isolation]\nid_base = %u\nslots = 64\n[network]\nsubnet = \"10.%u.0.0/16\"\n%s", t->id_base,
+	const char *slots = getenv("BTC_SLOTS");
+	fprintf(f, "[isolation]\nid_base = %u\nslots = %s\n[network]\nsubnet = \"10.%u.0.0/16\"\n%s", t->id_base, slots ? slots : "64",
 		100 + (unsigned)getpid() % 100, strncmp(extra, "!", 1) ? extra : "");
 	return fclose(f) == 0 ? 0 : -1;
 }
@@ -250,7 +251,7 @@ int btc_create(struct btc *t, struct broker_create *c, struct broker_create_repl
 	return ret->status;
 }
 
-int btc_run(const int fds[2], const char *const *argv, struct agent_status *ret)
+int btc_run_begin(const int fds[2], const char *const *argv)
 {
 	struct {
 		struct agent_frame head;
@@ -276,8 +277,11 @@ int btc_run(const int fds[2], const char *const *argv, struct agent_status *ret)
 	frame.head.size = (uint32_t)(sizeof(frame.spec) + at);
 	frame.head.value = frame.head.size;
 	size_t size = sizeof(frame.head) + frame.head.size;
-	if (write(fds[0], &frame, size) != (ssize_t)size)
-		return -1;
+	return write(fds[0], &frame, size) == (ssize_t)size ? 0 : -1;
+}
+
+int btc_run_end(const int fds[2], struct agent_status *ret)
+{
 	for (;;) {
 		struct pollfd p = {.fd = fds[1], .events = POLLIN};
 
@@ -288,6 +292,11 @@ int btc_run(const int fds[2], const char *const *argv, struct agent_status *ret)
 		if (ret->state == AGENT_STATE_ENDED || ret->state == AGENT_STATE_START_FAILED)
 			return 0;
 	}
+}
+
+int btc_run(const int fds[2], const char *const *argv, struct agent_status *ret)
+{
+	return btc_run_begin(fds, argv) < 0 ? -1 : btc_run_end(fds, ret);
 }
 
 int btc_root(uint32_t pid)

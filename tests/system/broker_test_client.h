@@ -4,7 +4,8 @@
  *
  * btc_start() makes a network namespace, a state and a run directory below a fresh temporary directory and starts
  * sandbox-broker on them with an instance, id range and subnet of its own, so that it runs beside an installed one.
- * btc_connect() connects as any user id (the broker decides by it).  Calls are synchronous with a time limit.
+ * btc_connect() connects as any user id (the broker decides by it).  Calls are synchronous with a time limit.  BTC_SLOTS in the
+ * environment is the number of slots, 64 otherwise.
  */
 #ifndef TESTS_SYSTEM_BROKER_TEST_CLIENT_H
 #define TESTS_SYSTEM_BROKER_TEST_CLIENT_H
@@ -56,6 +57,10 @@ void btc_host_create(const struct btc *t, struct broker_create *c);
 int btc_create(struct btc *t, struct broker_create *c, struct broker_create_reply *ret, int fds[2]);
 /** btc_run() - Run @argv (NULL-terminated) as START's entrypoint over control @fds; waits for ENDED at most 20 s; Return: 0 or -1 */
 int btc_run(const int fds[2], const char *const *argv, struct agent_status *ret);
+/** btc_run_begin() - The first half of btc_run(): send START with @argv over control @fds; Return: 0 or -1 */
+int btc_run_begin(const int fds[2], const char *const *argv);
+/** btc_run_end() - The second half: wait for ENDED on @fds; Return: 0 or -1 */
+int btc_run_end(const int fds[2], struct agent_status *ret);
 /** btc_root() - Directory descriptor of the root of the sandbox whose pid 1 is @pid, for reading files that a test left */
 int btc_root(uint32_t pid);
 /** btc_count_leftovers() - Mounts, groups, links, sandbox directories and processes of this broker that are still there */

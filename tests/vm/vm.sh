@@ -4,22 +4,24 @@
 # Runs one command as root inside a stock Debian kernel, emulated by qemu: pure cgroup version 2, every capability, file systems
 # with project quotas.  For what the kernel of the build machine cannot show; functions only, times mean nothing here.
 #
-#   tests/vm/vm.sh [-t SECONDS] [-m MIB] [-v] COMMAND [ARGUMENT]...
+#   tests/vm/vm.sh [-t SECONDS] [-m MIB] [-d DISK] [-v] COMMAND [ARGUMENT]...
 #
 # The guest sees this machine's files under the same paths: its root is an overlay of the host's root (9p, read-only) below a
 # tmpfs, so what it writes is gone afterwards.  /tmp, /run and /dev/shm are fresh ($SBX_VM_SHARE, default the current
-# directory, is there even below /tmp); /mnt/disk is an empty ext4 with project quotas.
+# directory, is there even below /tmp); /mnt/disk is an empty ext4 with project quotas, or what an earlier guest left in the
+# file DISK.
 # The command starts in the current directory; its output and exit code are ours.  124: out of time, 125: the guest failed,
 # 77: something that is needed is not installed (the last line on stderr names it).
 #
 # The kernel's package is fetched once with apt-get and kept in $SBX_VM_CACHE (default: ~/.cache/sandboxd-vm).
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-seconds=600 memory=2048 loud=
-while getopts t:m:v option; do
+seconds=600 memory=2048 loud= disk=
+while getopts t:m:d:v option; do
 	case $option in
 	t) seconds=$OPTARG ;;
 	m) memory=$OPTARG ;;
+	d) disk=$OPTARG ;;
 	v) loud=1 ;;
 	*) exit 125 ;;
 	esac
@@ -167,8 +169,11 @@ trap 'exit 130' INT TERM HUP
 	END
 } >"$dir/boot"
 
-truncate -s 4G "$dir/disk"
-mkfs.ext4 -qF -O quota,project -E lazy_itable_init=1,lazy_journal_init=1 "$dir/disk"
+disk=${disk:-$dir/disk}
+if [ ! -s "$disk" ]; then
+	truncate -s 4G "$disk"
+	mkfs.ext4 -qF -O quota,project -E lazy_itable_init=1,lazy_journal_init=1 "$disk"
+fi
 mkfifo "$dir/out" "$dir/err"
 cat "$dir/out" &
 cat "$dir/err" >&2 &
@@ -180,7 +185,7 @@ nine() {
 timeout --foreground -k 5 "$seconds" qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -machine q35 \
 	-accel tcg,thread=multi,tb-size=512 -cpu max -m "$memory" -smp 2 -kernel "$cache/kernel" -initrd "$cache/initrd" \
 	-serial "file:$dir/console" $(nine host / ,readonly=on) $(nine exchange "$dir" "") \
-	-drive "if=virtio,format=raw,cache=unsafe,file=$dir/disk" -device virtio-serial-pci \
+	-drive "if=virtio,format=raw,cache=unsafe,file=$disk" -device virtio-serial-pci \
 	-chardev "file,id=out,path=$dir/out" -device virtserialport,nr=1,chardev=out \
 	-chardev "file,id=err,path=$dir/err" -device virtserialport,nr=2,chardev=err \
 	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check cgroup_no_v1=all psi=1" \
