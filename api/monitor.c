@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "config.h"
+
 #include "api/monitor_int.h"
 
 #include "base/cleanup.h"
@@ -31,7 +33,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define CLOCK_SANE_WALL_USEC  (INT64_C(1577836800) * 1000000) /* 2020-01-01 */
 #define BACKOFF_FIRST_MS      50u
 #define BACKOFF_LAST_MS	      2000u
 #define STABLE_MS	      3000u /* a child that lived so long starts its back-off anew */
@@ -539,8 +540,10 @@ __attribute__((noreturn)) static void be_child(const struct monitor *m, enum chi
 	char name[64], config[] = "/proc/self/fd/3";
 	char *argv[6] = {name}, *envp[8];
 	static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin", config_flag[] = "--config";
+#ifdef SBX_FAULT_POINTS
 	auto_free char *fault = NULL;
 	auto_free char *fault_file = NULL;
+#endif
 	struct fd_move moves[8];
 	size_t n_moves = fds_of(m, kind, moves), n_env = 0, n_args = 1;
 	sigset_t none;
@@ -551,11 +554,12 @@ __attribute__((noreturn)) static void be_child(const struct monitor *m, enum chi
 	argv[n_args++] = config_flag;
 	argv[n_args++] = config;
 	envp[n_env++] = path_env;
-	/* Only builds for tests look at these. */
+#ifdef SBX_FAULT_POINTS
 	if (getenv("SBX_FAULT") && asprintf(&fault, "SBX_FAULT=%s", getenv("SBX_FAULT")) > 0)
 		envp[n_env++] = fault;
 	if (getenv("SBX_FAULT_FILE") && asprintf(&fault_file, "SBX_FAULT_FILE=%s", getenv("SBX_FAULT_FILE")) > 0)
 		envp[n_env++] = fault_file;
+#endif
 	envp[n_env] = NULL;
 	argv[n_args] = NULL;
 	sigemptyset(&none);
@@ -834,8 +838,8 @@ static int open_places(struct monitor *m, struct sbx_err *err)
 {
 	if (geteuid() != 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, EPERM, "--standalone needs root: sudo sandboxd --standalone ...");
-	if (wall_usec() < CLOCK_SANE_WALL_USEC)
-		log_warn("the clock says a year before 2020: expiry times follow it and jump when it is set");
+	if (wall_usec() < WALL_SANE_USEC)
+		log_warn("the clock says a year before 2020: expiry times follow it, and go along when it is set");
 	m->self_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 	if (m->self_fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "/proc/self/exe (is /proc mounted?)");

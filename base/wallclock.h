@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #define RFC3339_SIZE 40
+/* 2020-01-01: a clock before it was never set since the machine came up. */
+#define WALL_SANE_USEC (INT64_C(1577836800) * 1000000)
 
 /** mono_ms() - CLOCK_MONOTONIC in milliseconds */
 uint64_t mono_ms(void);

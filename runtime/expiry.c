@@ -11,10 +11,12 @@ struct expiry {
 	struct loop_fd *source; /* owned */
 	int timer_fd;
 	expiry_handler *handler;
+	expiry_clock_set *clock_set; /* NULL: nobody asks */
 	void *arg;
 	struct expiry_node **heap; /* owned */
 	size_t n, cap;
 	int64_t armed_wall_usec; /* what the timer is set to; 0: not set */
+	int64_t offset_usec;	 /* wall less monotonic time, when last looked */
 };
 
 static void put(struct expiry *e, size_t i, struct expiry_node *node)
@@ -74,6 +76,19 @@ static void follow(struct expiry *e)
 		e->armed_wall_usec = due;
 }
 
+/*
+ * A deadline is on the wall clock, and whoever sets that means it.  But a clock before 2020 never told the time: when it is
+ * set at last, what was 60 seconds away is still that.
+ */
+static void look_at_clock(struct expiry *e)
+{
+	int64_t mono = (int64_t)mono_usec(), now = wall_usec(), before = e->offset_usec;
+
+	e->offset_usec = now - mono;
+	if (e->clock_set && before + mono < WALL_SANE_USEC && now >= WALL_SANE_USEC)
+		e->clock_set(e->arg, e->offset_usec - before);
+}
+
 static void on_timer(void *arg, int fd, uint32_t events)
 {
 	struct expiry *e = arg;
@@ -83,6 +98,7 @@ static void on_timer(void *arg, int fd, uint32_t events)
 	/* ECANCELED: the clock was set; the deadlines are compared again all the same. */
 	ignore_result(read(fd, &ticks, sizeof(ticks)) < 0);
 	e->armed_wall_usec = 0;
+	look_at_clock(e);
 	while (e->n && e->heap[0]->due_wall_usec <= wall_usec()) {
 		struct expiry_node *node = e->heap[0];
 
@@ -100,7 +116,7 @@ struct expiry *expiry_new(struct loop *loop, expiry_handler *handler, void *arg,
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "deadlines");
 		return NULL;
 	}
-	*e = (struct expiry){.handler = handler, .arg = arg};
+	*e = (struct expiry){.handler = handler, .arg = arg, .offset_usec = wall_usec() - (int64_t)mono_usec()};
 	e->timer_fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (e->timer_fd >= 0)
 		e->source = loop_fd_add(loop, e->timer_fd, EPOLLIN, on_timer, e);
@@ -110,6 +126,11 @@ struct expiry *expiry_new(struct loop *loop, expiry_handler *handler, void *arg,
 		return NULL;
 	}
 	return e;
+}
+
+void expiry_on_clock_set(struct expiry *e, expiry_clock_set *clock_set)
+{
+	e->clock_set = clock_set;
 }
 
 void expiry_free(struct expiry *e)
@@ -125,6 +146,7 @@ void expiry_free(struct expiry *e)
 int expiry_set(struct expiry *e, struct expiry_node *node, int64_t due_wall_usec)
 {
 	expiry_clear(e, node);
+	look_at_clock(e); /* before a deadline by the clock as it is now is among those by the clock as it was */
 	if (!due_wall_usec)
 		return 0;
 	if (e->n == e->cap) {

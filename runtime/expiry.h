@@ -24,8 +24,13 @@ struct expiry_node {
 /* The deadline of @node has come; it is no longer set. */
 typedef void expiry_handler(void *arg, struct expiry_node *node);
 
+/* The clock stood before 2020 and was set: it jumped by @by_usec.  Deadlines before 2020 are the callee's to move. */
+typedef void expiry_clock_set(void *arg, int64_t by_usec);
+
 /** expiry_new() - Deadlines on @loop, told to @handler with @arg; Return: NULL with @err set (SYSTEM, NO_MEMORY) */
 struct expiry *expiry_new(struct loop *loop, expiry_handler *handler, void *arg, struct sbx_err *err) SBX_WUR;
+/** expiry_on_clock_set() - Tell @clock_set, with the handler's arg, when a clock before 2020 is set; seen while @e has a deadline */
+void expiry_on_clock_set(struct expiry *e, expiry_clock_set *clock_set);
 /** expiry_free() - Release @e; nodes are the callers' */
 void expiry_free(struct expiry *e);
 /** expiry_set() - Set or move the deadline of @node to @due_wall_usec (0: none); Return: 0 or -ENOMEM */

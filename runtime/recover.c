@@ -56,6 +56,9 @@ static int load_row(void *arg, const struct state_row *row, struct sbx_err *err)
 	s->created_wall_usec = row->created_wall_usec;
 	s->transition_wall_usec = row->transition_wall_usec;
 	s->expires_wall_usec = row->expires_wall_usec;
+	/* By a clock that has been set since: as long again as it was at first. */
+	if (s->expires_wall_usec && s->expires_wall_usec < WALL_SANE_USEC && wall_usec() >= WALL_SANE_USEC)
+		s->expires_wall_usec += wall_usec() - s->created_wall_usec;
 	if (row->slot >= 0 && row->slot < BROKER_NO_SLOT) {
 		s->slot = (uint32_t)row->slot;
 		s->generation = (uint32_t)row->generation;

@@ -189,6 +189,25 @@ static void on_expired(void *arg, struct expiry_node *node)
 	entry_delete(e);
 }
 
+static void on_clock_set(void *arg, int64_t by_usec)
+{
+	struct sandbox_manager *m = arg;
+	struct sbx_err err;
+
+	log_warn("the clock was set from before 2020: deadlines move by %lld s", (long long)(by_usec / 1000000));
+	for (struct sandbox_entry *e = m->newest; e; e = e->older) {
+		struct sandbox *s = &e->pub;
+
+		if (!s->expires_wall_usec || s->expires_wall_usec >= WALL_SANE_USEC || s->state == SANDBOX_STOPPING)
+			continue;
+		s->expires_wall_usec += by_usec;
+		if (expiry_set(m->expiry, &e->expiry, s->expires_wall_usec) < 0)
+			log_error("sandbox %s: no memory for its deadline", s->id_text);
+		if (entry_write(e, false, &err) < 0)
+			log_error("sandbox %s: %s", s->id_text, err.msg);
+	}
+}
+
 /* ---- what the agent says ---- */
 
 /*
@@ -887,6 +906,8 @@ struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct sett
 	}
 	*m = (struct sandbox_manager){.loop = loop, .settings = settings, .broker = broker, .hooks = *hooks};
 	m->expiry = expiry_new(loop, on_expired, m, err);
+	if (m->expiry)
+		expiry_on_clock_set(m->expiry, on_clock_set);
 	m->retry = loop_timer_new(loop, retry_kills, m);
 	if (!m->retry)
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox manager");

@@ -47,7 +47,7 @@ no_files() { [ "$(evidence long)" = 0 ]; }
 yes "takes the files" until_true 30 no_files
 ctl rm "$id" "$paused" >"$dir/out" 2>&1
 ok $? "delete the others"
-clean() { [ -z "$(ls "$dir/state/trash" "$dir/state/sandboxes" 2>/dev/null | grep '[0-9]\.')" ]; }
+clean() { [ -z "$(find "$dir/state" -name 'evidence-*')" ]; }
 stop_daemon
 "$top_builddir/sandboxd" --purge --config "$dir/config" >"$dir/out" 2>&1
 ok $? "purge"
