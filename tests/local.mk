@@ -19,7 +19,8 @@ tests_unit_test_base_LDADD = libbase.a
 TESTS = $(UNIT_TESTS) $(LINT_TESTS)
 
 # Needs root and a machine that may be changed: namespaces, cgroups, nftables.  Runs beside an installed daemon.
-check-root: all $(check_PROGRAMS)
+check-root: all
+	$(MAKE) $(AM_MAKEFLAGS) $(check_PROGRAMS)
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(ROOT_TESTS)'
 .PHONY: check-root
 
@@ -29,7 +30,9 @@ LINT_TESTS += tests/lint/includes tests/lint/headers tests/lint/banned
 FUZZ_TARGETS = $(filter tests/fuzz/fuzz_%,$(check_PROGRAMS))
 print-%:
 	@echo $($*)
-check-programs: all $(check_PROGRAMS)
+# One after the other: `all` is a make of its own, and two at once would write the same archives.
+check-programs: all
+	$(MAKE) $(AM_MAKEFLAGS) $(check_PROGRAMS)
 .PHONY: check-programs
 
 # The same tests under ASan and UBSan, in a build of their own.

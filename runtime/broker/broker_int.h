@@ -186,6 +186,9 @@ void broker_kill_done(struct broker *b, struct slot *s);
 void broker_event(struct broker *b, const struct slot *s, uint32_t op, const char *text);
 /** broker_accept() - Loop handler of the listening socket */
 void broker_accept(void *arg, int fd, uint32_t events);
+/** broker_host_row_done() - Answer @asker of @b about row @number of the host: @verdict and @found, or @err */
+void broker_host_row_done(struct broker *b, const struct broker_asker *asker, uint32_t number, uint32_t verdict, const char *found,
+			  const struct sbx_err *err);
 /** broker_unpack_done() - Answer the unpack that @asker of @b asked for; @err NULL: published */
 void broker_unpack_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err, uint64_t bytes,
 			uint64_t entries);

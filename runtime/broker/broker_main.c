@@ -435,7 +435,7 @@ static void on_signal(void *arg, const struct signalfd_siginfo *info)
 
 static int start(struct broker *b, const struct arguments *a, struct sbx_err *err)
 {
-	struct host_check_context context = {.state_dir = b->state_dir};
+	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths};
 	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost, .fill = egress_fill};
 
 	launch_child_normalise();

@@ -13,6 +13,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/host_check.h"
+#include "runtime/broker/host_probe.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
 #include "runtime/broker/slot.h"
@@ -498,23 +499,37 @@ static int on_volume_drop(struct broker *b, const struct request *r, struct sbx_
 	return volumes_drop(b, r->any->volume_req.claim, err) < 0 ? -1 : reply_result(r, 0, NULL);
 }
 
-/* Safe: probes change nothing and the row is a number below the table's end. */
+void broker_host_row_done(struct broker *b, const struct broker_asker *asker, uint32_t number, uint32_t verdict, const char *found,
+			  const struct sbx_err *err)
+{
+	struct connection *c = connection_by_number(b, asker->connection);
+	struct broker_host_reply answer = {.row = number, .last = number + 1 == HOST_CHECK_COUNT, .verdict = verdict};
+	struct host_row row;
+
+	if (!c)
+		return;
+	if (err) {
+		struct broker_reply refusal = {.status = (int32_t)err->code, .sys = err->sys};
+
+		put_text(refusal.text, err->msg);
+		send_message(c, &refusal, sizeof(refusal), BROKER_OP_HOST_ROW, asker->tag, NULL, 0);
+		return;
+	}
+	if (host_check_words(number, (enum host_verdict)verdict, &row) == 0) {
+		memcpy(answer.name, row.name, strnlen(row.name, sizeof(answer.name) - 1));
+		put_text(answer.found, found);
+		put_text(answer.costs, row.costs);
+		put_text(answer.mend, row.mend);
+	}
+	send_message(c, &answer, sizeof(answer), BROKER_OP_HOST_ROW, asker->tag, NULL, 0);
+}
+
+/* Safe: probes change nothing, run in a child, and the row is a number below the table's end. */
 static int on_host_row(struct broker *b, const struct request *r, struct sbx_err *err)
 {
-	struct host_check_context context = {.state_dir = b->state_dir, .cg = b->cg};
-	struct host_row row = {.name = ""};
-	uint32_t number = r->any->plain_req.arg;
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
 
-	if (host_check_row(number, &context, &row) < 0)
-		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "row %u", number);
-	struct broker_host_reply answer = {.row = number, .last = number + 1 == HOST_CHECK_COUNT, .verdict = (uint32_t)row.verdict};
-	memcpy(answer.name, row.name, strnlen(row.name, sizeof(answer.name) - 1));
-	static_assert(sizeof(row.found) < sizeof(answer.found), "what a probe saw fits");
-	memcpy(answer.found, row.found, strnlen(row.found, sizeof(row.found) - 1));
-	put_text(answer.costs, row.costs);
-	put_text(answer.mend, row.mend);
-	send_message(r->c, &answer, sizeof(answer), BROKER_OP_HOST_ROW, r->any->head.tag, NULL, 0);
-	return 0;
+	return host_probe_ask(b, r->any->plain_req.arg, &asker, err);
 }
 
 /* Safe: two fresh listeners of the router namespace on one fixed address and port. */

@@ -793,7 +793,9 @@ int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
 		ret->n_drop++;
 		ret->firewalld |= !strcmp(list.chain[i].at.table, "firewalld");
 	}
-	ret->legacy = legacy >= 0 && read(legacy, names, sizeof(names)) > 0;
+	ssize_t n = legacy < 0 ? 0 : read(legacy, names, sizeof(names) - 1);
+	names[n > 0 ? n : 0] = '\0';
+	ret->legacy = strstr(names, "filter") != NULL; /* nat and mangle drop nothing */
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/seccomp.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -26,6 +28,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "base/num.h"
+#include "base/settings.h"
 
 #include "runtime/broker/cgroup.h"
 #include "runtime/broker/fw_rules.h"
@@ -506,11 +509,54 @@ static enum host_verdict probe_DOCKER(const struct host_check_context *context, 
 		return HOST_WARN;
 	}
 	if (!access("/proc/net/ip_tables_names", R_OK) && others.legacy) {
-		snprintf(found, size, "rules of iptables-legacy are loaded: accept our uplink in its FORWARD chain yourself");
+		snprintf(found, size, "rules of iptables-legacy are loaded, which our rules cannot follow");
 		return HOST_WARN;
 	}
 	snprintf(found, size, "%s%s%u forward chain(s) drop by default%s", others.docker ? "Docker is here; " : "",
 		 others.firewalld ? "firewalld is here; " : "", others.n_drop, others.n_drop ? ": our uplink is accepted there" : "");
+	return HOST_OK;
+}
+
+/* ---- host paths ---- */
+
+/* Whether a user of the host who is neither owner nor in the group gets as far as @path: each directory on the way lets others pass. */
+static bool others_reach(const char *path)
+{
+	char part[PATH_MAX];
+	struct stat st;
+
+	for (const char *end = path + 1;; end++) {
+		if (*end && *end != '/')
+			continue;
+		int n = snprintf(part, sizeof(part), "%.*s", (int)(end - path), path);
+		if (n < 0 || n >= (int)sizeof(part) || stat(part, &st) < 0 || !(st.st_mode & S_IXOTH))
+			return false;
+		if (!*end)
+			return true;
+	}
+}
+
+/*
+ * Root inside acts as the owner of such a directory.  Where that is the host's root, a setuid file that a tenant leaves there is
+ * real for everybody who can run it.
+ */
+static enum host_verdict probe_HOST_PATHS(const struct host_check_context *context, char *found, size_t size)
+{
+	const struct settings_texts *paths = context->host_paths;
+	size_t n = paths ? paths->n : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const char *path = paths->item[i];
+		struct statvfs fs;
+		struct stat st;
+
+		if (path[0] != '/' || stat(path, &st) < 0 || st.st_uid != 0 || statvfs(path, &fs) < 0 || (fs.f_flag & ST_NOSUID) ||
+		    !others_reach(path))
+			continue;
+		snprintf(found, size, "%.120s belongs to root, lets others in and honours setuid", path);
+		return HOST_WARN;
+	}
+	snprintf(found, size, "%zu allowed, none that others reach, root owns and setuid works on", n);
 	return HOST_OK;
 }
 
@@ -549,7 +595,7 @@ static const struct {
 };
 _Static_assert(ARRAY_SIZE(rows) == HOST_CHECK_COUNT && HOST_CHECK_COUNT <= 32, "one bit a row in broker_hello_reply");
 
-int host_check_row(uint32_t id, const struct host_check_context *context, struct host_row *ret)
+int host_check_words(uint32_t id, enum host_verdict verdict, struct host_row *ret)
 {
 	if (id >= HOST_CHECK_COUNT)
 		return -EINVAL;
@@ -557,10 +603,21 @@ int host_check_row(uint32_t id, const struct host_check_context *context, struct
 	ret->name = rows[id].name;
 	ret->use = rows[id].use;
 	ret->needed = rows[id].needed;
-	ret->verdict = rows[id].probe(context, ret->found, sizeof(ret->found));
-	ret->costs = ret->verdict == HOST_OK ? "" : rows[id].costs;
-	ret->mend = ret->verdict == HOST_OK ? "" : rows[id].mend;
+	ret->verdict = verdict;
+	ret->costs = verdict == HOST_OK ? "" : rows[id].costs;
+	ret->mend = verdict == HOST_OK ? "" : rows[id].mend;
 	return 0;
+}
+
+int host_check_row(uint32_t id, const struct host_check_context *context, struct host_row *ret)
+{
+	char found[sizeof(ret->found)] = "";
+
+	if (id >= HOST_CHECK_COUNT)
+		return -EINVAL;
+	int r = host_check_words(id, rows[id].probe(context, found, sizeof(found)), ret);
+	memcpy(ret->found, found, sizeof(found));
+	return r;
 }
 
 int host_check_start(const struct host_check_context *context, uint32_t *ret, struct sbx_err *err)

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 struct cgroup;
+struct settings_texts;
 
 /* The order is that of the reply's bits (broker_hello_reply.host_features) and of doctor's table. */
 enum host_check_id {
@@ -41,6 +42,7 @@ struct host_row {
 struct host_check_context {
 	const char *state_dir;	 /* borrowed; where layers and uppers lie */
 	const struct cgroup *cg; /* borrowed; NULL: the cgroup rows say that it is not open */
+	const struct settings_texts *host_paths; /* borrowed; storage.allowed_host_paths; NULL: none */
 };
 
 /**
@@ -52,6 +54,8 @@ struct host_check_context {
  * Return: 0, or -EINVAL for an unknown row
  */
 int host_check_row(uint32_t id, const struct host_check_context *context, struct host_row *ret);
+/** host_check_words() - The texts of row @id for @verdict, without probing, into @ret; Return: 0, or -EINVAL for an unknown row */
+int host_check_words(uint32_t id, enum host_verdict verdict, struct host_row *ret);
 /**
  * host_check_start() - Probe all rows once and refuse a host on which no sandbox can be made
  * @context:	Where to look

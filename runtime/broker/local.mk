@@ -34,7 +34,7 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
 	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/idmap.c runtime/broker/idmap.h \
 	runtime/broker/layers.c runtime/broker/layers.h runtime/broker/volumes.c runtime/broker/volumes.h \
-	runtime/broker/trash.c runtime/broker/trash.h runtime/broker/flows.c runtime/broker/flows.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
+	runtime/broker/host_probe.c runtime/broker/host_probe.h runtime/broker/trash.c runtime/broker/trash.h runtime/broker/flows.c runtime/broker/flows.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
 	runtime/broker/capset.c runtime/broker/capset.h
 pkglibexec_PROGRAMS += sandbox-broker
 sandbox_broker_SOURCES = runtime/broker/broker_main.c
@@ -55,7 +55,7 @@ ROOT_TESTS += tests/system/cgroup_limits
 tests_system_cgroup_limits_SOURCES = tests/system/cgroup_limits.c
 tests_system_cgroup_limits_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 ROOT_TESTS += tests/system/net_daemon.sh tests/system/net_isolation.sh tests/system/net_guard.sh tests/system/net_allow.sh tests/vm/run.sh \
-	tests/system/net_neigh.sh tests/system/net_locks.sh tests/vm/hard.sh
+	tests/system/net_neigh.sh tests/system/net_locks.sh tests/system/net_legacy.sh tests/vm/hard.sh
 EXTRA_DIST += tests/system/net_lib.sh tests/vm/vm.sh tests/vm/daemon.sh tests/vm/outer_lib.sh tests/vm/guest_lib.sh tests/vm/core.sh \
 	tests/vm/state.sh tests/vm/reboot.sh tests/vm/old_clock.sh
 check_PROGRAMS += tests/system/churn

@@ -84,6 +84,23 @@ int sysctl_record_set(const char *run_dir, const char *path, const char *value, 
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set sysctl %s to %s", path, value) : 1;
 }
 
+/* Each line is "path value". */
+static bool lines_ok(const char *text)
+{
+	while (*text) {
+		size_t n = strcspn(text, "\n"), at = strcspn(text, " ");
+		char path[200];
+
+		if (at == 0 || at >= n || at >= sizeof(path) || at + 1 == n)
+			return false;
+		snprintf(path, sizeof(path), "%.*s", (int)at, text);
+		if (!path_ok(path))
+			return false;
+		text += n + (text[n] == '\n');
+	}
+	return true;
+}
+
 int sysctl_record_undo(const char *run_dir, struct sbx_err *err)
 {
 	char record[512], text[RECORD_MAX];
@@ -96,6 +113,10 @@ int sysctl_record_undo(const char *run_dir, struct sbx_err *err)
 		return 0;
 	if (n < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -n, "read %s", record);
+	/* A record that is cut, or longer than any that we write, does not tell what the oldest values were. */
+	if (n && (n >= (int)sizeof(text) - 1 || text[n - 1] != '\n' || !lines_ok(text)))
+		return sbx_err_set(err, SBX_E_SYSTEM, EBADMSG,
+				   "%s is cut or not ours: nothing is restored; look at its lines, set what is to be set, and remove it", record);
 	/* Backwards, so that of several values of one path the oldest is written last. */
 	while (n > 0) {
 		char *line, *space;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/wallclock.h"
 #include "runtime/broker/cgroup.h"
 #include "runtime/broker/host_check.h"
 #include "tests/tap.h"
@@ -26,7 +27,10 @@ int main(int argc, char **argv)
 	ok(cg != NULL, "cgroups open: %s", cg ? cgroup_root_path(cg) : err.msg);
 	context.cg = cg;
 	for (uint32_t i = 0; i < HOST_CHECK_COUNT; i++) {
+		uint64_t from = mono_usec();
 		is_int(host_check_row(i, &context, &row), 0, "row %u can be asked", i);
+		if (mono_usec() - from > 1000)
+			printf("# %s took %llu us\n", row.name, (unsigned long long)(mono_usec() - from));
 		ok(*row.found && *row.name && *row.use, "%s: %s", row.name, row.found);
 		ok(!row.needed || row.verdict != HOST_FAIL, "%s: needed and there", row.name);
 		if (row.verdict != HOST_OK)

@@ -13,7 +13,10 @@
 #include "runtime/broker/cgroup_int.h"
 #include "runtime/broker/fw_rules.h"
 #include "runtime/broker/host_check.h"
+#include "base/cleanup.h"
+#include "base/settings.h"
 #include "runtime/broker/links.h"
+#include "runtime/broker/sysctl_record.h"
 #include "tests/tap.h"
 
 static const char hybrid[] =
@@ -150,6 +153,76 @@ static void test_addresses(void)
 	is_str(name, "sffffffff", "the longest interface name fits");
 }
 
+static void put(const char *dir, const char *name, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	FILE *f = fopen(path, "we");
+	ok(f && fputs(text, f) >= 0 && fclose(f) == 0, "%s is written", path);
+}
+
+/* Restoring half a value would leave the host in a state that it never had. */
+static void test_cut_records(void)
+{
+	static const struct {
+		const char *why, *text;
+	} cut[] = {
+		{"the last line has no end", "net/ipv4/ip_forward 0\nnet/ipv4/conf/eth0/forwa"},
+		{"a value is missing", "net/ipv4/ip_forward\n"},
+		{"an empty value", "net/ipv4/ip_forward \n"},
+		{"an empty line", "\n"},
+		{"a path that leaves /proc/sys", "../../etc/passwd x\n"},
+		{"an absolute path", "/etc/passwd x\n"},
+	};
+	char dir[] = "/tmp/sbx-record.XXXXXX", path[64];
+	struct sbx_err err = {0};
+
+	ok(mkdtemp(dir) != NULL, "a directory");
+	snprintf(path, sizeof(path), "%s/sysctl", dir);
+	is_int(sysctl_record_undo(dir, &err), 0, "no record: nothing to undo");
+	for (size_t i = 0; i < ARRAY_SIZE(cut); i++) {
+		put(dir, "sysctl", cut[i].text);
+		is_int(sysctl_record_undo(dir, &err), -1, "cut record: %s", cut[i].why);
+		ok(access(path, F_OK) == 0 && strstr(err.msg, path), "and it stays, named: %s", err.msg);
+	}
+	put(dir, "sysctl", "");
+	is_int(sysctl_record_undo(dir, &err), 0, "an empty record is whole");
+	ok(access(path, F_OK) < 0 && rmdir(dir) == 0, "and goes");
+}
+
+/* Directories that root owns, with others kept out or let in. */
+static void test_host_paths(void)
+{
+	static char *const none[] = {NULL}, *const mine[] = {(char *)(uintptr_t)"/nothing/there"};
+	struct settings_texts paths = {.n = 0, .item = (char **)(uintptr_t)none};
+	struct host_check_context context = {.state_dir = "/tmp", .host_paths = &paths};
+	char dir[] = "/var/tmp/sbx-paths.XXXXXX", inner[64];
+	char *item[] = {inner};
+	struct host_row row;
+
+	is_int(host_check_row(HOST_CHECK_HOST_PATHS, &context, &row), 0, "row of the host paths");
+	is_int(row.verdict, HOST_OK, "none is fine: %s", row.found);
+	paths = (struct settings_texts){.n = 1, .item = (char **)(uintptr_t)mine};
+	is_int(host_check_row(HOST_CHECK_HOST_PATHS, &context, &row), 0, "row of the host paths");
+	is_int(row.verdict, HOST_OK, "one that is not there is fine: %s", row.found);
+	if (geteuid()) {
+		tap_skip("directories of root", "needs root");
+		return;
+	}
+	ok(mkdtemp(dir) && chmod(dir, 0755) == 0, "a directory of root");
+	snprintf(inner, sizeof(inner), "%s/data", dir);
+	ok(mkdir(inner, 0755) == 0, "and one in it");
+	paths = (struct settings_texts){.n = 1, .item = item};
+	ok(host_check_row(HOST_CHECK_HOST_PATHS, &context, &row) == 0 && row.verdict == HOST_WARN, "others reach it: %s", row.found);
+	ok(strstr(row.found, inner) && *row.costs && *row.mend, "named, with what to do");
+	ok(chmod(dir, 0750) == 0 && host_check_row(HOST_CHECK_HOST_PATHS, &context, &row) == 0 && row.verdict == HOST_OK,
+	   "behind a directory that keeps others out it is fine");
+	ok(chmod(dir, 0755) == 0 && chown(inner, 1234, 1234) == 0 && host_check_row(HOST_CHECK_HOST_PATHS, &context, &row) == 0 &&
+	   row.verdict == HOST_OK, "so is that of an ordinary user");
+	ok(rmdir(inner) == 0 && rmdir(dir) == 0, "cleaned up");
+}
+
 int main(void)
 {
 	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
@@ -167,5 +240,7 @@ int main(void)
 	test_ids();
 	test_fields();
 	test_addresses();
+	test_cut_records();
+	test_host_paths();
 	return tap_done();
 }
