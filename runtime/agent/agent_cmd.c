@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 
@@ -115,7 +116,8 @@ static void ends_close(struct ends *e, int which)
 /* Ours is the reading end for output: non-blocking at our end only, since the flag belongs to the description. */
 static int pipe_from_child(int end[2])
 {
-	if (pipe2(end, O_CLOEXEC) < 0)
+	/* it belongs to the agent's id: by mode alone can a tenant open /dev/stdout, its own, again */
+	if (pipe2(end, O_CLOEXEC) < 0 || fchmod(end[0], 0666) < 0)
 		return -errno;
 	return sysx_ret(fcntl(end[0], F_SETFL, O_NONBLOCK));
 }
@@ -124,7 +126,7 @@ static int pipe_to_child(int end[2])
 {
 	int p[2];
 
-	if (pipe2(p, O_CLOEXEC) < 0)
+	if (pipe2(p, O_CLOEXEC) < 0 || fchmod(p[0], 0666) < 0)
 		return -errno;
 	end[0] = p[1];
 	end[1] = p[0];

@@ -20,6 +20,8 @@ static void test_commands(struct harness *h)
 	} cases[] = {
 		{"output and exit code 0", "echo hello", "hello\n", "", 0},
 		{"standard error apart", "echo a; echo b >&2", "a\n", "b\n", 0},
+		{"its own output by name", "echo a >/proc/self/fd/1; echo b >/proc/self/fd/2; echo c >/proc/self/fd/1", "a\nc\n", "b\n", 0},
+		{"by another user", "setpriv --reuid 1234 --regid 1234 --clear-groups sh -c 'echo a >/proc/self/fd/1'", "a\n", "", 0},
 		{"exit code", "exit 7", "", "", 7},
 		{"unknown command", "no-such-thing 2>/dev/null", "", "", 127},
 		{"killed by a signal", "kill -9 $$", "", "", -1},
