@@ -353,7 +353,7 @@ static void test_driver(struct harness *h)
 		   r.end.sys == ENOENT,
 	   "driver: no such program");
 	harness_clear(&r);
-	begin_driver(h, &r, "bash", "read -r line <&198; echo \"got $line\" >&199; read -r line <&198 || echo eof", 0);
+	begin_driver(h, &r, "bash", "read -r line <&198; echo \"got $line\" >&199; read -r line <&198 || echo eof >&199", 0);
 	harness_send(h, AGENT_STDIN, r.stream, 0, "hello\n", 6);
 	harness_send(h, AGENT_STDIN_EOF, r.stream, 0, NULL, 0);
 	ok(!harness_finish(h, &r, 10000), "driver: told something");
