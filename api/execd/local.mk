@@ -49,3 +49,7 @@ EXTRA_DIST += tests/fuzz/corpus/agent_frames
 # sessions and code against a whole daemon
 ROOT_TESTS += tests/system/sessions.sh
 EXTRA_DIST += tests/system/sessions.sh tests/system/sessions.py tests/system/execd_client.py
+
+# streams, files, terminals against a whole daemon
+ROOT_TESTS += tests/system/streams.sh
+EXTRA_DIST += tests/system/streams.sh tests/system/streams.py

@@ -15,6 +15,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
+
+#include <linux/limits.h>
 
 #define DATA_BYTES    (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
 #define REPLACE_BYTES (256u * 1024 * 1024)
@@ -550,16 +553,38 @@ static int copy_content(int from, int to)
 	return r ? r : n < 0 ? -errno : 0;
 }
 
+int files_keep_xattrs(const char *from, int to_fd)
+{
+	auto_free char *names = malloc(XATTR_LIST_MAX), *value = malloc(XATTR_SIZE_MAX);
+	ssize_t n = names && value ? llistxattr(from, names, XATTR_LIST_MAX) : -1;
+
+	if (!names || !value)
+		return -ENOMEM;
+	if (n < 0)
+		return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
+	for (const char *name = names; name < names + n; name = spec_next(name)) {
+		/* the system's own: capabilities go with any write, labels are given by the directory */
+		bool needed = strncmp(name, "security.", 9) != 0;
+		ssize_t size = lgetxattr(from, name, value, XATTR_SIZE_MAX);
+
+		if ((size < 0 || fsetxattr(to_fd, name, value, (size_t)size, 0) < 0) && needed)
+			return -errno;
+	}
+	return 0;
+}
+
 /*
  * A rename is seen whole or not at all, but it makes a new inode: not where the old one has more names, belongs to somebody
- * that we cannot give the new one to, or is a mount.  There the content is copied into the old inode.
+ * that we cannot give the new one to, has attributes that cannot be carried over, or is a mount.  There the content is
+ * copied into the old inode.
  */
 static int swap_commit(struct swap *s, mode_t new_mode)
 {
 	if (!s->temp)
 		return 0;
 	mode_t mode = s->exists ? s->old.st_mode & 07777 : new_mode;
-	bool same = !s->exists || (s->old.st_nlink == 1 && !fchown(s->fd, s->old.st_uid, s->old.st_gid));
+	bool same = !s->exists || (s->old.st_nlink == 1 && !fchown(s->fd, s->old.st_uid, s->old.st_gid) &&
+				   !files_keep_xattrs(s->target, s->fd));
 	hold_cancel(true);
 	if (same && !fchmod(s->fd, mode) && !rename(s->temp, s->target)) {
 		half_done = NULL;

@@ -43,6 +43,8 @@ __attribute__((noreturn)) void files_main(const struct agent *a, const struct us
 
 /** files_record() - Send what lstat(2) says about @path; @shown: the path in the record; Return: 0 or -errno */
 int files_record(struct files_job *job, int dir_fd, const char *path, const char *shown, uint32_t index);
+/** files_keep_xattrs() - Give @to_fd the extended attributes of @from but those of the system; Return: 0 or -errno */
+int files_keep_xattrs(const char *from, int to_fd);
 /** files_write_all() - write(2) until all of @data went to @fd; Return: 0 or -errno */
 int files_write_all(int fd, const uint8_t *data, size_t n);
 /** files_data() - Send @n bytes of content */

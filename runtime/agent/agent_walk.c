@@ -250,6 +250,7 @@ static int copy_file(const char *from, const char *to, const struct stat *st)
 		}
 	if (n < 0)
 		return -errno;
+	ignore_result(files_keep_xattrs(from, out)); /* as mv does: what the other file system cannot hold is lost */
 	struct timespec times[2] = {st->st_atim, st->st_mtim};
 	return futimens(out, times) < 0 ? -errno : 0;
 }

@@ -1,0 +1,742 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams, files and terminals of the execd API against a running daemon.
+
+usage: streams.py API-SOCKET GATEWAY-PID-COMMAND.  Sizes come from the environment; the defaults keep a run short:
+STREAM_MIB (output of one command), UPLOAD_MIB (one upload), RACE_ROUNDS (exchanges of a directory and a link),
+TREE_FILES (files of a search), SOAK_COMMANDS.
+"""
+import base64
+import hashlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import execd_client
+from execd_client import Box, Connection, Tap, joined, request, short
+
+t = Tap()
+WORK = os.path.dirname(os.path.dirname(execd_client.SOCKET))
+MIB = 1024 * 1024
+
+
+def size(name, default):
+    return int(os.environ.get(name, default))
+
+
+def gateway():
+    return int(subprocess.check_output(["pgrep", "-P", sys.argv[2], "sandbox-gateway"]).split()[0])
+
+
+def kib(pid, field):
+    with open("/proc/%d/status" % pid) as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(field))
+
+
+def n_fds(pid):
+    return len(os.listdir("/proc/%d/fd" % pid))
+
+
+class Peak:
+    """The largest resident set of a process while a block runs, less what it was before."""
+
+    def __init__(self, pid):
+        self.pid, self.before, self.most, self.over = pid, kib(pid, "VmRSS"), 0, threading.Event()
+
+    def look(self):
+        while not self.over.wait(0.02):
+            self.most = max(self.most, kib(self.pid, "VmRSS"))
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.look)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        self.grown = max(0, self.most - self.before)
+
+
+def until(seconds, true):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def raw(box, method, path, body=None, headers=None, keep=False):
+    """One request as it is; returns (status, headers, body), or the socket and reply when @keep."""
+    conn = Connection(60)
+    conn.putrequest(method, box.path(path), skip_accept_encoding=True)
+    for k, v in (headers or {}).items():
+        conn.putheader(k, v)
+    if body is not None and "Transfer-Encoding" not in (headers or {}):
+        conn.putheader("Content-Length", str(len(body)))
+    conn.endheaders()
+    if body is not None:
+        conn.send(body)
+    if keep:
+        return conn
+    reply = conn.getresponse()
+    data = reply.read()
+    conn.close()
+    return reply.status, reply, data
+
+
+def form(*files):
+    out = b""
+    for meta, content in files:
+        out += b'--XyZ\r\nContent-Disposition: form-data; name="metadata"; filename="metadata"\r\n' \
+               b'Content-Type: application/json\r\n\r\n' + json.dumps(meta).encode() + b'\r\n' \
+               b'--XyZ\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + content + b'\r\n'
+    return out + b"--XyZ--\r\n"
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=XyZ"}
+
+
+def upload(box, *files):
+    return raw(box, "POST", "/files/upload", form(*files), FORM)
+
+
+def download(box, path, **headers):
+    return raw(box, "GET", "/files/download?path=" + path, None, headers)
+
+
+def inside(box, program, *args):
+    """Run Python inside; returns its output."""
+    text = base64.b64encode(program.encode()).decode()
+    return box.command("echo %s | base64 -d > /tmp/prog.py; python3 /tmp/prog.py %s" % (text, " ".join(args)))
+
+
+# ---- streams ----
+
+def test_first_byte(box):
+    seen = []
+    started = time.monotonic()
+    status, events = box.stream("/command", {"command": "echo a; sleep 0.6; echo b"}, lambda e: seen.append(time.monotonic()))
+    ended = time.monotonic()
+    at = {e.get("text"): e["at"] for e in events if e["type"] == "stdout"}
+    t.ok(at["b"] - at["a"] > 0.4, "the first line leaves when it is written", at)
+    t.ok(ended - events[-1]["at"] < 0.3 and events[-1]["type"] == "execution_complete", "the response ends with its last event")
+
+
+def test_much_output(box):
+    total = size("STREAM_MIB", 24) * MIB
+    line = "%0999d" % 7
+    pid = gateway()
+    conn = Connection(600)
+    conn.request("POST", box.path("/command"), json.dumps({"command": "yes %s | head -c %d" % (line, total)}).encode())
+    reply = conn.getresponse()
+    n, last = 0, None
+    with Peak(pid) as peak:
+        for event in reply:
+            if len(event) > 1:
+                last = json.loads(event)
+                if last["type"] == "stdout":
+                    n += len(last["text"]) + 1
+    conn.close()
+    t.ok(last and last["type"] == "execution_complete" and n // 1000 == total // 1000, "%d MiB of output pass" % (total // MIB), n)
+    t.ok(peak.grown < 8 * 1024, "in bounded memory (%d KiB more)" % peak.grown)
+
+
+def test_slow_reader(box):
+    loop = "i=0; while :; do head -c 65536 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i >/tmp/count; done"
+    conn = Connection(60)
+    conn.request("POST", box.path("/command"), json.dumps({"command": loop}).encode())
+    reply = conn.getresponse()
+    ident = json.loads(reply.readline())["text"]
+
+    def count():
+        return int(box.command("cat /tmp/count 2>/dev/null || echo 0") or 0)
+
+    time.sleep(1.0)
+    first = count()
+    time.sleep(0.5)
+    second = count()
+    t.ok(first == second and 0 < first < 4000, "a client that does not read stalls its command (%d)" % first, second)
+    began = time.monotonic()
+    t.eq(box.command("echo beside"), "beside", "and no other")
+    t.ok(time.monotonic() - began < 3, "at once")
+    conn.close()
+    t.ok(until(10, lambda: count() > second + 50), "when it has gone the command goes on")
+    status, reply, data = raw(box, "GET", "/command/%s/logs?cursor=0" % ident)
+    cursor = int(reply.getheader("EXECD-COMMANDS-TAIL-CURSOR"))
+    t.ok(status == 200 and cursor > second * 65537 and len(data) > 65536, "its output is kept", (status, cursor, len(data)))
+    t.eq(raw(box, "DELETE", "/command?id=" + ident)[0], 200, "it can be interrupted")
+    t.eq(box.call("GET", "/command/status/" + ident)[1]["running"], False, "and has ended")
+
+
+def test_bytes(box):
+    text = r"printf '\xe2\x82'; sleep 0.2; printf '\xac|\xff\xfe|x\xe2\x82\n\xf0\x9f\x98\x80\n'"
+    status, events = box.stream("/command", {"command": text})
+    lines = [e["text"] for e in events if e["type"] == "stdout"]
+    t.eq(lines, ["\u20ac|\ufffd\ufffd|x\ufffd\ufffd", "\U0001f600"], "bytes that are no UTF-8 are U+FFFD each, characters in two pieces whole")
+    status, reply, data = raw(box, "GET", "/command/%s/logs" % events[0]["text"])
+    t.eq(data, b"\xe2\x82\xac|\xff\xfe|x\xe2\x82\n\xf0\x9f\x98\x80\n", "and raw in the log, of a foreground command too")
+
+
+def test_vanish(box):
+    pid = gateway()
+    box.command("true")
+    before = n_fds(pid)
+    conns = []
+    for i in range(40):
+        body = json.dumps({"command": "echo %d; sleep 0.3; echo %d >> /tmp/survived" % (i, i)}).encode()
+        conn = raw(box, "POST", "/command", body, keep=True)
+        conn.reply = conn.getresponse()
+        conn.reply.readline()  # it has begun
+        conns.append(conn)
+    for conn in conns:
+        conn.reply.close()
+        conn.close()
+    for i in range(10):
+        raw(box, "GET", "/files/download?path=/usr/bin/python3", keep=True).close()
+        conn = Connection(60)
+        conn.putrequest("POST", box.path("/files/upload"))
+        conn.putheader("Content-Type", FORM["Content-Type"])
+        conn.putheader("Content-Length", "400000")
+        conn.endheaders()
+        conn.send(form(({"path": "/tmp/gone"}, b"x" * 200000)))
+        conn.close()
+    t.ok(until(15, lambda: box.command("wc -l </tmp/survived").strip() == "40"), "commands of clients that went go on",
+         box.command("wc -l </tmp/survived"))
+    t.ok(until(10, lambda: n_fds(pid) <= before), "their descriptors are free", (before, n_fds(pid)))
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(box.command("echo ok"))) for _ in range(50)]
+    [x.start() for x in threads]
+    [x.join() for x in threads]
+    t.eq(results.count("ok"), 50, "and so are their streams: fifty commands at once")
+    t.ok(until(5, lambda: box.command("ls -A /tmp | grep -c -e gone -e sbx-") == "0"), "no half upload stays")
+
+
+# ---- files ----
+
+def test_content(box):
+    data = os.urandom(3 * MIB + 12345)
+    t.eq(upload(box, ({"path": "/f/one"}, data), ({"path": "/f/empty"}, b""), ({"path": "/f/two", "mode": 600}, data[:70000]))[0],
+         200, "three files in one request")
+    status, reply, got = download(box, "/f/one")
+    t.ok(status == 200 and got == data, "a large one comes back")
+    t.ok(download(box, "/f/two")[2] == data[:70000] and download(box, "/f/empty")[2] == b"", "and the others")
+    for first, last in ((0, 0), (65535, 65537), (100000, 2999999), (3 * MIB, 99999999), (0, 65535)):
+        status, reply, got = download(box, "/f/one", Range="bytes=%d-%d" % (first, last))
+        t.ok(status == 206 and got == data[first:last + 1], "bytes %d to %d" % (first, last), (status, len(got)))
+    status, reply, got = download(box, "/f/one", Range="bytes=-1000000")
+    t.ok(got == data[-1000000:], "the last million")
+    # boundaries that are none, cut at every place that a reader may stop at
+    nasty = (b"\r\n--Xy" * 9000 + b"\r\n--XyZ?" + b"\r" * 70000 + b"\r\n--" + b"\n" * 10)
+    t.eq(upload(box, ({"path": "/f/nasty"}, nasty))[0], 200, "content full of almost-boundaries")
+    t.ok(download(box, "/f/nasty")[2] == nasty, "comes back")
+    body = form(({"path": "/f/chunked"}, data))
+    conn = raw(box, "POST", "/files/upload", b"", dict(FORM, **{"Transfer-Encoding": "chunked"}), keep=True)
+    at = 0
+    for n in (1, 7, 300, 65536, 65537, 10**6, 10**9):
+        piece = body[at:at + n]
+        at += n
+        if piece:
+            conn.send(b"%x\r\n" % len(piece) + piece + b"\r\n")
+    conn.send(b"0\r\n\r\n")
+    reply = conn.getresponse()
+    reply.read()
+    t.ok(reply.status == 200 and download(box, "/f/chunked")[2] == data, "a body in chunks")
+    failures = []
+
+    def both(i):
+        mine = os.urandom(700000 + i)
+        if upload(box, ({"path": "/f/p%d" % i}, mine))[0] != 200 or download(box, "/f/p%d" % i)[2] != mine:
+            failures.append(i)
+
+    threads = [threading.Thread(target=both, args=(i,)) for i in range(12)]
+    [x.start() for x in threads]
+    [x.join() for x in threads]
+    t.eq(failures, [], "twelve uploads and downloads at once")
+
+
+def test_slow_download(box):
+    data = os.urandom(4 * MIB)
+    upload(box, ({"path": "/f/slow"}, data))
+    slow = [raw(box, "GET", "/files/download?path=/f/slow", keep=True) for _ in range(4)]
+    began = time.monotonic()
+    good = all(download(box, "/f/slow")[2] == data for _ in range(3))
+    t.ok(good and time.monotonic() - began < 10, "clients that do not take their content hold nobody up")
+    slow[0].close()
+    t.ok(slow[1].getresponse().read() == data and slow[2].getresponse().read() == data, "and get it whole when they do")
+    slow[3].close()
+
+
+def test_large_upload(box):
+    n = size("UPLOAD_MIB", 96) * MIB
+    pid = gateway()
+    block = b"\0" * MIB
+    head = form(({"path": "/f/large"}, b""))
+    at = head.index(b"\r\n\r\n", head.index(b'name="file"')) + 4
+    head, tail = head[:at], head[at:]
+    conn = Connection(900)
+    conn.putrequest("POST", box.path("/files/upload"), skip_accept_encoding=True)
+    conn.putheader("Content-Type", FORM["Content-Type"])
+    conn.putheader("Content-Length", str(len(head) + n + len(tail)))
+    conn.endheaders()
+    with Peak(pid) as peak:
+        conn.send(head)
+        for _ in range(n // MIB):
+            conn.send(block)
+        conn.send(tail)
+        reply = conn.getresponse()
+        reply.read()
+    conn.close()
+    t.ok(reply.status == 200 and box.command("stat -c %s /f/large") == str(n), "an upload of %d MiB" % (n // MIB))
+    t.ok(peak.grown < 4 * 1024, "with the gateway's memory flat (%d KiB more)" % peak.grown)
+    box.command("rm /f/large")
+
+
+KEEP = """
+import os
+os.makedirs('/k', exist_ok=True)
+def put(name, text='old'):
+    open(name, 'w').write(text)
+put('/k/file'); os.chmod('/k/file', 0o640); os.chown('/k/file', 33, 34)
+try:
+    os.setxattr('/k/file', 'user.mark', b'kept')
+except OSError as e:
+    print('noxattr', e)
+put('/k/target'); os.symlink('target', '/k/link')
+put('/k/names'); os.link('/k/names', '/k/names2')
+os.makedirs('/k/dir'); put('/k/dir/held')
+"""
+LOOK = """
+import os
+def xattr(p):
+    try:
+        return os.getxattr(p, 'user.mark').decode()
+    except OSError:
+        return 'none'
+s = os.stat('/k/file')
+print(oct(s.st_mode & 0o7777), s.st_uid, s.st_gid, xattr('/k/file'), open('/k/file').read())
+print(os.path.islink('/k/link'), open('/k/target').read())
+print(open('/k/names2').read(), os.stat('/k/names').st_nlink)
+print([f for d in ('/k', '/k/dir', '/etc') for f in os.listdir(d) if '.sbx' in f])
+"""
+
+
+def test_replacing(box):
+    text = inside(box, KEEP)
+    has_xattr = "noxattr" not in text
+    upload(box, ({"path": "/k/file"}, b"new"), ({"path": "/k/link"}, b"through"), ({"path": "/k/names"}, b"both"))
+    mark = "kept" if has_xattr else "none"
+    t.eq(inside(box, LOOK).split("\n"), ["0o640 33 34 %s new" % mark, "True through", "both 2", "[]"],
+         "an upload keeps owner, mode, attributes, links and names")
+    inside(box, KEEP.replace("os.symlink", "0 and os.symlink").replace("os.link", "0 and os.link").replace("os.makedirs('/k/dir')", "0"))
+    box.call("POST", "/files/replace", {"/k/file": {"old": "old", "new": "newer"}, "/k/link": {"old": "old", "new": "linked"},
+                                        "/k/names": {"old": "old", "new": "named"}})
+    t.eq(inside(box, LOOK).split("\n"), ["0o640 33 34 %s newer" % mark, "True linked", "named 2", "[]"], "and so does a replacement")
+    t.eq(upload(box, ({"path": "/etc/hosts"}, b"127.0.0.1 localhost\n"))[0], 200, "a file that is a mount is written where it is")
+    t.eq(box.command("cat /etc/hosts; ls /etc | grep -c sbx-"), "127.0.0.1 localhost\n0", "and nothing is left beside it")
+
+
+def test_killed_gateway(box):
+    """Half an upload, half a download: what the next gateway finds in the FIFOs is nobody's."""
+    data = os.urandom(2 * MIB)
+    upload(box, ({"path": "/f/before"}, data))
+    body = form(({"path": "/f/half"}, data))
+    up = Connection(60)
+    up.putrequest("POST", box.path("/files/upload"))
+    up.putheader("Content-Type", FORM["Content-Type"])
+    up.putheader("Content-Length", str(len(body)))
+    up.endheaders()
+    up.send(body[:MIB])
+    down = raw(box, "GET", "/files/download?path=/f/before", keep=True)
+    time.sleep(0.2)
+    os.kill(gateway(), 9)
+    up.close()
+    down.close()
+
+    def back():
+        try:
+            return request("GET", box.path("/ping"), timeout=5)[0] == 200
+        except OSError:
+            return False
+    t.ok(until(20, back), "the gateway is back")
+    good = all(upload(box, ({"path": "/f/after%d" % i}, data[i:]))[0] == 200 and download(box, "/f/after%d" % i)[2] == data[i:]
+               for i in range(3))
+    t.ok(good, "uploads and downloads are whole")
+    t.eq(box.command("ls -A /f | grep -c -e half -e sbx-"), "0", "of the half one nothing stayed")
+
+
+RACE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+os.makedirs('/r/d/sub', exist_ok=True); os.makedirs('/precious/sub', exist_ok=True)
+for d in ('/precious', '/precious/sub', '/r/d', '/r/d/sub'):
+    for i in range(5):
+        open('%s/f%d' % (d, i), 'w').write('x')
+targets = ['/precious', '../../../../../..', '/']
+n = int(sys.argv[1])
+links = []
+for i, target in enumerate(targets):
+    os.symlink(target, '/r/l%d' % i)
+print('ready', flush=True)
+done = 0
+while done < n:
+    for i in range(3):
+        a, b = b'/r/d', b'/r/l%d' % i
+        for _ in range(200):
+            if libc.renameat2(-100, a, -100, b, 2):
+                try: os.makedirs('/r/d')
+                except OSError: pass
+            done += 1
+print('exchanged', done, flush=True)
+"""
+
+
+def host_tree(top):
+    """Names below a directory of the host, but for what belongs to the sandbox itself."""
+    out = subprocess.run(["find", top, "-xdev"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    return set(out.split(b"\n"))
+
+
+def test_exchange_race(box):
+    rounds = size("RACE_ROUNDS", 60000)
+    other = Box()
+    other.command("mkdir -p /precious; for i in 1 2 3; do echo $i >/precious/f$i; done")
+    mark = "zz-race-%d" % os.getpid()
+    os.makedirs(WORK + "/canary/sub", exist_ok=True)
+    open(WORK + "/canary/f", "w").write("host")
+    text = base64.b64encode(RACE.encode()).decode()
+    conn = Connection(1800)
+    command = {"command": "echo %s | base64 -d > /race.py; python3 /race.py %d" % (text, rounds)}
+    conn.request("POST", box.path("/command"), json.dumps(command).encode())
+    reply = conn.getresponse()
+    over = threading.Event()
+    last = []
+
+    def drain():
+        for line in reply:
+            if len(line) > 1:
+                last.append(json.loads(line))
+        over.set()
+
+    threading.Thread(target=drain).start()
+    until(10, lambda: any(e.get("text") == "ready" for e in last))
+    calls = 0
+    strange = []
+
+    def note(status, reply):
+        if status not in (200, 400, 404, 500):
+            strange.append((status, reply))
+
+    while not over.is_set():
+        for method, path, body in (
+                ("POST", "/directories", {"/r/d/%s/a/b" % mark: {"mode": 700}}),
+                ("DELETE", "/directories?path=/r/d/%s" % mark, None),
+                ("DELETE", "/directories?path=/r/d", None),
+                ("GET", "/directories/list?path=/r/d&depth=2", None),
+                ("GET", "/files/search?path=/r/d/sub&pattern=f*", None),
+                ("POST", "/files/permissions", {"/r/d/f1": {"mode": 600, "owner": "nobody"}}),
+                ("POST", "/files/mv", [{"src": "/r/d/f2", "dest": "/r/d/%s.moved" % mark}]),
+                ("POST", "/files/replace", {"/r/d/f3": {"old": "x", "new": "y"}}),
+                ("DELETE", "/files?path=/r/d/f4", None)):
+            note(*box.call(method, path, body))
+        status, _, data = upload(box, ({"path": "/r/d/%s.up" % mark}, b"u" * 70000))
+        note(status, data)
+        calls += 10
+    done = next((int(e["text"].split()[1]) for e in last if e.get("text", "").startswith("exchanged")), 0)
+    t.ok(done >= rounds and calls > 20 and not strange, "%d exchanges of a directory and a link during %d file calls" % (done, calls),
+         (last[-3:], calls, strange))
+    t.eq(box.command("ls /usr /etc >/dev/null && ls /precious/sub | wc -l"), "5", "a removal follows no link: what it leads to is there")
+    t.eq(other.command("cat /precious/f*; ls / | grep -c %s" % mark), "1\n2\n3\n0", "another sandbox was not reached")
+    t.eq(open(WORK + "/canary/f").read(), "host", "nor the host")
+    strays = [p for p in host_tree(WORK) | host_tree("/etc") | host_tree("/root") | set(os.listdir(b"/"))
+              if mark.encode() in p and b"/sandboxes/" not in p and b"/trash/" not in p]
+    t.eq(strays, [], "no file of it lies outside of a sandbox's own tree")
+    own = {p.split(b"/sandboxes/")[1].split(b"/")[0] for p in host_tree(WORK) if mark.encode() in p and b"/sandboxes/" in p}
+    t.ok(len(own) <= 1, "and all of them in one", own)
+    other.delete()
+
+
+TREE = """
+import os, sys
+n = int(sys.argv[1])
+for i in range(0, n, 1000):
+    d = '/tree/%d' % (i // 1000)
+    os.makedirs(d)
+    for j in range(i, min(n, i + 1000)):
+        open('%s/f%d.txt' % (d, j), 'w').write('needle')
+"""
+
+
+def test_many_files(box):
+    n = size("TREE_FILES", 8000)
+    inside(box, TREE, str(n))
+    times = []
+    over = threading.Event()
+
+    def ping():
+        conn = Connection(60)
+        while not over.is_set():
+            began = time.monotonic()
+            conn.request("GET", box.path("/ping"))
+            conn.getresponse().read()
+            times.append(time.monotonic() - began)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=ping)
+    thread.start()
+    status, found = box.call("GET", "/files/search?path=/tree&pattern=*.txt")
+    began = time.monotonic()
+    paths = [f["path"] for f in found]
+    ok = True
+    for i in range(0, n, 5000):
+        body = {p: {"old": "needle", "new": "thread"} for p in paths[i:i + 5000]}
+        ok = ok and box.call("POST", "/files/replace", body)[0] == 200
+        if time.monotonic() - began > 90:
+            break
+    over.set()
+    thread.join()
+    times.sort()
+    t.ok(status == 200 and len(found) == n, "a search over %d files" % n, (status, len(found)))
+    t.ok(ok, "and replacements in them")
+    p99 = times[len(times) * 99 // 100] * 1000
+    t.ok(p99 < 500, "while others are served (ping p99 %.1f ms of %d)" % (p99, len(times)))
+    box.command("rm -rf /tree")
+
+
+# ---- terminals ----
+
+class Ws:
+    def __init__(self, box, ident, query=""):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(execd_client.SOCKET)
+        self.sock.sendall(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                           % box.path("/pty/%s/ws%s" % (ident, query))).encode())
+        self.buf = b""
+        self.out = b""      # bytes of the terminal
+        self.texts = []
+        self.offset = None
+        while b"\r\n\r\n" not in self.buf:
+            self.more()
+        head, self.buf = self.buf.split(b"\r\n\r\n", 1)
+        self.status = int(head.split()[1])
+        self.closed = None
+
+    def more(self):
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError
+        self.buf += data
+
+    def need(self, n):
+        while len(self.buf) < n:
+            self.more()
+
+    def frame(self):
+        self.need(2)
+        op, n = self.buf[0] & 15, self.buf[1] & 127
+        at = 2
+        if n == 126:
+            self.need(4)
+            n, at = struct.unpack(">H", self.buf[2:4])[0], 4
+        elif n == 127:
+            self.need(10)
+            n, at = struct.unpack(">Q", self.buf[2:10])[0], 10
+        self.need(at + n)
+        data, self.buf = self.buf[at:at + n], self.buf[at + n:]
+        return op, data
+
+    def take(self):
+        op, data = self.frame()
+        if op == 2 and data[:1] == b"\x03":
+            self.offset = struct.unpack(">Q", data[1:9])[0]
+            self.out += data[9:]
+        elif op == 2:
+            self.out += data[1:]
+        elif op == 1:
+            self.texts.append(json.loads(data))
+        elif op == 8:
+            self.closed = struct.unpack(">H", data[:2])[0] if data else 0
+        return op
+
+    def until(self, true, seconds=15):
+        end = time.monotonic() + seconds
+        try:
+            while not true() and self.closed is None and time.monotonic() < end:
+                self.take()
+        except (EOFError, socket.timeout, OSError):
+            pass
+        return true()
+
+    def send(self, op, data):
+        n = len(data)
+        head = struct.pack(">BB", 0x80 | op, 0x80 | n) if n < 126 else struct.pack(">BBH", 0x80 | op, 0x80 | 126, n)
+        self.sock.sendall(head + b"\0\0\0\0" + data)
+
+    def type(self, text):
+        self.send(2, b"\0" + text.encode())
+
+    def say(self, **message):
+        self.send(1, json.dumps(message).encode())
+
+
+def test_terminal(box):
+    status, reply = box.call("POST", "/pty", {"cwd": "/term/dir"})
+    ident = reply["session_id"]
+    t.eq(status, 201, "a terminal session")
+    ws = Ws(box, ident)
+    t.eq(ws.status, 101, "its socket")
+    t.ok(ws.until(lambda: ws.texts), "is connected")
+    t.eq({k: ws.texts[0].get(k) for k in ("type", "session_id", "mode")}, {"type": "connected", "session_id": ident, "mode": "pty"},
+         "and says so")
+    ws.type("PS1=; stty -echo; pwd; stty size; echo $TERM; echo rea''dy\n")
+    ws.until(lambda: b"ready" in ws.out)
+    t.ok(b"/term/dir\r\n24 80\r\nxterm-256color\r\nready" in ws.out, "24 by 80, in its directory", ws.out)
+    time.sleep(0.3)  # readline reads the size and sets it again before each prompt
+    ws.say(type="resize", cols=120, rows=40)
+    ws.type("stty size; echo siz''ed\n")
+    ws.until(lambda: b"sized" in ws.out)
+    t.ok(b"40 120" in ws.out, "a resize arrives", ws.out)
+    ws.type("sleep 100\n")
+    t.ok(until(5, lambda: box.command("pgrep -x sleep -a | grep -c 'sleep 100'") == "1"), "a foreground job")
+    ws.say(type="signal", signal="SIGINT")
+    ws.type("echo aft''er $?\n")
+    t.ok(ws.until(lambda: b"after 130" in ws.out), "a signal reaches it, and not the shell", ws.out)
+    ws.type("sleep 200\n")
+    until(5, lambda: box.command("pgrep -x sleep -a | grep -c 'sleep 200'") == "1")
+    ws.type("\x03echo ctr''l $?\n")
+    t.ok(ws.until(lambda: b"ctrl 130" in ws.out), "and so does control-C", ws.out)
+    status, info = box.call("GET", "/pty/" + ident)
+    t.ok(info["running"] and info["output_offset"] >= len(ws.out), "its offset", (info, len(ws.out)))
+    second = Ws(box, ident)
+    t.eq(second.status, 409, "a second socket is refused")
+    second.sock.close()
+    third = Ws(box, ident, "?takeover=1&since=%d" % (info["output_offset"] - 5))
+    t.ok(third.until(lambda: third.texts) and third.offset == info["output_offset"] - 5, "a takeover replays from its offset",
+         (third.offset, info))
+    t.ok(ws.until(lambda: ws.closed is not None) and ws.closed == 4001, "and the one before is told so", ws.closed)
+    third.type("echo left; (sleep 0.5; echo mean''while) & disown\n")
+    third.until(lambda: b"left" in third.out)
+    offset = box.call("GET", "/pty/" + ident)[1]["output_offset"]
+    third.sock.close()
+    time.sleep(1.0)
+    back = Ws(box, ident, "?since=%d" % offset) if until(5, lambda: Ws(box, ident, "?takeover=1").status == 101) else None
+    t.ok(back is not None and back.until(lambda: b"meanwhile" in back.out), "what it printed to nobody is replayed", back and back.out)
+    if back.status != 101:
+        back = Ws(box, ident, "?takeover=1")
+    back.type("exit 5\n")
+    t.ok(back.until(lambda: back.closed is not None) and back.closed == 1000, "it ends with the shell", back.closed)
+    t.ok({"type": "exit", "exit_code": 5} in back.texts, "with its code", back.texts)
+    again = Ws(box, ident)
+    again.type("echo new''shell\n")
+    t.ok(again.until(lambda: b"newshell" in again.out), "the next socket gets a new shell")
+    again.sock.close()
+    t.eq(box.call("DELETE", "/pty/" + ident)[0], 200, "deleted")
+    t.eq(box.call("DELETE", "/pty/" + ident)[0], 404, "once")
+
+
+# ---- hostile inside ----
+
+def test_hostile_inside(box):
+    for command in ("kill -9 1", "kill -STOP 1", "kill -TERM 1; kill -SEGV 1", "prlimit --pid 1 --nofile=1:1",
+                    "cat /proc/1/mem", "ls /proc/1/fd", "echo 1000 > /proc/1/oom_score_adj", "chrt -o -p 0 1; taskset -p 1 1"):
+        box.command(command + " 2>/dev/null")
+        t.eq(box.command("echo lives"), "lives", "it lives through: " + command)
+    victim = Box(memory="128Mi")
+    victim.stream("/command", {"command": "f() { f | f & }; f; sleep 1", "timeout": 2000})
+    victim.stream("/command", {"command": "python3 -c 'x=[]\nwhile 1: x.append(bytearray(1<<20))'", "timeout": 4000})
+    t.ok(until(20, lambda: victim.call("GET", "/ping")[0] == 200), "after a fork bomb and a memory bomb it answers")
+    victim.stream("/command", {"command": "for i in $(seq 300); do (head -c 1M /dev/zero; sleep 30) & done; wait", "timeout": 3000})
+    for i in range(4):
+        victim.stream("/command", {"command": "head -c 80M /dev/zero", "background": True})
+    t.ok(until(20, lambda: victim.call("GET", "/ping")[0] == 200), "and with its spool full")
+    t.eq(box.command("echo beside"), "beside", "another one noticed nothing")
+    victim.delete()
+
+
+def pid_of_agent(box):
+    marker = "agent-%s" % box.id
+    box.stream("/command", {"command": "exec -a %s sleep 50" % marker, "background": True})
+    until(5, lambda: subprocess.run(["pgrep", "-f", "^" + marker], stdout=subprocess.PIPE).stdout)
+    pid = int(subprocess.check_output(["pgrep", "-f", "^" + marker]).split()[0])
+    with open("/proc/%d/stat" % pid) as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
+def test_dead_agent():
+    box = Box()
+    other = Box()
+    os.kill(pid_of_agent(box), 9)
+    t.ok(until(10, lambda: request("GET", "/v1/sandboxes/" + box.id)[1]["status"]["state"] == "Failed"), "a sandbox without its pid 1 is Failed",
+         request("GET", "/v1/sandboxes/" + box.id))
+    status = request("GET", "/v1/sandboxes/" + box.id)[1]["status"]
+    t.ok(status.get("reason") and status.get("message"), "with a reason", status)
+    began = time.monotonic()
+    code, reply = box.call("GET", "/ping")
+    t.ok(code == 503 and reply.get("code") and time.monotonic() - began < 2, "its calls fail at once", (code, reply))
+    t.eq(other.command("echo fine"), "fine", "others go on")
+    stopped = pid_of_agent(other)
+    os.kill(stopped, 19)
+    third = Box()
+    began = time.monotonic()
+    t.eq(third.command("echo quick"), "quick", "an agent that stands still holds up its own sandbox only")
+    t.ok(time.monotonic() - began < 5, "and is not waited for")
+    os.kill(stopped, 18)
+    t.eq(other.command("echo again"), "again", "and goes on when it is let go")
+    for b in (box, other, third):
+        b.delete()
+
+
+# ---- many ----
+
+def test_soak(box):
+    n = size("SOAK_COMMANDS", 1500)
+    agent = pid_of_agent(box)
+    daemon = int(subprocess.check_output(["pgrep", "-P", sys.argv[2], "-f", "daemon"]).split()[0])
+    pids = {"gateway": gateway(), "sandboxd": daemon, "agent": agent}
+    lost = []
+
+    def work(count, k):
+        conn = Connection(60)
+        for i in range(count):
+            conn.request("POST", box.path("/command"), json.dumps({"command": "echo %d.%d" % (k, i)}).encode())
+            data = conn.getresponse().read()
+            if b'"text":"%d.%d"' % (k, i) not in data or b"execution_complete" not in data:
+                lost.append(data)
+
+    def run(count):
+        threads = [threading.Thread(target=work, args=(count // 8, k)) for k in range(8)]
+        [x.start() for x in threads]
+        [x.join() for x in threads]
+
+    run(max(1200, n // 10))  # the history of finished commands fills up
+    before = {k: (n_fds(p), kib(p, "VmRSS")) for k, p in pids.items()}
+    began = time.monotonic()
+    run(n)
+    spent = time.monotonic() - began
+    time.sleep(0.5)
+    after = {k: (n_fds(p), kib(p, "VmRSS")) for k, p in pids.items()}
+    t.eq(lost, [], "%d commands, eight at a time, none lost (%.0f/s)" % (n, n / spent))
+    for k in pids:
+        t.ok(after[k][0] <= before[k][0] + 8 and after[k][1] <= before[k][1] + 1024,
+             "%s has not grown: descriptors %d to %d, memory %d to %d KiB" % (k, before[k][0], after[k][0], before[k][1], after[k][1]))
+
+
+box = Box(memory="2Gi")
+box.command("mkdir -p /f")
+only = os.environ.get("ONLY", "").split(",") if os.environ.get("ONLY") else None
+for name, test in list(globals().items()):
+    if name.startswith("test_") and (not only or name[5:] in only):
+        try:
+            test(*([box] if test.__code__.co_argcount else []))
+        except Exception as e:  # the rest still counts
+            t.ok(False, "%s: %r" % (name, e))
+            import traceback
+            traceback.print_exc()
+t.done()
