@@ -158,6 +158,8 @@ static const struct {
 	[BROKER_OP_POLICY] = {sizeof(struct broker_policy), 0, check_policy},
 	[BROKER_OP_PIN] = {sizeof(struct broker_pin), 0, check_pin},
 	[BROKER_OP_UNPIN] = {sizeof(struct broker_pin), 0, check_pin},
+	[BROKER_OP_LOG_SOCKET] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_FLOWS] = {sizeof(struct broker_plain_req), 0, check_plain},
 };
 
 int broker_decode(const union broker_any *any, size_t len, size_t n_fds, struct sbx_err *err)

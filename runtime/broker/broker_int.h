@@ -112,6 +112,7 @@ struct host_root {
 };
 
 struct connection;
+struct egress_walk;
 struct fwset;
 struct slot_egress;
 struct unpack;
@@ -164,6 +165,7 @@ struct broker {
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
 	struct trash *trash;
 	struct flows *flows;
+	struct egress_walk *walk;
 };
 
 static inline uint32_t slot_base(const struct broker *b, const struct slot *s)
@@ -192,5 +194,8 @@ void broker_host_row_done(struct broker *b, const struct broker_asker *asker, ui
 /** broker_unpack_done() - Answer the unpack that @asker of @b asked for; @err NULL: published */
 void broker_unpack_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err, uint64_t bytes,
 			uint64_t entries);
+
+/** broker_flows_done() - Answer FLOWS of @asker of @b with the @n of @flow; @good false: they could not be listed */
+void broker_flows_done(struct broker *b, const struct broker_asker *asker, bool good, const struct broker_flow *flow, size_t n);
 
 #endif

@@ -16,6 +16,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
 #include "runtime/broker/egress.h"
+#include "runtime/broker/egress_walk.h"
 #include "runtime/broker/host_check.h"
 #include "runtime/broker/host_purge.h"
 #include "runtime/broker/flows.h"
@@ -336,23 +337,32 @@ static void on_rules_lost(void *arg, const char *text)
 	broker_event(arg, NULL, BROKER_EVENT_LIMIT, text);
 }
 
+static int fill_prefixes(const struct settings_texts *texts, const char *key, struct fw_rules_prefix *out, size_t max, size_t *ret,
+			 struct sbx_err *err)
+{
+	if (texts->n > max)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s has more than %zu entries", key, max);
+	for (size_t i = 0; i < texts->n; i++)
+		if (fw_rules_parse_prefix(texts->item[i], &out[i]) < 0)
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: %s is no IPv4 address or range", key, texts->item[i]);
+	*ret = texts->n;
+	return 0;
+}
+
 static int fill_rules(struct broker *b, struct sbx_err *err)
 {
-	const struct settings_texts *allow = &b->settings.network_allow_private;
-
 	b->rules.instance = b->instance;
 	b->rules.uplink_host = links_uplink_host(b->links);
 	b->rules.uplink_router = links_uplink_router(b->links);
 	b->rules.subnet_addr = b->links_config.subnet_addr;
 	b->rules.subnet_prefix = b->links_config.subnet_prefix;
-	for (size_t i = 0; i < allow->n; i++) {
-		if (b->rules.n_allow == FW_RULES_ALLOW_MAX)
-			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.allow_private has more than %u entries", FW_RULES_ALLOW_MAX);
-		if (fw_rules_parse_prefix(allow->item[i], &b->rules.allow[b->rules.n_allow]) < 0)
-			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.allow_private: %s is no IPv4 address or range", allow->item[i]);
-		b->rules.n_allow++;
-	}
-	return 0;
+	b->rules.quic = b->settings.egress_quic;
+	if (fill_prefixes(&b->settings.network_allow_private, "network.allow_private", b->rules.allow, FW_RULES_ALLOW_MAX, &b->rules.n_allow,
+			  err) < 0)
+		return -1;
+	if (!strcmp(b->settings.egress_doh, "off"))
+		return 0;
+	return fill_prefixes(&b->settings.egress_doh_addresses, "egress.doh_addresses", b->rules.doh, FW_RULES_DOH_MAX, &b->rules.n_doh, err);
 }
 
 static int open_network(struct broker *b, struct sbx_err *err)
@@ -449,7 +459,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	if (host_check_start(&context, &b->host_features, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
-	if (slots_init(b, err) < 0 || flows_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
+	if (slots_init(b, err) < 0 || flows_init(b, err) < 0 || egress_walk_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "start");
 	int live = slots_recover(b, err);
 	if (live < 0)

@@ -12,10 +12,12 @@
 #include "runtime/broker/broker_decode.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/egress.h"
+#include "runtime/broker/egress_walk.h"
 #include "runtime/broker/host_check.h"
 #include "runtime/broker/host_probe.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
+#include "runtime/broker/netlog.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/volumes.h"
 
@@ -582,6 +584,46 @@ static int on_unpin(struct broker *b, const struct request *r, struct sbx_err *e
 	return egress_unpin(b, r->slot, &r->any->pin, err) < 0 ? -1 : reply_result(r, 0, NULL);
 }
 
+/* Safe: a socket that only tells what the router refused; whoever holds it cannot configure it without the capability. */
+static int on_log_socket(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	int fd = netlog_open(links_router_fd(b->links), err);
+
+	if (fd < 0)
+		return -1;
+	reply(r, NULL, &fd, 1);
+	close(fd);
+	return 0;
+}
+
+void broker_flows_done(struct broker *b, const struct broker_asker *asker, bool good, const struct broker_flow *flow, size_t n)
+{
+	struct connection *c = connection_by_number(b, asker->connection);
+	size_t done = 0;
+
+	if (!c)
+		return;
+	do {
+		struct broker_flows_reply answer = {.status = good ? 0 : SBX_E_SYSTEM};
+		size_t left = n - done, part = left < BROKER_FLOW_PAIRS ? left : BROKER_FLOW_PAIRS;
+
+		answer.n_flows = (uint32_t)part;
+		answer.last = part == left;
+		if (part)
+			memcpy(answer.flow, flow + done, part * sizeof(*flow));
+		send_message(c, &answer, sizeof(answer), BROKER_OP_FLOWS, asker->tag, NULL, 0);
+		done += part;
+	} while (done < n);
+}
+
+/* Safe: tells whom sandboxes speak with, which the sender's own leases made possible; one walk at a time, in a child. */
+static int on_flows(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return egress_walk_list(b, &asker, err);
+}
+
 /* ---- the table ---- */
 
 #define IN(state) (1u << BROKER_SLOT_##state)
@@ -613,6 +655,8 @@ static const struct {
 	[BROKER_OP_POLICY]	   = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_policy},
 	[BROKER_OP_PIN]		   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_pin},
 	[BROKER_OP_UNPIN]	   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_unpin},
+	[BROKER_OP_LOG_SOCKET]	   = {WHO_DNSD,		       NO_SLOT,				     on_log_socket},
+	[BROKER_OP_FLOWS]	   = {WHO_DNSD,		       NO_SLOT,				     on_flows},
 };
 static_assert(offsetof(struct broker_policy, ref) == offsetof(struct broker_slot_req, ref) &&
 	      offsetof(struct broker_pin, ref) == offsetof(struct broker_slot_req, ref), "a slot is named at one place");

@@ -6,10 +6,12 @@
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/egress_plan.h"
+#include "runtime/broker/egress_walk.h"
 #include "runtime/broker/fwset.h"
 #include "runtime/broker/slot.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +192,8 @@ static int apply_parts(struct broker *b, struct slot *s, uint32_t flags, struct 
 	(void)slot_set_state(b, s, s->state); /* logged; a restart would put the old policy back, which sandboxd then replaces */
 	if (old && had_file)
 		policy_unlink(s, old);
+	if (old && (p.mode != EGRESS_MODE_OPEN || e->n_rules)) /* else nothing can have been revoked */
+		egress_walk_cut(b, s);
 	return 0;
 }
 
@@ -400,6 +404,96 @@ static int each_lease(struct broker *b, struct slot *s, bool add, struct sbx_err
 	return r;
 }
 
+/* ---- what the router says ---- */
+
+static bool leased(const struct broker *b, const struct slot *s, uint32_t addr, uint32_t port)
+{
+	const struct lease *l = s->egress ? lease_find(s->egress, addr, port) : NULL;
+
+	return l && l->end_ms > loop_now_ms(b->loop);
+}
+
+static enum broker_refusal by_lease(const struct broker *b, const struct slot *s, uint32_t addr, unsigned protocol, uint16_t port,
+				    enum broker_refusal otherwise)
+{
+	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	bool quic = protocol == IPPROTO_UDP && (port == 443 || port == 80) && !b->rules.quic;
+
+	if (leased(b, s, addr, 0))
+		return quic ? BROKER_REFUSED_QUIC : ports && port == 853 ? BROKER_REFUSED_DOT : BROKER_REFUSED_NONE;
+	if (ports && leased(b, s, addr, port))
+		return quic ? BROKER_REFUSED_QUIC : BROKER_REFUSED_NONE;
+	return otherwise;
+}
+
+static bool is_doh(const struct broker *b, uint32_t addr)
+{
+	for (size_t i = 0; i < b->rules.n_doh; i++)
+		if (!b->rules.doh[i].prefix || !((addr ^ b->rules.doh[i].addr) >> (32 - b->rules.doh[i].prefix)))
+			return true;
+	return false;
+}
+
+static enum broker_refusal by_mode(const struct broker *b, const struct slot *s, uint32_t addr, unsigned protocol, uint16_t port,
+				   bool other_port)
+{
+	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	bool private = fw_rules_private(addr) && !fw_rules_allowed(&b->rules, addr, 0);
+
+	if (s->mode == EGRESS_MODE_OPEN)
+		return private ? BROKER_REFUSED_PRIVATE : BROKER_REFUSED_NONE;
+	if (s->mode == EGRESS_MODE_LEASED)
+		return by_lease(b, s, addr, protocol, port,
+				other_port ? BROKER_REFUSED_PORT : private ? BROKER_REFUSED_PRIVATE : BROKER_REFUSED_NO_LEASE);
+	enum broker_refusal r = by_lease(b, s, addr, protocol, port, BROKER_REFUSED_COUNT);
+	if (r != BROKER_REFUSED_COUNT)
+		return r;
+	if (private)
+		return BROKER_REFUSED_PRIVATE;
+	if (protocol == IPPROTO_UDP && (port == 443 || port == 80) && !b->rules.quic)
+		return BROKER_REFUSED_QUIC;
+	if (ports && port == 853)
+		return BROKER_REFUSED_DOT;
+	return ports && port == 443 && is_doh(b, addr) ? BROKER_REFUSED_DOH : BROKER_REFUSED_NONE;
+}
+
+enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t addr, unsigned protocol, uint16_t port)
+{
+	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);
+	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+
+	if (addr == LINKS_GATEWAY || addr >> 24 == 127 || addr == s->addr)
+		return BROKER_REFUSED_NONE; /* does not come past the chains that judge */
+	if (addr >> 16 == LINKS_GATEWAY >> 16)
+		return BROKER_REFUSED_METADATA;
+	if ((addr & subnet) == b->rules.subnet_addr)
+		return BROKER_REFUSED_SANDBOX;
+	if (is_host(b, addr) && !fw_rules_allowed(&b->rules, addr, 32))
+		return BROKER_REFUSED_HOST;
+	if (!ports && protocol != IPPROTO_ICMP)
+		return BROKER_REFUSED_PROTOCOL;
+	if (!s->mark)
+		return BROKER_REFUSED_CLOSED;
+	switch (s->egress ? egress_plan_decide(&s->egress->plan, addr, protocol, port) : EGRESS_DECISION_NEXT) {
+	case EGRESS_DECISION_PASS:
+		return ports && port == 853 ? BROKER_REFUSED_DOT : BROKER_REFUSED_NONE;
+	case EGRESS_DECISION_PASS_PORT:
+		return BROKER_REFUSED_NONE;
+	case EGRESS_DECISION_DENY_OPERATOR:
+		return BROKER_REFUSED_RULE_OPERATOR;
+	case EGRESS_DECISION_DENY_USER:
+		return BROKER_REFUSED_RULE_USER;
+	case EGRESS_DECISION_NEXT_PORT:
+		return by_mode(b, s, addr, protocol, port, true);
+	case EGRESS_DECISION_NEXT:
+		return by_mode(b, s, addr, protocol, port, false);
+	case EGRESS_DECISION_NONE:
+	case EGRESS_DECISION_LIST:
+	default:
+		return BROKER_REFUSED_CLOSED;
+	}
+}
+
 /* ---- the end ---- */
 
 uint32_t egress_record_mode(const struct slot *s)
@@ -472,7 +566,7 @@ struct found {
 	bool *seen; /* owned; by slot */
 };
 
-static struct slot *slot_of_addr(struct broker *b, uint32_t addr)
+struct slot *egress_slot_of(struct broker *b, uint32_t addr)
 {
 	uint32_t number = addr - b->rules.subnet_addr - 1;
 
@@ -485,7 +579,7 @@ static struct slot *slot_of_addr(struct broker *b, uint32_t addr)
 static void on_found(void *arg, uint32_t addr, uint32_t mark, const struct fwset_pin *pin)
 {
 	struct found *f = arg;
-	struct slot *s = slot_of_addr(f->b, addr);
+	struct slot *s = egress_slot_of(f->b, addr);
 
 	if (!s || !s->mark || (!pin && s->mark != mark)) {
 		f->odd = true;

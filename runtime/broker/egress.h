@@ -47,6 +47,21 @@ int egress_policy(struct broker *b, struct slot *s, const struct broker_policy *
 int egress_pin(struct broker *b, struct slot *s, const struct broker_pin *msg, struct sbx_err *err) SBX_WUR;
 /** egress_unpin() - Close the addresses of @msg for @s of @b; flows that were judged go on until the next policy; Return: 0 or -1, @err set */
 int egress_unpin(struct broker *b, struct slot *s, const struct broker_pin *msg, struct sbx_err *err) SBX_WUR;
+/** egress_slot_of() - The slot in use of @b whose address is @addr, or NULL */
+struct slot *egress_slot_of(struct broker *b, uint32_t addr);
+/**
+ * egress_refuses() - What the router says of a new connection, without asking it
+ * @b:		The broker
+ * @s:		The sandbox
+ * @addr:	Far end, host byte order
+ * @protocol:	IPPROTO_*
+ * @port:	Far port
+ *
+ * The same verdicts in the same order as the chains of fw_rules.c; a test compares them.
+ *
+ * Return: BROKER_REFUSED_NONE when it is let through, or why not
+ */
+enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t addr, unsigned protocol, uint16_t port);
 /** egress_end() - Take everything of @s of @b, whose link is gone, out of the kernel; Return: whether nothing is left */
 bool egress_end(struct broker *b, struct slot *s);
 /** egress_record_mode() - What the record of @s keeps for egress_recover(): its mode, and whether a file holds rules */

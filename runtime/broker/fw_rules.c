@@ -36,6 +36,7 @@
 #define ECHO_BYTES	       1400u
 #define ECHO_PER_SECOND	       10u
 #define LOGS_PER_SECOND	       20u
+#define REFUSALS_PER_SECOND    200u /* by ICMP, a sandbox; the kernel sends 1,000 in all by default */
 #define SOURCES_MAX	       8192u /* four times LIMIT_SANDBOXES: what is deleted counts until its transaction ends */
 
 /* ---- the child ---- */
@@ -309,6 +310,7 @@ static void put_router_sets(struct buf *b)
 		   "\tmap ports {\n\t\ttype ipv4_addr . mark . inet_service : mark\n\t}\n"
 		   "\tset lease {\n\t\ttype ipv4_addr . ipv4_addr\n\t\tflags timeout\n\t}\n"
 		   "\tset lease_port {\n\t\ttype ipv4_addr . ipv4_addr . inet_service\n\t\tflags timeout\n\t}\n"
+		   "\tset no_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
 		   "\tset log_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
 		   /* The table of connections is the host's and all sandboxes': nobody may fill it alone. */
 		   "\tset flows {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic\n\t}\n",
@@ -322,9 +324,10 @@ static void put_router_refusals(struct buf *b, const struct fw_rules_config *c)
 		   "\tchain no {\n"
 		   "\t\tmeta mark set %u\n"
 		   "\t\tmeta l4proto tcp reject with tcp reset\n"
+		   "\t\tupdate @no_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
 		   "\t\treject with icmpx type admin-prohibited\n"
 		   "\t}\n",
-		   LINKS_ROUTE_MARK);
+		   LINKS_ROUTE_MARK, REFUSALS_PER_SECOND, REFUSALS_PER_SECOND);
 	for (unsigned reason = BROKER_REFUSED_NONE + 1; reason < BROKER_REFUSED_COUNT; reason++)
 		buf_printf(b,
 			   "\tchain no_%02u {\n"

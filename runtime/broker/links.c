@@ -369,6 +369,8 @@ static const struct netns_sysctl router_sysctls[] = {
 	{"/proc/sys/net/ipv4/ip_forward", "1", false},
 	/* What the router says itself goes back by the mark of what it answers. */
 	{"/proc/sys/net/ipv4/fwmark_reflect", "1", false},
+	/* A refusal is told at once; the packet filter counts them for each sandbox instead. */
+	{"/proc/sys/net/ipv4/icmp_ratelimit", "0", false},
 	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0", false},
 	{"/proc/sys/net/ipv4/conf/default/accept_redirects", "0", false},
 	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0", false},

@@ -119,6 +119,9 @@ int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err
 
 /** links_conntrack_drop_many() - links_conntrack_drop() for @n addresses with one walk of the table; same results */
 int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
+/** links_conntrack_each() - Tell @found (with @arg; source, destination in host byte order, mark) of all connections in the router of @links; Return: 0 or -1, @err set */
+int links_conntrack_each(struct links *links, void (*found)(void *arg, uint32_t src, uint32_t dst, uint32_t mark), void *arg,
+			 struct sbx_err *err) SBX_WUR;
 /** links_conntrack_count() - Connections in the router of @links, all sandboxes together (microseconds); Return: count, or -1, @err set */
 int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
 

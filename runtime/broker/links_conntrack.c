@@ -107,12 +107,31 @@ static bool concerns(const void *attrs, size_t len, const struct wires *wire)
 
 struct found {
 	struct wires wires;
+	void (*each)(void *arg, uint32_t src, uint32_t dst, uint32_t mark); /* told of all instead */
+	void *each_arg;
 	bool count_only; /* an answer with the number of all entries is expected */
 	uint32_t entries;
 	struct tuple *list; /* owned */
 	size_t n;
 	bool more;
 };
+
+static uint32_t word_of(const struct nlattr *a)
+{
+	uint32_t wire = 0;
+
+	if (a && a->nla_len == ATTR_HEAD + sizeof(wire))
+		memcpy(&wire, (const uint8_t *)a + ATTR_HEAD, sizeof(wire));
+	return ntohl(wire);
+}
+
+static void tell_entry(const struct found *found, const void *attrs, size_t len)
+{
+	const struct nlattr *ip = attr_within(attr_find(attrs, len, CTA_TUPLE_ORIG), CTA_TUPLE_IP);
+
+	found->each(found->each_arg, word_of(attr_within(ip, CTA_IP_V4_SRC)), word_of(attr_within(ip, CTA_IP_V4_DST)),
+		    word_of(attr_find(attrs, len, CTA_MARK)));
+}
 
 static void take_entry(struct found *found, const struct nlmsghdr *h)
 {
@@ -123,12 +142,11 @@ static void take_entry(struct found *found, const struct nlmsghdr *h)
 	struct tuple *t;
 
 	if (found->count_only) {
-		const struct nlattr *count = attr_find(attrs, len, CTA_STATS_GLOBAL_ENTRIES);
-		uint32_t wire = 0;
-
-		if (count && count->nla_len == ATTR_HEAD + sizeof(wire))
-			memcpy(&wire, (const uint8_t *)count + ATTR_HEAD, sizeof(wire));
-		found->entries = ntohl(wire);
+		found->entries = word_of(attr_find(attrs, len, CTA_STATS_GLOBAL_ENTRIES));
+		return;
+	}
+	if (found->each) {
+		tell_entry(found, attrs, len);
 		return;
 	}
 	if (!concerns(attrs, len, &found->wires))
@@ -254,6 +272,19 @@ int links_conntrack_count(struct links *links, struct sbx_err *err)
 	if (r)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "count connections");
 	return found.entries > INT32_MAX ? INT32_MAX : (int)found.entries;
+}
+
+int links_conntrack_each(struct links *links, void (*each)(void *arg, uint32_t src, uint32_t dst, uint32_t mark), void *arg,
+			 struct sbx_err *err)
+{
+	struct found found = {.each = each, .each_arg = arg};
+	auto_fd sock = open_socket(links, err);
+
+	if (sock < 0)
+		return -1;
+	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_INET, NULL, 1);
+	r = r ? r : read_answers(sock, 1, &found);
+	return r ? sbx_err_set(err, SBX_E_SYSTEM, -r, "list connections") : 0;
 }
 
 int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err)

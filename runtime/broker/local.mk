@@ -8,6 +8,7 @@ libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/
 	runtime/broker/cgroup_detect.c runtime/broker/cgroup_v1.c runtime/broker/cgroup_v2.c runtime/broker/cgroup_knobs.def \
 	runtime/broker/links.c runtime/broker/links.h runtime/broker/links_conntrack.c \
 	runtime/broker/egress_plan.c runtime/broker/egress_plan.h runtime/broker/fwset.c runtime/broker/fwset.h \
+	runtime/broker/netlog.c runtime/broker/netlog.h runtime/broker/sockcut.c runtime/broker/sockcut.h \
 	runtime/broker/fw_rules.c runtime/broker/fw_rules.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
 	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h \
 	runtime/broker/host_check.c runtime/broker/host_check.h runtime/broker/host_check.def \
@@ -29,7 +30,7 @@ noinst_LIBRARIES += libbroker.a
 libbroker_a_CPPFLAGS = $(AM_CPPFLAGS) $(LIBCAP_CFLAGS) $(SECCOMP_CFLAGS)
 libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h runtime/broker/broker_int.h \
 	runtime/broker/broker_decode.c runtime/broker/broker_decode.h runtime/broker/broker_ops.c \
-	runtime/broker/egress.c runtime/broker/egress.h \
+	runtime/broker/egress.c runtime/broker/egress.h runtime/broker/egress_walk.c runtime/broker/egress_walk.h \
 	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/launch.c runtime/broker/launch.h \
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
 	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/idmap.c runtime/broker/idmap.h \
@@ -43,6 +44,13 @@ sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECC
 # A broker of one's own for root tests.
 noinst_LIBRARIES += libbtc.a
 libbtc_a_SOURCES = tests/system/broker_test_client.c tests/system/broker_test_client.h
+# The same with a world beside it, for what passes the packet filter.
+noinst_LIBRARIES += libworld.a
+libworld_a_SOURCES = tests/system/egress_world.c tests/system/egress_world.h
+check_PROGRAMS += tests/system/net_egress
+ROOT_TESTS += tests/system/net_egress
+tests_system_net_egress_SOURCES = tests/system/net_egress.c
+tests_system_net_egress_LDADD = libworld.a libbtc.a libbase.a
 check_PROGRAMS += tests/system/broker_basic
 ROOT_TESTS += tests/system/broker_basic
 tests_system_broker_basic_SOURCES = tests/system/broker_basic.c

@@ -179,10 +179,16 @@ int btc_hello(struct btc *t)
 	return any.hello_reply.status ? -1 : 0;
 }
 
+static bool isolated;
+
+void btc_keep_netns(void)
+{
+	isolated = true;
+}
+
 int btc_start(struct btc *t, const char *name, const char *extra)
 {
 	const char *build = getenv("top_builddir");
-	static bool isolated;
 
 	memset(t, 0, sizeof(*t));
 	t->fd = -1;

@@ -31,6 +31,8 @@ struct btc {
 
 /** btc_start() - Start a broker for the test @name with @extra lines of configuration (may be ""); Return: 0, or -1 with a TAP comment */
 int btc_start(struct btc *t, const char *name, const char *extra);
+/** btc_keep_netns() - btc_start() stays in the network namespace that the caller made */
+void btc_keep_netns(void);
 /** btc_restart() - Kill the broker with SIGKILL and start it again on the same directories; Return: 0 or -1 */
 int btc_restart(struct btc *t);
 /** btc_spawn() - Start only the process, with environment variable @env (NAME=value, may be NULL); Return: 0 or -1 */

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/egress_walk.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/egress.h"
+#include "runtime/broker/sockcut.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FLOWS_MAX 65536u /* told at once; more than 4096 sandboxes with a pool of 16 peers each */
+
+struct job {
+	int pidfd; /* of the child; -1: none */
+	struct loop_fd *source;
+};
+
+struct egress_walk {
+	struct job cut, list;
+	struct loop_timer *start_cut;
+	bool wanted[LIMIT_SANDBOXES], n_wanted;
+	struct broker_asker asker; /* of the list */
+	int flows_fd;		   /* memory file with what the child found; -1: none */
+};
+
+/* Return: 0 in the child, 1 in the broker, -errno */
+static int job_start(struct broker *b, struct job *job, loop_fd_handler *ended)
+{
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &job->pidfd, NULL, 0);
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		return 0;
+	}
+	job->source = pid < 0 ? NULL : loop_fd_add(b->loop, job->pidfd, EPOLLIN, ended, b);
+	if (job->source)
+		return 1;
+	int r = -errno;
+	replace_fd(&job->pidfd, -1);
+	return r;
+}
+
+/* Return: whether the child ended well */
+static bool job_end(struct job *job)
+{
+	siginfo_t info = {0};
+	bool good = waitid(P_PIDFD, (id_t)job->pidfd, &info, WEXITED) == 0 && info.si_code == CLD_EXITED && info.si_status == 0;
+
+	loop_fd_remove(job->source);
+	job->source = NULL;
+	replace_fd(&job->pidfd, -1);
+	return good;
+}
+
+/* ---- ending sockets ---- */
+
+static bool revoked(void *arg, uint32_t addr, unsigned protocol, uint16_t port)
+{
+	struct slot *s = arg;
+
+	return egress_refuses(s->broker, s, addr, protocol, port) != BROKER_REFUSED_NONE;
+}
+
+_Noreturn static void cut(struct broker *b, const bool *wanted)
+{
+	int failed = 0;
+
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (!wanted[i] || s->pidfd < 0)
+			continue;
+		/* A sandbox that ends meanwhile has no namespace to enter and no sockets either. */
+		int r = setns(s->pidfd, CLONE_NEWNET) < 0 ? -errno : sockcut_here(revoked, s);
+		if (r < 0 && r != -ESRCH) {
+			log_warn("slot %u: sockets of revoked flows stay until their next packet: %s", i, strerror(-r));
+			failed = 1;
+		}
+	}
+	_exit(failed);
+}
+
+static void cut_ended(void *arg, int fd, uint32_t events)
+{
+	struct broker *b = arg;
+
+	(void)fd;
+	(void)events;
+	ignore_result(job_end(&b->walk->cut)); /* it logged; the router refuses the flows all the same */
+	if (b->walk->n_wanted)
+		loop_timer_arm(b->walk->start_cut, 0);
+}
+
+static void start_cut(void *arg)
+{
+	struct broker *b = arg;
+	struct egress_walk *w = b->walk;
+
+	if (w->cut.pidfd >= 0 || !w->n_wanted || FAULT_POINT("egress-cut"))
+		return;
+	int r = job_start(b, &w->cut, cut_ended);
+	if (r == 0)
+		cut(b, w->wanted);
+	if (r < 0)
+		log_error("no child to end revoked sockets: %s", strerror(-r));
+	memset(w->wanted, 0, sizeof(w->wanted));
+	w->n_wanted = false;
+}
+
+void egress_walk_cut(struct broker *b, struct slot *s)
+{
+	b->walk->wanted[s->number] = true;
+	b->walk->n_wanted = true;
+	loop_timer_arm(b->walk->start_cut, 0);
+}
+
+/* ---- listing flows ---- */
+
+struct listing {
+	struct broker *b;
+	struct broker_flow *flow; /* owned; hashed by slot and address while it is filled */
+	uint32_t n;
+};
+
+static void list_flow(void *arg, uint32_t src, uint32_t dst, uint32_t mark)
+{
+	struct listing *l = arg;
+	struct slot *s = egress_slot_of(l->b, src);
+	uint32_t mask = 2 * FLOWS_MAX - 1;
+
+	/* Flows of an older policy live on only when their next packet is allowed: they count too. */
+	if (!s || !mark || l->n == FLOWS_MAX)
+		return;
+	for (uint32_t i = (src * 2654435761u ^ dst * 40503u);; i++) {
+		struct broker_flow *f = &l->flow[i & mask];
+
+		if (f->addr == dst && f->ref.slot == s->number)
+			return;
+		if (f->addr)
+			continue;
+		*f = (struct broker_flow){.ref = {.slot = s->number, .generation = s->generation}, .addr = dst};
+		l->n++;
+		return;
+	}
+}
+
+_Noreturn static void list(struct broker *b, int fd)
+{
+	struct listing l = {.b = b, .flow = calloc(2 * FLOWS_MAX, sizeof(*l.flow))};
+	struct sbx_err err = {0};
+	uint32_t n = 0;
+
+	if (!l.flow || links_conntrack_each(b->links, list_flow, &l, &err) < 0) {
+		log_error("%s", l.flow ? err.msg : "no memory for flows");
+		_exit(1);
+	}
+	for (uint32_t i = 0; i < 2 * FLOWS_MAX; i++)
+		if (l.flow[i].addr)
+			l.flow[n++] = l.flow[i];
+	const size_t bytes = n * sizeof(*l.flow);
+	_exit(write(fd, l.flow, bytes) == (ssize_t)bytes ? 0 : 1);
+}
+
+static void list_ended(void *arg, int fd, uint32_t events)
+{
+	struct broker *b = arg;
+	struct egress_walk *w = b->walk;
+	struct stat st = {0};
+	void *map = MAP_FAILED;
+
+	(void)fd;
+	(void)events;
+	bool good = job_end(&w->list) && fstat(w->flows_fd, &st) == 0;
+	if (good && st.st_size > 0)
+		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, w->flows_fd, 0);
+	good = good && (st.st_size == 0 || map != MAP_FAILED);
+	broker_flows_done(b, &w->asker, good, map == MAP_FAILED ? NULL : map, (size_t)st.st_size / sizeof(struct broker_flow));
+	if (map != MAP_FAILED)
+		munmap(map, (size_t)st.st_size);
+	replace_fd(&w->flows_fd, -1);
+}
+
+int egress_walk_list(struct broker *b, const struct broker_asker *asker, struct sbx_err *err)
+{
+	struct egress_walk *w = b->walk;
+
+	if (w->list.pidfd >= 0)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "connections are being listed already");
+	w->flows_fd = memfd_create("flows", MFD_CLOEXEC);
+	if (w->flows_fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "list connections");
+	w->asker = *asker;
+	int r = job_start(b, &w->list, list_ended);
+	if (r == 0)
+		list(b, w->flows_fd);
+	if (r > 0)
+		return 0;
+	replace_fd(&w->flows_fd, -1);
+	return sbx_err_set(err, SBX_E_SYSTEM, -r, "list connections");
+}
+
+int egress_walk_init(struct broker *b, struct sbx_err *err)
+{
+	b->walk = calloc(1, sizeof(*b->walk));
+	if (b->walk)
+		b->walk->start_cut = loop_timer_new(b->loop, start_cut, b);
+	if (!b->walk || !b->walk->start_cut)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "egress walks");
+	b->walk->cut.pidfd = b->walk->list.pidfd = b->walk->flows_fd = -1;
+	return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: ending the sockets of a sandbox whose flows a new policy revokes
+ *
+ * The router refuses the next packet of a revoked flow; a process that only receives would never send one.  So after a policy
+ * that may be narrower a child of the broker enters each sandbox's network namespace, lists its TCP and connected UDP sockets
+ * (sock_diag), judges their far ends by the same policy and destroys those that lost: the process gets ECONNABORTED at once.
+ * The far side gets a reset with its next packet, by the router.
+ *
+ * Where the kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY) only the router's part is left.
+ */
+#ifndef RUNTIME_SOCKCUT_H
+#define RUNTIME_SOCKCUT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Whether a socket with this far end (host byte order) is to end. */
+typedef bool sockcut_judge(void *arg, uint32_t addr, unsigned protocol, uint16_t port);
+
+/**
+ * sockcut_here() - Judge and end sockets of the calling process's network namespace
+ * @judge:	Called for each socket with an IPv4 far end
+ * @arg:	Handed to it
+ *
+ * Return: sockets ended, or -errno
+ */
+int sockcut_here(sockcut_judge *judge, void *arg);
+
+#endif
