@@ -30,7 +30,7 @@
 #define UNPINNED_SANDBOX 512u
 #define UNPINNED_ALL	 (DNS_LEASES_ALL / 4 * 3)
 #define PROBE_MS    2000u
-#define PROBE_EVERY_MS 15000u
+#define PROBE_EVERY_MS 5000u
 
 struct dns_lookup {
 	struct dns_lookup *next, *prev; /* of the sandbox */

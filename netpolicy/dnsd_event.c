@@ -120,24 +120,12 @@ static void tick(void *arg)
 		loop_timer_arm(e->timer, TICK_MS);
 }
 
-void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_note *n)
+static struct window *begin(struct dnsd_events *e, const struct dns_sandbox *s, const struct dnsd_note *n, uint64_t hash)
 {
-	struct dnsd_events *e = d->events;
-	uint64_t hash = hash_of(s, n);
-	struct window *w = find(e, s, n, hash);
-	uint32_t at;
+	uint32_t at = (e->head + e->n) % WINDOWS;
+	struct window *w = &e->window[at];
 
-	if (w) {
-		w->more += n->count ? n->count : 1;
-		return;
-	}
-	if (e->n == WINDOWS || e->of_slot[s->ref.slot % SLOTS] >= WINDOWS_SANDBOX) {
-		d->counts.events_lost++;
-		return;
-	}
-	at = (e->head + e->n) % WINDOWS;
-	w = &e->window[at];
-	w->until_ms = loop_now_ms(d->loop) + WINDOW_MS;
+	w->until_ms = loop_now_ms(e->d->loop) + WINDOW_MS;
 	w->hash = hash;
 	w->more = 0;
 	w->next_in_bucket = e->bucket[hash % BUCKETS];
@@ -145,9 +133,37 @@ void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_n
 	e->n++;
 	e->of_slot[s->ref.slot % SLOTS]++;
 	fill(&w->event, s, n);
-	send_event(d, &w->event);
 	if (!loop_timer_armed(e->timer))
 		loop_timer_arm(e->timer, TICK_MS);
+	return w;
+}
+
+void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_note *n)
+{
+	struct dnsd_events *e = d->events;
+	uint32_t count = n->count ? n->count : 1, bound = WINDOWS_SANDBOX;
+	struct dnsd_note more;
+	uint64_t hash = hash_of(s, n);
+	struct window *w = find(e, s, n, hash);
+
+	if (!w && e->of_slot[s->ref.slot % SLOTS] >= WINDOWS_SANDBOX) {
+		/* One for all that cannot be told apart any more: it says how many. */
+		more = (struct dnsd_note){.kind = n->kind, .reason = n->reason, .rule = EGRESS_NO_RULE, .name = "", .count = count,
+					  .text = "more than can be told one by one"};
+		n = &more;
+		hash = hash_of(s, n);
+		w = find(e, s, n, hash);
+		bound = WINDOWS_SANDBOX + EGRESS_EVENT_KIND_COUNT * EGRESS_REASON_COUNT;
+	}
+	if (w) {
+		w->more += count;
+		return;
+	}
+	if (e->n == WINDOWS || e->of_slot[s->ref.slot % SLOTS] >= bound) {
+		d->counts.events_lost += count;
+		return;
+	}
+	send_event(d, &begin(e, s, n, hash)->event);
 }
 
 struct dnsd_events *dnsd_events_new(struct dnsd *d, struct sbx_err *err)
