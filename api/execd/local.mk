@@ -47,9 +47,16 @@ tests_fuzz_fuzz_agent_frames_SOURCES = tests/fuzz/fuzz_agent_frames.c tests/fuzz
 tests_fuzz_fuzz_agent_frames_LDADD = $(EXECD_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/agent_frames
 # sessions and code against a whole daemon
-ROOT_TESTS += tests/system/sessions.sh
-EXTRA_DIST += tests/system/sessions.sh tests/system/sessions.py tests/system/execd_client.py
+ROOT_TESTS += tests/system/sessions.sh tests/system/code.sh
+EXTRA_DIST += tests/system/sessions.sh tests/system/sessions.py tests/system/execd_client.py tests/system/code.sh tests/system/code.py
 
 # streams, files, terminals against a whole daemon
 ROOT_TESTS += tests/system/streams.sh
 EXTRA_DIST += tests/system/streams.sh tests/system/streams.py
+check_PROGRAMS += tests/unit/test_execd_code tests/fuzz/fuzz_code_frames
+UNIT_TESTS += tests/unit/test_execd_code tests/fuzz/fuzz_code_frames
+tests_unit_test_execd_code_SOURCES = tests/unit/test_execd_code.c
+tests_unit_test_execd_code_LDADD = $(EXECD_TEST_LIBS)
+tests_fuzz_fuzz_code_frames_SOURCES = tests/fuzz/fuzz_code_frames.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_code_frames_LDADD = $(EXECD_TEST_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/code_frames

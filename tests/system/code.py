@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code contexts against a running daemon: a table of cells and their events for each language, then what hostile code tries."""
+import json
+import shutil
+import threading
+import time
+
+from execd_client import Box, Tap, joined, later, short
+
+t = Tap()
+box = Box(memory="2Gi")
+
+
+class Context:
+    def __init__(self, language, cwd=None):
+        self.language = language
+        status, reply = box.call("POST", "/code/context", dict(language=language, **({"cwd": cwd} if cwd else {})))
+        self.status, self.reply = status, reply
+        self.id = reply.get("id")
+
+    def stream(self, code, seen=None):
+        return box.stream("/code", {"code": code, "context": {"id": self.id}}, seen)
+
+    def run(self, code):
+        """Events without count, init and pings; output of one kind that follows itself is one."""
+        status, events = self.stream(code)
+        if status != 200:
+            return [("status", status, events)]
+        if events[0]["type"] != "init" or events[0]["text"] != self.id:
+            return [("no init", events)]
+        out = []
+        for kind, value in short(events)[1:]:
+            if kind == "execution_count":
+                self.count = value
+            elif out and out[-1][0] == kind and kind in ("stdout", "stderr"):
+                out[-1] = (kind, out[-1][1] + value)
+            else:
+                out.append((kind, value))
+        if not out or out[-1] != ("execution_complete", None):
+            out.append(("no complete",))
+        else:
+            out.pop()
+        return out
+
+    def delete(self):
+        return box.call("DELETE", "/code/contexts/" + self.id)
+
+
+def text(value):
+    return ("result", {"text": value, "text/plain": value})
+
+
+def rich(value, **more):
+    data = {"text": value, "text/plain": value}
+    data.update({k.replace("_", "/"): v for k, v in more.items()})
+    return ("result", data)
+
+
+OUT, ERR = "stdout", "stderr"
+TABLES = {
+    "python": [
+        ("2 + 2", [text("4")]),
+        ("result = 2 + 2\nresult", [text("4")]),
+        ("print('a')\nprint('b', end='')", [(OUT, "a\nb")]),
+        ("x = 5", []),
+        ("x", [text("5")]),
+        ("x;", []),
+        ("None", []),
+        ("_ + 1", [text("6")]),
+        ("import sys; sys.stderr.write('e\\n'); sys.stdout.buffer.write(b'\\xff\\n') and None", [(ERR, "e\n"), (OUT, "\ufffd\n")]),
+        ("no_such", [("error", ("NameError", "name 'no_such' is not defined"))]),
+        ("if", [("error", ("SyntaxError", None))]),
+        ("def f(): return g()\ndef g(): raise ValueError('deep')\nf()", [("error", ("ValueError", "deep"))]),
+        ("raise SystemExit(3)", [("error", ("SystemExit", "3"))]),
+        ("input()", [("error", ("EOFError", None))]),
+        ("import asyncio\nawait asyncio.sleep(0.01)\n42", [text("42")]),
+        ("async def co(): return 7\nawait co()", [text("7")]),
+        ("class H:\n  def __repr__(self): return 'H!'\n  def _repr_html_(self): return '<b>h</b>'\nH()", [rich("H!", text_html="<b>h</b>")]),
+        ("display(1, 'a')", [text("1"), text("'a'")]),
+        ("!echo raw", [(OUT, "raw\n")]),
+        ("%%bash\necho from $((1+1))", [(OUT, "from 2\n")]),
+        ("import subprocess\nprint('1')\n_ = subprocess.run(['echo', '2'])\nprint('3')", [(OUT, "1\n2\n3\n")]),
+        ("import os\nif os.fork() == 0:\n  print('child')\n  os._exit(0)\n_ = os.wait()", [(OUT, "child\n")]),
+        ("from multiprocessing import Pool\nimport math\nwith Pool(2) as p: print(p.map(math.sqrt, [4, 9]))", [(OUT, "[2.0, 3.0]\n")]),
+        ("import pickle\nclass P: pass\ntype(pickle.loads(pickle.dumps(P()))).__name__", [text("'P'")]),
+        ("'\\ud800'", [text("'\\ud800'")]),
+        ("print('\\ud800')", [(OUT, "\\ud800\n")]),
+        ("def r(): return r()\nr()", [("error", ("RecursionError", None))]),
+        ("import os; os.getcwd()", [text("'/w/py thon'")]),
+    ],
+    "javascript": [
+        ("3 + 4", [text("7")]),
+        ("console.log(3+4)", [(OUT, "7\n")]),
+        ("const a = 5; let b = 6; var c = 7; a + b + c", [text("18")]),
+        ("const a = 50; a", [text("50")]),
+        ("console.error('e'); undefined", [(ERR, "e\n")]),
+        ("throw new TypeError('bad')", [("error", ("TypeError", "bad"))]),
+        ("throw {a: 1}", [("error", ("Error", "{ a: 1 }"))]),
+        ("if (", [("error", ("SyntaxError", "Unexpected end of input"))]),
+        ("await new Promise(r => setTimeout(() => r(42), 20))", [text("42")]),
+        ("await Promise.reject(new RangeError('no'))", [("error", ("RangeError", "no"))]),
+        ("{a: 1}", [text("{ a: 1 }")]),
+        ("({b: [1, {c: 2}]})", [text("{ b: [ 1, { c: 2 } ] }")]),
+        ("null", [text("null")]),
+        ("10n ** 20n", [text("100000000000000000000n")]),
+        ("new (class A { toHtml() { return '<i>a</i>' } })", [rich("A {}", text_html="<i>a</i>")]),
+        ("display({x: 1})", [text("{ x: 1 }")]),
+        ("require('path').join('a', 'b')", [text("'a/b'")]),
+        ("import { basename as base } from 'path'\nbase('/x/y')", [text("'y'")]),
+        ("(await import('os')).platform()", [text("'linux'")]),
+        ("'import(1) in a text'", [text("'import(1) in a text'")]),
+        ("require('child_process').spawnSync('echo', ['raw'], {stdio: 'inherit'}).status", [(OUT, "raw\n"), text("0")]),
+        ("function r() { return r() }; r()", [("error", ("RangeError", "Maximum call stack size exceeded"))]),
+        ("function f() { return 1 }\nfunction f() { return 2 }\nf()", [text("2")]),
+    ],
+    "typescript": [
+        ("const n: number = 5; n + 1", [text("6")]),
+        ("interface P { a: string }\nfunction g<T>(x: T): T { return x }\ng<P>({a: 'b'}).a", [text("'b'")]),
+        ("enum E { A, B }\nE.B", [text("1")]),
+        ("throw new Error('ts')", [("error", ("Error", "ts"))]),
+        ("let y: = 3", [("error", ("SyntaxError", None))]),
+        ("console.log(n)", [(OUT, "5\n")]),
+    ],
+    "bash": [
+        ("echo $((8+9))", [(OUT, "17\n")]),
+        ("a=(1 '2 3'); f() { echo f$1; }; cd /usr; echo e >&2", [(ERR, "e\n")]),
+        ("f \"${a[1]}\"; pwd; exit 3", [(OUT, "f2 3\n/usr\n"), ("error", ("CommandExecError", "3"))]),
+        ("echo $?", [(OUT, "3\n")]),
+        ("printf 'no newline'", [(OUT, "no newline")]),
+        ("kill -9 $$", [("error", ("CommandExecError", "-1"))]),
+        ("f again", [(OUT, "fagain\n")]),
+    ],
+    "java": [
+        ("1 + 1", [text("2")]),
+        ("int x = 20;\nSystem.out.println(\"hi\");\nx * 2", [(OUT, "hi\n"), text("40")]),
+        ("x", [text("20")]),
+        ("String s = \"a\";", []),
+        ("System.err.println(s)", [(ERR, "a\n")]),
+        ("throw new IllegalStateException(\"no\");", [("error", ("EvalException", "java.lang.IllegalStateException: no"))]),
+        ("int y = ;", [("error", ("CompilationException", None))]),
+        ("int sq(int n) { return n * n; }\nclass C { int q = sq(3); }\nnew C().q", [text("9")]),
+        ("List.of(1, 2).stream().map(i -> i * 2).collect(Collectors.toList())", [text("[2, 4]")]),
+    ],
+    "go": [
+        ("fmt.Println(\"hi\")", [(OUT, "hi\n")]),
+        ("1 + 1", [text("2")]),
+        ("func add(a, b int) int { return a + b }", []),
+        ("add(2, 3)", [text("5")]),
+        ("x := 4\nx * 2", [text("8")]),
+        ("import \"strings\"\nstrings.ToUpper(\"abc\")", [text("ABC")]),
+        ("undefined1", [(ERR, "cell_7.go:1: undefined: undefined1\n"), ("error", ("CompilationError", None))]),
+        ("os.Exit(3)", [("error", ("Error", "exit status 3"))]),
+        ("package main\nfunc main() { println(\"whole\") }", [(ERR, "whole\n")]),
+    ],
+}
+NEEDS = {"python": "/usr/bin/python3", "javascript": "/usr/bin/node", "typescript": "/usr/bin/node", "bash": "/bin/bash",
+         "java": "/usr/bin/java", "go": "/usr/bin/go"}
+
+
+def fits(got, want):
+    """An error's message that is None may be anything."""
+    if len(got) != len(want):
+        return False
+    for a, b in zip(got, want):
+        if b[0] == "error" and a[0] == "error" and b[1][1] is None:
+            a = ("error", (a[1][0], None))
+        if a != b:
+            return False
+    return True
+
+
+def table(language):
+    import os
+    if not os.path.exists(NEEDS[language]):
+        return t.skip(language, "no %s on this host" % NEEDS[language])
+    c = Context(language, "/w/py thon" if language == "python" else None)
+    if not t.eq(c.status, 200, "%s: a context" % language):
+        return print("#", c.reply)
+    want = {"id": c.id, "language": language}
+    t.eq({k: v for k, v in c.reply.items() if k != "cwd"}, want, "%s: its reply" % language)
+    t.eq(box.call("GET", "/code/contexts/" + c.id), (200, want), "%s: it is there" % language)
+    for i, (code, events) in enumerate(TABLES[language]):
+        got = c.run(code)
+        t.ok(fits(got, events), "%s: %s" % (language, code[:60].replace("\n", " | ")), {"got": got, "want": events})
+        t.eq(c.count, i + 1, "%s: the count" % language) if i in (0, 5) else None
+    other = Context(language)
+    t.ok(other.id != c.id, "%s: a second context" % language)
+    interrupts = {"python": "while True: pass", "javascript": "while (true) {}", "typescript": "await new Promise(() => {})",
+                  "bash": "while :; do :; done", "java": "while (true) {}", "go": "for {}"}
+    threading.Timer(0.1, lambda: None).start()
+    start = time.monotonic()
+    wait = 2.5 if language == "go" else 0.7
+    timer = later(wait, lambda: t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "%s: interrupt" % language))
+    got = c.run(interrupts[language])
+    timer.join()
+    t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt" and time.monotonic() - start < wait + 4,
+         "%s: an interrupt ends a loop" % language, got)
+    code, events = TABLES[language][1 if language in ("go", "bash") else 0]
+    t.ok(fits(c.run(code), events), "%s: and the context goes on" % language)
+    t.eq(other.delete()[0], 200, "%s: delete" % language)
+    t.eq(box.call("GET", "/code/contexts/" + other.id)[0], 404, "%s: deleted" % language)
+    return c
+
+
+contexts = {name: table(name) for name in TABLES}
+
+# ---- contexts and runs ----
+
+status, listed = box.call("GET", "/code/contexts")
+t.eq(sorted(c["language"] for c in listed), sorted(k for k, v in contexts.items() if v), "the list")
+t.eq([c["language"] for c in box.call("GET", "/code/contexts?language=python")[1]], ["python"], "by language")
+py = contexts["python"]
+a, b = Context("python"), Context("python")
+a.run("secret = 1")
+t.eq(b.run("secret")[0][1][0], "NameError", "contexts of one language are apart")
+begin = time.monotonic()
+threads = [threading.Thread(target=c.run, args=("import time; time.sleep(0.5)",)) for c in (a, b)]
+[th.start() for th in threads]
+[th.join() for th in threads]
+t.ok(time.monotonic() - begin < 0.95, "and run side by side")
+timer = later(0.2, lambda: t.eq(short(a.stream("1")[1])[1:], [("error", ("RUNTIME_ERROR", "session is busy"))], "one run at a time"))
+a.run("time.sleep(0.6)")
+timer.join()
+status, events = box.stream("/code", {"code": "d = 1", "context": {"language": "python"}})
+standard = events[0]["text"]
+status, events = box.stream("/code", {"code": "d", "context": {"language": "python"}})
+t.eq((events[0]["text"], events[2]["execution_count"], events[3]["results"]["text"]), (standard, 2, "1"), "a default context, shared")
+out = [e for e in a.stream("print('early', flush=True); time.sleep(0.5); print('late')")[1] if e["type"] == OUT]
+t.ok(out[1]["at"] - out[0]["at"] > 0.4, "output comes while it is made")
+status, events = box.stream("/code", {"code": "echo $((1+1)); exit 3"})
+t.eq([e["type"] for e in events if e["type"] != "ping"], ["init", OUT, "error"], "no language is a shell command")
+status, events = a.stream("e = 1\nprint('x')\ntime.sleep(0.5)\ne = 2", lambda e: "leave" if e["type"] == OUT else None)
+time.sleep(0.8)
+t.eq(a.run("e"), [text("2")], "a client that leaves does not end the run")
+for body, want in (({}, (400, "INVALID_REQUEST_BODY")), ({"code": "1", "context": {"language": "ruby"}}, (500, "RUNTIME_ERROR")),
+                   ({"code": "1", "context": {"language": "sql"}}, (501, "GENERAL::NOT_IMPLEMENTED")),
+                   ({"code": "1", "context": {"id": "nope"}}, (500, "RUNTIME_ERROR"))):
+    status, reply = box.stream("/code", body)
+    t.eq((status, reply["code"]), want, "refused: %s" % json.dumps(body))
+t.eq(box.call("POST", "/code/context", {"language": "ruby"})[0], 500, "a context of no language that we know")
+t.eq(box.call("DELETE", "/code/contexts")[0], 400, "delete needs a language")
+t.eq(box.call("DELETE", "/code?id=nope")[0], 500, "nothing to interrupt")
+bare = Context("python", "/none/of\nthese/new")
+t.eq(bare.run("import os; os.getcwd()"), [text("'/none/of\\nthese/new'")], "the directory is made")
+bare.delete()
+box.call("POST", "/directories", {"/w/file": {"mode": 755}})
+if box.command("python3 -c 'import matplotlib' 2>&1") == "":
+    status, events = a.stream("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('after')")
+    shown = [e["results"] for e in events if e["type"] == "result"]
+    t.ok(len(shown) == 1 and shown[0].get("image/png", "").startswith("iVBOR") and shown[0]["text"].startswith("<Figure"),
+         "a figure is shown as PNG", short(events))
+else:
+    t.skip("a figure is shown as PNG", "no matplotlib on this host")
+
+# ---- hostile cells: each harms its own context only, and the next run says or shows it ----
+
+DIED = "KernelDied"
+HOSTILE = [
+    ("exits", "import os; os._exit(3)", DIED),
+    ("kills itself", "import os; os.kill(os.getpid(), 9)", DIED),
+    ("crashes", "import ctypes; ctypes.string_at(0)", DIED),
+    ("kills its parent", "import os\nos.kill(os.getppid(), 9)", "PermissionError"),
+    ("closes all descriptors", "import os\nos.closerange(3, 1024)", DIED),
+    ("writes garbage to the driver's pipe", "import os\nos.write(199, b'garbage')", DIED),
+    ("announces a frame of 4 GiB", "import os\nos.write(199, b'R\\xff\\xff\\xff\\xff')", DIED),
+    ("ends a run that is not its own", "import os\nos.write(199, b'Z\\x05\\0\\0\\0\\x01\\0\\0\\0' + b'9')\n'mine'", None),
+    ("says hello again", "import os\nos.write(199, b'H\\x01\\0\\0\\0x')", DIED),
+    ("a list that does not fit", "import os\nos.write(199, b'D\\x08\\0\\0\\0\\xff\\0\\0\\0aaaa')", DIED),
+    ("prints what looks like an event", "print('{\"type\":\"execution_complete\"}\\n\\n')", None),
+    ("replaces sys.stdout", "import sys\nsys.stdout = None\nsys.stderr = 5\nprint('x')", None),
+    ("forks and lets go", "import os\nif os.fork() == 0:\n  os.setsid()\n  import time; time.sleep(30)", None),
+    ("forks, and both go on", "import os\n_ = os.fork()", None),
+    ("takes more memory than there is", "x = bytearray(3 << 30)", DIED),
+    ("raises something odd", "class E(BaseException):\n  def __str__(self): raise self\nraise E()", "E"),
+    ("a value that cannot be shown", "class V:\n  def __repr__(self): raise KeyError('no')\nV()", None),
+    ("a value that ends the process", "class W:\n  def __repr__(self): import os; os._exit(1)\nW()", DIED),
+    ("a very long value", "'<' * 3000000", None),
+    ("ignores interrupts", "import signal\nsignal.signal(2, signal.SIG_IGN)\nimport time\ntime.sleep(0.1)", None),
+    ("leaves a thread that exits", "import threading, os\nthreading.Timer(0.2, lambda: os._exit(1)).start()", None),
+]
+for name, code, ename in HOSTILE:
+    c = Context("python")
+    status, events = c.stream(code)
+    errors = [e["error"]["ename"] for e in events if e["type"] == "error"]
+    t.ok(errors == ([ename] if ename else []) and events[-1]["type"] == "execution_complete", "hostile: %s" % name, short(events)[-3:])
+    if name == "leaves a thread that exits":
+        time.sleep(0.5)
+        got = c.run("1 + 1")
+        t.ok(got[0][0] == ERR and "its state is lost" in got[0][1] and got[1:] == [text("2")], "the next run says so", got)
+    t.eq(c.run("1 + 1"), [text("2")], "hostile: %s: the next run" % name)
+    c.delete()
+t.eq(a.run("e"), [text("2")], "the others have not noticed")
+c = Context("python")
+size, kinds = 0, set()
+
+
+def measure(event):
+    global size
+    kinds.add(event["type"])
+    size += len(event.get("text", "")) if event["type"] == OUT else 0
+
+
+c.stream("import sys\nfor _ in range(16): sys.stdout.write('x' * (8 << 20))", measure)
+t.eq(size, 128 << 20, "128 MiB through the driver")
+size = 0
+c.stream("import os\nblock = b'y' * (1 << 20)\nfor _ in range(128): os.write(1, block)", measure)
+t.eq(size, 128 << 20, "128 MiB past the driver")
+c.stream("while True: print('z' * 1000)", lambda e: "leave" if e["type"] == OUT else None)
+time.sleep(0.3)
+t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "an endless run that nobody listens to")
+for _ in range(60):
+    got = c.run("3")
+    if got[-1:] != [("no complete",)]:
+        break
+    time.sleep(0.2)
+t.eq(got, [text("3")], "can be interrupted")
+js = contexts["javascript"]
+if js:
+    for name, code, ename in (("exits", "process.exit(2)", DIED), ("aborts", "process.abort()", DIED),
+                              ("closes its pipe", "require('fs').closeSync(199); 1", DIED),
+                              ("takes away what it is built on", "delete globalThis.console; Array.prototype.map = null; 1", None)):
+        c = Context("javascript")
+        status, events = c.stream(code)
+        errors = [e["error"]["ename"] for e in events if e["type"] == "error"]
+        t.ok(errors == ([ename] if ename else []), "hostile script: %s" % name, short(events)[-3:])
+        c.delete()
+t.eq(box.call("DELETE", "/code/contexts?language=python")[0], 200, "all of a language")
+t.eq(box.call("GET", "/code/contexts?language=python")[1], [], "are gone")
+left = box.command("pgrep -fc '[f]dopen.197' || true")
+t.eq(left, "0", "and their processes")
+made = [Context("bash") for _ in range(30)]
+t.eq(sorted({c.status for c in made}), [200, 503], "a bound on contexts")
+box.delete()
+t.done()
