@@ -134,7 +134,15 @@ enum agent_spec_flags {
 	AGENT_SPEC_MERGE = 1u << 7,	 /* standard error goes where standard output goes */
 	AGENT_SPEC_DRIVER = 1u << 8,	 /* see below */
 	AGENT_SPEC_BARE_ENV = 1u << 9,	 /* the environment is EXEC's own, not laid over the sandbox's */
+	AGENT_SPEC_TELLS_ENV = 1u << 10, /* START: see AGENT_ENV_FD */
 };
+
+/*
+ * With TELLS_ENV the entrypoint is a shell that first runs a script of the client's.  It finds this descriptor (one digit:
+ * small shells take no more), writes its environment there, each entry with a NUL behind it, and closes it: that is then
+ * what later commands start from, in place of START's.  Until it is closed they wait; nothing written changes nothing.
+ */
+#define AGENT_ENV_FD 9
 
 /*
  * Followed by NUL-terminated strings: cwd ("" = the sandbox's), user ("name", "uid", "name:group"; START only), the

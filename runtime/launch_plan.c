@@ -141,8 +141,9 @@ static char *join_words(char *const *words)
 }
 
 #define SOURCE_PRE_SCRIPT \
-	"if [ -r \"$EXECD_BOOTSTRAP_PRE_SCRIPT\" ]; then . \"$EXECD_BOOTSTRAP_PRE_SCRIPT\"; else " \
-	"echo \"$EXECD_BOOTSTRAP_PRE_SCRIPT: not readable\" >&2; fi\n"
+	"if [ -r \"$EXECD_BOOTSTRAP_PRE_SCRIPT\" ]; then . \"$EXECD_BOOTSTRAP_PRE_SCRIPT\" 9>&-; else " \
+	"echo \"$EXECD_BOOTSTRAP_PRE_SCRIPT: not readable\" >&2; fi\n" \
+	"env -0 >&9 2>/dev/null\nexec 9>&-\n" /* AGENT_ENV_FD: what it exported reaches commands as well */
 
 static int set_args(struct start_plan *plan, const char *const *words, size_t n, struct sbx_err *err)
 {
@@ -164,6 +165,7 @@ static int shell_args(struct start_plan *plan, const struct env *env, const char
 	const char *pre = env_value(env, "EXECD_BOOTSTRAP_PRE_SCRIPT");
 	auto_free char *whole = NULL;
 
+	plan->flags |= pre && *pre ? AGENT_SPEC_TELLS_ENV : 0u;
 	if (asprintf(&whole, "%s%s", pre && *pre ? SOURCE_PRE_SCRIPT : "", text) < 0) {
 		whole = NULL;
 		return no_memory(err);
@@ -189,6 +191,7 @@ static int plain_args(struct start_plan *plan, const struct env *env, char *cons
 	if (!words)
 		return no_memory(err);
 	if (pre && *pre) {
+		plan->flags |= AGENT_SPEC_TELLS_ENV;
 		words[at++] = shell && *shell ? shell : "sh";
 		words[at++] = "-c";
 		words[at++] = SOURCE_PRE_SCRIPT "exec \"$@\"";

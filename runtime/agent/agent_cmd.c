@@ -147,7 +147,7 @@ static int ends_open(struct ends *e, const struct spec_view *v, bool merged)
 		r = pipe_from_child(e->err);
 	if (!r && (v->spec.flags & (AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER)))
 		r = pipe_to_child(e->in);
-	if (!r && (v->spec.flags & AGENT_SPEC_DRIVER))
+	if (!r && (v->spec.flags & (AGENT_SPEC_DRIVER | AGENT_SPEC_TELLS_ENV)))
 		r = pipe_from_child(e->tells);
 	return r;
 }
@@ -164,7 +164,7 @@ static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
 		e->err[0] = -1;
 	if (!r && e->in[0] >= 0 && !(r = service_watch(s, &c->in, e->in[0], EPOLLOUT)))
 		e->in[0] = -1;
-	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, &c->tells, e->tells[0], EPOLLIN)))
+	if (!r && e->tells[0] >= 0 && !(r = service_watch(s, c->entrypoint ? &s->told_env : &c->tells, e->tells[0], EPOLLIN)))
 		e->tells[0] = -1;
 	return r;
 }
@@ -240,7 +240,8 @@ static pid_t use_spare(struct service *s, const struct spec_view *view, const st
 
 	if (!sp->pid)
 		return 0;
-	if (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV)) {
+	if (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV |
+			   AGENT_SPEC_TELLS_ENV)) {
 		if (c->entrypoint)
 			cmd_drop_spare(s, false); /* the next one has to know what START said */
 		return 0;

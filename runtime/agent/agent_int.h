@@ -28,6 +28,7 @@
 #define INT_ASSEMBLY_BYTES (4u * 1024 * 1024) /* of half-received requests, all streams together */
 #define INT_INPUT_BYTES	  (6u * 1024 * 1024) /* of uploads and standard input not taken yet, all streams together */
 #define INT_END_TEXT	  200u
+#define INT_TOLD_BYTES	  (256u * 1024) /* of an environment that is told: twice the largest that exec takes by default */
 #define INT_FIFO_MAX	  (8u * 1024 * 1024) /* no FIFO holds more */
 #define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
@@ -127,6 +128,9 @@ struct service {
 	uint32_t in_have, out_have, out_sent;
 	uint32_t in_high, out_high;
 	uint8_t *start; /* owned; START being received */
+	struct agent_source told_env; /* what the entrypoint's shell tells of its environment; not open: nothing is waited for */
+	char *told;	/* owned; of it so far */
+	uint32_t told_have;
 	uint32_t start_size, start_have;
 	uint32_t assembly_bytes;
 	uint32_t input_bytes; /* room taken by uploads and standard input */

@@ -345,7 +345,8 @@ static void begin_exec(struct service *s, struct stream *st)
 static void assembled(struct service *s, struct stream *st)
 {
 	if (st->type == AGENT_EXEC) {
-		begin_exec(s, st);
+		if (s->told_env.fd < 0)
+			begin_exec(s, st); /* else it waits, whole, for take_told_env() */
 		return;
 	}
 	if (s->dead)
@@ -750,6 +751,74 @@ static bool read_control(struct service *s)
 	return true;
 }
 
+/* ---- the environment that the entrypoint's shell tells ---- */
+
+/* What a shell keeps for itself means nothing to another process. */
+static bool is_the_shells(const char *entry)
+{
+	static const char *const own[] = {"_=", "SHLVL=", "PWD=", "OLDPWD="};
+
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		if (!strncmp(entry, own[i], strlen(own[i])))
+			return true;
+	return false;
+}
+
+/* It is the tenant's word about the tenant's own processes: any of it is as good as what START said, when it fits. */
+static void take_told_env(struct service *s)
+{
+	struct agent *a = s->agent;
+	char *to = s->told, *end = s->told + s->told_have;
+	uint32_t n = 0;
+
+	if (s->told_have && s->told_have < INT_TOLD_BYTES && !end[-1]) {
+		for (char *from = s->told, *next; from < end; from = next) {
+			size_t len = strlen(from) + 1;
+
+			next = from + len;
+			if (*from == '=' || !strchr(from, '=') || is_the_shells(from) || n == LIMIT_SPAWN_STRINGS)
+				continue;
+			memmove(to, from, len);
+			to += len;
+			n++;
+		}
+		a->base_env = take_ptr(s->told); /* for good, as START's bytes are */
+		a->n_base_env = n;
+		cmd_drop_spare(s, false); /* it has the old one */
+		s->spare_due = true;
+	}
+	free(take_ptr(s->told));
+	service_unwatch(s, &s->told_env);
+	for (uint32_t i = 0; i < LIMIT_STREAMS; i++) {
+		struct stream *st = &s->streams[i];
+
+		if (st->kind == STREAM_ASSEMBLING && st->type == AGENT_EXEC && st->have == st->size)
+			begin_exec(s, st);
+	}
+}
+
+static void read_told_env(struct service *s)
+{
+	if (!s->told && !(s->told = malloc(INT_TOLD_BYTES))) {
+		take_told_env(s);
+		return;
+	}
+	while (s->told_have < INT_TOLD_BYTES) {
+		ssize_t n = read(s->told_env.fd, s->told + s->told_have, INT_TOLD_BYTES - s->told_have);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			s->told_env.ready = 0;
+			return;
+		}
+		if (n <= 0)
+			break;
+		s->told_have += (uint32_t)n;
+	}
+	take_told_env(s);
+}
+
 static void send_status(struct service *s)
 {
 	ssize_t n;
@@ -834,6 +903,8 @@ static bool turn(struct service *s)
 			more |= read_control(s);
 		if (s->exec_in.ready)
 			more |= read_exec(s);
+		if (s->told_env.fd >= 0 && s->told_env.ready)
+			read_told_env(s);
 		if (s->cmd_events)
 			cmd_walk(s);
 		more |= pump(s);
@@ -909,6 +980,7 @@ static int setup(struct service *s)
 		r = service_watch(s, &s->exec_out, a->exec_out_fd, EPOLLOUT);
 	if (!r)
 		r = service_watch(s, &s->bulk_out, a->bulk_out_fd, EPOLLOUT);
+	s->told_env.fd = -1;
 	s->status.state = AGENT_STATE_WAITING;
 	/* what was written before the loop began gives no edge */
 	s->control_in.ready = s->exec_in.ready = s->signals.ready = 1;

@@ -484,6 +484,9 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 	const struct agent_spec *spec = &req->view->spec;
 	enum agent_stage stage;
 
+	/* its number is taken later: until then a descriptor of the agent may have it */
+	bool tells_env = req->entrypoint && (spec->flags & AGENT_SPEC_TELLS_ENV);
+	int env_fd = tells_env ? fcntl(req->tells_fd, F_DUPFD_CLOEXEC, 16) : -1;
 	place_fds(req);
 	leave_agent(req->agent);
 	lead(req->entrypoint || (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_DRIVER)));
@@ -499,6 +502,11 @@ __attribute__((noreturn)) static void child(const struct spawn_req *req)
 		r = place_text(req->view);
 		if (r)
 			fail(AGENT_STAGE_FORK, r);
+	} else if (tells_env) {
+		if (env_fd < 0 || dup2(env_fd, AGENT_ENV_FD) < 0)
+			fail(AGENT_STAGE_FORK, -errno);
+		sysx_close_range(REPORT_FD + 1, AGENT_ENV_FD - 1);
+		sysx_close_range(AGENT_ENV_FD + 1, ~0u);
 	} else {
 		sysx_close_range(REPORT_FD + (devpts_fd >= 0 ? 2 : 1), ~0u);
 	}

@@ -641,6 +641,45 @@ def test_terminal(box):
     t.eq(box.call("DELETE", "/pty/" + ident)[0], 404, "once")
 
 
+# ---- the script before the entrypoint ----
+
+PRE = r"""
+export PRE_WORD='x"y$z' PRE_LINES="$(printf 'one\ntwo')"
+unset GONE; plain=no; PATH=/opt/pre:$PATH; export EXECD_BOOTSTRAP_LATE=1
+(sleep 0.7; echo late >/v/late) &
+sleep 0.5
+"""
+
+
+def test_pre_script():
+    volumes = [{"name": "v", "pvc": {"claimName": "pre-script"}, "mountPath": "/v"}]
+
+    def make(**env):
+        body = {"image": {"uri": "host"}, "entrypoint": ["sh", "-c", "echo $PRE_WORD >/tmp/entry; exec sleep 1000"], "timeout": 600,
+                "resourceLimits": {"cpu": "1", "memory": "256Mi"}, "volumes": volumes, "env": env}
+        status, reply = request("POST", "/v1/sandboxes", body)
+        made = Box.__new__(Box)
+        made.id = reply.get("id")
+        return made if t.eq(status, 202, "a sandbox with a volume") else None
+
+    first = make()
+    text = base64.b64encode(PRE.encode()).decode()
+    first.command("echo %s | base64 -d >/v/pre.sh" % text)
+    second = make(EXECD_BOOTSTRAP_PRE_SCRIPT="/v/pre.sh", GONE="here", KEPT="too", PRE_WORD="old")
+    t.eq(second.command('echo "$PRE_WORD|$PRE_LINES|${GONE-none}|${plain-none}|$KEPT|${PATH%%:*}|$EXECD_BOOTSTRAP_LATE"'),
+         'x"y$z|one\ntwo|none|none|too|/opt/pre|1', "what the script exports reaches a command that came at once")
+    t.eq(second.command("cat /tmp/entry"), 'x"y$z', "and the entrypoint")
+    t.eq(second.stream("/command", {"command": "echo $PRE_WORD", "envs": {"PRE_WORD": "mine"}})[1][2]["text"], "mine", "a request's own wins")
+    ident = second.call("POST", "/pty", {"command": "echo word:$PRE_WORD"})[1]["session_id"]
+    ws = Ws(second, ident)
+    t.ok(ws.until(lambda: b'word:x"y$z' in ws.out), "terminals have it", ws.out)
+    t.eq(second.command("ls /proc/self/fd | tr -d '\n'"), "0123", "no descriptor is left over")
+    broken = make(EXECD_BOOTSTRAP_PRE_SCRIPT="/v/nothing")
+    t.eq(broken.command("echo $EXECD_BOOTSTRAP_PRE_SCRIPT"), "/v/nothing", "one that is not there holds nobody up")
+    for made in (first, second, broken):
+        made.delete()
+
+
 # ---- hostile inside ----
 
 def test_hostile_inside(box):
