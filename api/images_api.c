@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "images/image_ref.h"
 #include "images/image_store.h"
+#include "images/pull.h"
 #include "runtime/broker_client.h"
 #include "runtime/sandbox.h"
 
@@ -71,6 +72,26 @@ void images_render(struct jw *w, const struct image *image)
 	write_strings(w, "env", image->env);
 	write_strings(w, "entrypoint", image->entrypoint);
 	write_strings(w, "cmd", image->cmd);
+	jw_key_str(w, "manifest", image->manifest[0] ? image->manifest : NULL);
+	jw_key_str(w, "index", image->index[0] ? image->index : NULL);
+	jw_key_str(w, "config", image->config[0] ? image->config : NULL);
+	if (image->blobs) {
+		uint64_t packed = 0;
+
+		jw_key(w, "blobs");
+		jw_array(w);
+		for (size_t i = 0; i < image->n_layers; i++) {
+			digest_format(image->blobs[i].digest, text);
+			jw_object(w);
+			jw_key_str(w, "digest", text);
+			jw_key_u64(w, "bytes", image->blobs[i].bytes);
+			jw_key_u64(w, "unpackedBytes", image->blobs[i].unpacked);
+			jw_object_end(w);
+			packed += image->blobs[i].bytes;
+		}
+		jw_array_end(w);
+		jw_key_u64(w, "packedBytes", packed);
+	}
 	jw_object_end(w);
 }
 
@@ -100,7 +121,7 @@ void images_api_list(struct api_call *call)
 }
 
 /* In a path an image that is not there is 404; in a create request the same thing is a bad value. */
-static void reply_image_error(struct api_call *call, struct sbx_err *err)
+void images_reply_error(struct api_call *call, struct sbx_err *err)
 {
 	if (err->code == SBX_E_IMAGE_NOT_FOUND)
 		err->code = SBX_E_IMAGE_UNKNOWN;
@@ -118,14 +139,14 @@ void images_api_get(struct api_call *call)
 		return;
 	const struct image *image = image_store_find(store, call->param[0], &err);
 	if (!image) {
-		reply_image_error(call, &err);
+		images_reply_error(call, &err);
 		return;
 	}
 	images_render(&w, image);
 	api_reply_json(call, 200, &body);
 }
 
-static bool image_in_use(const struct api_context *context, const char *canonical)
+bool images_in_use(const struct api_context *context, const char *canonical)
 {
 	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
 		char text[IMAGE_REF_TEXT_BYTES];
@@ -155,18 +176,23 @@ static void layer_dropped(void *arg, const union broker_any *reply, const int *f
 		log_warn("image: a layer that nobody uses was not removed: %s", err->msg);
 }
 
-static void drop_layer(void *arg, const uint8_t key[DIGEST_BYTES])
+void images_drop_layer(const struct api_context *context, const uint8_t key[32])
 {
-	const struct api_context *context = arg;
 	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_DROP, .size = sizeof(req)}};
 	struct sbx_err err = {0};
 
 	memcpy(req.key, key, sizeof(req.key));
 	/* an import of the same bytes has found the layer there, or is about to */
-	if (context->imports && images_imports_wants(context->imports, key))
+	if ((context->imports && images_imports_wants(context->imports, key)) ||
+	    (context->pulls && image_pulls_wants_layer(context->pulls, key)))
 		return;
 	if (!context->broker || broker_client_call(context->broker, &req, -1, layer_dropped, NULL, &err) < 0)
 		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
+}
+
+static void drop_layer(void *arg, const uint8_t key[DIGEST_BYTES])
+{
+	images_drop_layer(arg, key);
 }
 
 void images_api_delete(struct api_call *call)
@@ -179,15 +205,15 @@ void images_api_delete(struct api_call *call)
 		return;
 	const struct image *image = image_store_find(store, call->param[0], &err);
 	if (!image) {
-		reply_image_error(call, &err);
+		images_reply_error(call, &err);
 		return;
 	}
-	if (image_in_use(call->context, image->name)) {
+	if (images_in_use(call->context, image->name)) {
 		api_reply_code(call, SBX_E_IMAGE_IN_USE, "a sandbox uses the image \"%.80s\"", call->param[0]);
 		return;
 	}
 	if (image_store_remove(store, call->param[0], drop_layer, &context, &err) < 0)
-		reply_image_error(call, &err);
+		images_reply_error(call, &err);
 	else
 		api_reply_empty(call, 204);
 }

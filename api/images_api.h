@@ -4,6 +4,10 @@
  *
  *   GET    /v1/images                     {"items":[image...]}; an image is {"name","ref","createdAt","bytes","layers",...}
  *   GET    /v1/images/{name}              one image; the name is percent-encoded, any spelling of the reference
+ *   POST   /v1/images/{name}/tag?name=    201 with the image under its new name
+ *   POST   /v1/images/pull                see images_pull.h
+ *   POST   /v1/images/prune?all=true      200 {"images","layers","blobs","bytes"}; all: also images that no sandbox uses
+ *   GET    /v1/usage                      what images take on the disk, and what of it nobody uses
  *   DELETE /v1/images/{name}              204; layers that no other image uses are dropped, 409 while a sandbox uses one
  *   POST   /v1/images/import?name=&format=  201 with the image; body: a root file system as tar, format tar, tar.gz, tar.zst
  *   GET    /v1/volumes                    {"items":[{"name","inUse"}...]}: volumes that live sandboxes name
@@ -27,6 +31,12 @@ void images_api_list(struct api_call *call);
 void images_api_get(struct api_call *call);
 /** images_api_delete() - DELETE /images/{name}; answers @call */
 void images_api_delete(struct api_call *call);
+/** images_api_tag() - POST /images/{name}/tag; answers @call */
+void images_api_tag(struct api_call *call);
+/** images_api_prune() - POST /images/prune; answers @call */
+void images_api_prune(struct api_call *call);
+/** images_api_usage() - GET /usage; answers @call */
+void images_api_usage(struct api_call *call);
 /** images_api_volumes() - GET /volumes; answers @call */
 void images_api_volumes(struct api_call *call);
 /** images_api_volume_make() - POST /volumes?name=; answers @call */

@@ -248,6 +248,7 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 	if (s->ticket)
 		return 0;
 	close(*ret_fd);
+	*ret_fd = -1;
 	stream_free(s);
 	return -1;
 }

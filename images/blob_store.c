@@ -156,6 +156,22 @@ int blob_store_each(const struct blob_store *store,
 	return 0;
 }
 
+int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret)
+{
+	auto_dir dir = walk(store->partial_fd);
+
+	*ret = 0;
+	if (!dir)
+		return -errno;
+	for (struct dirent *e; (e = readdir(dir));) {
+		struct stat st;
+
+		if (e->d_name[0] != '.' && fstatat(store->partial_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			*ret += (uint64_t)st.st_size;
+	}
+	return 0;
+}
+
 int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, uint64_t *ret_bytes)
 {
 	auto_dir dir = walk(store->partial_fd);

@@ -59,6 +59,8 @@ int blob_store_remove(struct blob_store *store, const uint8_t digest[DIGEST_BYTE
  */
 int blob_store_each(const struct blob_store *store,
 		    void (*each)(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t bytes, int64_t used_wall_s), void *arg);
+/** blob_store_partial_bytes() - What begun blobs take, into @ret; Return: 0 or -errno */
+int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret);
 /**
  * blob_store_sweep_partial() - Remove what was begun and not continued
  * @store:	The store

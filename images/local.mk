@@ -17,6 +17,8 @@ tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
 ROOT_TESTS += tests/system/unpack_hostile.sh
 EXTRA_DIST += tests/images/make_hostile.py
+ROOT_TESTS += tests/system/registry.sh
+EXTRA_DIST += tests/system/registry.sh tests/system/registry.py tests/fakes/registry.py tests/images/make_oci.py
 
 noinst_LIBRARIES += libimages.a
 libimages_a_SOURCES = images/digest.c images/digest.h images/image_ref.c images/image_ref.h images/image_store.c \
@@ -39,3 +41,15 @@ UNIT_TESTS += tests/fuzz/fuzz_tree_path
 tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_corpus.c images/tree_writer.c
 tests_fuzz_fuzz_tree_path_LDADD = libbase.a
 EXTRA_DIST += tests/fuzz/corpus/tree_path
+
+# What registries say.
+check_PROGRAMS += tests/unit/test_registry tests/fuzz/fuzz_challenge tests/fuzz/fuzz_manifest
+UNIT_TESTS += tests/unit/test_registry tests/fuzz/fuzz_challenge tests/fuzz/fuzz_manifest
+REGISTRY_TEST_LIBS = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS)
+tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
+tests_unit_test_registry_LDADD = $(REGISTRY_TEST_LIBS)
+tests_fuzz_fuzz_challenge_SOURCES = tests/fuzz/fuzz_challenge.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_challenge_LDADD = $(REGISTRY_TEST_LIBS)
+tests_fuzz_fuzz_manifest_SOURCES = tests/fuzz/fuzz_manifest.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_manifest_LDADD = $(REGISTRY_TEST_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/challenge tests/fuzz/corpus/manifest

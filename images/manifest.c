@@ -248,10 +248,10 @@ int manifest_parse(const void *data, size_t n, const char *type, const struct ma
 	memset(ret, 0, sizeof(*ret));
 	if (n > MANIFEST_MAX_BYTES)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "manifest: more than %u bytes", MANIFEST_MAX_BYTES);
-	/* named before its JSON is looked at: a signed schema 1 manifest may not even be JSON */
-	const struct type_row *row = type_len ? find_type(type, type_len) : NULL;
-	if (row && row->role == ROLE_REFUSED)
-		return invalid(err, row->refusal);
+	/* named before its JSON is looked at: a signed schema 1 manifest, or a web page, may not even be JSON */
+	const struct type_row *row = NULL;
+	if (type_len && check_type(type, type_len, ROLE_INDEX, ROLE_IMAGE, &row, err) < 0)
+		return sbx_err_wrap(err, "manifest");
 	auto_jv root = jv_parse(data, n, err);
 	if (!root) {
 		if (err->code == SBX_E_MALFORMED)

@@ -409,6 +409,12 @@ static void on_done(void *arg, enum registry_end end, const char *text)
 {
 	struct job *j = arg;
 
+	/*
+	 * A proxy that makes no tunnel to it, a port that closes on the first byte of TLS, nobody at port 443 of a name without a
+	 * port: all that says the same as a server without TLS.
+	 */
+	if ((end == REGISTRY_END_BROKEN || end == REGISTRY_END_UNREACHABLE) && !j->foreign && !j->r->answered && j->r->config.plain && !strcmp(j->url.scheme, "https"))
+		end = REGISTRY_END_NO_TLS;
 	switch (end) {
 	case REGISTRY_END_DONE:
 		reply_ended(j);

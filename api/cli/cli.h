@@ -130,6 +130,14 @@ int cmd_rm(struct cli *cli, const struct cli_args *args);
 int cmd_cp(struct cli *cli, const struct cli_args *args);
 /** cmd_pull() - sandboxctl pull; Return: exit code */
 int cmd_pull(struct cli *cli, const struct cli_args *args);
+/** cmd_image_inspect() - sandboxctl image inspect; Return: exit code */
+int cmd_image_inspect(struct cli *cli, const struct cli_args *args);
+/** cmd_image_tag() - sandboxctl image tag; Return: exit code */
+int cmd_image_tag(struct cli *cli, const struct cli_args *args);
+/** cmd_image_prune() - sandboxctl image prune; Return: exit code */
+int cmd_image_prune(struct cli *cli, const struct cli_args *args);
+/** cmd_image_df() - sandboxctl image df; Return: exit code */
+int cmd_image_df(struct cli *cli, const struct cli_args *args);
 /** cmd_image_ls() - sandboxctl image ls; Return: exit code */
 int cmd_image_ls(struct cli *cli, const struct cli_args *args);
 /** cmd_image_import() - sandboxctl image import; Return: exit code */

@@ -96,6 +96,11 @@ static const struct cli_option image_ls_options[] = {
 	END,
 };
 
+static const struct cli_option prune_options[] = {
+	{"all", 'a', NULL, "also images that no sandbox uses", 0},
+	END,
+};
+
 static const struct cli_option no_options[] = {END};
 
 const struct cli_command cli_commands[] = {
@@ -156,6 +161,19 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl pull -u me registry.example:5000/team/app:1 < password\n",
 	 pull_options, -1, 1, 1, cmd_pull},
 	{"image", "ls", "", "list images", "  sandboxctl image ls\n", image_ls_options, -1, 0, 0, cmd_image_ls},
+	{"image", "pull", "IMAGE", "fetch an image from its registry", "  sandboxctl image pull debian:12       is sandboxctl pull debian:12\n",
+	 pull_options, -1, 1, 1, cmd_pull},
+	{"image", "inspect", "NAME", "show everything about an image", "  sandboxctl image inspect debian:12 -o yaml\n", no_options, -1, 1, 1,
+	 cmd_image_inspect},
+	{"image", "tag", "NAME NEW", "give an image a further name", "  sandboxctl image tag debian:12 base:1\n", no_options, -1, 2, 2,
+	 cmd_image_tag},
+	{"image", "prune", "", "remove what no image is made of",
+	 "Packed layers of images that are gone and what broken-off pulls left.  With\n"
+	 "--all also the images that no sandbox uses.\n"
+	 "\n"
+	 "  sandboxctl image prune --all\n",
+	 prune_options, -1, 0, 0, cmd_image_prune},
+	{"image", "df", "", "show what images take on the disk", "  sandboxctl image df\n", no_options, -1, 0, 0, cmd_image_df},
 	{"image", "import", "FILE|DIRECTORY|- NAME", "make an image from a root file system",
 	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"
 	 "packed with tar on the way.\n"

@@ -197,7 +197,7 @@ create "[\"sh\",\"-c\",\"sleep 1000\",\"$(cat "$work/y")\"]"; [ "$status" = 202 
 call GET /v1/sandboxes; [ "$status" = 200 ] && [ "$(wc -c <"$work/body")" -gt 100000 ]; ok $? "and a list that shows it"
 exec_in "$id" 'tr -d x < /proc/1/cmdline | wc -c; ps -o args= -C sh | grep -o x | wc -l'; has '"100000"'; ok $? "that arrived whole"
 create '["sleep","1000"]' '"env":{"A=B":"1"}'; is 400 'A=B' "an env name with ="
-image=nope:1 create '["true"]'; is 400 'IMAGE::NOT_FOUND' "an image that is not here"
+image=nope:1 create '["true"]' '"extensions":{"image.pull":"never"}'; is 400 'IMAGE::NOT_FOUND' "an image that is not here"
 image=/etc/passwd create '["true"]'; [ "$status" = 400 ]; ok $? "a path is no image"
 
 # ---- volumes ----

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/* image inspect, tag, prune, df */
+#include "api/cli/client.h"
+#include "api/cli/out.h"
+
+#include "base/cleanup.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+static uint64_t number(const struct jv *object, const char *name)
+{
+	int64_t n = 0;
+
+	return jv_i64(jv_get(object, name), &n) == 0 && n > 0 ? (uint64_t)n : 0;
+}
+
+int cmd_image_inspect(struct cli *cli, const struct cli_args *args)
+{
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+	auto_buf target = {0};
+
+	buf_puts(&target, "/v1/images/");
+	client_escape(&target, args->operands[0]);
+	const char *text = buf_str(&target);
+	if (!text)
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
+	if (!text || client_call(cli, "GET", text, NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	out_value(cli->format == CLI_TABLE ? CLI_JSON : cli->format, root);
+	return 0;
+}
+
+int cmd_image_tag(struct cli *cli, const struct cli_args *args)
+{
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+	auto_buf target = {0};
+
+	buf_puts(&target, "/v1/images/");
+	client_escape(&target, args->operands[0]);
+	buf_puts(&target, "/tag?name=");
+	client_escape(&target, args->operands[1]);
+	const char *text = buf_str(&target);
+	if (!text)
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
+	if (!text || client_call(cli, "POST", text, NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	if (cli->format != CLI_TABLE)
+		out_value(cli->format, root);
+	else
+		printf("%s\n", jv_str(jv_get(root, "name")) ? jv_str(jv_get(root, "name")) : "");
+	return 0;
+}
+
+int cmd_image_prune(struct cli *cli, const struct cli_args *args)
+{
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+	char freed[32];
+
+	if (client_call(cli, "POST", cli_flag(args, "all") ? "/v1/images/prune?all=true" : "/v1/images/prune", NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	if (cli->format != CLI_TABLE) {
+		out_value(cli->format, root);
+		return 0;
+	}
+	for (const struct jv *v = jv_first(jv_get(root, "images")); v; v = jv_next(v))
+		printf("%s\n", jv_str(v) ? jv_str(v) : "");
+	out_bytes(number(root, "bytes"), freed, sizeof(freed));
+	printf("%llu blobs (%s) and %llu layers removed\n", (unsigned long long)number(root, "blobs"), freed,
+	       (unsigned long long)number(root, "layers"));
+	return 0;
+}
+
+int cmd_image_df(struct cli *cli, const struct cli_args *args)
+{
+	static const char *const heads[] = {"WHAT", "COUNT", "SIZE", "UNUSED", NULL};
+	static const struct {
+		const char *what, *count, *bytes, *unused;
+	} rows[] = {
+		{"layers, unpacked", "layers", "unpackedBytes", "unusedUnpackedBytes"},
+		{"blobs, packed", "blobs", "packedBytes", "unusedPackedBytes"},
+		{"begun pulls", NULL, "partialBytes", "partialBytes"},
+	};
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+
+	(void)args;
+	if (client_call(cli, "GET", "/v1/usage", NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	if (cli->format != CLI_TABLE) {
+		out_value(cli->format, root);
+		return 0;
+	}
+	struct out_table *t = out_table_new(heads);
+	for (size_t i = 0; t && i < ARRAY_SIZE(rows); i++) {
+		char text[32];
+
+		out_table_cell(t, rows[i].what);
+		snprintf(text, sizeof(text), "%llu", (unsigned long long)(rows[i].count ? number(root, rows[i].count) : 0));
+		out_table_cell(t, rows[i].count ? text : NULL);
+		out_bytes(number(root, rows[i].bytes), text, sizeof(text));
+		out_table_cell(t, text);
+		out_bytes(number(root, rows[i].unused), text, sizeof(text));
+		out_table_cell(t, text);
+	}
+	return !t || out_table_print(t) < 0 ? CLI_EXIT_FAILURE : 0;
+}
