@@ -16,6 +16,7 @@
 
 struct api_server;
 struct broker_client;
+struct egress_events;
 struct blob_store;
 struct image_pulls;
 struct image_store;
@@ -31,6 +32,7 @@ struct api_server_config {
 	struct blob_store *blobs;   /* borrowed; NULL: none */
 	struct image_store *images;	   /* borrowed; NULL: image routes answer 503 */
 	struct broker_client *broker;	   /* borrowed; NULL: import and host routes answer 503 */
+	struct egress_events *events;	   /* borrowed; NULL in tests only */
 	int control_fd;			   /* listening SOCK_SEQPACKET of control.sock; stays the caller's */
 	int state_dir_fd;		   /* sandboxd's own folder: import/ is below it; stays the caller's */
 	unsigned int gateway_uid;	   /* the only peer that is heard, besides our own uid */

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct broker_client;
+struct egress_events;
 struct blob_store;
 struct image_pulls;
 struct image_store;
@@ -40,6 +41,7 @@ struct api_context {
 	struct blob_store *blobs;	/* NULL: none */
 	struct broker_client *broker;	/* NULL: none */
 	struct images_imports *imports;	/* NULL: none */
+	struct egress_events *events;	/* NULL: none */
 	const char *api_key;		/* never NULL; "": none is configured */
 	bool insecure;
 	int state_dir_fd;
@@ -48,6 +50,7 @@ struct api_context {
 /* How a request arrived, as the gateway says it. */
 struct api_request {
 	struct http_text method, target, host, origin, api_key, content_type, request_id, client, body;
+	struct http_text accept, last_event_id;
 	struct http_text sandbox, egress_token; /* of a request for port 18080 */
 	bool has_api_key; /* the header was there, perhaps empty */
 	bool unix_peer;	  /* over the Unix socket from a uid that is allowed */

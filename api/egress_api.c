@@ -2,6 +2,7 @@
 #include "api/egress_api.h"
 
 #include "api/auth.h"
+#include "api/egress_events.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/limits.h"
@@ -267,6 +268,28 @@ static void vault_route(const struct where *at, const struct api_request *reques
 	reply_text(at, 405, whole ? "Allow: GET, POST, PATCH, DELETE\r\n" : "Allow: GET\r\n", "the path does not take this method");
 }
 
+static void events_route(const struct where *at, const struct api_request *request, const struct sandbox *s, const char *query)
+{
+	struct http_text rest = HTTP_NO_TEXT;
+	struct sbx_err err = {0};
+	struct api_answer answer;
+	auto_buf body = {0};
+
+	if (!http_text_is(request->method, "GET")) {
+		reply_text(at, 405, "Allow: GET\r\n", "the path does not take this method");
+		return;
+	}
+	if (query)
+		rest = (struct http_text){query + 1, request->target.len - (size_t)(query + 1 - request->target.data)};
+	if (egress_events_answer(at->context->events, s, request, rest, &body, &answer, &err) < 0) {
+		reply_error(at, &err);
+		return;
+	}
+	at->answer(at->arg, &answer);
+	if (answer.stream_fd > 0)
+		close_keep_errno(answer.stream_fd);
+}
+
 static const struct sandbox *find(const struct api_context *context, struct http_text id, struct sbx_err *err)
 {
 	char text[UUID_SIZE];
@@ -316,6 +339,8 @@ const struct sandbox *egress_api(const struct api_context *context, const struct
 	}
 	if (http_text_is(path, "/policy"))
 		policy_route(&at, request, s);
+	else if (http_text_is(path, "/events"))
+		events_route(&at, request, s, query);
 	else if (is_below(path, "/credential-vault"))
 		vault_route(&at, request, path);
 	else

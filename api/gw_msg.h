@@ -17,7 +17,7 @@
 #define GW_VERSION	1u
 #define GW_MESSAGE_MAX	(96u * 1024)
 #define GW_INLINE_BODY	(48u * 1024)
-#define GW_MAX_STRINGS	12u
+#define GW_MAX_STRINGS	16u
 
 enum gw_kind {
 	GW_NONE = 0,
@@ -80,6 +80,8 @@ enum gw_http_string {
 	GW_HTTP_CLIENT, /* "192.0.2.7:5123" or "unix:uid=0" */
 	GW_HTTP_SANDBOX, /* EGRESS: the id as it stands in the path; the target is then the rest behind the port */
 	GW_HTTP_EGRESS_TOKEN,
+	GW_HTTP_ACCEPT,
+	GW_HTTP_LAST_EVENT_ID,
 	GW_HTTP_BODY,
 	GW_HTTP_STRINGS
 };

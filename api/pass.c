@@ -187,6 +187,8 @@ static void body_is_here(void *user, struct http_request *req, const char *body,
 		[GW_HTTP_CONTENT_TYPE] = http_request_header(req, "content-type"),
 		[GW_HTTP_CLIENT] = text_of(http_request_peer(req)),
 		[GW_HTTP_SANDBOX] = p->id,
+		[GW_HTTP_ACCEPT] = http_request_header(req, "accept"),
+		[GW_HTTP_LAST_EVENT_ID] = http_request_header(req, "last-event-id"),
 		[GW_HTTP_EGRESS_TOKEN] = p->egress ? http_request_header(req, "opensandbox-egress-auth") : HTTP_NO_TEXT,
 		[GW_HTTP_BODY] = {body, n},
 	};

@@ -4,6 +4,7 @@
  */
 #include "api/api_server.h"
 #include "api/dispatch.h"
+#include "api/egress_events.h"
 #include "api/fetch_channel.h"
 #include "api/images_pull.h"
 #include "api/monitor.h"
@@ -187,6 +188,7 @@ struct daemon {
 	struct fetch_channel *fetch;
 	struct image_pulls *pulls;
 	struct api_server *api;
+	struct egress_events *events;
 	struct loop_timer *upkeep;
 	char state_path[1100];
 	pid_t checkpoint;
@@ -198,6 +200,15 @@ static void on_changed(void *arg, const struct sandbox *sandbox, bool gone)
 	struct daemon *d = arg;
 
 	api_server_changed(d->api, sandbox, gone);
+	if (gone)
+		egress_events_gone(d->events, sandbox);
+}
+
+static void on_egress(void *arg, const struct sandbox *sandbox, const struct policy *policy, const struct egress_event *event)
+{
+	struct daemon *d = arg;
+
+	egress_events_add(d->events, sandbox, policy, event);
 }
 
 static void start_checkpoint(struct daemon *d)
@@ -290,11 +301,14 @@ static int wire_pulls(struct daemon *d, int state_fd, struct sbx_err *err)
 static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 {
 	const struct settings *s = &d->settings;
-	const struct sandbox_hooks hooks = {.arg = d, .changed = on_changed};
+	const struct sandbox_hooks hooks = {.arg = d, .changed = on_changed, .egress = on_egress};
 	char path[128];
 
 	d->loop = loop_new(err);
 	if (!d->loop || daemon_signals(d, err) < 0)
+		return -1;
+	d->events = egress_events_new(d->loop, s, err);
+	if (!d->events)
 		return -1;
 	snprintf(path, sizeof(path), "%s/broker.sock", s->run_dir);
 	d->broker = broker_client_new(d->loop, path, err);
@@ -305,6 +319,7 @@ static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 	if (wire_pulls(d, state_fd, err) < 0)
 		return -1;
 	sandbox_manager_set_images(d->manager, d->images, d->pulls);
+	egress_events_set_manager(d->events, d->manager);
 	if (sandbox_manager_set_egress(d->manager, MONITOR_FD_POLICY, err) < 0)
 		return -1;
 	const struct api_server_config config = {
@@ -315,6 +330,7 @@ static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 		.pulls = d->pulls,
 		.blobs = d->blobs,
 		.broker = d->broker,
+		.events = d->events,
 		.control_fd = MONITOR_FD_CONTROL,
 		.state_dir_fd = state_fd,
 		.gateway_uid = (unsigned)s->isolation_gateway_uid,
@@ -333,7 +349,9 @@ static void daemon_clear(struct daemon *d)
 {
 	loop_timer_free(d->upkeep);
 	api_server_free(d->api);
+	egress_events_set_manager(d->events, NULL);
 	sandbox_manager_free(d->manager);
+	egress_events_free(d->events);
 	image_pulls_free(d->pulls);
 	fetch_channel_free(d->fetch);
 	broker_client_free(d->broker);

@@ -11,7 +11,7 @@ libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netp
 	netpolicy/policy.c netpolicy/policy_addr.c netpolicy/policy.h netpolicy/policy_int.h \
 	netpolicy/policy_wire.c netpolicy/policy_wire.h netpolicy/policy_json.c netpolicy/policy_json.h
 # sandboxd's end of policy.sock
-libnetpolicy_a_SOURCES += netpolicy/policy_link.c netpolicy/policy_link.h netpolicy/overlay.c netpolicy/overlay.h
+libnetpolicy_a_SOURCES += netpolicy/policy_link.c netpolicy/policy_link.h netpolicy/overlay.c netpolicy/overlay.h netpolicy/journal.c netpolicy/journal.h
 
 check_PROGRAMS += tests/unit/test_policy
 UNIT_TESTS += tests/unit/test_policy

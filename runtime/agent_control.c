@@ -235,3 +235,18 @@ int agent_control_query(struct agent_control *c, struct sbx_err *err)
 	flush(c);
 	return 0;
 }
+
+/* So many bytes wait at most for an agent that does not read. */
+#define DENIED_WAITING_MAX 16384u
+
+int agent_control_denied(struct agent_control *c, const char *line, size_t n)
+{
+	if (n > IN_PAYLOAD)
+		return -EMSGSIZE;
+	if (buf_used(&c->out) > DENIED_WAITING_MAX)
+		return -EAGAIN;
+	if (put_frame(c, AGENT_DENIED, 0, line, n) < 0)
+		return -ENOMEM;
+	flush(c);
+	return 0;
+}

@@ -55,4 +55,14 @@ int agent_control_start(struct agent_control *c, const struct agent_start *start
 /** agent_control_query() - Ask on @c for the current status; Return: 0 or -1 with @err set (NO_MEMORY) */
 int agent_control_query(struct agent_control *c, struct sbx_err *err) SBX_WUR;
 
+/**
+ * agent_control_denied() - Append a line to the sandbox's own log of what was denied
+ * @c:		The channel
+ * @line:	With its newline; at most AGENT_IN_FRAME less its head
+ * @n:		Its length
+ *
+ * Return: 0, -EMSGSIZE, -ENOMEM, or -EAGAIN when the sandbox is behind (frozen, say): the line is lost
+ */
+int agent_control_denied(struct agent_control *c, const char *line, size_t n);
+
 #endif

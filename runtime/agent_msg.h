@@ -36,6 +36,10 @@
 #define AGENT_NONCE_BYTES 16u
 #define AGENT_CHANNEL_FDS 4u /* the gateway's ends: exec write, exec read, bulk write, bulk read */
 
+/* What the sandbox may read about what was denied to it: at most AGENT_DENIED_BYTES, the oldest lines go first. */
+#define AGENT_DENIED_LOG   "/run/sandbox/denied.jsonl"
+#define AGENT_DENIED_BYTES (64u * 1024)
+
 struct agent_frame {
 	uint32_t size; /* payload bytes behind this head */
 	uint16_t type; /* enum agent_type */
@@ -50,6 +54,7 @@ enum agent_type {
 	AGENT_START, /* spec of the entrypoint; value: bytes of the whole spec; continued by MORE */
 	AGENT_QUERY, /* send the current status again */
 	AGENT_STOP,  /* value: signal for the entrypoint's process group */
+	AGENT_DENIED, /* payload: one line with its newline for AGENT_DENIED_LOG */
 	/* exec channel, from the gateway */
 	AGENT_ATTACH = 16, /* payload: struct agent_attach */
 	AGENT_MORE,	   /* continues the START, EXEC or FS of the same stream */

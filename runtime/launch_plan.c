@@ -116,6 +116,7 @@ static int build_env(const struct sandbox *s, const struct image *image, struct 
 	hex_encode(s->id, HOSTNAME_BYTES, hostname);
 	env_set(env, "HOSTNAME", strlen("HOSTNAME"), hostname);
 	env_set(env, "OPENSANDBOX_ID", strlen("OPENSANDBOX_ID"), s->id_text);
+	env_set(env, "SANDBOX_DENIED_LOG", strlen("SANDBOX_DENIED_LOG"), AGENT_DENIED_LOG);
 	env_default(env, "EXECD_ENVS", EXECD_ENVS);
 	for (size_t i = 0; i < s->spec.n_env; i++) {
 		const struct sandbox_pair *p = &s->spec.env[i];

@@ -202,6 +202,8 @@ typedef struct policy *sandbox_policy_make(void *arg, const struct policy *now, 
  * @arg:	Handed to both
  */
 void sandbox_change_policy(struct sandbox_manager *m, const uint8_t id[16], sandbox_policy_make *make, sandbox_done *done, void *arg);
+/** sandbox_denied() - Write @line (@n bytes, its newline at the end) into the log that the sandbox @id itself reads; within a rate */
+void sandbox_denied(struct sandbox_manager *m, const uint8_t id[16], const char *line, size_t n);
 /** sandbox_effective_policy() - What is enforced for @sandbox: the operator's rules and its own; never NULL */
 const struct policy *sandbox_effective_policy(const struct sandbox *sandbox);
 

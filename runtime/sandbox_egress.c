@@ -635,6 +635,22 @@ static void on_event(void *arg, const struct egress_event *event)
 	m->hooks.egress(m->hooks.arg, &e->pub, event->policy_generation == e->egress.generation ? effective_of(e) : NULL, event);
 }
 
+void sandbox_denied(struct sandbox_manager *m, const uint8_t id[16], const char *line, size_t n)
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+	uint64_t second = loop_now_ms(m->loop) / 1000;
+
+	if (!e || !e->control || e->pub.state != SANDBOX_RUNNING)
+		return;
+	if (e->egress.denied_ms != second) {
+		e->egress.denied_ms = second;
+		e->egress.n_denied = 0;
+	}
+	/* An agent that is behind misses lines, as it does beyond the rate: the journal has them. */
+	if (e->egress.n_denied++ < EGRESS_DENIED_LINES)
+		ignore_result(agent_control_denied(e->control, line, n));
+}
+
 static void on_wait(void *arg)
 {
 	struct sandbox_manager *m = arg;

@@ -28,6 +28,7 @@
 
 #define EGRESS_WAIT_MS	5000u /* dnsd is started again within a fraction of it */
 #define EGRESS_RETRY_MS 1000u
+#define EGRESS_DENIED_LINES 64u /* a second, into the log that a sandbox reads itself */
 
 struct egress_change;
 struct overlay;
@@ -38,6 +39,8 @@ struct egress_entry {
 	struct policy *effective;	/* owned; NULL: that of a sandbox without rules of its own */
 	uint64_t generation;		/* of the last SET; counts up */
 	struct egress_change *first, **last; /* owned; the first is under way */
+	uint64_t denied_ms;		/* second in which lines were written into its log */
+	unsigned n_denied;		/* lines in that second */
 	bool reload;			/* what is in force has to be told again, before anything else */
 	bool retry;			/* the same, when the timer fires */
 };

@@ -25,6 +25,12 @@ void lifecycle_api_pause(struct api_call *call);
 void lifecycle_api_resume(struct api_call *call);
 /** lifecycle_api_renew() - POST /sandboxes/{id}/renew-expiration: any future instant; answers @call */
 void lifecycle_api_renew(struct api_call *call);
+/** lifecycle_api_egress_events() - GET /sandboxes/{id}/egress/events: the journal, or a stream of server-sent events */
+void lifecycle_api_egress_events(struct api_call *call);
+/** lifecycle_api_egress_explain() - GET /sandboxes/{id}/egress/explain?target=NAME[:PORT]: would it be reached, and by which rule */
+void lifecycle_api_egress_explain(struct api_call *call);
+/** lifecycle_api_egress_metrics() - GET /egress/metrics: figures of dnsd and of the journal */
+void lifecycle_api_egress_metrics(struct api_call *call);
 /** lifecycle_api_endpoint() - GET /sandboxes/{id}/endpoints/{port}; answers @call in any state of the sandbox */
 void lifecycle_api_endpoint(struct api_call *call);
 /** lifecycle_api_logs() - GET .../diagnostics/logs as JSON by scope: refused; the text form is the gateway's; answers @call */

@@ -27,6 +27,12 @@ struct agent_source { /* a descriptor in the event loop; edge-triggered: `ready`
 	uint8_t writable;
 };
 
+/* The log of what was denied, see agent_denied.h. */
+struct agent_denied {
+	int fd; /* -1: none */
+	uint32_t bytes;
+};
+
 struct sock_filter;
 
 /* What the shell stage hands to the service. */
@@ -36,6 +42,7 @@ struct agent {
 	int proc_fd;   /* root of our own /proc */
 	int devpts_fd; /* root of the sandbox's devpts */
 	int userns_fd; /* the tenants' user namespace */
+	struct agent_denied denied;
 	int cgroup_fd[AGENT_CGROUP_FDS];
 	uint32_t n_cgroup_fds;
 	uint32_t cgroup_version;

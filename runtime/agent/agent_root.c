@@ -2,6 +2,7 @@
 #include "runtime/agent/agent_root.h"
 
 #include "runtime/agent/agent_sys.h"
+#include "runtime/agent_msg.h"
 
 #include "base/cleanup.h"
 
@@ -170,12 +171,34 @@ static int stage_dev(struct root_stage *s)
 	return r;
 }
 
+/*
+ * /run/sandbox: a file that only we write, through a descriptor that we hold since before there was a tenant, and a read-only
+ * mount of it.  A tmpfs of its own, so that what is in it can neither be filled up nor linked by anybody else.
+ */
+static int stage_denied(struct root_stage *s)
+{
+	static const struct option size[] = {{"size", "128k"}, {"nr_inodes", "4"}, {"mode", "0755"}, {0}};
+	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
+	const char *name = strrchr(AGENT_DENIED_LOG, '/') + 1;
+
+	auto_fd fs = mount_new("tmpfs", size, attrs);
+	int r = stage_tree(s->stage_fd, "denied", fs);
+	if (r)
+		return r;
+	s->denied_fd = openat(fs, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+	if (s->denied_fd < 0 || fchmod(s->denied_fd, 0444) < 0)
+		return -errno;
+	s->denied_tree_fd = mount_clone(fs, "");
+	return s->denied_tree_fd < 0 ? s->denied_tree_fd : mount_attr(s->denied_tree_fd, attrs | SYSX_MOUNT_RDONLY);
+}
+
 int root_stage(int dev_fd, struct root_stage *s, enum launch_stage *ret_stage)
 {
 	static const struct option small[] = {{"size", "64k"}, {"nr_inodes", "32"}, {"mode", "0755"}, {0}};
 	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
 
-	*s = (struct root_stage){.stage_fd = -1, .proc_fd = -1, .sys_fd = -1, .dev_fd = dev_fd, .devpts_fd = -1};
+	*s = (struct root_stage){.stage_fd = -1, .proc_fd = -1, .sys_fd = -1, .dev_fd = dev_fd, .devpts_fd = -1, .denied_fd = -1,
+				 .denied_tree_fd = -1};
 	*ret_stage = LAUNCH_STAGE_PROC;
 	/* nothing that happens here may reach the host's mount table */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -205,6 +228,8 @@ int root_stage(int dev_fd, struct root_stage *s, enum launch_stage *ret_stage)
 		return r;
 	auto_fd empty = mount_new("tmpfs", small, attrs | SYSX_MOUNT_RDONLY);
 	r = stage_tree(s->stage_fd, "empty", empty);
+	if (!r)
+		r = stage_denied(s);
 	if (r)
 		return r;
 	*ret_stage = LAUNCH_STAGE_DEV;
@@ -375,6 +400,15 @@ static int env_file_place(int root_fd)
 	return fchmod(fd, 0666) < 0 ? -errno : 0;
 }
 
+/* Before the volumes: one that is named /run or /run/sandbox hides the log, it does not get a directory of ours. */
+static int denied_place(int root_fd, int tree_fd)
+{
+	const char *last;
+	auto_fd parent = make_parents(root_fd, "/run/sandbox", &last);
+
+	return parent < 0 ? parent : move_tree(tree_fd, parent, last);
+}
+
 int root_mount(const struct root_stage *stage, const struct launch_root *m, const int *fd, struct root_names *ret_names,
 	       enum launch_stage *ret_stage, uint32_t *ret_detail)
 {
@@ -400,6 +434,8 @@ int root_mount(const struct root_stage *stage, const struct launch_root *m, cons
 	r = etc_files(root, m, ret_names);
 	if (!r)
 		r = env_file_place(root);
+	if (!r)
+		r = denied_place(root, stage->denied_tree_fd);
 	if (r)
 		return r;
 	*ret_stage = LAUNCH_STAGE_VOLUME;

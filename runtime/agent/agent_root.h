@@ -18,6 +18,8 @@
 struct root_stage {
 	int stage_fd;  /* root of the staging tmpfs */
 	int proc_fd, sys_fd, dev_fd, devpts_fd;
+	int denied_fd;	    /* the log of what was denied, for writing */
+	int denied_tree_fd; /* the same for the sandbox, read-only */
 };
 
 /**

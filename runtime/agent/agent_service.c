@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/agent/agent_service.h"
 
+#include "runtime/agent/agent_denied.h"
+
 #include "runtime/agent/agent_int.h"
 #include "runtime/agent/agent_sys.h"
 
@@ -565,6 +567,7 @@ static int exec_frame(struct service *s, const struct agent_frame *f, const uint
 	case AGENT_START:
 	case AGENT_QUERY:
 	case AGENT_STOP:
+	case AGENT_DENIED:
 	case AGENT_ATTACHED:
 	case AGENT_STARTED:
 	case AGENT_STDOUT:
@@ -697,6 +700,9 @@ static void control_frame(struct service *s, const struct agent_frame *f, const 
 	case AGENT_STOP:
 		if (s->entry && s->entry->pid && f->value && f->value <= 64)
 			kill(-s->entry->group, (int)f->value);
+		return;
+	case AGENT_DENIED:
+		denied_append(&s->agent->denied, payload, f->size);
 		return;
 	case AGENT_START:
 	case AGENT_MORE:

@@ -238,6 +238,7 @@ static int set_up(struct shell *sh)
 	r = make_userns(sh);
 	sh->agent->proc_fd = sh->stage.proc_fd;
 	sh->agent->devpts_fd = sh->stage.devpts_fd;
+	sh->agent->denied.fd = sh->stage.denied_fd;
 	return r;
 }
 
@@ -272,10 +273,10 @@ static int by_number(const void *a, const void *b)
 static int close_others(const struct shell *sh)
 {
 	const struct agent *a = sh->agent;
-	int keep[14 + AGENT_CGROUP_FDS] = {LAUNCH_SOCKET_FD, a->control_in_fd, a->control_out_fd, a->exec_in_fd,
+	int keep[15 + AGENT_CGROUP_FDS] = {LAUNCH_SOCKET_FD, a->control_in_fd, a->control_out_fd, a->exec_in_fd,
 					   a->exec_out_fd, a->bulk_in_fd, a->bulk_out_fd, a->spool_fd, a->proc_fd, a->devpts_fd,
-					   a->userns_fd, sh->names.hosts_fd, sh->names.hostname_fd};
-	size_t n = 13;
+					   a->userns_fd, sh->names.hosts_fd, sh->names.hostname_fd, a->denied.fd};
+	size_t n = 14;
 	unsigned from = 3;
 
 	for (uint32_t i = 0; i < a->n_cgroup_fds; i++)

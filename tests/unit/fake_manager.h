@@ -23,6 +23,8 @@ extern struct fake_state {
 	union broker_any last_request;
 	uint64_t layer_bytes;
 	int exec_fds[2];
+	char denied[2048]; /* the newest line for the sandbox's own log */
+	unsigned n_denied;
 } fake;
 
 /** fake_manager_new() - Empty, with @hooks; what struct sandbox_manager is, only the fake knows */

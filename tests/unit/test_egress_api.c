@@ -2,10 +2,14 @@
 /* Port 18080 against a fake manager: the rows 1 to 21 of the contract's first table that need no kernel. */
 #include "config.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/dispatch.h"
 #include "api/egress_api.h"
+#include "api/egress_events.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/settings.h"
@@ -24,7 +28,8 @@ static struct {
 	unsigned n;
 	uint32_t status;
 	char type[64], headers[128], body[8192];
-} got;
+	int stream_fd;
+} got = {.stream_fd = -1};
 
 static void on_answer(void *arg, const struct api_answer *a)
 {
@@ -33,6 +38,9 @@ static void on_answer(void *arg, const struct api_answer *a)
 	got.status = a->status;
 	snprintf(got.type, sizeof(got.type), "%s", a->content_type);
 	snprintf(got.headers, sizeof(got.headers), "%s", a->headers);
+	if (got.stream_fd >= 0)
+		close(got.stream_fd);
+	got.stream_fd = a->stream_fd > 0 ? fcntl(a->stream_fd, F_DUPFD_CLOEXEC, 3) : -1;
 	snprintf(got.body, sizeof(got.body), "%.*s", (int)a->body_len, a->body);
 }
 
@@ -250,11 +258,136 @@ static void test_warnings(void)
 	ok(got.status == 200 && !strstr(got.body, "warnings"), "a deny of the same does not surprise");
 }
 
+/* ---- events: dnsd's word into journal, stream, the sandbox's own log, and explain ---- */
+
+static struct loop *loop;
+
+static void happens(uint32_t kind, uint32_t reason, uint32_t rule, const char *name, uint16_t port)
+{
+	const struct sandbox *s = fake_newest();
+	struct egress_event e = {.kind = kind, .reason = reason, .rule_index = rule, .count = 1, .port = port, .wall_usec = 1700000000123456, .qtype = 1};
+
+	memcpy(e.sandbox_id, s->id, 16);
+	snprintf(e.name, sizeof(e.name), "%s", name);
+	egress_events_add(context.events, s, s->spec.policy, &e);
+}
+
+static void ask_api(const char *target)
+{
+	const struct api_request request = {.method = text_of("GET"), .target = text_of(target), .api_key = text_of(KEY), .has_api_key = true};
+	unsigned before = got.n;
+
+	dispatch(&context, &request, on_answer, NULL);
+	if (got.n != before + 1)
+		ok(false, "%s: %u answers", target, got.n - before);
+}
+
+static void read_stream(char *out, size_t size)
+{
+	ssize_t n = got.stream_fd >= 0 ? read(got.stream_fd, out, size - 1) : -1;
+
+	out[n > 0 ? n : 0] = '\0';
+}
+
+static void test_events(void)
+{
+	char text[8192], target[256];
+
+	begin(D_OK);
+	loop_once(loop, 0);
+	happens(EGRESS_EVENT_DNS_DENIED, EGRESS_REASON_DEFAULT, EGRESS_NO_RULE, "first.test", 0);
+	ok(fake.n_denied == 1 && strstr(fake.denied, "\"name\":\"first.test\"") && fake.denied[strlen(fake.denied) - 1] == '\n',
+	   "the sandbox's own log gets a line");
+	ok(!strstr(fake.denied, "sandboxId"), "which does not repeat whose it is");
+	happens(EGRESS_EVENT_DNS_ALLOWED, EGRESS_REASON_RULE, 0, "ok.test", 0);
+	is_int(fake.n_denied, 1, "what was allowed is no denial");
+	ask_as("GET", "/events", "", TOKEN, "");
+	ok(got.status == 200 && strstr(got.body, "\"items\":[{\"id\":") && strstr(got.body, "first.test") && strstr(got.body, "\"time\":\"2023-11-14T22:13:20.123Z\""),
+	   "the journal as a list");
+	ok(strstr(got.body, "\"rule\":{\"index\":0,\"action\":\"allow\",\"target\":\"ok.test\"}"), "an event names its rule");
+	ask_as("GET", "/events?follow=true&after=0", "", TOKEN, "");
+	read_stream(text, sizeof(text));
+	ok(got.status == 200 && !strcmp(got.type, "text/event-stream") && strstr(text, "event: dns_denied\ndata: {") && strstr(text, "event: dns_allowed\n"),
+	   "the stream begins with what is known");
+	for (int i = 0; i < 3; i++)
+		happens(EGRESS_EVENT_DNS_DENIED, EGRESS_REASON_DEFAULT, EGRESS_NO_RULE, "second.test", 0);
+	read_stream(text, sizeof(text));
+	const char *first = strstr(text, "second.test");
+	ok(first && !strstr(first + 1, "second.test"), "repeats within a second are told once");
+	is_int(fake.n_denied, 2, "also to the sandbox");
+	for (int i = 0; i < 150 && !strstr(text, "\"count\":2"); i++) {
+		loop_once(loop, 10);
+		read_stream(text, sizeof(text));
+	}
+	ok(strstr(text, "\"count\":2"), "and then how many they were");
+	const uint64_t last = journal_last(egress_events_journal(context.events));
+	snprintf(target, sizeof(target), "/events?after=%llu", (unsigned long long)last);
+	ask_as("GET", target, "", TOKEN, "");
+	is_str(got.body, "{\"items\":[]}", "nothing behind the last");
+	ask_as("GET", "/events?after=x", "", TOKEN, "");
+	is_int(got.status, 422, "a number that is none");
+	ask_as("POST", "/events", "", TOKEN, "");
+	ok(got.status == 405 && !strcmp(got.headers, "Allow: GET\r\n"), "only GET");
+	ask_as("GET", "/events", "", "", "");
+	is_int(got.status, 401, "not without a token");
+	for (int i = 0; i < 5000; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "n%d.test", i);
+		happens(EGRESS_EVENT_DNS_DENIED, EGRESS_REASON_DEFAULT, EGRESS_NO_RULE, name, 0);
+	}
+	is_int(journal_counts(egress_events_journal(context.events))->kept, JOURNAL_SANDBOX_MAX, "5,000 names later the journal is as long as it may be");
+	egress_events_gone(context.events, fake_newest());
+	is_int(journal_counts(egress_events_journal(context.events))->kept, 0, "and empty when the sandbox is gone");
+}
+
+static const struct {
+	const char *why, *policy, *target, *want[4];
+} explained[] = {
+	{"an allowed name", D_OK, "ok.test:443", {"\"verdict\":\"allowed\"", "\"reason\":\"rule\"", "\"rule\":{\"index\":0", NULL}},
+	{"default deny", D_OK, "oth.test", {"\"verdict\":\"denied\"", "\"reason\":\"default\"", "\"remedy\":{\"allow\":\"oth.test\"}", NULL}},
+	{"a port", "{\"egress\":[{\"action\":\"allow\",\"target\":\"*.a.test\",\"ports\":[80,443]}]}", "x.a.test:22",
+	 {"\"verdict\":\"denied\"", "\"reason\":\"port\"", "\"remedy\":{\"allow\":\"*.a.test\",\"port\":22}", NULL}},
+	{"no policy", NULL, "any.test", {"\"verdict\":\"allowed\"", "\"reason\":\"default\"", NULL, NULL}},
+	{"a private address", NULL, "10.0.0.8:5432", {"\"verdict\":\"denied\"", "\"reason\":\"private\"", "\"remedy\":{\"allow\":\"10.0.0.8\"}", NULL}},
+	{"metadata has no remedy", NULL, "169.254.169.254", {"\"verdict\":\"denied\"", "\"reason\":\"metadata\"", NULL, NULL}},
+	{"a denied range", "{\"defaultAction\":\"allow\",\"egress\":[{\"target\":\"198.51.100.0/24\"}]}", "198.51.100.7:80",
+	 {"\"verdict\":\"denied\"", "\"reason\":\"rule\"", "\"remedy\":{\"remove\":\"198.51.100.0/24\"}", NULL}},
+	{"a bad target", NULL, "*.a.test", {"one name or address", NULL, NULL, NULL}},
+	{"a bad port", NULL, "a.test:99999", {"is no port", NULL, NULL, NULL}},
+};
+
+static void test_explain(void)
+{
+	char target[300];
+
+	for (size_t i = 0; i < ARRAY_SIZE(explained); i++) {
+		bool good = true;
+
+		begin(explained[i].policy);
+		snprintf(target, sizeof(target), "/v1/sandboxes/%s/egress/explain?target=%s", id, explained[i].target);
+		ask_api(target);
+		for (size_t k = 0; k < 4 && explained[i].want[k]; k++)
+			good = good && strstr(got.body, explained[i].want[k]);
+		if (!ok(good, "explain: %s", explained[i].why))
+			printf("#   got: %s\n", got.body);
+	}
+	ok(!strstr(got.body, "remedy"), "no remedy for what is no target");
+	begin(D_OK);
+	happens(EGRESS_EVENT_DNS_DENIED, EGRESS_REASON_DEFAULT, EGRESS_NO_RULE, "oth.test", 0);
+	snprintf(target, sizeof(target), "/v1/sandboxes/%s/egress/explain?target=oth.test:443", id);
+	ask_api(target);
+	ok(strstr(got.body, "\"tries\":1,\"last\":[{\"id\":"), "the last denials are shown");
+	ask_api("/v1/egress/metrics");
+	ok(got.status == 200 && strstr(got.body, "\"egress.denied.reason\":{"), "figures");
+}
+
 int main(void)
 {
 	static const struct sandbox_hooks hooks;
 	struct sbx_err err = {0};
 
+	signal(SIGPIPE, SIG_IGN); /* sandboxd has it in its loop */
 	context.manager = fake_manager_new(&hooks);
 	if (settings_load("/dev/null", &settings, &err) < 0)
 		printf("# %s\n", err.msg);
@@ -264,5 +397,12 @@ int main(void)
 	test_failures();
 	test_warnings();
 	test_rows();
+	loop = loop_new(&err);
+	context.events = loop ? egress_events_new(loop, &settings, &err) : NULL;
+	egress_events_set_manager(context.events, context.manager);
+	test_events();
+	test_explain();
+	egress_events_free(context.events);
+	loop_free(loop);
 	return tap_done();
 }

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * DOC: what the lifecycle API says about egress: the journal, "would this sandbox reach NAME:PORT", figures
+ */
+#include "api/lifecycle/lifecycle_api.h"
+#include "api/lifecycle/lifecycle_int.h"
+
+#include "api/call.h"
+#include "api/egress_events.h"
+#include "base/cleanup.h"
+#include "base/jv.h"
+#include "base/num.h"
+#include "base/settings.h"
+#include "netpolicy/policy_json.h"
+#include "netpolicy/policy_link.h"
+#include "runtime/sandbox.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RANGES_MAX 96u
+#define LAST_MAX   5u
+
+/* ---- journal ---- */
+
+void lifecycle_api_egress_events(struct api_call *call)
+{
+	const struct sandbox *s = lifecycle_find(call);
+	struct sbx_err err = {0};
+	auto_buf body = {0};
+	struct api_answer answer;
+
+	if (!s)
+		return;
+	if (egress_events_answer(call->context->events, s, call->request, call->query, &body, &answer, &err) < 0) {
+		api_reply_error(call, &err);
+		return;
+	}
+	api_reply(call, &answer);
+	if (answer.stream_fd > 0)
+		close_keep_errno(answer.stream_fd);
+}
+
+/* ---- explain ---- */
+
+/* What is asked, and what is known so far; lives until the answer. */
+struct asking {
+	struct api_call *call;
+	uint8_t id[16];
+	char text[TARGET_TEXT_MAX + 1]; /* as asked, without the port */
+	struct target target;
+	uint32_t port; /* 0: any */
+	uint8_t protocol;
+};
+
+struct finding {
+	struct policy_verdict v;
+	const struct policy *policy;
+	bool resolved; /* the name has addresses open */
+	char note[200];
+};
+
+static int read_port(struct asking *a, struct sbx_err *err)
+{
+	char *slash = strrchr(a->text, '/'), *colon;
+
+	a->protocol = IPPROTO_TCP;
+	if (slash && (!strcmp(slash, "/udp") || !strcmp(slash, "/tcp"))) {
+		a->protocol = slash[1] == 'u' ? IPPROTO_UDP : IPPROTO_TCP;
+		*slash = '\0';
+	}
+	colon = strrchr(a->text, ':');
+	if (!colon || strchr(a->text, ':') != colon)
+		return 0; /* no port, or an IPv6 address */
+	if (num_u32(colon + 1, strlen(colon + 1), UINT16_MAX, &a->port) < 0 || !a->port)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "target: \"%.20s\" is no port", colon + 1);
+	*colon = '\0';
+	return 0;
+}
+
+static int read_target(struct asking *a, struct sbx_err *err)
+{
+	if (read_port(a, err) < 0 || target_parse(a->text, &a->target, err))
+		return -1;
+	if (a->target.kind == EGRESS_RULE_WILDCARD || (a->target.kind == EGRESS_RULE_IPV4 && a->target.prefix != 32))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "target: one name or address, not many");
+	return 0;
+}
+
+static void add_range(struct policy_range *list, size_t *n, uint32_t addr, uint32_t prefix)
+{
+	if (*n < RANGES_MAX)
+		list[(*n)++] = (struct policy_range){addr, prefix};
+}
+
+struct guard_ranges {
+	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX];
+	struct policy_guards guards;
+};
+
+static void fill_guards(const struct settings *s, struct guard_ranges *g)
+{
+	struct ifaddrs *all = NULL;
+	size_t n_sandboxes = 0;
+
+	*g = (struct guard_ranges){.guards = {.host = g->host, .sandboxes = g->sandboxes, .private_allowed = g->allowed}};
+	if (getifaddrs(&all) == 0) {
+		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
+			struct sockaddr_in in;
+
+			if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
+				continue;
+			memcpy(&in, i->ifa_addr, sizeof(in));
+			add_range(g->host, &g->guards.n_host, ntohl(in.sin_addr.s_addr), 32);
+		}
+		freeifaddrs(all);
+	}
+	add_range(g->sandboxes, &n_sandboxes, s->subnet_addr, s->subnet_prefix);
+	g->guards.n_sandboxes = n_sandboxes;
+	for (size_t i = 0; i < s->network_allow_private.n; i++) {
+		struct target t;
+
+		if (!target_parse(s->network_allow_private.item[i], &t, NULL) && t.kind == EGRESS_RULE_IPV4)
+			add_range(g->allowed, &g->guards.n_private_allowed, t.addr, t.prefix);
+	}
+}
+
+static struct policy_verdict judge_addr(const struct asking *a, const struct policy *p, uint32_t addr, uint32_t lease_rule)
+{
+	struct guard_ranges ranges;
+	const struct policy_flow flow = {
+		.addr = addr, .port = (uint16_t)(a->port ? a->port : 443), .protocol = a->protocol, .lease_rule = lease_rule};
+
+	fill_guards(a->call->context->settings, &ranges);
+	return policy_decide_addr(p, &ranges.guards, &flow);
+}
+
+static void judge_name(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f)
+{
+	const struct policy_rule *rule;
+
+	f->v = policy_decide_name(f->policy, a->target.name, strlen(a->target.name));
+	if (!f->v.allow)
+		return;
+	rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
+	if (a->port && rule && !policy_rule_port(rule, (uint16_t)a->port)) {
+		f->v = (struct policy_verdict){false, f->v.rule, a->port == POLICY_PORT_DOT && !rule->n_ports ? EGRESS_REASON_DOT : EGRESS_REASON_PORT};
+		return;
+	}
+	/* The rules for addresses are asked for each address that the name has now. */
+	for (uint32_t i = 0; pins && i < pins->n_pins; i++) {
+		struct policy_verdict v = judge_addr(a, f->policy, pins->pin[i].addr, f->v.rule);
+
+		f->resolved = true;
+		if (v.allow)
+			continue;
+		struct in_addr in = {htonl(pins->pin[i].addr)};
+		char addr[INET_ADDRSTRLEN];
+
+		snprintf(f->note, sizeof(f->note), "the name is allowed, its address %s is not", inet_ntop(AF_INET, &in, addr, sizeof(addr)));
+		f->v = v;
+		return;
+	}
+}
+
+static void judge(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f)
+{
+	uint32_t lease = EGRESS_NO_RULE;
+
+	if (a->target.kind == EGRESS_RULE_DOMAIN) {
+		judge_name(a, pins, f);
+		return;
+	}
+	if (a->target.kind == EGRESS_RULE_IPV6) {
+		f->v = (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_PROTOCOL};
+		snprintf(f->note, sizeof(f->note), "sandboxes have no IPv6");
+		return;
+	}
+	for (uint32_t i = 0; pins && i < pins->n_pins && lease == EGRESS_NO_RULE; i++) {
+		struct policy_verdict v = policy_decide_name(f->policy, pins->pin[i].name, strlen(pins->pin[i].name));
+
+		if (v.allow && v.rule != EGRESS_NO_RULE) {
+			lease = v.rule;
+			snprintf(f->note, sizeof(f->note), "open because %.150s was looked up", pins->pin[i].name);
+		}
+	}
+	f->v = judge_addr(a, f->policy, a->target.addr, lease);
+	if (!f->v.allow)
+		f->note[0] = '\0';
+}
+
+static bool about(const struct asking *a, const struct journal_event *e)
+{
+	if (!journal_is_denial(e) || (a->port && e->port && e->port != a->port))
+		return false;
+	return a->target.kind == EGRESS_RULE_DOMAIN ? !strcmp(e->name, a->target.name) : e->addr == a->target.addr;
+}
+
+static void write_last(struct jw *w, const struct asking *a)
+{
+	const struct journal *j = egress_events_journal(a->call->context->events);
+	uint64_t number[LAST_MAX];
+	uint32_t n = 0, tries = 0;
+	uint64_t after = 0;
+
+	for (const struct journal_event *e; (e = journal_next(j, a->id, after)); after = e->number) {
+		if (!about(a, e))
+			continue;
+		number[n++ % LAST_MAX] = e->number;
+		tries += e->count;
+	}
+	jw_key_i64(w, "tries", tries);
+	jw_key(w, "last");
+	jw_array(w);
+	for (uint32_t i = 0; i < n && i < LAST_MAX; i++) {
+		auto_buf text = {0};
+
+		journal_json(journal_next(j, a->id, number[(n - 1 - i) % LAST_MAX] - 1), 0, &text);
+		jw_raw(w, buf_peek(&text), buf_used(&text));
+	}
+	jw_array_end(w);
+}
+
+/* The change that would let it through; nothing where no rule can. */
+static void write_remedy(struct jw *w, const struct asking *a, const struct finding *f)
+{
+	const struct policy_rule *rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
+
+	if (f->v.allow || f->v.reason == EGRESS_REASON_METADATA || f->v.reason == EGRESS_REASON_HOST || f->v.reason == EGRESS_REASON_SANDBOX ||
+	    f->v.reason == EGRESS_REASON_PROTOCOL || f->v.reason == EGRESS_REASON_DOT || (rule && rule->flags & EGRESS_RULE_OPERATOR))
+		return;
+	jw_key(w, "remedy");
+	jw_object(w);
+	if (f->v.reason == EGRESS_REASON_RULE && rule && !*rule->name) {
+		jw_key_str(w, "remove", rule->text); /* a deny of addresses beats every allow of the same hand */
+	} else {
+		jw_key_str(w, "allow", f->v.reason == EGRESS_REASON_PORT && rule ? rule->text : a->text);
+		if (f->v.reason == EGRESS_REASON_PORT && a->port)
+			jw_key_i64(w, "port", a->port);
+	}
+	jw_object_end(w);
+}
+
+static void write_rule(struct jw *w, const struct finding *f)
+{
+	const struct policy_rule *rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
+	uint32_t index = f->v.rule;
+
+	if (!rule)
+		return;
+	for (uint32_t i = 0; i < f->v.rule && !(rule->flags & EGRESS_RULE_OPERATOR); i++)
+		index -= (policy_at(f->policy, i)->flags & EGRESS_RULE_OPERATOR) != 0;
+	jw_key(w, "rule");
+	jw_object(w);
+	jw_key_i64(w, "index", index);
+	jw_key_bool(w, "operator", rule->flags & EGRESS_RULE_OPERATOR);
+	jw_key(w, "rule");
+	policy_json_write_rule(rule, w);
+	jw_object_end(w);
+}
+
+static void write_addresses(struct jw *w, const struct egress_pins_reply *pins)
+{
+	jw_key(w, "open");
+	jw_array(w);
+	for (uint32_t i = 0; pins && i < pins->n_pins; i++) {
+		struct in_addr in = {htonl(pins->pin[i].addr)};
+		char addr[INET_ADDRSTRLEN];
+
+		jw_object(w);
+		jw_key_str(w, "name", pins->pin[i].name);
+		jw_key_str(w, "address", inet_ntop(AF_INET, &in, addr, sizeof(addr)));
+		jw_key_i64(w, "leaseMs", pins->pin[i].lease_ms);
+		jw_object_end(w);
+	}
+	jw_array_end(w);
+}
+
+static void write_finding(struct jw *w, const struct asking *a, const struct finding *f, const struct egress_pins_reply *pins)
+{
+	struct journal_event as_event = {.reason = f->v.reason, .port = (uint16_t)a->port, .rule = (char[]){""}};
+	char sentence[SBX_ERR_MSG_SIZE];
+
+	jw_object(w);
+	jw_key_str(w, "target", a->text);
+	if (a->port)
+		jw_key_i64(w, "port", a->port);
+	jw_key_str(w, "protocol", a->protocol == IPPROTO_UDP ? "udp" : "tcp");
+	jw_key_str(w, "verdict", f->v.allow ? "allowed" : "denied");
+	jw_key_str(w, "reason", policy_reason_name(f->v.reason));
+	write_rule(w, f);
+	if (f->v.allow)
+		snprintf(sentence, sizeof(sentence), "%s", f->v.rule == EGRESS_NO_RULE ? "no rule is about it, default allow" : "a rule allows it");
+	else
+		journal_sentence(&as_event, sentence, sizeof(sentence));
+	jw_key_str(w, "message", sentence);
+	if (f->note[0])
+		jw_key_str(w, "note", f->note);
+	write_addresses(w, pins);
+	write_last(w, a);
+	write_remedy(w, a, f);
+	jw_object_end(w);
+}
+
+static void answer(struct asking *a, const struct egress_pins_reply *pins)
+{
+	struct sbx_err err = {0};
+	const struct sandbox *s = sandbox_find(a->call->context->manager, a->id, &err);
+
+	if (!s) {
+		api_reply_error(a->call, &err);
+	} else {
+		struct finding f = {.policy = sandbox_effective_policy(s)};
+		auto_buf body = {0};
+		struct jw w = {.out = &body};
+
+		judge(a, pins, &f);
+		write_finding(&w, a, &f, pins);
+		api_reply_json(a->call, 200, &body);
+	}
+	free(a);
+}
+
+static void on_pins(void *arg, const union egress_any *reply, const struct sbx_err *err)
+{
+	(void)err; /* what dnsd has open is more to know; the verdict does not need it */
+	answer(arg, reply && !reply->pins_reply.status ? &reply->pins_reply : NULL);
+}
+
+void lifecycle_api_egress_explain(struct api_call *call)
+{
+	const struct sandbox *s = lifecycle_find(call);
+	auto_free char *target = NULL;
+	struct sbx_err err = {0};
+	struct asking *a;
+
+	if (!s || lifecycle_query_text(call, "target", &target) < 0)
+		return;
+	if (!target || strlen(target) > TARGET_TEXT_MAX) {
+		api_reply_code(call, SBX_E_SCHEMA, "target: NAME, NAME:PORT, ADDRESS or ADDRESS:PORT, with /udp behind it where that is meant");
+		return;
+	}
+	a = calloc(1, sizeof(*a));
+	if (!a) {
+		api_reply_code(call, SBX_E_NO_MEMORY, "explain");
+		return;
+	}
+	a->call = call;
+	memcpy(a->id, s->id, sizeof(a->id));
+	memcpy(a->text, target, strlen(target) + 1);
+	if (read_target(a, &err) < 0) {
+		free(a);
+		api_reply_error(call, &err);
+		return;
+	}
+	struct policy_link *link = sandbox_manager_link(call->context->manager);
+	const struct egress_ref ref = {s->slot, s->generation};
+	bool name = a->target.kind == EGRESS_RULE_DOMAIN;
+	if (!policy_link_up(link) || !s->addr ||
+	    policy_link_pins(link, ref, name ? a->target.name : "", name ? 0 : a->target.addr, on_pins, a, &err) < 0)
+		answer(a, NULL);
+}
+
+/* ---- figures ---- */
+
+static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d)
+{
+	jw_object(w);
+	if (d) {
+		jw_key(w, "egress.dns.query.duration");
+		jw_object(w);
+		jw_key_u64(w, "count", d->upstream_count);
+		jw_key(w, "sum");
+		jw_double(w, (double)d->upstream_usec_sum / 1e6);
+		jw_object_end(w);
+		jw_key_u64(w, "egress.policy.denied_total", d->denied);
+		jw_key_u64(w, "egress.nftables.updates.count", d->pins);
+		jw_key_u64(w, "egress.nftables.failures.count", d->pin_failures);
+		jw_key_u64(w, "egress.dns.queries", d->questions);
+		jw_key_u64(w, "egress.dns.answered", d->answered);
+		jw_key_u64(w, "egress.dns.cached", d->cached);
+		jw_key_u64(w, "egress.dns.failed", d->failed);
+		jw_key_u64(w, "egress.dns.rate_limited", d->rate_limited);
+		jw_key_u64(w, "egress.dns.forged", d->forged);
+		jw_key_u64(w, "egress.leases", d->leases);
+		jw_key_u64(w, "egress.packets.denied", d->packets_denied);
+	}
+	jw_key(w, "egress.events");
+	jw_object(w);
+	for (unsigned i = 1; i < EGRESS_EVENT_KIND_COUNT; i++)
+		jw_key_u64(w, journal_kind_name((enum egress_event_kind)i), c->events[i]);
+	jw_object_end(w);
+	jw_key(w, "egress.denied.reason");
+	jw_object(w);
+	for (unsigned i = 1; i < EGRESS_REASON_COUNT; i++)
+		jw_key_u64(w, policy_reason_name((enum egress_reason)i), c->reasons[i]);
+	jw_object_end(w);
+	jw_key_u64(w, "egress.journal.kept", c->kept);
+	jw_key_u64(w, "egress.journal.coalesced", c->coalesced);
+	jw_key_u64(w, "egress.journal.evicted", c->evicted);
+	jw_key_u64(w, "egress.journal.lost", c->lost);
+	jw_object_end(w);
+}
+
+static void on_counts(void *arg, const union egress_any *reply, const struct sbx_err *err)
+{
+	struct api_call *call = arg;
+	auto_buf body = {0};
+	struct jw w = {.out = &body};
+
+	(void)err; /* without dnsd there are no figures of it, and their absence says so */
+	write_figures(&w, journal_counts(egress_events_journal(call->context->events)), reply ? &reply->counts_reply : NULL);
+	api_reply_json(call, 200, &body);
+}
+
+void lifecycle_api_egress_metrics(struct api_call *call)
+{
+	static const struct sbx_err none;
+	struct policy_link *link = sandbox_manager_link(call->context->manager);
+	struct sbx_err err;
+
+	if (!policy_link_up(link) || policy_link_counts(link, on_counts, call, &err) < 0)
+		on_counts(call, NULL, &none);
+}
