@@ -1,11 +1,14 @@
 # tests/bench/: `make bench` measures; it is never a test.
-EXTRA_PROGRAMS += tests/bench/bench
+EXTRA_PROGRAMS += tests/bench/bench tests/bench/bench_streams
 EXTRA_DIST += tests/bench/run.sh
-CLEANFILES += tests/bench/bench
+CLEANFILES += tests/bench/bench tests/bench/bench_streams
 tests_bench_bench_SOURCES = tests/bench/bench.c tests/bench/bench_http.c tests/bench/bench_http.h \
 	tests/bench/bench_peer.c tests/bench/bench_peer.h
 tests_bench_bench_LDADD = libbase.a $(CJSON_LIBS)
 
-bench: all tests/bench/bench
+tests_bench_bench_streams_SOURCES = tests/bench/bench_streams.c tests/bench/bench_http.c tests/bench/bench_http.h
+tests_bench_bench_streams_LDADD = libbase.a $(CJSON_LIBS)
+
+bench: all tests/bench/bench tests/bench/bench_streams
 	$(SHELL) $(srcdir)/tests/bench/run.sh
 .PHONY: bench

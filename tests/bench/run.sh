@@ -54,6 +54,7 @@ bench() {
 echo "$(uname -sr), $(nproc) processors, $(date -u +%Y-%m-%d)"
 start 16
 bench
+"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --rounds "${BENCH_STREAM_ROUNDS:-30}"
 stop
 start 0
 bench --cold
