@@ -188,6 +188,8 @@ void broker_kill_done(struct broker *b, struct slot *s);
 void broker_event(struct broker *b, const struct slot *s, uint32_t op, const char *text);
 /** broker_accept() - Loop handler of the listening socket */
 void broker_accept(void *arg, int fd, uint32_t events);
+/** broker_freeze_done() - Answer @asker of @b, who asked for a freeze or thaw: done, or @err */
+void broker_freeze_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err);
 /** broker_host_row_done() - Answer @asker of @b about row @number of the host: @verdict and @found, or @err */
 void broker_host_row_done(struct broker *b, const struct broker_asker *asker, uint32_t number, uint32_t verdict, const char *found,
 			  const struct sbx_err *err);

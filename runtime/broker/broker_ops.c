@@ -13,6 +13,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_walk.h"
+#include "runtime/broker/freezer.h"
 #include "runtime/broker/host_check.h"
 #include "runtime/broker/host_probe.h"
 #include "runtime/broker/launch.h"
@@ -302,30 +303,38 @@ static int on_kill(struct broker *b, const struct request *r, struct sbx_err *er
 	return sbx_err_set(err, SBX_E_LIMIT, 0, "slot %u is being killed", s->number);
 }
 
-/* Safe: stops a group that the broker made for this life; the wait is bounded. */
+void broker_freeze_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err)
+{
+	struct connection *c = connection_by_number(b, asker->connection);
+	struct broker_reply answer = {0};
+
+	if (!c)
+		return;
+	if (err) {
+		answer.status = (int32_t)err->code;
+		answer.sys = err->sys;
+		put_text(answer.text, err->msg);
+	}
+	send_message(c, &answer, sizeof(answer), asker->op, asker->tag, NULL, 0);
+}
+
+static int set_frozen(struct broker *b, const struct request *r, bool freeze, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return freezer_set(b, r->slot, freeze, &asker, err);
+}
+
+/* Safe: stops a group that the broker made for this life; nobody waits but the one who asked. */
 static int on_freeze(struct broker *b, const struct request *r, struct sbx_err *err)
 {
-	if (cgroup_freeze(b->cg, &r->slot->cg, err) < 0) {
-		struct sbx_err undo = {0};
-
-		if (cgroup_thaw(b->cg, &r->slot->cg, &undo) < 0)
-			log_error("slot %u neither freezes nor thaws: %s", r->slot->number, undo.msg);
-		err->code = SBX_E_PAUSE_FAILED;
-		return -1;
-	}
-	(void)slot_set_state(b, r->slot, BROKER_SLOT_FROZEN);
-	return reply_result(r, 0, NULL);
+	return set_frozen(b, r, true, err);
 }
 
 /* Safe: as freeze. */
 static int on_thaw(struct broker *b, const struct request *r, struct sbx_err *err)
 {
-	if (cgroup_thaw(b->cg, &r->slot->cg, err) < 0) {
-		err->code = SBX_E_RESUME_FAILED;
-		return -1;
-	}
-	(void)slot_set_state(b, r->slot, BROKER_SLOT_LIVE);
-	return reply_result(r, 0, NULL);
+	return set_frozen(b, r, false, err);
 }
 
 /* Safe: figures of one sandbox. */

@@ -350,34 +350,50 @@ static int events_value(int fd, const char *key)
 	return cgroup_field(text, key, &value) < 0 ? -EPROTO : value != 0;
 }
 
-static int set_frozen(struct cgroup *cg, const struct cgroup_slot *cs, bool freeze, struct sbx_err *err)
+int cgroup_freeze_done(int events_fd, bool freeze)
+{
+	int r = events_value(events_fd, "frozen");
+
+	return r < 0 ? r : (r != 0) == freeze;
+}
+
+int cgroup_freeze_begin(struct cgroup *cg, const struct cgroup_slot *cs, bool freeze, int *ret_events_fd, struct sbx_err *err)
 {
 	const char *what = freeze ? "freeze" : "thaw";
 	char path[CGROUP_PATH_SIZE];
-	uint64_t until_ms = mono_ms() + FREEZE_WAIT_MS, now_ms;
 	/* A description of its own: the event must stay visible for the loop that watches events_fd. */
 	auto_fd events = openat(cg->root_fd[CGROUP_TREE_V2], cgroup_join_path(path, cs->name, "cgroup.events"),
 				O_RDONLY | O_CLOEXEC);
-	int r = events < 0 ? -errno
-			   : cgroup_write(cg->root_fd[CGROUP_TREE_V2], cgroup_join_path(path, cs->name, "cgroup.freeze"),
-					  freeze ? "1" : "0");
+	int r = events < 0 ? -errno : 0;
 
+	if (!r && !(freeze && FAULT_POINT("freeze-stuck")))
+		r = cgroup_write(cg->root_fd[CGROUP_TREE_V2], cgroup_join_path(path, cs->name, "cgroup.freeze"), freeze ? "1" : "0");
+	if (!r)
+		r = cgroup_freeze_done(events, freeze);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "%s cgroup %s", what, cs->name);
-	for (;;) {
+	*ret_events_fd = take_fd(&events);
+	return r;
+}
+
+static int set_frozen(struct cgroup *cg, const struct cgroup_slot *cs, bool freeze, struct sbx_err *err)
+{
+	uint64_t until_ms = mono_ms() + FREEZE_WAIT_MS, now_ms;
+	auto_fd events = -1;
+	int r = cgroup_freeze_begin(cg, cs, freeze, &events, err);
+
+	while (r == 0) {
 		struct pollfd p = {.fd = events, .events = POLLPRI};
 
-		r = events_value(events, "frozen");
-		if (r < 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, -r, "%s cgroup %s", what, cs->name);
-		if (r == freeze)
-			return 0;
 		now_ms = mono_ms();
-		if (now_ms >= until_ms)
-			return sbx_err_set(err, SBX_E_SYSTEM, ETIMEDOUT, "%s cgroup %s", what, cs->name);
-		if (poll(&p, 1, (int)(until_ms - now_ms)) < 0 && errno != EINTR)
-			return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s cgroup %s", what, cs->name);
+		if (now_ms >= until_ms || (poll(&p, 1, (int)(until_ms - now_ms)) < 0 && errno != EINTR))
+			return sbx_err_set(err, SBX_E_SYSTEM, now_ms >= until_ms ? ETIMEDOUT : errno, "%s cgroup %s", freeze ? "freeze" : "thaw",
+					   cs->name);
+		r = cgroup_freeze_done(events, freeze);
+		if (r < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, -r, "%s cgroup %s", freeze ? "freeze" : "thaw", cs->name);
 	}
+	return r < 0 ? -1 : 0;
 }
 
 int cgroup_freeze(struct cgroup *cg, const struct cgroup_slot *cs, struct sbx_err *err)

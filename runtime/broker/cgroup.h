@@ -139,6 +139,19 @@ int cgroup_discard(struct cgroup *cg, uint32_t slot, uint32_t generation, struct
  */
 int cgroup_limit(struct cgroup *cg, const struct cgroup_slot *cs, const struct cgroup_limits *limits, uint32_t allow_lack,
 		 struct sbx_err *err) SBX_WUR;
+/**
+ * cgroup_freeze_begin() - Ask the kernel to stop or go on with every process
+ * @cg:		The instance
+ * @cs:		The groups
+ * @freeze:	Which
+ * @ret_events_fd: The caller's; EPOLLPRI when something changed: then cgroup_freeze_done()
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: 1 when it is so already, 0 when it is not yet, or -1 with @err set
+ */
+int cgroup_freeze_begin(struct cgroup *cg, const struct cgroup_slot *cs, bool freeze, int *ret_events_fd, struct sbx_err *err) SBX_WUR;
+/** cgroup_freeze_done() - Whether the group of @events_fd is as @freeze asked; Return: 1, 0 or -errno */
+int cgroup_freeze_done(int events_fd, bool freeze) SBX_WUR;
 /** cgroup_freeze() - Stop every process of @cs of @cg and wait until the kernel says so, at most 2 s; Return: 0 or -1, @err set */
 int cgroup_freeze(struct cgroup *cg, const struct cgroup_slot *cs, struct sbx_err *err) SBX_WUR;
 /** cgroup_thaw() - Let the processes of @cs of @cg run again and wait for it, at most 2 s; Return: 0 or -1, @err set */

@@ -9,6 +9,8 @@
 #include "tests/tap.h"
 
 #include "base/cleanup.h"
+#include "base/err.h"
+#include "base/wallclock.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -109,6 +111,51 @@ static void keeps_files(struct btc *t)
 	ok(btc_slot_call(t, BROKER_OP_FILES_DROP, old, 0, NULL, NULL) == 0, "gone is fine");
 }
 
+/* A group that the kernel does not get frozen holds up nobody but who asked. */
+static void stuck_freeze(struct btc *t)
+{
+	struct broker_create_reply a = {0}, b = {0};
+	int fds_a[2] = {-1, -1}, fds_b[2] = {-1, -1};
+	union broker_any any;
+
+	kill(t->pid, SIGTERM);
+	btc_wait_end(t);
+	close_keep_errno(t->fd);
+	char sock[128];
+	snprintf(sock, sizeof(sock), "%s/run/broker.sock", t->dir);
+	unlink(sock);
+	if (!ok(btc_spawn(t, "SBX_FAULT=freeze-stuck:fail") == 0 && btc_hello(t) == 0, "broker with a freezer that is stuck") ||
+	    !ok(make_one(t, &a, fds_a) == 0 && make_one(t, &b, fds_b) == 0, "two sandboxes"))
+		return;
+	struct broker_slot_req req = {.ref = a.ref};
+	uint64_t start = mono_ms(), tag = btc_send(t, t->fd, &req, sizeof(req), BROKER_OP_SANDBOX_FREEZE, -1);
+	bool answered = false;
+	int calls = 0, r = 0;
+	while (r == 0 && calls < 20) {
+		r = btc_slot_call(t, BROKER_OP_SANDBOX_STAT, b.ref, 0, &any, NULL);
+		calls++;
+	}
+	ok(r == 0 && mono_ms() - start < 1500, "%d requests about the other are answered meanwhile, in %llu ms", calls,
+	   (unsigned long long)(mono_ms() - start));
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_FREEZE, a.ref, 0, NULL, NULL) == SBX_E_LIMIT, "a second freeze of the same is refused");
+	while (!answered && btc_recv(t->fd, &any, NULL, 5000) > 0)
+		answered = any.head.tag == tag;
+	ok(answered && any.reply.status == SBX_E_PAUSE_FAILED, "the freeze is given up: %s", any.reply.text);
+	ok(mono_ms() - start >= 1900, "after its two seconds");
+	req = (struct broker_slot_req){.ref = a.ref};
+	tag = btc_send(t, t->fd, &req, sizeof(req), BROKER_OP_SANDBOX_FREEZE, -1);
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, a.ref, 0, NULL, NULL) == 0, "a sandbox that is being frozen can be ended");
+	for (answered = false; !answered && btc_recv(t->fd, &any, NULL, 5000) > 0;)
+		answered = any.head.tag == tag;
+	ok(answered && any.reply.status == SBX_E_NOT_RUNNING, "and who waits is told: %s", any.reply.text);
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, b.ref, 0, NULL, NULL) == 0 && drained(t), "nothing is left");
+	for (int i = 0; i < 2; i++) {
+		close_keep_errno(fds_a[i]);
+		close_keep_errno(fds_b[i]);
+	}
+	ok(btc_restart(t) == 0, "a broker without that fault");
+}
+
 static void dies_at(struct btc *t, const char *point, bool while_killing)
 {
 	struct broker_create_reply made = {0};
@@ -166,6 +213,7 @@ int main(void)
 	if (ok(btc_start(&t, "recover", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
 		survives(&t);
 		keeps_files(&t);
+		stuck_freeze(&t);
 		for (size_t i = 0; i < ARRAY_SIZE(making); i++)
 			dies_at(&t, making[i], false);
 		for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
