@@ -20,4 +20,5 @@ check_PROGRAMS += tests/unit/test_gateway
 UNIT_TESTS += tests/unit/test_gateway
 tests_unit_test_gateway_SOURCES = tests/unit/test_gateway.c $(GATEWAY_SOURCES)
 tests_unit_test_gateway_LDADD = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
-ROOT_TESTS += tests/system/gateway.sh
+ROOT_TESTS += tests/system/gateway.sh tests/system/fair.sh
+EXTRA_DIST += tests/system/fair.py

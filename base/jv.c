@@ -557,21 +557,24 @@ static size_t plain_run(const uint8_t *p, size_t n)
 	return i;
 }
 
+/* A line of NULs is 655,360 of these while everybody waits: no printf here. */
 static void append_ascii(struct buf *out, uint8_t ch)
 {
 	static const char named[] = "\"\"\\\\\nn\rr\tt\bb\ff"; /* pairs: character, letter */
+	static const char digits[] = "0123456789abcdef";
+	char text[6] = {'\\', 'u', '0', '0', digits[ch >> 4], digits[ch & 15]};
 
-	for (size_t i = 0; i + 1 < sizeof(named); i += 2) {
+	for (size_t i = 0; ch && i + 1 < sizeof(named); i += 2) {
 		if ((uint8_t)named[i] != ch)
 			continue;
-		buf_append(out, "\\", 1);
-		buf_append(out, &named[i + 1], 1);
+		text[1] = named[i + 1];
+		buf_append(out, text, 2);
 		return;
 	}
 	if (ch == 0x7f)
 		buf_append(out, &ch, 1);
 	else
-		buf_printf(out, "\\u%04x", (unsigned)ch);
+		buf_append(out, text, sizeof(text));
 }
 
 static void append_string(struct buf *out, const char *s, size_t n)

@@ -26,6 +26,7 @@ struct loop_fd {
 struct loop_timer {
 	struct loop *loop;
 	uint64_t due_ms;
+	uint64_t round; /* of timers_fire() in which it was armed */
 	size_t heap_index; /* NOT_ARMED when not in the heap */
 	bool dead;
 	loop_timer_handler *handler;
@@ -38,6 +39,7 @@ struct loop {
 	struct loop_fd *timer_source, *signal_source; /* owned */
 	struct loop_timer **heap;		      /* owned; a binary heap by due_ms */
 	size_t n_heap, cap_heap;
+	uint64_t round;		 /* of timers_fire() */
 	uint64_t timerfd_due_ms; /* what timer_fd is set to; 0: not set */
 	uint64_t now_ms;
 	sigset_t signals;
@@ -118,9 +120,12 @@ static void timers_fire(void *arg, int fd, uint32_t events)
 	(void)events;
 	ignore_result(read(fd, &expirations, sizeof(expirations)) < 0); /* EAGAIN: another batch read it */
 	loop->timerfd_due_ms = 0;
+	loop->round++;
 	while (loop->n_heap && loop->heap[0]->due_ms <= loop->now_ms) {
 		struct loop_timer *t = loop->heap[0];
 
+		if (t->round == loop->round)
+			break; /* armed by one of these handlers, with no delay: the descriptors have their turn first */
 		heap_remove(t);
 		t->handler(t->arg);
 	}
@@ -149,6 +154,7 @@ void loop_timer_arm(struct loop_timer *t, uint64_t delay_ms)
 		loop->cap_heap = cap;
 	}
 	t->due_ms = mono_ms() + delay_ms;
+	t->round = loop->round;
 	heap_put(loop, loop->n_heap++, t);
 	heap_up(loop, t->heap_index);
 }

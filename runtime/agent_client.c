@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/wallclock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,8 +19,14 @@
 #define HELLO_MS 10000u
 /* The agent's last frames are in the FIFO when it dies; without an end of file there is nothing to wait for. */
 #define DEAF_MS 1000u
-/* One turn of the loop serves this much of one sandbox, then the next one. */
-#define READ_TURN_BYTES (64u * 1024)
+/*
+ * One turn of the loop serves this much of one sandbox, then the next one: so many bytes, so many frames, and so long.  The
+ * time is what bounds it: a frame of empty lines becomes 16,384 events.  A long one is served in slices.
+ */
+#define READ_TURN_BYTES	 (64u * 1024)
+#define READ_TURN_FRAMES 16u
+#define READ_TURN_USEC	 1000u
+#define READ_SLICE_BYTES 4096u
 /* Unsent frames of one sandbox: one request of the largest size always fits beside uploads of other streams. */
 #define OUT_BODY_BYTES	(512u * 1024)
 #define OUT_MAX_BYTES	(OUT_BODY_BYTES + 2 * LIMIT_SPAWN_BYTES + AGENT_DRIVER_TEXT_MAX)
@@ -74,6 +81,7 @@ struct agent_client {
 	struct loop_fd *in, *out;	/* owned */
 	struct loop_timer *hello_timer; /* owned; ends the wait for ATTACHED, or for the last frames of a dead agent */
 	struct loop_timer *later;	/* owned; breaking and waiters, which must not run inside a caller */
+	struct loop_timer *next_turn; /* owned; serves the backlog */
 	struct loop_fd *bulk_room; /* owned; tells when bulk_write_fd takes more */
 	bool bulk;	     /* both ends have a bulk channel */
 	bool bulk_resized;   /* the FIFOs are larger than usual, or could not be made so */
@@ -87,6 +95,7 @@ struct agent_client {
 	struct buf unsent;
 	uint8_t nonce[AGENT_NONCE_BYTES];
 	bool attached, broken, freed, was_full;
+	bool backlog; /* whole frames wait in `received` for the next turn */
 	bool deaf; /* nothing reads our frames any more; what was sent to us before is still read */
 	struct sbx_err why;
 	unsigned busy; /* depth of callbacks: memory is released when it is 0 */
@@ -677,8 +686,26 @@ static void resynchronise(struct agent_client *c, struct input *in)
 	}
 }
 
-static void parse_frames(struct agent_client *c, struct input *in)
+/* Output of a process has no boundaries: it may be served in slices. */
+static bool in_slices(const struct agent_frame *head)
 {
+	return (head->type == AGENT_STDOUT || head->type == AGENT_STDERR) && head->size > READ_SLICE_BYTES;
+}
+
+/* Puts a head before what is left of a frame whose first slice was served: a whole frame again. */
+static void behind_slice(struct agent_frame head, struct input *in)
+{
+	input_drop(in, READ_SLICE_BYTES);
+	head.size -= READ_SLICE_BYTES;
+	memcpy((uint8_t *)(uintptr_t)in->data, &head, sizeof(head)); /* scratch is ours, and the slice was taken */
+}
+
+/* Return: whether whole frames may be left because the turn was over. */
+static bool parse_frames(struct agent_client *c, struct input *in)
+{
+	uint64_t until_usec = mono_usec() + READ_TURN_USEC;
+	unsigned n_frames = 0;
+
 	if (!c->attached)
 		resynchronise(c, in);
 	while (c->attached && !c->broken && !c->freed && in->n >= sizeof(struct agent_frame)) {
@@ -687,15 +714,24 @@ static void parse_frames(struct agent_client *c, struct input *in)
 		memcpy(&head, in->data, sizeof(head));
 		const char *wrong = head.zero || head.size > MAX_PAYLOAD_OUT ? "a frame head that cannot be" : NULL;
 		if (!wrong && in->n < sizeof(head) + head.size)
-			return;
+			return false;
+		if (n_frames == READ_TURN_FRAMES || (n_frames && mono_usec() >= until_usec))
+			return true;
+		n_frames++;
+		struct agent_frame first = head;
+		first.size = in_slices(&head) ? READ_SLICE_BYTES : head.size;
 		if (!wrong)
-			wrong = got_frame(c, &head, in->data + sizeof(head));
+			wrong = got_frame(c, &first, in->data + sizeof(head));
 		if (wrong) {
 			protocol_error(c, wrong);
-			return;
+			return false;
 		}
-		input_drop(in, sizeof(head) + head.size);
+		if (first.size < head.size)
+			behind_slice(head, in);
+		else
+			input_drop(in, sizeof(head) + head.size);
 	}
+	return false;
 }
 
 /*
@@ -709,13 +745,18 @@ static void parse_new(struct agent_client *c, size_t kept, size_t n)
 	struct input in = {scratch, kept + n};
 
 	buf_clear(&c->received);
-	parse_frames(c, &in);
+	bool more = parse_frames(c, &in);
 	if (in.n && !c->broken && !c->freed && buf_append(&c->received, in.data, in.n) < 0) {
 		sbx_err_set(&c->why, SBX_E_NO_MEMORY, 0, "answers of a sandbox");
 		break_later(c);
 	}
 	if (!buf_used(&c->received))
 		buf_free(&c->received);
+	c->backlog = more && !c->broken && !c->freed;
+	if (c->backlog)
+		loop_timer_arm(c->next_turn, 0);
+	if (c->in && !c->broken)
+		loop_fd_events(c->in, c->backlog ? 0 : EPOLLIN);
 }
 
 static void can_read(void *arg, int fd, uint32_t events)
@@ -724,8 +765,8 @@ static void can_read(void *arg, int fd, uint32_t events)
 	size_t kept = buf_used(&c->received);
 
 	(void)events;
-	if (c->broken)
-		return; /* EPOLLHUP cannot be switched off; the owner hears of it in this batch */
+	if (c->broken || c->backlog)
+		return; /* EPOLLHUP cannot be switched off; the owner hears of it in this batch, or the next turn comes by itself */
 	assert(kept <= AGENT_OUT_FRAME);
 	if (kept)
 		memcpy(scratch, buf_peek(&c->received), kept);
@@ -740,6 +781,21 @@ static void can_read(void *arg, int fd, uint32_t events)
 		sbx_err_set(&c->why, SBX_E_NOT_READY, errno, "read from the agent of the sandbox");
 		break_later(c);
 	}
+	leave(c);
+}
+
+/* What the last turn left: nothing more is read before it was served. */
+static void next_turn(void *arg)
+{
+	struct agent_client *c = arg;
+	size_t kept = buf_used(&c->received);
+
+	if (c->broken || !c->backlog)
+		return;
+	c->backlog = false;
+	memcpy(scratch, buf_peek(&c->received), kept);
+	enter(c);
+	parse_new(c, kept, 0);
 	leave(c);
 }
 
@@ -763,10 +819,11 @@ struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHA
 		return NULL;
 	}
 	*c = (struct agent_client){.loop = loop, .write_fd = -1, .read_fd = -1, .bulk_write_fd = -1, .bulk_read_fd = -1, .on_broken = broken, .on_broken_arg = arg};
-	c->received.max = AGENT_OUT_FRAME;
+	c->received.max = sizeof(scratch);
 	c->unsent.max = OUT_MAX_BYTES;
 	c->hello_timer = loop_timer_new(loop, hello_missed, c);
 	c->later = loop_timer_new(loop, run_later, c);
+	c->next_turn = loop_timer_new(loop, next_turn, c);
 	c->bulk = fds[2] >= 0 && fds[3] >= 0;
 	if (set_nonblock(write_fd) == 0 && set_nonblock(read_fd) == 0 &&
 	    (!c->bulk || (set_nonblock(fds[2]) == 0 && set_nonblock(fds[3]) == 0))) {
@@ -774,7 +831,7 @@ struct agent_client *agent_client_new(struct loop *loop, const int fds[AGENT_CHA
 		c->out = loop_fd_add(loop, write_fd, 0, can_write, c);
 		c->bulk_room = c->bulk ? loop_fd_add(loop, fds[2], 0, can_write_bulk, c) : NULL;
 	}
-	if (!c->hello_timer || !c->later || !c->in || !c->out || (c->bulk && !c->bulk_room)) {
+	if (!c->hello_timer || !c->later || !c->next_turn || !c->in || !c->out || (c->bulk && !c->bulk_room)) {
 		sbx_err_set(err, SBX_E_SYSTEM, errno, "watch the exec channel");
 		agent_client_free(c, NULL);
 		return NULL;
@@ -806,6 +863,8 @@ void agent_client_free(struct agent_client *c, const struct sbx_err *why)
 	lose_all(c, why ? why : &gone);
 	loop_timer_free(c->later);
 	c->later = NULL;
+	loop_timer_free(c->next_turn);
+	c->next_turn = NULL;
 	c->freed = true;
 	leave(c);
 }

@@ -19,6 +19,8 @@ struct heard {
 	struct buf text;
 	struct agent_stream *stream;
 	size_t bytes;
+	unsigned n_calls; /* of data */
+	size_t longest;	  /* of them */
 	bool grant;
 	bool over;
 	int sink; /* `bulk` splices there at most sink_room bytes; -1: nowhere */
@@ -40,6 +42,8 @@ static void on_data(void *arg, enum agent_type type, const uint8_t *data, size_t
 		buf_printf(&h->text, "%s(%.*s) ", type == AGENT_STDERR ? "err" : type == AGENT_STDOUT ? "out" : "data", (int)n,
 			   (const char *)data);
 	h->bytes += n;
+	h->n_calls++;
+	h->longest = n > h->longest ? n : h->longest;
 	if (h->grant)
 		agent_stream_grant(h->stream, n);
 }
@@ -243,6 +247,55 @@ static void test_life(void)
 	turn(2);
 	is_int(told, 1, "is over in the next batch");
 	is_int(b.n_broken, 0, "nothing broke");
+	bench_free(&b);
+}
+
+/* A sandbox gets its share of a turn of the loop, however much it has to say: 16 frames, and output in slices of 4 KiB. */
+static void test_turns(void)
+{
+	static uint8_t zeros[30000];
+	struct bench a, b;
+	struct heard ha, hb;
+	unsigned most = 0, turns = 0, at_other = 0;
+
+	bench_init(&a);
+	bench_init(&b);
+	open_on(&a, AGENT_EXEC, 100, &ha);
+	open_on(&b, AGENT_EXEC, 100, &hb);
+	ha.grant = true;
+	hb.grant = true;
+	fake_agent_started(&a.agent, a.last_stream);
+	fake_agent_started(&b.agent, b.last_stream);
+	turn(3);
+	for (int i = 0; i < 200; i++)
+		fake_agent_send(&a.agent, AGENT_STDOUT, a.last_stream, 0, "x", 1);
+	fake_agent_send(&b.agent, AGENT_STDOUT, b.last_stream, 0, "y", 1);
+	fake_agent_exit(&a.agent, a.last_stream, 0, 0, 1);
+	while (!ha.over && turns < 100) {
+		unsigned before = ha.n_calls;
+
+		loop_once(loop, 10);
+		turns++;
+		most = ha.n_calls - before > most ? ha.n_calls - before : most;
+		if (hb.n_calls && !at_other)
+			at_other = ha.n_calls;
+	}
+	ok(ha.over && ha.n_calls == 200 && strstr(buf_str(&ha.text), "exit(0,0)"), "200 frames and the end come in order, in %u turns", turns);
+	ok(most <= 16, "at most %u of them in one", most);
+	ok(hb.n_calls == 1 && at_other <= 32, "the other sandbox is heard after %u of them", at_other);
+	buf_free(&ha.text);
+
+	open_on(&a, AGENT_EXEC, 100, &ha);
+	ha.grant = true;
+	fake_agent_started(&a.agent, a.last_stream);
+	fake_agent_send(&a.agent, AGENT_STDERR, a.last_stream, 0, zeros, sizeof(zeros));
+	fake_agent_send(&a.agent, AGENT_STDOUT, a.last_stream, 0, "last", 4);
+	fake_agent_exit(&a.agent, a.last_stream, 0, 0, 1);
+	turn(30);
+	ok(ha.over && ha.bytes == sizeof(zeros) + 4 && ha.longest == 4096, "a long frame comes whole, in slices of %zu", ha.longest);
+	heard_is(&ha, "started(7) out(last) exit(0,0)", "and what is behind it in its order");
+	buf_free(&hb.text);
+	bench_free(&a);
 	bench_free(&b);
 }
 
@@ -724,6 +777,7 @@ int main(void)
 	if (!loop)
 		return 1;
 	test_life();
+	test_turns();
 	test_resynchronise();
 	test_credit_towards_us();
 	test_credit_from_us();
