@@ -2,6 +2,7 @@
 #include "runtime/broker/egress.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
@@ -173,13 +174,15 @@ static int apply_parts(struct broker *b, struct slot *s, uint32_t flags, struct 
 		if (r < 0)
 			sbx_err_set(err, SBX_E_SYSTEM, -r, "keep the policy of slot %u", s->number);
 	}
+	if (r == 0 && FAULT_POINT("egress-file"))
+		r = sbx_err_set(err, SBX_E_SYSTEM, EIO, "policy");
 	if (r < 0 || fwset_policy(b->fw, &p, err) < 0) {
 		egress_plan_clear(&plan);
 		if (p.mark)
 			policy_unlink(s, p.mark);
 		return -1;
 	}
-	bool had_file = e->n_rules > 0;
+	bool had_file = e->n_rules > 0 && !FAULT_POINT("egress-kernel");
 	egress_plan_clear(&e->plan);
 	b->n_rules -= (uint32_t)e->n_rules;
 	free(e->rule);

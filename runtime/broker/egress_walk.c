@@ -65,24 +65,40 @@ static bool job_end(struct job *job)
 
 /* ---- ending sockets ---- */
 
-static bool revoked(void *arg, uint32_t addr, unsigned protocol, uint16_t port)
-{
-	struct slot *s = arg;
+struct cutting {
+	struct slot *s;
+	int router_fd; /* for links_conntrack_mark() */
+};
 
-	return egress_refuses(s->broker, s, addr, protocol, port) != BROKER_REFUSED_NONE;
+static bool revoked(void *arg, const struct sockcut_ends *ends)
+{
+	const struct cutting *c = arg;
+	const struct links_flow flow = {.src = c->s->addr, .dst = ends->addr, .sport = ends->near_port, .dport = ends->port,
+					.protocol = ends->protocol};
+	uint32_t mark;
+
+	if (egress_refuses(c->s->broker, c->s, ends->addr, ends->protocol, ends->port) == BROKER_REFUSED_NONE)
+		return false;
+	/* Judged since this process was forked, or not known to the router yet: a lease may have come that is not in our copy. */
+	return links_conntrack_mark(c->router_fd, &flow, &mark) == 0 && mark != c->s->mark;
 }
 
 _Noreturn static void cut(struct broker *b, const bool *wanted)
 {
+	struct sbx_err err = {0};
+	struct cutting c = {.router_fd = links_conntrack_open(b->links, &err)};
 	int failed = 0;
 
+	if (c.router_fd < 0) {
+		log_warn("sockets of revoked flows stay until their next packet: %s", err.msg);
+		_exit(1);
+	}
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
-		struct slot *s = &b->slot[i];
-
-		if (!wanted[i] || s->pidfd < 0)
+		c.s = &b->slot[i];
+		if (!wanted[i] || c.s->pidfd < 0)
 			continue;
 		/* A sandbox that ends meanwhile has no namespace to enter and no sockets either. */
-		int r = setns(s->pidfd, CLONE_NEWNET) < 0 ? -errno : sockcut_here(revoked, s);
+		int r = setns(c.s->pidfd, CLONE_NEWNET) < 0 ? -errno : sockcut_here(revoked, &c);
 		if (r < 0 && r != -ESRCH) {
 			log_warn("slot %u: sockets of revoked flows stay until their next packet: %s", i, strerror(-r));
 			failed = 1;

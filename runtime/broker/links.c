@@ -405,6 +405,8 @@ static int guard_routes(struct nl_sock *sock)
 	} open_rules[] = {{32766, RT_TABLE_MAIN}, {32767, RT_TABLE_DEFAULT}};
 	auto_nl(rtnl_rule) marked = route_rule(ROUTE_RULE_PRIO, RT_TABLE_MAIN);
 
+	if (FAULT_POINT("links-guard"))
+		return 0;
 	if (!marked)
 		return -NLE_NOMEM;
 	rtnl_rule_set_mark(marked, LINKS_ROUTE_MARK);

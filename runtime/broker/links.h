@@ -122,6 +122,15 @@ int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t 
 /** links_conntrack_each() - Tell @found (with @arg; source, destination in host byte order, mark) of all connections in the router of @links; Return: 0 or -1, @err set */
 int links_conntrack_each(struct links *links, void (*found)(void *arg, uint32_t src, uint32_t dst, uint32_t mark), void *arg,
 			 struct sbx_err *err) SBX_WUR;
+struct links_flow {
+	uint32_t src, dst; /* host byte order */
+	uint16_t sport, dport;
+	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+};
+/** links_conntrack_open() - A socket for links_conntrack_mark() in the router of @links; Return: descriptor, or -1 with @err set */
+int links_conntrack_open(struct links *links, struct sbx_err *err) SBX_WUR;
+/** links_conntrack_mark() - The mark of the connection @flow by the socket @sock into @ret; Return: 0, -ENOENT (there is none) or -errno */
+int links_conntrack_mark(int sock, const struct links_flow *flow, uint32_t *ret);
 /** links_conntrack_count() - Connections in the router of @links, all sandboxes together (microseconds); Return: count, or -1, @err set */
 int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
 

@@ -27,7 +27,7 @@
 struct tuple {
 	uint16_t len;
 	uint8_t family;
-	uint8_t data[TUPLE_BYTES]; /* the CTA_TUPLE_ORIG attribute with its header */
+	_Alignas(4) uint8_t data[TUPLE_BYTES]; /* the CTA_TUPLE_ORIG attribute with its header */
 };
 
 struct request {
@@ -285,6 +285,60 @@ int links_conntrack_each(struct links *links, void (*each)(void *arg, uint32_t s
 	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_INET, NULL, 1);
 	r = r ? r : read_answers(sock, 1, &found);
 	return r ? sbx_err_set(err, SBX_E_SYSTEM, -r, "list connections") : 0;
+}
+
+int links_conntrack_open(struct links *links, struct sbx_err *err)
+{
+	return open_socket(links, err);
+}
+
+/* Appends an attribute; Return: where it stands */
+static struct nlattr *put_attr(struct tuple *t, uint16_t type, const void *data, size_t size)
+{
+	struct nlattr a = {.nla_len = (uint16_t)(sizeof(a) + size), .nla_type = type};
+	uint8_t *at = t->data + t->len;
+
+	memcpy(at, &a, sizeof(a));
+	if (size)
+		memcpy(at + sizeof(a), data, size);
+	t->len = (uint16_t)(t->len + NLA_ALIGN(a.nla_len));
+	return (struct nlattr *)(void *)at;
+}
+
+static void end_attr(const struct tuple *t, struct nlattr *nest)
+{
+	nest->nla_len = (uint16_t)(t->data + t->len - (const uint8_t *)nest);
+}
+
+static void take_mark(void *arg, uint32_t src, uint32_t dst, uint32_t mark)
+{
+	(void)src;
+	(void)dst;
+	*(uint32_t *)arg = mark;
+}
+
+int links_conntrack_mark(int sock, const struct links_flow *flow, uint32_t *ret)
+{
+	struct tuple t = {.family = AF_INET};
+	struct found found = {.each = take_mark, .each_arg = ret};
+	const uint32_t src = htonl(flow->src), dst = htonl(flow->dst);
+	const uint16_t sport = htons(flow->sport), dport = htons(flow->dport);
+	static uint32_t seq;
+
+	struct nlattr *orig = put_attr(&t, CTA_TUPLE_ORIG | NLA_F_NESTED, NULL, 0);
+	struct nlattr *ip = put_attr(&t, CTA_TUPLE_IP | NLA_F_NESTED, NULL, 0);
+	put_attr(&t, CTA_IP_V4_SRC, &src, sizeof(src));
+	put_attr(&t, CTA_IP_V4_DST, &dst, sizeof(dst));
+	end_attr(&t, ip);
+	struct nlattr *proto = put_attr(&t, CTA_TUPLE_PROTO | NLA_F_NESTED, NULL, 0);
+	put_attr(&t, CTA_PROTO_NUM, &flow->protocol, sizeof(flow->protocol));
+	put_attr(&t, CTA_PROTO_SRC_PORT, &sport, sizeof(sport));
+	put_attr(&t, CTA_PROTO_DST_PORT, &dport, sizeof(dport));
+	end_attr(&t, proto);
+	end_attr(&t, orig);
+	*ret = 0;
+	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_ACK, AF_INET, &t, ++seq);
+	return r ? r : read_answers(sock, seq, &found);
 }
 
 int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err)

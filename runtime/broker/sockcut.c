@@ -39,22 +39,25 @@ static int ask(int fd, uint16_t type, uint16_t flags, const struct inet_diag_req
 }
 
 /* An IPv6 socket may speak IPv4 by mapped addresses; what is not IPv4 does not leave the sandbox. */
-static bool far_end(const struct inet_diag_msg *m, uint32_t *ret)
+static bool ends_of(const struct inet_diag_msg *m, struct sockcut_ends *ret)
 {
 	static const uint32_t mapped[3] = {0, 0, UINT32_C(0xffff)};
 
 	if (m->idiag_family == AF_INET6 &&
 	    (m->id.idiag_dst[0] != mapped[0] || m->id.idiag_dst[1] != mapped[1] || m->id.idiag_dst[2] != htonl(mapped[2])))
 		return false;
-	*ret = ntohl(m->id.idiag_dst[m->idiag_family == AF_INET6 ? 3 : 0]);
-	return *ret != 0;
+	ret->near_addr = ntohl(m->id.idiag_src[m->idiag_family == AF_INET6 ? 3 : 0]);
+	ret->addr = ntohl(m->id.idiag_dst[m->idiag_family == AF_INET6 ? 3 : 0]);
+	ret->near_port = ntohs(m->id.idiag_sport);
+	ret->port = ntohs(m->id.idiag_dport);
+	return ret->addr != 0;
 }
 
 static int take(struct victims *v, const struct inet_diag_msg *m, uint8_t protocol)
 {
-	uint32_t addr;
+	struct sockcut_ends ends = {.protocol = protocol};
 
-	if (!far_end(m, &addr) || !v->judge(v->arg, addr, protocol, ntohs(m->id.idiag_dport)))
+	if (!ends_of(m, &ends) || !v->judge(v->arg, &ends))
 		return 0;
 	if (v->n == v->room) {
 		size_t room = v->room ? v->room * 2 : 64;
