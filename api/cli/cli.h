@@ -144,6 +144,20 @@ int cmd_image_ls(struct cli *cli, const struct cli_args *args);
 int cmd_image_import(struct cli *cli, const struct cli_args *args);
 /** cmd_image_rm() - sandboxctl image rm; Return: exit code */
 int cmd_image_rm(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_get() - sandboxctl egress get; Return: exit code */
+int cmd_egress_get(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_set() - sandboxctl egress set; Return: exit code */
+int cmd_egress_set(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_allow() - sandboxctl egress allow; Return: exit code */
+int cmd_egress_allow(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_deny() - sandboxctl egress deny; Return: exit code */
+int cmd_egress_deny(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_rm() - sandboxctl egress rm; Return: exit code */
+int cmd_egress_rm(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_watch() - sandboxctl egress watch; Return: exit code */
+int cmd_egress_watch(struct cli *cli, const struct cli_args *args);
+/** cmd_egress_explain() - sandboxctl egress explain; Return: exit code */
+int cmd_egress_explain(struct cli *cli, const struct cli_args *args);
 /** cmd_volume_ls() - sandboxctl volume ls; Return: exit code */
 int cmd_volume_ls(struct cli *cli, const struct cli_args *args);
 /** cmd_volume_create() - sandboxctl volume create; Return: exit code */

@@ -135,6 +135,10 @@ static int read_error(struct http_client *http, unsigned int status, struct sbx_
 		message = jv_str(jv_get(jv_first(detail), "msg"));
 	if (!message)
 		message = jv_str(jv_get(root, "error"));
+	if (!message && !root && n) { /* port 18080 answers a line of text */
+		body[strcspn(body, "\r\n")] = '\0';
+		message = body;
+	}
 	return sbx_err_set(err, code_of(status, code ? code : ""), 0, "%.220s", message ? message : "the daemon refused");
 }
 

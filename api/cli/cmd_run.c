@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* run and exec */
 #include "api/cli/client.h"
+#include "api/cli/egress.h"
 #include "api/cli/spec.h"
 #include "api/cli/stream.h"
 
@@ -581,6 +582,7 @@ int cmd_run(struct cli *cli, const struct cli_args *args)
 	int signo = stream_signal();
 	int code = signo ? 128 + signo : run_in(cli, args, words, id, &err);
 	uint64_t ran = mono_usec();
+	egress_note(cli, args, id);
 	if (drop_sandbox(cli, id, &drop_err) < 0) {
 		cli_fail(cli, &drop_err);
 		cli_say("it ends by itself in %u minutes at most", THROW_AWAY_S / 60);

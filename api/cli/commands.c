@@ -22,6 +22,9 @@ const struct cli_option cli_global_options[] = {
 	{"volume", 'v', "SRC:DST[:OPTS]", "host path or volume name, at DST; OPTS: ro, sub=PATH", CLI_REPEAT}, \
 	{"name", 0, "NAME", "name for ls and for other commands (metadata \"name\")", 0}, \
 	{"metadata", 0, "KEY=VALUE", "metadata to list and filter by", CLI_REPEAT}, \
+	{"egress", 0, "deny|allow", "what no --allow or --deny is about (default: deny with --allow)", 0}, \
+	{"allow", 0, "TARGET", "name, *.name, address or range that may be reached; NAME:443 narrows", CLI_REPEAT}, \
+	{"deny", 0, "TARGET", "likewise what may not be reached; goes before --allow", CLI_REPEAT}, \
 	{"timeout", 0, "TIME", "end of life, such as 90s, 30m, 2h, never", 0}
 
 static const struct cli_option run_options[] = {
@@ -101,6 +104,23 @@ static const struct cli_option prune_options[] = {
 	END,
 };
 
+static const struct cli_option egress_set_options[] = {
+	{"egress", 0, "deny|allow", "what no --allow or --deny is about (default: deny with --allow)", 0},
+	{"allow", 0, "TARGET", "name, *.name, address or range that may be reached; NAME:443 narrows", CLI_REPEAT},
+	{"deny", 0, "TARGET", "likewise what may not be reached; goes before --allow", CLI_REPEAT},
+	END,
+};
+
+static const struct cli_option egress_allow_options[] = {
+	{"port", 'p', "PORTS", "only these, such as 443 or 80,8000-8003 (default: all but 853)", 0},
+	END,
+};
+
+static const struct cli_option egress_watch_options[] = {
+	{"new", 'n', NULL, "only what happens from now on", 0},
+	END,
+};
+
 static const struct cli_option no_options[] = {END};
 
 const struct cli_command cli_commands[] = {
@@ -111,6 +131,7 @@ const struct cli_command cli_commands[] = {
 	 "\n"
 	 "  sandboxctl run -- python3 -c 'print(6*7)'\n"
 	 "  sandboxctl run -m 64m --timeout 10m -v \"$PWD\":/work -w /work -- make test\n"
+	 "  sandboxctl run --egress deny --allow pypi.org -- pip download six\n"
 	 "  sandboxctl run -it\n",
 	 run_options, 0, 0, -1, cmd_run},
 	{NULL, "create", "[--] [COMMAND [ARG]...]", "make a sandbox and leave it running",
@@ -182,6 +203,34 @@ const struct cli_command cli_commands[] = {
 	 "  docker export \"$container\" | sandboxctl image import - mine:1\n",
 	 import_options, -1, 2, 2, cmd_image_import},
 	{"image", "rm", "NAME...", "remove images", "  sandboxctl image rm debian:12\n", no_options, -1, 1, -1, cmd_image_rm},
+	{"egress", "get", "ID", "show what a sandbox may reach", "  sandboxctl egress get 7f3a\n", no_options, -1, 1, 1, cmd_egress_get},
+	{"egress", "set", "ID [FILE|-]", "replace the whole policy of a sandbox",
+	 "FILE holds it as JSON, as the API takes it; or the options say it.\n"
+	 "\n"
+	 "  sandboxctl egress set 7f3a --egress deny --allow '*.github.com:443'\n"
+	 "  sandboxctl egress set 7f3a policy.json\n",
+	 egress_set_options, -1, 1, 2, cmd_egress_set},
+	{"egress", "allow", "ID TARGET...", "let a sandbox reach more",
+	 "TARGET is a name, *.name, an address or a range; the rule goes before the old\n"
+	 "ones and takes the place of one with the same target.\n"
+	 "\n"
+	 "  sandboxctl egress allow 7f3a pypi.org files.pythonhosted.org --port 443\n",
+	 egress_allow_options, -1, 2, -1, cmd_egress_allow},
+	{"egress", "deny", "ID TARGET...", "let a sandbox reach less", "  sandboxctl egress deny 7f3a gist.github.com\n", no_options, -1, 2, -1,
+	 cmd_egress_deny},
+	{"egress", "rm", "ID TARGET...", "remove the rules for these targets", "  sandboxctl egress rm 7f3a pypi.org\n", no_options, -1, 2, -1,
+	 cmd_egress_rm},
+	{"egress", "watch", "ID", "show what is allowed and denied as it happens",
+	 "Begins with what is remembered.  With -o json one document a line.\n"
+	 "\n"
+	 "  sandboxctl egress watch 7f3a\n",
+	 egress_watch_options, -1, 1, 1, cmd_egress_watch},
+	{"egress", "explain", "ID NAME[:PORT]", "say whether it would be reached, and by which rule",
+	 "The exit code is 1 when it would not.\n"
+	 "\n"
+	 "  sandboxctl egress explain 7f3a api.github.com:22\n"
+	 "  sandboxctl egress explain 7f3a 10.0.0.8:5432\n",
+	 no_options, -1, 2, 2, cmd_egress_explain},
 	{"volume", "ls", "", "list named volumes", "  sandboxctl volume ls\n", no_options, -1, 0, 0, cmd_volume_ls},
 	{"volume", "create", "NAME", "make a named volume", "  sandboxctl volume create models\n", no_options, -1, 1, 1,
 	 cmd_volume_create},

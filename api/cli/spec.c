@@ -2,6 +2,7 @@
 #include "api/cli/spec.h"
 
 #include "api/cli/client.h"
+#include "api/cli/egress.h"
 #include "base/jv.h"
 #include "base/num.h"
 
@@ -243,7 +244,7 @@ int spec_create(const struct cli_args *args, const struct spec_extra *extra, str
 	if (seconds > 0)
 		jw_key_u64(&w, "timeout", seconds);
 	if (write_limits(args, &w, err) < 0 || write_env(args, &w, err) < 0 || write_metadata(args, extra->run_label, &w, err) < 0 ||
-	    write_volumes(args, &w, err) < 0)
+	    write_volumes(args, &w, err) < 0 || egress_write_policy(args, &w, err) < 0)
 		return -1;
 	jw_object_end(&w);
 	return out->failed ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "request") : 0;
