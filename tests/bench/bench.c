@@ -126,6 +126,10 @@ static struct series create_ping = {.name = "create -> /ping answered", .unit = 
 static struct series create_first = {.name = "create -> first command result (bash)", .unit = "ms", .aim = "3 (p99 10)"};
 static struct series create_cold = {.name = "create -> first command result, pool empty", .unit = "ms", .aim = "5"};
 static struct series exec_bash = {.name = "exec true, stream closed (bash)", .unit = "ms", .aim = "1.4 (p99 3)"};
+static struct series code_cold = {.name = "code, fresh Python context to its first result", .unit = "ms", .aim = "120"};
+static struct series code_warm = {.name = "code, 1+1 in a warm Python context", .unit = "ms", .aim = "1"};
+static struct series code_js = {.name = "code, 1+1 in a warm JavaScript context", .unit = "ms", .aim = "(none set)"};
+static struct series session_run = {.name = "session, `true`, stream closed", .unit = "ms", .aim = "(none set)"};
 static struct series exec_sh = {.name = "exec true, stream closed (sh)", .unit = "ms", .aim = "0.8"};
 static struct series delete_204 = {.name = "DELETE answered", .unit = "ms", .aim = "1"};
 static struct series burst = {.name = "8 creates at once, all done", .unit = "ms", .aim = "15"};
@@ -192,6 +196,87 @@ static void measure_exec(struct bench_conn *c, size_t rounds)
 	}
 	delete (c, id);
 	print_series(&exec_bash);
+}
+
+/* Return: the context's id in @context. */
+static bool code_context(struct bench_conn *c, const char *id, const char *language, char context[UUID_SIZE])
+{
+	char path[256], body[128];
+	struct bench_answer a;
+
+	snprintf(path, sizeof(path), "/sandboxes/%s/proxy/44772/code/context", id);
+	snprintf(body, sizeof(body), "{\"language\":\"%s\"}", language);
+	return !bench_request(c, "POST", path, body, &a) && a.status == 200 && !bench_json_string(&a, "id", context, UUID_SIZE);
+}
+
+static bool code_cell(struct bench_conn *c, const char *id, const char *context)
+{
+	char path[256], body[256];
+	struct bench_answer a;
+
+	snprintf(path, sizeof(path), "/sandboxes/%s/proxy/44772/code", id);
+	snprintf(body, sizeof(body), "{\"code\":\"1+1\",\"context\":{\"id\":\"%s\"}}", context);
+	return !bench_request(c, "POST", path, body, &a) && a.status == 200 && a.completed && strstr(a.body, "\"text\":\"2\"");
+}
+
+static void code_end(struct bench_conn *c, const char *id, const char *context)
+{
+	char path[256];
+	struct bench_answer a;
+
+	snprintf(path, sizeof(path), "/sandboxes/%s/proxy/44772/code/contexts/%s", id, context);
+	if (bench_request(c, "DELETE", path, NULL, &a) || a.status != 200)
+		fprintf(stderr, "bench: a context was not deleted\n");
+}
+
+static void measure_warm(struct bench_conn *c, const char *id, const char *language, size_t rounds, struct series *s)
+{
+	char context[UUID_SIZE];
+
+	if (!code_context(c, id, language, context))
+		return; /* the image has no such interpreter: "not measured" */
+	for (size_t i = 0; i < rounds; i++) {
+		uint64_t start = mono_usec();
+		if (!code_cell(c, id, context))
+			break;
+		if (i) /* the first one also loads what the interpreter loads once */
+			add(s, ms_since(start));
+	}
+	code_end(c, id, context);
+}
+
+static void measure_code(struct bench_conn *c, size_t rounds)
+{
+	char id[UUID_SIZE], context[UUID_SIZE], path[256];
+	struct bench_answer a;
+
+	if (!create(c, id))
+		return;
+	for (size_t i = 0; i < rounds / 10 + 1; i++) {
+		uint64_t start = mono_usec();
+		if (!code_context(c, id, "python", context) || !code_cell(c, id, context))
+			break;
+		add(&code_cold, ms_since(start));
+		code_end(c, id, context);
+	}
+	measure_warm(c, id, "python", rounds, &code_warm);
+	measure_warm(c, id, "javascript", rounds, &code_js);
+	snprintf(path, sizeof(path), "/sandboxes/%s/proxy/44772/session", id);
+	if (!bench_request(c, "POST", path, "{}", &a) && !bench_json_string(&a, "session_id", context, UUID_SIZE)) {
+		snprintf(path, sizeof(path), "/sandboxes/%s/proxy/44772/session/%s/run", id, context);
+		for (size_t i = 0; i < rounds; i++) {
+			uint64_t start = mono_usec();
+			if (bench_request(c, "POST", path, "{\"command\":\"true\"}", &a) || !a.completed)
+				break;
+			if (i)
+				add(&session_run, ms_since(start));
+		}
+	}
+	delete (c, id);
+	print_series(&code_cold);
+	print_series(&code_warm);
+	print_series(&code_js);
+	print_series(&session_run);
 }
 
 static void measure_burst(struct bench_target *t, size_t rounds)
@@ -360,7 +445,7 @@ int main(int argc, char **argv)
 	uint32_t rounds = 300, idle = 200, seconds = 20, port = 8080;
 	const char *pids = "";
 	const char *image = "host";
-	const char *only = "lebsmp"; /* first letters of: lives, exec, burst, sustained, many, peers */
+	const char *only = "lecbsmp"; /* first letters of: lives, exec, code, burst, sustained, many, peers */
 	bool cold = false, sh = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -435,6 +520,8 @@ int main(int argc, char **argv)
 			measure_lives(c, rounds);
 		if (strchr(only, 'e'))
 			measure_exec(c, rounds * 3);
+		if (strchr(only, 'c'))
+			measure_code(c, rounds);
 		if (strchr(only, 'b'))
 			measure_burst(&target, 40);
 		if (strchr(only, 's'))

@@ -51,6 +51,30 @@ async function end(sandbox) {
   await sandbox.close();
 }
 
+async function sessions(commands) {
+  const id = await commands.createSession({ workingDirectory: "/w/session" });
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  const seen = [];
+  const first = await commands.runInSession(id, "pwd; x='a \"b\" $c'; export y=1; f() { echo f$1; }; cd /usr", undefined, {
+    onStdout: (m) => seen.push(m.text),
+    onInit: (m) => seen.push(m.id),
+  });
+  assert.equal(first.exitCode, 0);
+  assert.ok(seen.includes("/w/session"));
+  const second = await commands.runInSession(id, 'echo "$x"; f 2; pwd; sh -c "exit 7"');
+  assert.deepEqual(texts(second.logs.stdout), ['a "b" $c', "f2", "/usr"]);
+  assert.equal(second.error.name, "CommandExecError");
+  assert.equal(second.error.value, "7");
+  assert.equal(second.complete, undefined);
+  const third = await commands.runInSession(id, "echo $? $y; pwd", { workingDirectory: "/tmp" });
+  assert.deepEqual(texts(third.logs.stdout), ["7 1", "/tmp"]);
+  const late = await commands.runInSession(id, "sleep 30 & sleep 30", { timeoutSeconds: 1 });
+  assert.equal(late.error.value, "-1");
+  await commands.deleteSession(id);
+  await assert.rejects(commands.deleteSession(id), apiError(404, "CONTEXT_NOT_FOUND"));
+  await assert.rejects(commands.runInSession(id, "true"), apiError(500, "RUNTIME_ERROR"));
+}
+
 describe("one sandbox", () => {
   let sandbox;
   before(async () => {
@@ -670,11 +694,19 @@ describe("errors", () => {
     await assert.rejects(create({ image: "no/such-image:here" }), (err) => apiError(err.statusCode)(err));
     await assert.rejects(create({ resource: { cpu: "many" } }), (err) => apiError(err.statusCode)(err));
   });
-  test("isolated sessions and bash sessions say that they are not offered", async () => {
+  test("isolated sessions say that they are not offered", async () => {
     const sandbox = await create();
     try {
       assert.equal((await sandbox.isolation.capabilities()).available, false);
-      await assert.rejects(sandbox.commands.createSession(), apiError(501));
+    } finally {
+      await end(sandbox);
+    }
+  });
+
+  test("bash sessions keep their state, tell exits and go", async () => {
+    const sandbox = await create();
+    try {
+      await sessions(sandbox.commands);
     } finally {
       await end(sandbox);
     }
