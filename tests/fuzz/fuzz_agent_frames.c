@@ -62,6 +62,19 @@ static void on_lost(void *arg, const struct sbx_err *why)
 	assert(!h->last_words++);
 }
 
+/* Takes half of what is announced, as a client that is slower than the file. */
+static size_t on_bulk(void *arg, int fd, size_t n)
+{
+	struct heard *h = arg;
+	char content[512];
+
+	assert(n <= AGENT_WINDOW && !h->last_words);
+	n = n / 2 < sizeof(content) ? n / 2 : sizeof(content);
+	ssize_t got = n ? read(fd, content, n) : 0;
+	h->bytes += got > 0 ? (size_t)got : 0;
+	return got > 0 ? (size_t)got : 0;
+}
+
 static void on_broken(void *arg, const struct sbx_err *why)
 {
 	unsigned *broken = arg;
@@ -98,13 +111,13 @@ static void send_started(int out_fd, uint32_t stream)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct agent_stream_ops ops = {
-		.data = on_data, .exited = on_exited, .replied = on_replied, .ended = on_ended, .lost = on_lost};
+		.data = on_data, .bulk = on_bulk, .exited = on_exited, .replied = on_replied, .ended = on_ended, .lost = on_lost};
 	static const enum agent_type types[] = {AGENT_EXEC, AGENT_FS, AGENT_STATUS, AGENT_EXEC};
 	static struct loop *loop;
 	struct agent_stream *streams[ARRAY_SIZE(types)];
 	struct heard heard[ARRAY_SIZE(types)] = {0};
-	char payload[64] = {0};
-	int to_agent[2], from_agent[2];
+	char payload[64] = {0}, content[1024] = {0};
+	int to_agent[2], from_agent[2], bulk_in[2], bulk_out[2];
 	unsigned broken = 0;
 	struct sbx_err err;
 
@@ -113,9 +126,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		log_init("fuzz", LOG_LEVEL_ERROR);
 		loop = loop_new(&err);
 	}
-	if (!loop || pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0)
+	if (!loop || pipe2(to_agent, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(from_agent, O_CLOEXEC | O_NONBLOCK) < 0 ||
+	    pipe2(bulk_in, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(bulk_out, O_CLOEXEC | O_NONBLOCK) < 0 ||
+	    write(bulk_out[1], content, sizeof(content)) < 0)
 		abort();
-	struct agent_client *client = agent_client_new(loop, (int[4]){to_agent[1], from_agent[0], -1, -1}, on_broken, &broken, &err);
+	const int ends[AGENT_CHANNEL_FDS] = {to_agent[1], from_agent[0], bulk_in[1], bulk_out[0]};
+	struct agent_client *client = agent_client_new(loop, ends, on_broken, &broken, &err);
 	assert(client);
 	say_hello(to_agent[0], from_agent[1]);
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -141,5 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	loop_once(loop, 0);
 	close(to_agent[0]);
 	close(from_agent[1]);
+	close(bulk_in[0]);
+	close(bulk_out[1]);
 	return 0;
 }
