@@ -56,15 +56,43 @@ bool dns_looks_like_data(const char *child, size_t len)
 	return longest >= 50 || (len >= 24 && (distinct >= 18 || (distinct >= 12 && changes * 4 >= len)));
 }
 
-static struct dns_wild *wild_of(struct dns_limits *l, uint32_t rule)
+static struct dns_wild *wild_of(struct dns_limits *l, uint32_t rule, uint64_t now_ms)
 {
 	for (uint32_t i = 0; i < l->n_wild; i++)
 		if (l->wild[i].rule == rule)
 			return &l->wild[i];
 	if (l->n_wild == DNS_WILDS)
 		return &l->wild[DNS_WILDS - 1];
-	l->wild[l->n_wild] = (struct dns_wild){.rule = rule};
+	l->wild[l->n_wild] = (struct dns_wild){.rule = rule, .bytes = {DNS_CHILD_BURST, now_ms}};
 	return &l->wild[l->n_wild++];
+}
+
+static void refill(struct dns_bucket *b, uint64_t now_ms)
+{
+	uint64_t fresh = (now_ms - b->filled_ms) * DNS_CHILD_MINUTE / 60000;
+
+	if (!fresh)
+		return;
+	b->tokens = fresh + b->tokens > DNS_CHILD_BURST ? DNS_CHILD_BURST : b->tokens + (uint32_t)fresh;
+	b->filled_ms = now_ms;
+}
+
+/* Counts begin anew; what is left of the bytes is kept, until a rule has all of them again. */
+static void next_minute(struct dns_limits *l, uint64_t now_ms)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < l->n_wild; i++) {
+		struct dns_wild *w = &l->wild[i];
+
+		refill(&w->bytes, now_ms);
+		if (w->bytes.tokens < DNS_CHILD_BURST)
+			l->wild[kept++] = (struct dns_wild){.rule = w->rule, .bytes = w->bytes};
+	}
+	l->n_wild = kept;
+	l->minute = now_ms / 60000;
+	if (l->seen)
+		memset(l->seen, 0, SEEN_BITS / 8);
 }
 
 /* Whether the name is new in this minute.  A collision of two names only counts one less. */
@@ -89,26 +117,23 @@ enum dns_brake dns_limits_child(struct dns_limits *l, uint64_t now_ms, uint32_t 
 	bool odd;
 
 	*ret_first = false;
-	if (l->minute != now_ms / 60000) {
-		l->minute = now_ms / 60000;
-		l->n_wild = 0;
-		if (l->seen)
-			memset(l->seen, 0, SEEN_BITS / 8);
-	}
-	w = wild_of(l, rule);
-	if (w->children >= DNS_CHILDREN_MAX || w->bytes + len > DNS_CHILD_BYTES) {
+	if (l->minute != now_ms / 60000)
+		next_minute(l, now_ms);
+	w = wild_of(l, rule, now_ms);
+	refill(&w->bytes, now_ms);
+	if (w->children >= DNS_CHILDREN_MAX || w->bytes.tokens < len) {
 		/* Known names still pass: only new ones carry something. */
 		if (l->seen && l->seen[hash % SEEN_BITS / 64] >> (hash % 64) & 1)
 			return DNS_BRAKE_FREE;
-		*ret_first = w->children != UINT32_MAX;
-		w->children = UINT32_MAX;
+		*ret_first = !w->stopped;
+		w->stopped = true;
 		return DNS_BRAKE_STOP;
 	}
 	if (!is_new(l, hash))
 		return DNS_BRAKE_FREE;
 	odd = dns_looks_like_data(child, len);
 	w->children++;
-	w->bytes += (uint32_t)len;
+	w->bytes.tokens -= (uint32_t)len;
 	w->odd += odd;
 	if (w->odd < DNS_ODD_CHILDREN || w->told)
 		return DNS_BRAKE_FREE;

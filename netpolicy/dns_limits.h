@@ -18,8 +18,12 @@
 #define DNS_TXT_BURST	    30u
 #define DNS_OUT_PER_SANDBOX 256u
 #define DNS_CHILDREN_MAX    2000u
-/* Of the part below the wildcard.  With headers and the rest of the name a tunnel's long names stay below 64 KiB a minute. */
-#define DNS_CHILD_BYTES	    (44u * 1024)
+/*
+ * Bytes of the part below the wildcard: at once, and a minute.  In any minute not more than the sum of both, so that a tunnel's
+ * messages, with headers and the rest of the name, stay below 64 KiB.
+ */
+#define DNS_CHILD_BURST	    (24u * 1024)
+#define DNS_CHILD_MINUTE    (20u * 1024)
 #define DNS_ODD_CHILDREN    20u	 /* so many that look like data make an event */
 #define DNS_LONG_NAME	    180u
 #define DNS_MANY_LABELS	    24u
@@ -32,8 +36,9 @@ struct dns_bucket {
 
 struct dns_wild {
 	uint32_t rule;
-	uint32_t children, odd, bytes;
-	bool told;
+	uint32_t children, odd; /* in this minute */
+	bool told, stopped;
+	struct dns_bucket bytes;
 };
 
 struct dns_limits {

@@ -20,7 +20,7 @@ def own_namespace(script):
         sys.exit(0)
     if "DNSD_TEST_INSIDE" not in os.environ:
         os.environ["DNSD_TEST_INSIDE"] = "1"
-        os.execvp("unshare", ["unshare", "-n", "--", sys.executable, os.path.abspath(script)])
+        os.execvp("unshare", ["unshare", "-n", "--", sys.executable, os.path.abspath(script)] + sys.argv[1:])
     subprocess.check_call(["ip", "link", "set", "lo", "up"])
     for a in (R1, R2, LISTEN, "203.0.113.99", "10.213.0.2", "10.213.0.3", "10.213.0.4", "10.213.0.5"):
         subprocess.check_call(["ip", "addr", "add", a + "/32", "dev", "lo"])
@@ -212,9 +212,9 @@ def reply(magic, op, tag, body):
 class Broker(threading.Thread):
     """status and delay of PIN and UNPIN can be set; pins holds what is open as {(slot, address, ports): (lease_ms, when)}"""
 
-    def __init__(self, run, port=PORT):
+    def __init__(self, run, port=PORT, addr="0.0.0.0"):
         super().__init__(daemon=True)
-        self.run_dir, self.port = run, port
+        self.run_dir, self.port, self.addr = run, port, addr
         self.pin_status, self.pin_delay, self.unpin_delay, self.hold = 0, 0, 0, False
         self.pins, self.log, self.held, self.flows = {}, [], [], []
         self.ready = threading.Event()
@@ -234,11 +234,11 @@ class Broker(threading.Thread):
         udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         udp.setsockopt(socket.SOL_SOCKET, 33, 1 << 21)  # SO_RCVBUFFORCE
-        udp.bind(("0.0.0.0", self.port))
+        udp.bind((self.addr, self.port))
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        tcp.bind(("0.0.0.0", self.port))
+        tcp.bind((self.addr, self.port))
         tcp.listen(64)
         return udp, tcp
 

@@ -340,7 +340,7 @@ def row_60():
     ids = [struct.unpack("!H", q.raw[:2])[0] for q, _, _ in seen]
     ports = [p for _, p, _ in seen]
     steps = [abs(a - b) for a, b in zip(ids, ids[1:])]
-    ok(len(set(ids)) > 55 and sorted(steps)[len(steps) // 2] > 2000 and not set(ids) & set(range(1000, 1060)), "row 60: ids cannot be foreseen", ids[:10])
+    ok(len(set(ids)) > 55 and sorted(steps)[len(steps) // 2] > 2000 and sum(i == 1000 + n for n, i in enumerate(ids)) < 2, "row 60: ids cannot be foreseen", ids[:10])
     ok(len(set(ports)) > 30, "row 60: nor ports", len(set(ports)))
     ok(all(b"COOKIE" not in q.raw and len(q.raw) == q.end + 11 for q, _, _ in seen), "row 60: no option of the asker goes on", seen[0][0].raw)
     letters = "".join(q.name for q, _, _ in seen)
@@ -513,7 +513,8 @@ def brakes():
     sent = up1.bytes_of(".tun.test") + up2.bytes_of(".tun.test")
     ok(0 < sent <= 65536, f"a tunnel below an allowed wildcard: {sent} bytes go out in a minute", sent)
     ok(control.find(kind="tunnel", slot=3), "and an event says so")
-    ok(ask(3, "short.tun.test").rcode == REFUSED, "new names below it wait for the next minute")
+    label = ".".join(random.randbytes(30).hex() for _ in range(3))
+    ok(ask(3, f"{label}.tun.test").rcode == REFUSED, "new names below it wait for the next minute")
     control.set(3, "D +ok.test")
     before = len(up1.seen) + len(up2.seen)
     for i in range(50):

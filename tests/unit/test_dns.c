@@ -186,7 +186,7 @@ static void test_limits(void)
 {
 	struct dns_limits l;
 	char name[80];
-	unsigned n = 0, suspect = 0, stopped = 0;
+	unsigned n = 0, suspect = 0, stopped = 0, after = 0;
 	bool first;
 
 	dns_limits_init(&l, 1000);
@@ -217,7 +217,13 @@ static void test_limits(void)
 			break;
 		}
 	}
-	ok(suspect == 1 && stopped > 0 && n <= DNS_CHILD_BYTES + DNS_CHILD_BYTES / 50, "names like data: told once, %u bytes pass, %u names do not", n, stopped);
+	ok(suspect == 1 && stopped > 0 && n <= DNS_CHILD_BURST + DNS_CHILD_BURST / 50, "names like data: told once, %u bytes pass, %u names do not", n, stopped);
+	for (uint64_t ms = 180000; ms < 240000; ms += 20) {
+		snprintf(name, sizeof(name), "%016lxabcdefgh1j2k3l4m5n6o7p8q9r0s", (unsigned long)ms * 0x9e3779b97f4a7c15u);
+		if (dns_limits_child(&l, ms, 5, dns_hash(name, strlen(name), 0), name, strlen(name), &first) != DNS_BRAKE_STOP)
+			after += (unsigned)strlen(name);
+	}
+	ok(after > DNS_CHILD_BURST && after <= (DNS_CHILD_BURST + DNS_CHILD_MINUTE) * 51 / 50, "in a minute burst and refill: %u bytes", after);
 	ok(!dns_looks_like_data("www.static.images", 17) && !dns_looks_like_data("eu-central-1.compute.internal", 29), "names of people pass");
 	dns_limits_free(&l);
 }
