@@ -30,3 +30,6 @@ ROOT_TESTS += tests/system/ends.sh
 ROOT_TESTS += tests/system/two_instances.sh
 ROOT_TESTS += tests/system/attack.sh
 EXTRA_DIST += tests/system/attack_inside.py tests/system/attack_service.py tests/system/attack_http.py
+# Policies from the request to the packet.
+ROOT_TESTS += tests/system/egress.sh
+EXTRA_DIST += tests/system/egress.py

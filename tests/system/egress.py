@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+# See egress.sh, which makes the namespaces.  Rows are those of the egress contract.
+import http.client, json, os, re, signal, socket, struct, subprocess, sys, threading, time
+
+run, world = os.environ["EGRESS_RUN"], os.environ["EGRESS_WORLD"]
+build = os.environ.get("top_builddir", ".")
+OK, OTH = "198.51.100.10", "198.51.100.11"
+KEY = "the-key"
+NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH}
+count = failed = 0
+
+
+def ok(good, name, more=""):
+    global count, failed
+    count += 1
+    print(f"{'' if good else 'not '}ok {count} - {name}", flush=True)
+    if not good:
+        failed += 1
+        print("# " + repr(more)[:1500], flush=True)
+    return bool(good)
+
+
+# ---- the world: a name server on the host, servers outside ----
+
+asked = []
+
+
+def name_server():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.1.1", 53))
+    while True:
+        q, peer = s.recvfrom(2000)
+        at, labels = 12, []
+        while q[at]:
+            labels.append(q[at + 1:at + 1 + q[at]].decode("latin1"))
+            at += 1 + q[at]
+        end = at + 5
+        name = ".".join(labels).lower()
+        qtype = struct.unpack("!H", q[end - 4:end - 2])[0]
+        asked.append(name)
+        addr = NAMES.get(name)
+        rcode = 0x80 if addr else 0x83
+        answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(addr) if addr and qtype == 1 else b""
+        s.sendto(q[:2] + bytes([0x81, rcode]) + b"\0\1" + struct.pack("!H", bool(answer)) + b"\0\0\0\0" + q[12:end] + answer, peer)
+
+
+WORLD_SERVER = r"""
+import socket, threading, time
+def serve(s):
+    while True:
+        c, a = s.accept()
+        threading.Thread(target=one, args=(c,), daemon=True).start()
+def one(c):
+    try:
+        c.settimeout(5)
+        want = c.recv(1000)
+        if want.startswith(b"GET"):
+            c.sendall(b"HTTP/1.0 200 OK\r\ncontent-length: 6\r\n\r\nhello\n")
+            c.close()
+            return
+        while True:
+            c.sendall(b"tick\n"); time.sleep(0.01)
+    except OSError:
+        pass
+for addr in ("198.51.100.10", "198.51.100.11", "10.9.0.5", "169.254.169.254"):
+    for port in (80, 443, 853, 9000):
+        s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((addr, port)); s.listen(64)
+        threading.Thread(target=serve, args=(s,), daemon=True).start()
+print("up", flush=True)
+time.sleep(3600)
+"""
+
+
+# ---- the daemon ----
+
+config, log = run + "/config", run + "/log"
+deny_file, allow_file, fault = run + "/deny.always", run + "/allow.always", run + "/fault"
+hooks = []  # what the webhook's sink got
+hook_answers = []
+
+
+def write(path, text):
+    with open(path + ".new", "w") as f:
+        f.write(text)
+    os.chmod(path + ".new", 0o644)
+    os.rename(path + ".new", path)
+
+
+def start(more=""):
+    write(config, f"""instance = {os.environ.get('EGRESS_INSTANCE', '11')}
+state_dir = "{run}/state"
+run_dir = "{run}/run"
+[server]
+port = 18977
+endpoint_port = 18978
+api_key = "{KEY}"
+[dns]
+upstreams = ["127.0.1.1"]
+[pool]
+target = 2
+[egress]
+max_rules = 60
+overlay_deny = "{deny_file}"
+overlay_allow = "{allow_file}"
+{more}
+[isolation]
+slots = 40
+""")
+    out = open(log, "a")
+    p = subprocess.Popen([build + "/sandboxd", "--standalone", "--config", config], stdout=out, stderr=out,
+                         env=dict(os.environ, SBX_FAULT_FILE=fault))
+    for _ in range(600):
+        if "sandboxd ready" in open(log).read():
+            return p
+        time.sleep(0.05)
+    print("Bail out! the daemon did not start\n# " + open(log).read()[-3000:].replace("\n", "\n# "))
+    sys.exit(1)
+
+
+def child(name):
+    return int(re.findall(rf"monitor: {name} started, pid (\d+)", open(log).read())[-1])
+
+
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(run + "/run/api.sock")
+
+
+def call(method, path, body=None, headers=None, tcp=0):
+    """status, headers, body; over TCP with the given headers alone, else over the Unix socket"""
+    c = http.client.HTTPConnection("127.0.0.1", tcp, timeout=30) if tcp else Unix("localhost")
+    if body is not None and not isinstance(body, (str, bytes)):
+        body = json.dumps(body)
+    c.request(method, path, body, headers or {})
+    r = c.getresponse()
+    data = r.read()
+    c.close()
+    return r.status, dict((k.lower(), v) for k, v in r.getheaders()), data.decode("utf-8", "replace")
+
+
+def create(policy="none", code=202):
+    body = {"image": {"uri": "host"}, "timeout": 600, "resourceLimits": {}, "entrypoint": ["@idle"]}
+    if policy != "none":
+        body["networkPolicy"] = policy
+    status, _, text = call("POST", "/v1/sandboxes", body)
+    return json.loads(text)["id"] if status == 202 else (status, text)
+
+
+def D(*rules):
+    return {"defaultAction": "deny", "egress": [{"action": "allow" if r[0] == "+" else "deny", "target": r[1:]} for r in rules]}
+
+
+def A(*rules):
+    return dict(D(*rules), defaultAction="allow")
+
+
+def policy(sid, method="GET", body=None, **kw):
+    status, headers, text = call(method, f"/v1/sandboxes/{sid}/proxy/18080/policy", body, **kw)
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text
+
+
+def sh(sid, command, timeout=20):
+    """what a command inside prints"""
+    status, _, text = call("POST", f"/v1/sandboxes/{sid}/proxy/44772/command", {"command": command, "timeout": timeout * 1000})
+    return "\n".join(json.loads(l)["text"] for l in text.split("\n") if l.startswith("{") and json.loads(l).get("type") in ("stdout", "stderr"))
+
+
+def connects(sid, host, port=80):
+    out = sh(sid, f"timeout 3 bash -c 'exec 3<>/dev/tcp/{host}/{port} && echo GET >&3 && head -c 12 <&3' 2>/dev/null; echo code $?")
+    return "HTTP/1.0 200" in out
+
+
+def until(what, seconds=5):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if what():
+                return True
+        except (OSError, ValueError, http.client.HTTPException, KeyError):
+            pass
+        time.sleep(0.02)
+    return False
+
+
+# ---- rows 1 to 30 ----
+
+def rows_api():
+    sid, other = create(D()), create(D())
+    status, headers, text = call("GET", f"/v1/sandboxes/{sid}/endpoints/18080", headers={"OPEN-SANDBOX-API-KEY": KEY}, tcp=18977)
+    end = json.loads(text)
+    token = end["headers"]["OPENSANDBOX-EGRESS-AUTH"]
+    host, _, rest = end["endpoint"].partition("/")
+    port = int(host.rpartition(":")[2])
+    s, h, t = call("GET", "/" + rest + "/policy", tcp=port)
+    ok(s == 401 and h["content-type"].startswith("text/plain"), "row 1: without a token", (s, h, t))
+    token2 = json.loads(call("GET", f"/v1/sandboxes/{other}/endpoints/18080")[2])["headers"]["OPENSANDBOX-EGRESS-AUTH"]
+    s, h, t = call("GET", "/" + rest + "/policy", headers={"OPENSANDBOX-EGRESS-AUTH": token2}, tcp=port)
+    ok(s == 401, "row 2: with the token of another sandbox", (s, t))
+    mine = {"OPENSANDBOX-EGRESS-AUTH": token}
+    for way, p, path in (("direct", port, "/" + rest), ("behind the API port", 18977, f"/v1/sandboxes/{sid}/proxy/18080"),
+                         ("without /v1", 18977, f"/sandboxes/{sid}/proxy/18080"), ("below 44772", 18977, f"/v1/sandboxes/{sid}/proxy/44772/proxy/18080"),
+                         ("direct, below 44772", port, "/" + rest.replace("18080", "44772/proxy/18080"))):
+        s, h, t = call("GET", path + "/policy", headers=mine, tcp=p)
+        ok(s == 200 and json.loads(t)["mode"] == "deny_all" and json.loads(t)["policy"]["egress"] == [], f"row 3: GET {way}", (s, t))
+    s, h, t = call("GET", "/" + rest + "/healthz", tcp=port)
+    ok((s, t) == (200, "ok"), "healthz needs no token", (s, t))
+    s, v = policy(sid, "POST", {"defaultAction": "allow"})
+    ok(s == 200 and v["mode"] == "allow_all", "row 4: POST allow", (s, v))
+    s, v = policy(sid, "POST", D("+ok.test"))
+    ok(s == 200 and v["mode"] == "enforcing", "row 5: POST one rule", (s, v))
+    s, v = policy(sid, "POST", "")
+    ok(s == 200 and v["mode"] == "deny_all" and v["reason"] and v["policy"]["egress"] == [], "row 6: POST nothing", (s, v))
+    for body in ("null", "{}"):
+        s, v = policy(sid, "POST", body)
+        ok(s == 200 and v["mode"] == "deny_all", f"row 7: POST {body}", (s, v))
+    policy(sid, "POST", D("+ok.test"))
+    for row, body in ((8, "[]"), (8, "x"), (8, "{} {}"), (9, '{"defaultAction":"block"}'), (10, '{"egress":[{"action":"permit","target":"a.test"}]}'),
+                      (10, '{"egress":[{"action":"allow","target":""}]}'), (11, '{"egress":[{"target":"10.0.0.0/33"}]}'),
+                      (11, '{"egress":[{"target":"a b"}]}'), (11, '{"egress":[{"target":"*"}]}'), (11, '{"egress":[{"target":"*foo.test"}]}')):
+        s, v = policy(sid, "POST", body)
+        ok(s == 400 and isinstance(v, str) and policy(sid)[1]["policy"] == D("+ok.test"), f"row {row}: POST {body}", (s, v))
+    s, v = policy(sid, "PUT", D("+ok.test"))
+    ok(s == 200 and v["policy"] == D("+ok.test"), "row 12: PUT", (s, v))
+    policy(sid, "PUT", D("-*.a.test", "+b.test"))
+    s, v = policy(sid, "PATCH", D("+x.a.test", "-B.test", "+b.test")["egress"])
+    ok(s == 200 and v["policy"] == D("+x.a.test", "-B.test", "-*.a.test"), "row 13: PATCH", (s, v))
+    for body in ("[]", "{}", "", "null"):
+        s, v = policy(sid, "PATCH", body)
+        ok(s == 400, f"row 14: PATCH {body!r}", (s, v))
+    many = D(*(f"+n{i}.test" for i in range(60)))
+    policy(sid, "PUT", many)
+    s, v = policy(sid, "PATCH", D("+more.test")["egress"])
+    ok(s == 413 and policy(sid)[1]["policy"] == many, "row 15: PATCH over the limit", (s, v))
+    policy(sid, "PUT", D("+ok.test", "+oth.test"))
+    s, v = policy(sid, "DELETE", ["OTH.test", "nope.test"])
+    ok(s == 200 and v["policy"] == D("+ok.test"), "row 16: DELETE", (s, v))
+    s, v = policy(sid, "DELETE", ["nope.test"])
+    ok(s == 200 and v["reason"] == "no matching targets found" and v["policy"] == D("+ok.test"), "row 17: DELETE of nothing", (s, v))
+    for body in ("", "[]", "x"):
+        s, v = policy(sid, "DELETE", body)
+        ok(s == 400, f"row 18: DELETE {body!r}", (s, v))
+    for method in ("HEAD", "OPTIONS"):
+        s, h, t = call(method, f"/v1/sandboxes/{sid}/proxy/18080/policy")
+        ok(s == 405 and h.get("allow") == "GET, POST, PUT, PATCH, DELETE", f"row 19: {method}", (s, h))
+    s, h, t = call("POST", f"/v1/sandboxes/{sid}/proxy/18080/policy", "x" * (1024 * 1024 + 1))
+    ok(s == 413, "row 20: a body of 1 MiB and a byte", (s, t))
+    policy(sid, "PUT", D())
+    threads = [threading.Thread(target=policy, args=(sid, "PATCH", D(f"+p{i}.test")["egress"])) for i in range(50)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    s, v = policy(sid)
+    ok({r["target"] for r in v["policy"]["egress"]} == {f"p{i}.test" for i in range(50)}, "row 21: 50 parallel PATCHes are all there", v)
+    policy(sid, "PUT", D("+ok.test"))
+    write(fault, "egress-load:fail")
+    s, v = policy(sid, "POST", A())
+    write(fault, "")
+    ok(s == 500 and policy(sid)[1]["policy"] == D("+ok.test"), "row 22: a kernel that refuses: 500, and the old policy", (s, v))
+    ok(until(lambda: connects(sid, "ok.test")) and not connects(sid, OTH), "row 22: which is the one in force", sh(sid, "cat $SANDBOX_DENIED_LOG"))
+    before = json.loads(call("GET", "/v1/sandboxes?pageSize=1")[2])["pagination"]["totalItems"]
+    for bad in (D("+a b"), {"defaultAction": "block"}, {"rules": []}, D(*(f"+n{i}.test" for i in range(61)))):
+        got = create(bad)
+        ok(isinstance(got, tuple) and got[0] in (400, 413) and "networkPolicy" in got[1], f"row 23: create with {str(bad)[:50]}", got)
+    ok(json.loads(call("GET", "/v1/sandboxes?pageSize=1")[2])["pagination"]["totalItems"] == before, "row 23: nothing is left")
+    free = create()
+    s, h, t = call("GET", f"/v1/sandboxes/{free}/endpoints/18080")
+    ok(s == 200 and policy(free)[1]["mode"] == "allow_all", "row 24: without a policy there is the API all the same", (s, t))
+    ok(connects(free, OTH), "row 24: and nothing is narrowed")
+    s, v = policy(free, "PATCH", D("-198.51.100.11")["egress"])
+    ok(s == 200 and not connects(free, OTH) and connects(free, OK), "row 24: until it is, live", v)
+    s, h, t = call("GET", f"/v1/sandboxes/{sid}/endpoints/18080?use_server_proxy=true")
+    ok(f"/sandboxes/{sid}/proxy/18080" in json.loads(t)["endpoint"], "row 25: the endpoint through the server", t)
+    return sid, other, free
+
+
+def rows_inside(sid):
+    sh(sid, """nohup python3 -c '
+import socket, threading
+def one(port):
+    s = socket.socket(); s.bind(("0.0.0.0", port)); s.listen(9)
+    while True:
+        c, a = s.accept(); open("/tmp/seen", "ab").write(c.recv(9999) + b"\\n"); c.close()
+for p in (18080, 44772): threading.Thread(target=one, args=(p,)).start()' >/dev/null 2>&1 & sleep 0.5""")
+    s, v = policy(sid, "PATCH", D("+squat.test")["egress"])
+    s2, h, t = call("POST", f"/v1/sandboxes/{sid}/proxy/18080/credential-vault", {"credentials": [{"name": "t", "source": {"value": "s3cr3t"}}]})
+    ok(s == 200 and s2 == 412 and sh(sid, "cat /tmp/seen 2>/dev/null") == "", "row 26: who squats the ports inside sees nothing", (s, s2))
+    refused = [p for p in (18977, 18978, 53000) if not connects(sid, "198.51.100.1", p)]
+    ok(refused == [18977, 18978, 53000] and not connects(sid, "169.254.1.1", 80) and not connects(sid, "169.254.1.1", 18080),
+       "row 27: no port of the daemon is reached from inside", refused)
+
+
+def rows_overlay(sid):
+    policy(sid, "PUT", D("+ok.test"))
+    ok(connects(sid, "ok.test"), "row 28: before the operator's word")
+    write(deny_file, "# operator\nok.test\n")
+    ok(until(lambda: not connects(sid, "ok.test"), 3), "rows 28, 29: the operator's deny is in force within 2 s")
+    ok(policy(sid)[1]["policy"] == D("+ok.test"), "row 28: and GET does not show it")
+    write(deny_file, "ok.test\nnot a name\n")
+    time.sleep(0.5)
+    ok("not a name" in open(log).read() and not connects(sid, "ok.test"), "row 29: a bad line is logged and the old rules stay")
+    write(deny_file, "")
+    ok(until(lambda: connects(sid, "ok.test"), 3), "row 29: an empty file takes them away")
+    policy(sid, "PUT", D("-198.51.100.0/24"))
+    write(allow_file, OK + "\n")
+    ok(until(lambda: connects(sid, OK), 3) and not connects(sid, OTH), "row 30: the operator's allow beats the user's deny")
+    write(allow_file, "")
+    ok(until(lambda: not connects(sid, OK), 3), "row 30: and not for longer than it stands")
+
+
+# ---- what a policy lets through, and why not ----
+
+def denied_within(sid, command, name):
+    """milliseconds from the refusal, as the sandbox sees it, to the line in its own log"""
+    out = sh(sid, f"""python3 - <<'X'
+import os, socket, time
+log = os.environ["SANDBOX_DENIED_LOG"]
+size = os.path.getsize(log)
+try:
+    {command}
+    print("reached")
+except OSError as e:
+    t = time.monotonic()
+    while time.monotonic() - t < 1 and {name!r} not in open(log).read()[size:]:
+        pass
+    print("ms", (time.monotonic() - t) * 1000, open(log).read()[size:])
+X""")
+    found = re.search(r"ms ([\d.]+)", out)
+    return (float(found.group(1)) if found else 1e9), out
+
+
+def end_to_end():
+    sid = create(D("+ok.test"))
+    ok("hello" in sh(sid, "curl -s -m 3 http://ok.test/"), "D +ok.test: curl ok.test works")
+    ok(not connects(sid, "oth.test") and not connects(sid, OTH), "another name and its address are refused")
+    ok(not connects(sid, "ok.test", 853), "port 853 of the allowed name is refused")
+    ok("oth.test" not in asked, "and nobody upstream was asked for it")
+    ms, out = denied_within(sid, 'socket.getaddrinfo("why.test", 80)', "why.test")
+    ok(ms < 10 and '"reason":"default"' in out, f"a denied name stands in the sandbox's own log after {ms:.1f} ms", out)
+    ms, out = denied_within(sid, f'socket.create_connection(("{OTH}", 9001), 3)', OTH)
+    ok(ms < 10, f"a denied connection stands there after {ms:.1f} ms", out)
+    out = sh(sid, "echo x >> $SANDBOX_DENIED_LOG; rm -f $SANDBOX_DENIED_LOG; mount -o remount,rw /run/sandbox; ls -l /run/sandbox")
+    ok("Read-only" in out and "denied.jsonl" in out, "which nobody inside can write or remove", out)
+    s, h, t = call("GET", f"/v1/sandboxes/{sid}/egress/explain?target=oth.test:443")
+    v = json.loads(t)
+    ok(v["verdict"] == "denied" and v["tries"] >= 1 and v["remedy"]["allow"] == "oth.test", "explain says why, and what to do", v)
+    ok(call("GET", f"/v1/sandboxes/{sid}/egress/explain?target=ok.test:443")[2].find('"verdict":"allowed"') > 0, "and what would be reached")
+    policy(sid, "PUT", {"egress": [{"action": "allow", "target": "ok.test", "ports": [80]}]})
+    ok(connects(sid, "ok.test", 80) and not connects(sid, "ok.test", 443), "a rule's ports narrow it")
+    policy(sid, "PUT", D("+reb.test"))
+    ok(not connects(sid, "reb.test"), "a name that leads to a private address does not open it")
+    policy(sid, "PUT", D("+reb.test", "+10.9.0.5"))
+    ok(connects(sid, "reb.test"), "unless a rule names the address")
+    policy(sid, "PUT", A("+meta.test"))
+    ok(not connects(sid, "meta.test") and not connects(sid, "169.254.169.254"), "metadata stays closed whatever a rule says")
+    return sid
+
+
+CUT = r"""python3 - <<'X'
+import socket, time
+s = socket.create_connection(("ok.test", 9000), 3)
+s.sendall(b"x\n")
+s.settimeout(8)
+last = time.time()
+print("begun", flush=True)
+n = 0
+try:
+    while time.time() - last < 8:
+        d = s.recv(100)
+        if not d: print("eof"); break
+        n += 1
+        last = time.time()
+        if n == SLICE: print("done"); break
+except OSError as e:
+    print("error", type(e).__name__)
+print("last %.6f" % last, "n", n)
+X"""
+
+
+def flows(sid):
+    policy(sid, "PUT", D("+ok.test"))
+    got = {}
+    t = threading.Thread(target=lambda: got.update(out=sh(sid, CUT.replace("SLICE", "100000"), 30)))
+    t.start()
+    time.sleep(0.7)
+    s, v = policy(sid, "PATCH", D("+unrelated.test")["egress"])
+    time.sleep(0.5)
+    at = time.time()
+    s, v = policy(sid, "DELETE", ["ok.test"])
+    answered = time.time()
+    t.join()
+    last = float(re.search(r"last ([\d.]+)", got["out"]).group(1)) if "last" in got["out"] else 0
+    ok(last > at - 0.3, "an unrelated change does not touch a live flow", got)
+    ok("error" in got["out"] and last - answered < 0.1, f"a narrowed policy cuts it: last byte {(last - at) * 1000:.0f} ms after the request, {(last - answered) * 1000:.0f} after the answer", got)
+
+
+def kills(sid):
+    policy(sid, "PUT", D("+ok.test"))
+    for name in ("dnsd", "sandboxd", "sandbox-broker"):
+        child_name = "broker" if name == "sandbox-broker" else name
+        leaks, stop = [], threading.Event()
+        ok(connects(sid, "ok.test"), f"before kill -9 of {name}")
+        got = {}
+        t = threading.Thread(target=lambda: got.update(out=sh(sid, CUT.replace("SLICE", "250"), 30)))
+        t.start()
+        probe = threading.Thread(target=lambda: got.update(probe=sh(sid, f"""python3 - <<'X'
+import socket, time
+end, n, leaks = time.time() + 3, 0, 0
+while time.time() < end:
+    n += 1
+    try:
+        socket.create_connection(("{OTH}", 80), 0.5).close(); leaks += 1
+    except OSError: pass
+    if n % 10 == 0:
+        try:
+            socket.gethostbyname("oth.test"); leaks += 1
+        except OSError: pass
+print("probes", n, "leaks", leaks)
+X""", 30)))
+        probe.start()
+        time.sleep(0.5)
+        old = child(child_name)
+        os.kill(old, signal.SIGKILL)
+        probe.join()
+        t.join()
+        ok(re.search(r"probes \d+ leaks 0", got.get("probe", "")), f"kill -9 of {name}: {got.get('probe')}", got)
+        ok("done" in got["out"], f"kill -9 of {name}: the live flow goes on", got["out"])
+        ok(until(lambda: policy(sid)[0] == 200, 15) and policy(sid)[1]["policy"] == D("+ok.test"), f"kill -9 of {name}: the policy is the same")
+        ok(until(lambda: connects(sid, "ok.test"), 10), f"kill -9 of {name}: the allowed name resolves again")
+        ok(not connects(sid, OTH) and not connects(sid, "oth.test"), f"kill -9 of {name}: and the rest stays closed")
+        ok(until(lambda: policy(sid, "PATCH", D("+new.test")["egress"])[0] == 200, 10) and until(lambda: connects(sid, "new.test"), 5),
+           f"kill -9 of {name}: a change is taken")
+        policy(sid, "PUT", D("+ok.test"))
+
+
+def main():
+    threading.Thread(target=name_server, daemon=True).start()
+    server = subprocess.Popen(["nsenter", "-t", world, "-n", "--", sys.executable, "-c", WORLD_SERVER], stdout=subprocess.PIPE)
+    server.stdout.readline()
+    for f in (deny_file, allow_file, fault):
+        write(f, "")
+    daemon = start()
+    try:
+        sid, other, free = rows_api()
+        rows_inside(sid)
+        rows_overlay(sid)
+        sid2 = end_to_end()
+        flows(sid2)
+        kills(sid2)
+    finally:
+        if failed:
+            print("# " + open(log).read()[-6000:].replace("\n", "\n# "))
+        daemon.terminate()
+        daemon.wait()
+        subprocess.run([build + "/sandboxd", "--purge", "--config", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server.kill()
+    print(f"1..{count}")
+    sys.exit(1 if failed else 0)
+
+
+main()
