@@ -366,8 +366,14 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);
 	broker_kill_done(b, s);
-	/* Not now: whom the answer wakes mostly waits for this very processor, and removing groups takes as long as the kill did. */
-	loop_timer_arm(b->sweep, DRAIN_MS);
+	/*
+	 * Not now: whom the answer wakes mostly waits for this very processor, and removing groups takes as long as the kill did.
+	 * But at the start, where a slot that is free again is what tells a group without an owner.
+	 */
+	if (b->recovered)
+		loop_timer_arm(b->sweep, DRAIN_MS);
+	else
+		slot_drain(b, s);
 }
 
 static void leave_pool(struct broker *b, struct slot *s)
