@@ -81,7 +81,8 @@ struct slot {
 	struct loop_timer *deadline;
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
-	bool rooted;	  /* waits with a root, that of its layers */
+	bool is_shell;	  /* has said so */
+	bool rooted;	  /* has its root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */
 	uint32_t addr;
 	uint32_t mark; /* its flows are judged under; 0: it has no policy and is closed */

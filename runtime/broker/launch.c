@@ -221,17 +221,10 @@ static void into_pool(struct broker *b, struct slot *s)
 
 static void shell_ready(struct broker *b, struct slot *s)
 {
-	struct sbx_err err;
-
+	s->is_shell = true;
 	cgroup_slot_close_entry(&s->cg);
-	if (s->create) {
-		launch_arm(b, s);
-	} else if (!launch_root_wanted(b)) {
+	if (s->state == BROKER_SLOT_MAKING && !s->n_layers)
 		into_pool(b, s);
-	} else if (give_root(b, s, &b->likely, NULL, &err) < 0) {
-		b->likely.n_layers = 0; /* the next create may be luckier, and says so */
-		launch_failed(b, s, &err);
-	}
 }
 
 static void root_ready(struct broker *b, struct slot *s)
@@ -278,11 +271,11 @@ static void on_answer(void *arg, int fd, uint32_t events)
 	ssize_t n = fdpass_recv(fd, &answer, sizeof(answer), NULL, 0, NULL);
 	if (n == -EAGAIN)
 		return;
-	if (n == sizeof(answer) && answer.msg == LAUNCH_SHELL && s->state == BROKER_SLOT_MAKING && !s->n_layers) {
+	if (n == sizeof(answer) && answer.msg == LAUNCH_SHELL && !s->is_shell) {
 		shell_ready(s->broker, s);
 		return;
 	}
-	if (n == sizeof(answer) && answer.msg == LAUNCH_ROOTED && !s->rooted && s->n_layers) {
+	if (n == sizeof(answer) && answer.msg == LAUNCH_ROOTED && s->is_shell && !s->rooted && s->n_layers) {
 		root_ready(s->broker, s);
 		return;
 	}
@@ -341,6 +334,8 @@ static int write_maps(const struct broker *b, const struct slot *s)
 
 static int clone_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 {
+	uint32_t mapped = LAUNCH_MAPPED; /* it executes the agent while we make its link */
+	struct iovec iov = {.iov_base = &mapped, .iov_len = sizeof(mapped)};
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -369,6 +364,8 @@ static int clone_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	int r = slot_set_state(b, s, BROKER_SLOT_MAKING); /* now with the pid */
 	if (r == 0)
 		r = write_maps(b, s);
+	if (r == 0)
+		r = fdpass_send(s->launch_fd, &iov, 1, NULL, 0);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "id maps of slot %u", s->number) : 0;
 }
 
@@ -386,7 +383,6 @@ static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx
 		.filter_payload_len = b->filter_len[PROFILE_PAYLOAD],
 		.peer_ifindex = LINKS_PEER_IFINDEX,
 	};
-	uint32_t mapped = LAUNCH_MAPPED;
 	int fd[LAUNCH_SETUP_FDS_MAX];
 	size_t n_own = 0; /* descriptors made here, the first of fd */
 	int r = 0;
@@ -407,12 +403,9 @@ static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx
 	fd[LAUNCH_FD_FILTER_PAYLOAD] = b->filter_fd[PROFILE_PAYLOAD];
 	for (int i = 0; i < s->cg.n_tenant; i++)
 		fd[LAUNCH_FD_TENANT_CGROUP + i] = s->cg.tenant_fd[i];
-	struct iovec first = {.iov_base = &mapped, .iov_len = sizeof(mapped)};
-	struct iovec second = {.iov_base = &setup, .iov_len = sizeof(setup)};
+	struct iovec iov = {.iov_base = &setup, .iov_len = sizeof(setup)};
 	if (r == 0)
-		r = fdpass_send(s->launch_fd, &first, 1, NULL, 0);
-	if (r == 0)
-		r = fdpass_send(s->launch_fd, &second, 1, fd, (size_t)(LAUNCH_FD_TENANT_CGROUP + s->cg.n_tenant));
+		r = fdpass_send(s->launch_fd, &iov, 1, fd, (size_t)(LAUNCH_FD_TENANT_CGROUP + s->cg.n_tenant));
 	close_all(fd, n_own);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set up the shell of slot %u", s->number) : 0;
 }
@@ -450,6 +443,16 @@ static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	return 0;
 }
 
+/* Some shells are left without a root. */
+static bool root_wanted(const struct broker *b)
+{
+	uint32_t bare = 0;
+
+	for (const struct slot *s = b->pool.first; s; s = s->next)
+		bare += !s->rooted;
+	return b->likely.n_layers && bare >= (uint32_t)b->settings.pool_target / BARE_DIVISOR;
+}
+
 void launch_make(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
@@ -458,6 +461,13 @@ void launch_make(struct broker *b, struct slot *s)
 		b->n_making++;
 	if (make_shell(b, s, &err) < 0)
 		launch_failed(b, s, &err);
+	/* the shell takes one message after the other: what comes next is done while it is being made */
+	else if (s->create)
+		launch_arm(b, s);
+	else if (root_wanted(b) && give_root(b, s, &b->likely, NULL, &err) < 0) {
+		b->likely.n_layers = 0; /* until a create says what the image is now */
+		launch_failed(b, s, &err);
+	}
 }
 
 /* ---- second phase: the sandbox ---- */
@@ -521,15 +531,6 @@ struct slot *launch_from_pool(struct broker *b, const struct broker_create *c)
 	if (bare)
 		slot_list_remove(&b->pool, bare);
 	return bare;
-}
-
-bool launch_root_wanted(const struct broker *b)
-{
-	uint32_t bare = 0;
-
-	for (const struct slot *s = b->pool.first; s; s = s->next)
-		bare += !s->rooted;
-	return b->likely.n_layers && bare >= (uint32_t)b->settings.pool_target / BARE_DIVISOR;
 }
 
 struct slot *launch_stale(const struct broker *b)

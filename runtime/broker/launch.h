@@ -10,7 +10,6 @@
 
 #include "base/err.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct broker;
@@ -26,8 +25,6 @@ struct slot;
 void launch_make(struct broker *b, struct slot *s);
 /** launch_from_pool() - Take from the pool of @b a shell that can serve @create, at best one with its root; Return: it, or NULL */
 struct slot *launch_from_pool(struct broker *b, const struct broker_create *create);
-/** launch_root_wanted() - Whether the next shell for the pool of @b shall get a root: some are left without */
-bool launch_root_wanted(const struct broker *b);
 /** launch_stale() - A waiting shell of @b whose root nobody has asked for lately; Return: it, or NULL */
 struct slot *launch_stale(const struct broker *b);
 /** launch_arm() - Make the shell of slot @s of @b what s->create asks for; a failure is answered to the create */

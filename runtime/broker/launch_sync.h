@@ -13,9 +13,9 @@
  *   broker                                          child (launch_child.c, then sandbox-agent's shell stage)
  *   ------                                          ------------------------------------------------------
  *   seteuid(B) clone3(all namespaces) seteuid(0)     (waits on the launch socket)
- *   write uid_map, gid_map; create veth into netns
+ *   write uid_map, gid_map
  *   LAUNCH_MAPPED                              -->   join cgroups (v1: write 0 to tasks), reset every inherited
- *                                                    attribute, execveat(sealed agent)
+ *   create veth into netns                           attribute, execveat(sealed agent)
  *   LAUNCH_SETUP {addresses} + descriptors     -->   addresses, mounts on a staging tmpfs, inner user namespace
  *                                              <--   LAUNCH_SHELL
  *   ... in the pool, without a root ...
@@ -26,6 +26,7 @@
  *   limits, host name of the UTS namespace
  *   LAUNCH_ARM {hostname}                      -->   the lines of /etc that name the host
  *                                              <--   LAUNCH_ARMED      (from here the control channel speaks)
+ *   Nothing but the pool waits for SHELL and ROOTED: a create in line sends all messages behind each other.
  *   any step may fail:                         <--   LAUNCH_FAILED {stage, errno}
  */
 #ifndef RUNTIME_BROKER_LAUNCH_SYNC_H

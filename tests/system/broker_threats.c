@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #define OUT_SIZE 65536
+#define MOUNTS_MAX 256
 
 static struct btc t;
 static char volume_dir[80];
@@ -144,6 +145,11 @@ static void ids(void)
 
 /* ---- 6, 10, 15: what is inherited; pooled and in line ---- */
 
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 static void fingerprint(struct box *box, char *out, size_t size)
 {
 	static const char *const status_keys[] = {"Umask", "Groups", "NSpid", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb",
@@ -184,7 +190,14 @@ static void fingerprint(struct box *box, char *out, size_t size)
 		snprintf(relative, sizeof(relative), "%0*lu", (int)digits, id - base_of(box));
 		memcpy(at + 3, relative, digits);
 	}
-	used += (size_t)snprintf(out + used, size - used, "%s", text);
+	/* The file lists them by age, and a root is made while its shell is: what there is counts. */
+	char *line[MOUNTS_MAX];
+	size_t n_lines = 0;
+	for (char *at = strtok_r(text, "\n", &save); at && n_lines < MOUNTS_MAX; at = strtok_r(NULL, "\n", &save))
+		line[n_lines++] = at;
+	qsort(line, n_lines, sizeof(*line), by_text);
+	for (size_t i = 0; i < n_lines; i++)
+		used += (size_t)snprintf(out + used, size - used, "%s\n", line[i]);
 	snprintf(path, sizeof(path), "/proc/%u/fd", box->made.pid);
 	/* what its descriptors lead to on the host's side: nothing but the devices, and FIFOs that have no name in there */
 	DIR *dir = opendir(path);
