@@ -52,6 +52,15 @@ static double percentile(struct series *s, double p)
 	return s->value[i];
 }
 
+static double total_ms(const struct series *s)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		sum += s->value[i];
+	return sum;
+}
+
 static void print_series(struct series *s)
 {
 	if (!s->n) {
@@ -133,6 +142,7 @@ static struct series session_run = {.name = "session, `true`, stream closed", .u
 static struct series exec_sh = {.name = "exec true, stream closed (sh)", .unit = "ms", .aim = "0.8"};
 static struct series delete_204 = {.name = "DELETE answered", .unit = "ms", .aim = "1"};
 static struct series burst = {.name = "8 creates at once, all done", .unit = "ms", .aim = "15"};
+static struct series sustained = {.name = "  each of these lives", .unit = "ms", .aim = "-"};
 static struct series list_50 = {.name = "list of 50", .unit = "ms", .aim = "0.5"};
 static struct series get_one = {.name = "GET one, one connection", .unit = "ms", .aim = "0.05 (20,000/s)"};
 
@@ -311,36 +321,66 @@ static void measure_burst(struct bench_target *t, size_t rounds)
 	print_series(&burst);
 }
 
+/* Lives behind each other until the time is over; each reports how long it took. */
+_Noreturn static void live_on(struct bench_target *t, unsigned seconds, int report)
+{
+	struct bench_conn *c = bench_connect(t);
+	uint64_t end = mono_ms() + (uint64_t)seconds * 1000;
+	char id[UUID_SIZE];
+
+	while (c && mono_ms() < end) {
+		uint64_t start = mono_usec();
+		if (!create(c, id) || !command(c, id, "echo hello", NULL) || !delete (c, id))
+			_exit(1);
+		double took = ms_since(start);
+		if (write(report, &took, sizeof(took)) != (ssize_t)sizeof(took))
+			_exit(1);
+	}
+	_exit(!c);
+}
+
 /* Two clients, each create + echo + delete as fast as it goes; the client's own work is on the same processors. */
 static void measure_sustained(struct bench_target *t, unsigned seconds)
 {
 	enum { CLIENTS = 2 };
 	int report[2];
+	size_t total = 0;
+	double one;
 
-	if (pipe(report))
+	if (!seconds || pipe(report))
 		return;
 	fflush(stdout);
-	for (int k = 0; k < CLIENTS; k++) {
-		pid_t pid = fork();
-		if (pid)
-			continue;
-		struct bench_conn *c = bench_connect(t);
-		uint32_t cycles = 0;
-		uint64_t end = mono_ms() + (uint64_t)seconds * 1000;
-		char id[UUID_SIZE];
-		while (c && mono_ms() < end && create(c, id) && command(c, id, "echo hello", NULL) && delete (c, id))
-			cycles++;
-		_exit(write(report[1], &cycles, sizeof(cycles)) != (ssize_t)sizeof(cycles));
-	}
+	for (int k = 0; k < CLIENTS; k++)
+		if (fork() == 0)
+			live_on(t, seconds, report[1]);
 	close(report[1]);
-	uint32_t total = 0, one;
-	while (read(report[0], &one, sizeof(one)) == (ssize_t)sizeof(one))
-		total += one;
+	for (; read(report[0], &one, sizeof(one)) == (ssize_t)sizeof(one); total++)
+		add(&sustained, one);
 	close(report[0]);
 	while (wait(NULL) > 0)
 		;
+	print_series(&sustained);
 	printf("%-52s %.0f/s over %u s, %d clients                    aim 350/s\n", "create + exec + delete, sustained",
 	       (double)total / seconds, seconds, CLIENTS);
+}
+
+/*
+ * Idle is when no child waits for a next command any more, which one does for some seconds behind each command: when the number
+ * of the agents' processes has not changed for longer than that.
+ */
+static void settle(const char *pids, struct bench_memory *ret)
+{
+	enum { STEP_MS = 200, STILL_MS = 6000, MOST_MS = 30000 };
+	uint32_t last = UINT32_MAX;
+
+	for (unsigned ms = 0, still = 0; ms < MOST_MS && still < STILL_MS; ms += STEP_MS, still += STEP_MS) {
+		bench_memory_read(pids, ret);
+		if (ret->n_agents != last)
+			still = 0;
+		last = ret->n_agents;
+		gap(STEP_MS);
+	}
+	bench_memory_read(pids, ret);
 }
 
 static void measure_many(struct bench_conn *c, size_t n_sandboxes, size_t idle, const char *pids)
@@ -372,18 +412,20 @@ static void measure_many(struct bench_conn *c, size_t n_sandboxes, size_t idle, 
 	}
 	print_series(&list_50);
 	print_series(&get_one);
-	gap(500);
-	bench_memory_read(pids, &before);
+	if (get_one.n)
+		printf("%-52s %.0f/s, one connection                         aim 20,000/s\n", "GET one",
+		       1000.0 * (double)get_one.n / total_ms(&get_one));
+	if (idle)
+		settle(pids, &before);
 	size_t first = made;
 	for (; made < first + idle && create(c, id[made]); made++)
 		;
-	gap(500);
-	bench_memory_read(pids, &after);
 	if (made > first) {
+		settle(pids, &after);
 		double n = (double)(made - first);
 		printf("%-52s %.1f kB PSS, %.1f kB kernel (MemAvailable), n=%zu   aim 100 kB, 300 to 580 kB\n", "each idle sandbox",
 		       (double)(after.agents_pss_kb - before.agents_pss_kb) / n,
-		       (double)(before.available_kb - after.available_kb) / n, made - first);
+		       ((double)before.available_kb - (double)after.available_kb) / n, made - first);
 		printf("%-52s %.1f MiB PSS of our processes                aim 20 MiB\n", "fixed memory", (double)after.daemons_pss_kb / 1024);
 	}
 	while (made)

@@ -211,6 +211,7 @@ void bench_memory_read(const char *pids, struct bench_memory *ret)
 	for (struct dirent *e; proc && (e = readdir(proc));) {
 		if (e->d_name[0] < '0' || e->d_name[0] > '9' || !is_agent(e->d_name))
 			continue;
+		ret->n_agents++;
 		snprintf(path, sizeof(path), "/proc/%.20s/smaps_rollup", e->d_name);
 		ret->agents_pss_kb += proc_kb(path, "Pss:");
 	}

@@ -28,6 +28,7 @@ struct bench_answer {
 
 struct bench_memory {
 	uint64_t agents_pss_kb, daemons_pss_kb, available_kb;
+	uint32_t n_agents; /* processes: pid 1 of each sandbox, and children of it that wait */
 };
 
 struct bench_conn;

@@ -44,7 +44,20 @@ start() { # $1: shells in the pool
 		[ $n -lt 300 ] || { tail "$state.log" >&2; exit 1; }
 		sleep 0.1
 	done
-	sleep 1 # the pool fills
+	n=0
+	until pool_waits "$1"; do
+		n=$((n + 1))
+		[ $n -lt 300 ] || { echo "bench: the pool does not fill" >&2; tail "$state.log" >&2; exit 1; }
+		sleep 0.1
+	done
+}
+pool_waits() { # $1: so many shells are in the pool, as the broker's records say
+	have=0
+	for record in "$run"/slots/*/record; do
+		[ -f "$record" ] || continue
+		[ "$(od -An -tu4 -j32 -N4 "$record" | tr -d ' ')" != 2 ] || have=$((have + 1)) # BROKER_SLOT_SHELL
+	done
+	[ $have -ge "$1" ]
 }
 bench() {
 	pids=$pid,$(pgrep -P "$pid" | paste -sd, -)
