@@ -415,7 +415,7 @@ static const char *masked(void)
 	remove_line(text, "Date:");
 	remove_line(text, "Server:");
 	mask(text, "\"timestamp\":", "0123456789", "T");
-	mask(text, "\"type\":\"init\",\"text\":\"", "0123456789abcdef", "ID");
+	mask(text, "\"type\":\"init\",\"text\":\"", "0123456789abcdef-", "ID");
 	return text;
 }
 
@@ -1022,6 +1022,194 @@ static void test_terminal(void)
 	hold = false;
 }
 
+/* ---- sessions and code: the test plays the shell and the interpreter ---- */
+
+static void start_ask(const char *request)
+{
+	client_open();
+	client_send(request, strlen(request));
+	turn(6);
+}
+
+static const char *end_ask(void)
+{
+	turn(6);
+	client_read();
+	return masked();
+}
+
+/* The value of the JSON member @name of what was answered, in a buffer of its own. */
+static const char *member(const char *name)
+{
+	static char value[64];
+	char key[64];
+
+	snprintf(key, sizeof(key), "\"%s\":\"", name);
+	const char *at = strstr(buf_str(&reply), key);
+	snprintf(value, sizeof(value), "%.*s", at ? (int)strcspn(at + strlen(key), "\"") : 0, at ? at + strlen(key) : "");
+	return value;
+}
+
+#define SEND(type, literal) fake_agent_send(&agent, type, last_stream, 0, literal, sizeof(literal) - 1)
+#define COMPLETE	    "{\"type\":\"execution_complete\",\"timestamp\":T}\n\n"
+
+static void test_sessions(void)
+{
+	char run[96], gone[160];
+
+	hold = true;
+	body_is(ask(post("/session", "{")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"error parsing request. JSON: the text ends too early (byte 1)\"}", "a session of no JSON");
+	ask("POST /session HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+	ok(strlen(member("session_id")) == 36, "a session without a body");
+	snprintf(run, sizeof(run), "/session/%s/run", member("session_id"));
+	snprintf(gone, sizeof(gone), "DELETE /session/%s HTTP/1.1\r\nHost: x\r\n\r\n", member("session_id"));
+
+	start_ask(post(run, "{\"command\":\"c d\",\"timeout\":500}"));
+	ok(!strncmp(buf_str(&seen), "exec |bash|--noprofile|--norc|-c|c d|BASH_ENV=/proc/self/fd/197|", 62), "what the agent was asked for");
+	fake_agent_started(&agent, last_stream);
+	SEND(AGENT_STDOUT, "a\n\nb\r");
+	SEND(AGENT_STDOUT, "\nc");
+	fake_agent_exit(&agent, last_stream, 0, 0, 41);
+	is_str(end_ask(),
+	       STREAM_HEAD INIT "{\"type\":\"stdout\",\"text\":\"a\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"\\n\",\"timestamp\":T}\n\n"
+				"{\"type\":\"stdout\",\"text\":\"b\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"c\",\"timestamp\":T}\n\n"
+				"{\"type\":\"execution_complete\",\"execution_time\":41,\"timestamp\":T}\n\n",
+	       "a run in a session, to the byte");
+	start_ask(post(run, "{\"command\":\"x\"}"));
+	fake_agent_started(&agent, last_stream);
+	fake_agent_exit(&agent, last_stream, 7, 0, 0);
+	is_str(end_ask(), STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"CommandExecError\",\"evalue\":\"7\","
+					   "\"traceback\":[\"exit status 7\"]}}\n\n",
+	       "a failure");
+	start_ask(post(run, "{\"command\":\"x\",\"timeout\":500}"));
+	fake_agent_started(&agent, last_stream);
+	struct agent_exit late = {.code = -1, .signal = 9, .flags = AGENT_EXIT_TIMEOUT};
+	fake_agent_send(&agent, AGENT_EXIT, last_stream, 0, &late, sizeof(late));
+	is_str(end_ask(), STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"CommandExecError\",\"evalue\":\"-1\","
+					   "\"traceback\":[\"timeout after 500ms\"]}}\n\n",
+	       "a timeout");
+	start_ask(post(run, "{\"command\":\"x\"}"));
+	fake_agent_end(&agent, last_stream, AGENT_FAILED_START, ENOENT, AGENT_STAGE_EXEC, "");
+	is_str(end_ask(), STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"RUNTIME_ERROR\",\"evalue\":"
+					   "\"error running in session. the image has no bash, which sessions need\",\"traceback\":[]}}\n\n",
+	       "an image without bash");
+	start_ask(post(run, "{\"command\":\"x\",\"cwd\":\"/nowhere\"}"));
+	fake_agent_end(&agent, last_stream, AGENT_FAILED_START, ENOENT, AGENT_STAGE_CWD, "");
+	body_is(end_ask(), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request. working directory /nowhere: No such file or directory\"}",
+		"a directory that is not there");
+	body_is(ask(post(run, "{\"command\":\"x\",\"timeout\":-1}")), "HTTP/1.1 400",
+		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"invalid request. 'timeout' is not a number of milliseconds\"}", "a negative timeout");
+	start_ask(post(run, "{\"command\":\"x\"}"));
+	fake_agent_started(&agent, last_stream);
+	turn(4);
+	uint32_t stream = last_stream;
+	client_open();
+	turn(6);
+	is_int((int)last_stopped, (int)stream, "a client that leaves takes its run with it");
+	is_str(ask(gone), EMPTY, "delete");
+	body_is(ask(post(run, "{\"command\":\"x\"}")), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error running in session. context not found\"}", "it is gone");
+	ok(strstr(ask(gone), "HTTP/1.1 404") && strstr(buf_str(&reply), "CONTEXT_NOT_FOUND"), "for delete as well");
+	hold = false;
+}
+
+static void test_code(void)
+{
+	char cell[128], busy[128], body[128], want[256], again[128], interrupt[128];
+
+	hold = true;
+	start_ask(post("/code/context", "{\"language\":\"python\"}"));
+	ok(!strncmp(buf_str(&seen), "exec |$EXECD_PYTHON\npython3\npython|-c|", 38), "an interpreter is asked for");
+	uint32_t stream = last_stream;
+	fake_agent_started(&agent, stream);
+	SEND(AGENT_DATA, "H\6\0\0\0003.11.2");
+	const char *got = end_ask();
+	snprintf(body, sizeof(body), "{\"id\":\"%s\",\"language\":\"python\"}", member("id"));
+	body_is(got, "HTTP/1.1 200", body, "a context");
+	snprintf(cell, sizeof(cell), "{\"code\":\"2+2\",\"context\":{\"id\":\"%s\"}}", member("id"));
+	snprintf(busy, sizeof(busy), "%s", cell);
+	snprintf(again, sizeof(again), "GET /code/contexts/%s HTTP/1.1\r\nHost: x\r\n\r\n", member("id"));
+	snprintf(interrupt, sizeof(interrupt), "DELETE /code?id=%s HTTP/1.1\r\nHost: x\r\n\r\n", member("id"));
+	body_is(ask(again), "HTTP/1.1 200", body, "it is there");
+	snprintf(want, sizeof(want), "[%s]", body);
+	body_is(ask("GET /code/contexts?language=python HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", want, "in the list");
+	body_is(ask("GET /code/contexts?language=go HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", "[]", "by language");
+
+	last_stream = stream;
+	start_ask(post("/code", cell));
+	ok(buf_used(&uploaded) == 12 && !memcmp(buf_peek(&uploaded), "X\7\0\0\0\1\0\0\0" "2+2", 12), "the cell is handed over");
+	SEND(AGENT_STDOUT, "raw \303");
+	SEND(AGENT_DATA, "O\2\0\0\0a\nE\1\0\0\0e");
+	SEND(AGENT_STDOUT, "\274\n");
+	SEND(AGENT_DATA, "R\24\0\0\0\1\0\0\0001\3\0\0\0a/b\4\0\0\0<");
+	SEND(AGENT_DATA, "b>4");
+	SEND(AGENT_DATA, "Z\5\0\0\0\1\0\0\0009Z\5\0\0\0\1\0\0\0001");
+	is_str(end_ask(),
+	       STREAM_HEAD INIT "{\"type\":\"stdout\",\"text\":\"raw \",\"timestamp\":T}\n\n"
+				"{\"type\":\"stdout\",\"text\":\"a\\n\",\"timestamp\":T}\n\n{\"type\":\"stderr\",\"text\":\"e\",\"timestamp\":T}\n\n"
+				"{\"type\":\"stdout\",\"text\":\"\303\274\\n\",\"timestamp\":T}\n\n"
+				"{\"type\":\"execution_count\",\"execution_count\":1,\"timestamp\":T}\n\n"
+				"{\"type\":\"result\",\"timestamp\":T,\"results\":{\"a/b\":\"\\u003cb\\u003e4\"}}\n\n" COMPLETE,
+	       "a run, to the byte; the end of another run is none");
+	start_ask(post("/code", cell));
+	int other = client;
+	client = -1;
+	is_str(ask(post("/code", busy)),
+	       STREAM_HEAD INIT "{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"RUNTIME_ERROR\",\"evalue\":\"session is busy\","
+				"\"traceback\":[]}}\n\n",
+	       "one run at a time");
+	is_str(ask(interrupt), EMPTY, "an interrupt is answered at once");
+	ok(strstr(buf_str(&seen), "signal 2"), "and is a signal to the interpreter");
+	close(client);
+	client = other;
+	buf_clear(&reply);
+	last_stream = stream;
+	SEND(AGENT_DATA, "Z\43\0\0\0\1\0\0\0002\11\0\0\0NameError\1\0\0\0x\10\0\0\0line one");
+	is_str(end_ask(),
+	       STREAM_HEAD INIT "{\"type\":\"execution_count\",\"execution_count\":2,\"timestamp\":T}\n\n"
+				"{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"NameError\",\"evalue\":\"x\","
+				"\"traceback\":[\"line one\"]}}\n\n" COMPLETE,
+	       "an error, to the byte");
+	start_ask(post("/code", cell));
+	fake_agent_exit(&agent, stream, 0, 9, 0);
+	is_str(end_ask(),
+	       STREAM_HEAD INIT "{\"type\":\"execution_count\",\"execution_count\":3,\"timestamp\":T}\n\n"
+				"{\"type\":\"error\",\"timestamp\":T,\"error\":{\"ename\":\"KernelDied\",\"evalue\":\"the python interpreter ended "
+				"(signal: killed); the context was restarted and its state is lost\",\"traceback\":[]}}\n\n" COMPLETE,
+	       "an interpreter that dies");
+	start_ask(post("/code", cell));
+	ok(last_stream != stream, "the next run starts another one");
+	fake_agent_started(&agent, last_stream);
+	SEND(AGENT_DATA, "H\1\0\0\0003?");
+	got = end_ask();
+	ok(strstr(got, "\"ename\":\"KernelDied\"") && strstr(got, "it broke the driver's protocol") && last_stopped == last_stream,
+	   "a frame that is none ends it");
+	start_ask(post("/code", "{\"code\":\"1\",\"context\":{\"language\":\"java\"}}"));
+	fake_agent_end(&agent, last_stream, AGENT_FAILED_START, ENOENT, AGENT_STAGE_EXEC, "");
+	body_is(end_ask(), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error running codes language runtime server not configured, please check your image "
+		"runtime\"}",
+		"no interpreter");
+	body_is(ask("GET /code/contexts?language=java HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200", "[]", "and no context of it");
+	body_is(ask(post("/code", "{\"code\":\"1\",\"context\":{\"language\":\"ruby\"}}")), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error running codes unknown language: ruby\"}", "a language that is none");
+	body_is(ask(post("/code", "{\"code\":\"1\",\"context\":{\"id\":\"nope\"}}")), "HTTP/1.1 500",
+		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"error running codes context not found\"}", "a context that is none");
+	is_str(ask("DELETE /code/contexts?language=python HTTP/1.1\r\nHost: x\r\n\r\n"), EMPTY, "delete by language");
+	body_is(ask("DELETE /code/contexts HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
+		"{\"code\":\"MISSING_QUERY\",\"message\":\"missing query parameter 'language'\"}", "of no language");
+	ok(strstr(ask(again), "HTTP/1.1 404") && strstr(buf_str(&reply), "\"CONTEXT_NOT_FOUND\""), "it is gone");
+	hold = false;
+	body_is(ask(post("/code", "{\"code\":\"lines\"}")) , "HTTP/1.1 200",
+		INIT "{\"type\":\"stdout\",\"text\":\"a\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"\\n\",\"timestamp\":T}\n\n"
+		     "{\"type\":\"stdout\",\"text\":\"b\",\"timestamp\":T}\n\n{\"type\":\"stdout\",\"text\":\"c\",\"timestamp\":T}\n\n"
+		     "{\"type\":\"stdout\",\"text\":\"d\",\"timestamp\":T}\n\n{\"type\":\"stderr\",\"text\":\"oops\",\"timestamp\":T}\n\n"
+		     "{\"type\":\"execution_complete\",\"execution_time\":41,\"timestamp\":T}\n\n",
+		"without a language it is a command");
+}
+
 static void test_request_log(void)
 {
 	box_down();
@@ -1069,6 +1257,8 @@ int main(void)
 	test_hostile_agent();
 	test_metrics();
 	test_terminal();
+	test_sessions();
+	test_code();
 	test_request_log();
 	if (client >= 0)
 		close(client);
