@@ -31,6 +31,8 @@ int cli_fail(const struct cli *cli, const struct sbx_err *err)
 		cli_say("list them: sandboxctl ls");
 	else if (err->code == SBX_E_PEER_GONE && !cli->url)
 		cli_say("start a daemon: sudo ./setup, or: sandboxd --standalone; or name one: --url http://HOST:PORT");
+	else if (err->code == SBX_E_IMAGE_PULL_FAILED)
+		cli_say("credentials: sandboxctl pull -u USER IMAGE; an archive instead: sandboxctl image import FILE NAME");
 	else if (err->code == SBX_E_HOST_LACKS)
 		cli_say("what this host lacks, and how to mend it: sandboxctl doctor");
 	return CLI_EXIT_FAILURE;
