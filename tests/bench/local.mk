@@ -1,7 +1,7 @@
 # tests/bench/: `make bench` measures; it is never a test.
 EXTRA_PROGRAMS += tests/bench/bench tests/bench/bench_streams
-EXTRA_DIST += tests/bench/run.sh
-CLEANFILES += tests/bench/bench tests/bench/bench_streams tests/bench/pull.sh
+EXTRA_DIST += tests/bench/run.sh tests/bench/pull.sh
+CLEANFILES += tests/bench/bench tests/bench/bench_streams
 tests_bench_bench_SOURCES = tests/bench/bench.c tests/bench/bench_http.c tests/bench/bench_http.h \
 	tests/bench/bench_peer.c tests/bench/bench_peer.h
 tests_bench_bench_LDADD = libbase.a $(CJSON_LIBS)
