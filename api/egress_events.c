@@ -2,6 +2,7 @@
 #include "api/egress_events.h"
 
 #include "api/call.h"
+#include "api/deny_hook.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/log.h"
@@ -36,6 +37,7 @@ struct egress_events {
 	struct sandbox_manager *manager;
 	struct journal *journal;
 	struct loop_timer *keep_alive;
+	struct deny_hook *hook; /* NULL: none is configured */
 	struct stream *streams;
 	unsigned n_streams;
 };
@@ -174,6 +176,7 @@ static void on_published(void *arg, const struct journal_event *e)
 	struct egress_events *ev = arg;
 
 	to_sandbox(ev, e); /* first: whoever was denied waits for it */
+	deny_hook_add(ev->hook, e);
 	for (struct stream *s = ev->streams, *next; s; s = next) {
 		next = s->next;
 		if (memcmp(s->id, e->sandbox_id, sizeof(s->id)) != 0)
@@ -200,6 +203,17 @@ void egress_events_gone(struct egress_events *ev, const struct sandbox *sandbox)
 			stream_free(s);
 	}
 	journal_forget(ev->journal, sandbox->id);
+}
+
+void egress_events_reap(struct egress_events *ev)
+{
+	if (ev)
+		deny_hook_reap(ev->hook);
+}
+
+uint64_t egress_events_dropped(const struct egress_events *ev)
+{
+	return deny_hook_dropped(ev->hook);
 }
 
 const struct journal *egress_events_journal(const struct egress_events *ev)
@@ -287,9 +301,10 @@ struct egress_events *egress_events_new(struct loop *loop, const struct settings
 	const struct journal_hooks hooks = {.arg = ev, .published = on_published};
 	ev->journal = journal_new(loop, &hooks, err);
 	ev->keep_alive = loop_timer_new(loop, on_keep_alive, ev);
-	if (ev->journal && ev->keep_alive)
+	bool failed = ev->journal && ev->keep_alive && deny_hook_new(loop, settings, &ev->hook, err) < 0;
+	if (ev->journal && ev->keep_alive && !failed)
 		return ev;
-	if (ev->journal)
+	if (ev->journal && !failed)
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "egress events");
 	egress_events_free(ev);
 	return NULL;
@@ -301,6 +316,7 @@ void egress_events_free(struct egress_events *ev)
 		return;
 	while (ev->streams)
 		stream_free(ev->streams);
+	deny_hook_free(ev->hook);
 	journal_free(ev->journal);
 	loop_timer_free(ev->keep_alive);
 	free(ev);

@@ -32,6 +32,10 @@ void egress_events_set_manager(struct egress_events *ev, struct sandbox_manager 
 void egress_events_add(struct egress_events *ev, const struct sandbox *sandbox, const struct policy *policy, const struct egress_event *event);
 /** egress_events_gone() - @sandbox was removed: its streams end, its events are forgotten */
 void egress_events_gone(struct egress_events *ev, const struct sandbox *sandbox);
+/** egress_events_reap() - After SIGCHLD: the webhook's process may have ended; NULL is fine */
+void egress_events_reap(struct egress_events *ev);
+/** egress_events_dropped() - Events that the webhook did not get for lack of room */
+uint64_t egress_events_dropped(const struct egress_events *ev);
 /** egress_events_journal() - To read from */
 const struct journal *egress_events_journal(const struct egress_events *ev);
 /**

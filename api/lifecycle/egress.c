@@ -366,7 +366,7 @@ void lifecycle_api_egress_explain(struct api_call *call)
 
 /* ---- figures ---- */
 
-static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d)
+static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d, uint64_t dropped)
 {
 	jw_object(w);
 	if (d) {
@@ -402,6 +402,7 @@ static void write_figures(struct jw *w, const struct journal_counts *c, const st
 	jw_key_u64(w, "egress.journal.coalesced", c->coalesced);
 	jw_key_u64(w, "egress.journal.evicted", c->evicted);
 	jw_key_u64(w, "egress.journal.lost", c->lost);
+	jw_key_u64(w, "egress.webhook.dropped", dropped);
 	jw_object_end(w);
 }
 
@@ -412,7 +413,8 @@ static void on_counts(void *arg, const union egress_any *reply, const struct sbx
 	struct jw w = {.out = &body};
 
 	(void)err; /* without dnsd there are no figures of it, and their absence says so */
-	write_figures(&w, journal_counts(egress_events_journal(call->context->events)), reply ? &reply->counts_reply : NULL);
+	write_figures(&w, journal_counts(egress_events_journal(call->context->events)), reply ? &reply->counts_reply : NULL,
+		      egress_events_dropped(call->context->events));
 	api_reply_json(call, 200, &body);
 }
 
