@@ -421,7 +421,7 @@ static void plan_limits(const struct settings *settings, const struct sandbox_sp
 }
 
 /* What the request leaves open comes from the configuration, and is then part of what the sandbox is shown with. */
-static void default_limits(const struct settings *settings, struct sandbox_spec *spec)
+static void default_limits(const struct settings *settings, const struct admission_host *host, struct sandbox_spec *spec)
 {
 	uint64_t memory = 0;
 	uint32_t cpu = 0;
@@ -432,7 +432,7 @@ static void default_limits(const struct settings *settings, struct sandbox_spec 
 	if (!spec->cpu_millicores && resources_cpu(settings->limits_default_cpu, &cpu) == 0)
 		spec->cpu_millicores = cpu;
 	if (!spec->pids_max)
-		spec->pids_max = (uint32_t)(settings->limits_default_pids ? settings->limits_default_pids : settings->docker_pids_limit);
+		spec->pids_max = settings->limits_default_pids ? (uint32_t)settings->limits_default_pids : admission_default_pids(settings, host);
 }
 
 int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broker_create *msg, struct sbx_err *err)
@@ -446,7 +446,7 @@ int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broke
 	memcpy(msg->sandbox_id, e->pub.id, sizeof(msg->sandbox_id));
 	if (spec->n_volumes > BROKER_MAX_VOLUMES)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "volumes: more than %u", BROKER_MAX_VOLUMES);
-	default_limits(m->settings, spec);
+	default_limits(m->settings, &m->host, spec);
 	if (!e->wants_pull && plan_image(m, spec, msg, &image, err) < 0)
 		return -1;
 	/* the image's own entrypoint is not known yet; all else of a start can be looked at without it */

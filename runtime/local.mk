@@ -3,7 +3,7 @@ noinst_LIBRARIES += libruntime.a
 libruntime_a_CFLAGS = $(AM_CFLAGS) $(SQLITE_CFLAGS)
 libruntime_a_SOURCES = runtime/sandbox.h runtime/agent_msg.h \
 	runtime/broker_client.c runtime/broker_client.h runtime/lifecycle.c runtime/lifecycle.h \
-	runtime/expiry.c runtime/expiry.h runtime/resources.c runtime/resources.h
+	runtime/expiry.c runtime/expiry.h runtime/admission.c runtime/admission.h runtime/resources.c runtime/resources.h
 libruntime_a_SOURCES += runtime/state_store.c runtime/state_store.h
 nodist_libruntime_a_SOURCES = runtime/state_schema.h
 SCHEMA_FILES = runtime/schema/0001.sql runtime/schema/0002.sql
@@ -33,3 +33,8 @@ EXTRA_DIST += tests/system/attack_inside.py tests/system/attack_service.py tests
 # Policies from the request to the packet.
 ROOT_TESTS += tests/system/egress.sh
 EXTRA_DIST += tests/system/egress.py
+check_PROGRAMS += tests/unit/test_admission
+UNIT_TESTS += tests/unit/test_admission
+tests_unit_test_admission_SOURCES = tests/unit/test_admission.c
+tests_unit_test_admission_LDADD = libruntime.a libbase.a
+ROOT_TESTS += tests/system/admission.sh

@@ -547,6 +547,21 @@ static void fill_new(struct sandbox_entry *e)
 }
 
 /* Everything up to the first effect. */
+/* The new one is in no table yet.  What is left of one that ended takes nothing. */
+static int admit(struct sandbox_manager *m, const struct sandbox_entry *e, struct sbx_err *err)
+{
+	const struct admission_use more = {.pids = e->pub.spec.pids_max, .memory_bytes = e->pub.spec.memory_bytes};
+	struct admission_use live = {0};
+
+	for (const struct sandbox_entry *other = m->newest; other; other = other->older) {
+		if (!lifecycle_has_processes(other->pub.state))
+			continue;
+		live.pids += other->pub.spec.pids_max;
+		live.memory_bytes += other->pub.spec.memory_bytes;
+	}
+	return admission_check(m->settings, &m->host, &live, &more, err);
+}
+
 static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct broker_create *msg, struct sbx_err *err)
 {
 	if (!m->ready)
@@ -557,7 +572,7 @@ static int prepare(struct sandbox_manager *m, struct sandbox_entry *e, struct br
 	e->wants_pull = pull_wanted(e);
 	if (e->wants_pull)
 		snprintf(e->pub.message, sizeof(e->pub.message), "the image is being pulled");
-	if (egress_check(e, err) < 0 || launch_plan(m, e, msg, err) < 0)
+	if (egress_check(e, err) < 0 || launch_plan(m, e, msg, err) < 0 || admit(m, e, err) < 0)
 		return -1;
 	e->create_timer = loop_timer_new(m->loop, on_create_slow, e);
 	return e->create_timer ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "create a sandbox");
@@ -889,6 +904,9 @@ static int check_default_limits(const struct settings *settings, struct sbx_err 
 	if (*settings->limits_default_memory && resources_memory(settings->limits_default_memory, &memory) < 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_memory \"%s\" is not a size such as 512Mi",
 				   settings->limits_default_memory);
+	if (*settings->limits_reserve_memory && resources_memory(settings->limits_reserve_memory, &memory) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.reserve_memory \"%s\" is not a size such as 1Gi",
+				   settings->limits_reserve_memory);
 	if (*settings->limits_default_cpu && resources_cpu(settings->limits_default_cpu, &cpu) < 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_cpu \"%s\" is not a number such as 2 or 500m",
 				   settings->limits_default_cpu);
@@ -905,6 +923,7 @@ struct sandbox_manager *sandbox_manager_new(struct loop *loop, const struct sett
 		return NULL;
 	}
 	*m = (struct sandbox_manager){.loop = loop, .settings = settings, .broker = broker, .hooks = *hooks};
+	admission_host_read(&m->host);
 	m->expiry = expiry_new(loop, on_expired, m, err);
 	if (m->expiry)
 		expiry_on_clock_set(m->expiry, on_clock_set);

@@ -11,6 +11,7 @@
 #define RUNTIME_SANDBOX_INT_H
 
 #include "base/buf.h"
+#include "runtime/admission.h"
 #include "runtime/agent_control.h"
 #include "runtime/broker_client.h"
 #include "runtime/expiry.h"
@@ -81,6 +82,7 @@ struct sandbox_manager {
 	struct image_pulls *pulls;	/* borrowed; NULL: nothing is pulled */
 	struct sandbox_hooks hooks;
 	struct state_store *store;	/* owned */
+	struct admission_host host;	/* what there is to share */
 	struct expiry *expiry;		/* owned */
 	struct loop_timer *retry;	/* owned; kills that failed */
 	struct egress_manager egress;

@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "base/sysfilter.h"
+#include "runtime/admission.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
 #include "runtime/broker/egress.h"
@@ -443,6 +444,17 @@ static void on_signal(void *arg, const struct signalfd_siginfo *info)
 	b->running = false;
 }
 
+/* Whatever sandboxd promises: the host keeps its reserves.  Where that cannot be set, each sandbox still has its own limits. */
+static void bound_all(struct broker *b)
+{
+	struct admission_host host;
+	struct sbx_err err = {0};
+
+	admission_host_read(&host);
+	if (cgroup_limit_all(b->cg, admission_pids(&b->settings, &host), admission_memory(&b->settings, &host), &err) < 0)
+		log_warn("nothing bounds all sandboxes together: %s", err.msg);
+}
+
 static int start(struct broker *b, const struct arguments *a, struct sbx_err *err)
 {
 	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths};
@@ -456,6 +468,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	if (!b->cg)
 		return -1;
 	context.cg = b->cg;
+	bound_all(b);
 	if (host_check_start(&context, &b->host_features, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;

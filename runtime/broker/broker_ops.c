@@ -25,9 +25,12 @@
 #include <assert.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define SEND_BUFFER_BYTES (4 << 20) /* LIST answers up to 2000 messages at once */
+#define DESCRIPTORS_OWN	      256u
+#define DESCRIPTORS_PER_SLOT  10u	    /* pidfd, groups, record, two helper namespaces, launch socket, mounts while it is made */
 #define REQUESTS_PER_TURN 16	    /* then the next connection has its turn */
 
 enum who { WHO_SANDBOXD = 1u << 0, WHO_DNSD = 1u << 1 };
@@ -208,6 +211,11 @@ static int check_create(const struct broker *b, const struct broker_create *c, s
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "the host's /usr goes with the host image only");
 	if (c->memory_bytes > INT64_MAX || c->cpu_millicores > 1000u * 4096 || c->pids_max > 1u << 22)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits beyond those of any host");
+	uint32_t in_use = b->n_slots - b->free_slots.n;
+	struct rlimit fds = {0};
+	if (getrlimit(RLIMIT_NOFILE, &fds) == 0 && fds.rlim_cur < DESCRIPTORS_OWN + (rlim_t)(in_use + 1) * DESCRIPTORS_PER_SLOT)
+		return sbx_err_set(err, SBX_E_HOST_FULL, 0, "%u sandboxes and shells, and %llu descriptors for the broker: raise LimitNOFILE", in_use,
+				   (unsigned long long)fds.rlim_cur);
 	for (uint32_t i = 0; i < c->n_layers; i++)
 		if (!layers_present(b, c->layer[i]))
 			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %u of the image is not in the store", i);

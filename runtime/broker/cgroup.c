@@ -179,6 +179,36 @@ const char *cgroup_root_path(const struct cgroup *cg)
 	return cg->root_path;
 }
 
+/* The group that holds all sandboxes: the kernel charges each of its ancestors. */
+int cgroup_limit_all(struct cgroup *cg, uint64_t pids, uint64_t memory_bytes, struct sbx_err *err)
+{
+	bool v2 = cg->backend->version == 2;
+	const struct {
+		uint32_t feature;
+		int root_fd;
+		const char *file;
+		uint64_t value;
+	} knobs[] = {
+		{CGROUP_PIDS, cg->root_fd[v2 ? CGROUP_TREE_V2 : CGROUP_TREE_PIDS], "pids.max", pids},
+		{CGROUP_MEMORY, cg->root_fd[v2 ? CGROUP_TREE_V2 : CGROUP_TREE_MEMORY], v2 ? "memory.max" : "memory.limit_in_bytes", memory_bytes},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++) {
+		char value[24];
+
+		if (!(cg->features & knobs[i].feature) || FAULT_POINT("cgroup-all"))
+			continue;
+		if (knobs[i].value == UINT64_MAX)
+			snprintf(value, sizeof(value), "%s", v2 || knobs[i].feature == CGROUP_PIDS ? "max" : "-1");
+		else
+			snprintf(value, sizeof(value), "%llu", (unsigned long long)knobs[i].value);
+		int r = cgroup_write(knobs[i].root_fd, knobs[i].file, value);
+		if (r < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, -r, "set %s of %s to %s", knobs[i].file, cg->root_path, value);
+	}
+	return 0;
+}
+
 uint32_t cgroup_oom_epoll(const struct cgroup *cg)
 {
 	return cg->backend->oom_epoll;

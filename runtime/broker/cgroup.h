@@ -94,6 +94,18 @@ uint32_t cgroup_features(const struct cgroup *cg);
 /** cgroup_root_path() - Where the groups of @cg are (v2 tree), for messages */
 const char *cgroup_root_path(const struct cgroup *cg);
 
+/**
+ * cgroup_limit_all() - Bound what all sandboxes of the instance take together, whatever each of them was promised
+ * @cg:		The instance
+ * @pids:	Processes, agents included; UINT64_MAX: none
+ * @memory_bytes: Memory; UINT64_MAX: none
+ * @err:	Filled on failure: SYSTEM
+ *
+ * What the host cannot count is passed over.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int cgroup_limit_all(struct cgroup *cg, uint64_t pids, uint64_t memory_bytes, struct sbx_err *err) SBX_WUR;
 /** cgroup_slot_init() - Make @cs empty: all descriptors -1 */
 void cgroup_slot_init(struct cgroup_slot *cs);
 /** cgroup_slot_close() - Close every descriptor of @cs and make it empty; the groups stay */
