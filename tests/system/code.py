@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code contexts against a running daemon: a table of cells and their events for each language, then what hostile code tries."""
 import json
-import shutil
+import os
+import re
+import sys
 import threading
 import time
 
@@ -170,7 +172,6 @@ def fits(got, want):
 
 
 def table(language):
-    import os
     if not os.path.exists(NEEDS[language]):
         return t.skip(language, "no %s on this host" % NEEDS[language])
     c = Context(language, "/w/py thon" if language == "python" else None)
@@ -187,7 +188,6 @@ def table(language):
     t.ok(other.id != c.id, "%s: a second context" % language)
     interrupts = {"python": "while True: pass", "javascript": "while (true) {}", "typescript": "await new Promise(() => {})",
                   "bash": "while :; do :; done", "java": "while (true) {}", "go": "for {}"}
-    threading.Timer(0.1, lambda: None).start()
     start = time.monotonic()
     wait = 2.5 if language == "go" else 0.7
     timer = later(wait, lambda: t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "%s: interrupt" % language))
@@ -328,6 +328,32 @@ t.eq(box.call("DELETE", "/code/contexts?language=python")[0], 200, "all of a lan
 t.eq(box.call("GET", "/code/contexts?language=python")[1], [], "are gone")
 left = box.command("pgrep -fc '[f]dopen.197' || true")
 t.eq(left, "0", "and their processes")
+
+# ---- a gateway that is killed: interpreters end with it, the sandbox does not ----
+
+if len(sys.argv) > 2:
+    c = Context("python")
+    c.run("x = 1")
+    sid = box.call("POST", "/session", {})[1]["session_id"]
+    pid = re.findall(r"monitor: gateway started, pid (\d+)", open(sys.argv[2]).read())[-1]
+    os.kill(int(pid), 9)
+    for _ in range(100):
+        try:
+            if box.call("GET", "/ping")[0] == 200:
+                break
+        except OSError:
+            pass
+        time.sleep(0.1)
+    for _ in range(50):
+        left = box.command("pgrep -fc '[f]dopen.197' || true")
+        if left == "0":
+            break
+        time.sleep(0.1)
+    t.eq(left, "0", "a killed gateway: no interpreter is left behind")
+    t.eq(c.run("x")[0][1], 500, "a killed gateway: its contexts are gone, and that is told")
+    t.eq(box.stream("/session/%s/run" % sid, {"command": "true"})[0], 500, "a killed gateway: its sessions as well")
+    c = Context("python")
+    t.eq(c.run("1 + 1"), [text("2")], "a killed gateway: new ones work")
 made = [Context("bash") for _ in range(30)]
 t.eq(sorted({c.status for c in made}), [200, 503], "a bound on contexts")
 box.delete()

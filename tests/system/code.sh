@@ -10,6 +10,6 @@ write_config <<-EOF2
 	port = 18842
 EOF2
 start_daemon || { echo "1..1"; echo "not ok 1 - the daemon starts"; exit 1; }
-PYTHONDONTWRITEBYTECODE=1 python3 "$top_srcdir/tests/system/code.py" "$run/api.sock"
+PYTHONDONTWRITEBYTECODE=1 python3 "$top_srcdir/tests/system/code.py" "$run/api.sock" "$log"
 failed=$?
 exit $failed
