@@ -526,8 +526,15 @@ void egress_arm(struct sandbox_entry *e, void (*done)(struct sandbox_entry *e, c
 	struct egress_change *c;
 	struct sbx_err err = {0};
 
-	if (egress_is_open(e) && !policy_link_up(e->manager->egress.link)) {
-		done(e, &err); /* open at the broker since its creation; dnsd hears of it at its next HELLO */
+	if (egress_is_open(e)) {
+		/*
+		 * Open at the broker since its creation, and there is nothing to enforce: its start waits for nobody.  dnsd has the
+		 * SET before the entrypoint is executed; when it is away, with its next HELLO.
+		 */
+		if (policy_link_up(e->manager->egress.link) && send_set(e, effective_of(e), NULL, &err) < 0)
+			reload_later(e);
+		err = (struct sbx_err){0};
+		done(e, &err);
 		return;
 	}
 	c = change_new();
@@ -539,18 +546,7 @@ void egress_arm(struct sandbox_entry *e, void (*done)(struct sandbox_entry *e, c
 	c->armed = done;
 	c->overlay_serial = e->manager->egress.overlay_serial;
 	push_front(e, c);
-	if (!egress_is_open(e)) {
-		begin(e);
-		return;
-	}
-	/* Nothing to load at the broker. */
-	if (send_set(e, effective_of(e), on_set, &err) < 0) {
-		finish(e, &err);
-		return;
-	}
-	e->n_calls++;
-	c->step = CHANGE_LOADING;
-	c->n_answers = 1;
+	begin(e);
 }
 
 void egress_running(struct sandbox_entry *e)

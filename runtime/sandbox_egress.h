@@ -10,7 +10,7 @@
  * and a failure on the way has the old one SET and loaded again.  Changes of one sandbox wait for each other.  A sandbox that
  * nothing narrows needs neither: the broker opens it at its creation, and dnsd answers what it asks.
  *
- * Fail closed: a sandbox is not started before both have its policy.  While dnsd is away a create or change with a policy
+ * Fail closed: a sandbox that has a policy is not started before both have it.  While dnsd is away a create or change with a policy
  * waits EGRESS_WAIT_MS and then fails typed; a sandbox without one starts, and gets its names when dnsd is back.  Whatever
  * comes back (dnsd, broker, or sandboxd itself) is told everything again; what cannot be told is tried again.
  */
