@@ -16,3 +16,13 @@ bench: all tests/bench/bench tests/bench/bench_streams
 bench-pull: all
 	top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir) $(top_srcdir)/tests/bench/pull.sh
 .PHONY: bench-pull
+
+# What egress policies cost in packets, leases and changes; a router and a broker of its own.
+EXTRA_PROGRAMS += tests/bench/bench_egress
+CLEANFILES += tests/bench/bench_egress
+tests_bench_bench_egress_CPPFLAGS = $(AM_CPPFLAGS) $(NFTABLES_CFLAGS)
+tests_bench_bench_egress_SOURCES = tests/bench/bench_egress.c
+tests_bench_bench_egress_LDADD = libworld.a libbtc.a libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
+bench-egress: all tests/bench/bench_egress
+	top_builddir=$(abs_top_builddir) ./tests/bench/bench_egress
+.PHONY: bench-egress

@@ -35,6 +35,7 @@
 
 static struct btc t;
 static struct world w;
+static bool quick; /* EGRESS_QUICK: an emulated machine; fewer rounds, no times */
 
 static bool refused(int e)
 {
@@ -128,16 +129,17 @@ static void leases(struct box *box)
 
 static void thousand_leases(struct box *box)
 {
+	uint32_t all = quick ? 100 : 1000;
 	int failed = 0;
 
-	for (uint32_t i = 1; i <= 1000; i++) {
+	for (uint32_t i = 1; i <= all; i++) {
 		if (pin_set(&w, box, BROKER_OP_PIN, A_MANY + i, 0, MIN) != 0 || tcp_try(&w, box->net_fd, A_MANY + i, 80, NULL) != 0)
 			failed++;
 		if (i % 100 == 0)
 			close_keep_errno(world_accept(&w, 80));
 	}
-	ok(failed == 0, "72: 1000 addresses, each reached right after it was leased (%d failed)", failed);
-	for (uint32_t i = 1; i <= 1000; i++)
+	ok(failed == 0, "72: %u addresses, each reached right after it was leased (%d failed)", all, failed);
+	for (uint32_t i = 1; i <= all; i++)
 		failed += pin_set(&w, box, BROKER_OP_UNPIN, A_MANY + i, 0, 0) != 0;
 	ok(failed == 0, "72: and all end");
 }
@@ -418,7 +420,7 @@ static void live_flows(struct box *box)
 	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
 		int ms = wait_error(ends[i].fd, 1000, &e);
 
-		ok(ms >= 0 && now_ms() - start <= 100 && e == ECONNABORTED, "89: %s ended (%ld ms: %s)", ends[i].what, now_ms() - start, strerror(e));
+		ok(ms >= 0 && (quick || now_ms() - start <= 100) && e == ECONNABORTED, "89: %s ended (%ld ms: %s)", ends[i].what, now_ms() - start, strerror(e));
 	}
 	world_seen(&w, 0);
 	ignore_result(send(g.out, "push", 4, MSG_NOSIGNAL));
@@ -558,7 +560,7 @@ static void the_log(struct box *box, struct box *other)
 			abort();
 		int ms = read_log(fds[0], prefix, &src);
 		snprintf(want, sizeof(want), "sbx%02d", (int)rows[i].reason);
-		ok(refused(e) && !strcmp(prefix, want) && src == box->made.addr && ms <= 50, "refused with the reason %s, logged %d ms later", prefix, ms);
+		ok(refused(e) && !strcmp(prefix, want) && src == box->made.addr && (quick || ms <= 50), "refused with the reason %s, logged %d ms later", prefix, ms);
 		if (strcmp(prefix, want) != 0)
 			printf("# want %s, errno %s\n", want, strerror(e));
 	}
@@ -602,7 +604,7 @@ static void differential(struct box *box)
 	static const uint16_t port_of[] = {7, 22, 853, 5432};
 	unsigned seed = 12345, wrong = 0, n_probes = 0, passed = 0;
 
-	for (int round = 0; round < 25; round++) {
+	for (int round = 0; round < (quick ? 5 : 25); round++) {
 		struct broker_ip_rule rule[8];
 		size_t n = 1 + (size_t)(rand_r(&seed) % 8);
 		bool open_default = rand_r(&seed) % 2;
@@ -627,7 +629,7 @@ static void differential(struct box *box)
 				printf("# round %d: 203.0.113.%u:%u is %s\n", round, addr & 255, port, got ? "open" : "closed");
 		}
 	}
-	ok(wrong == 0, "kernel and a plain model agree on %u probes of 25 policies (%u passed, %u wrong)", n_probes, passed, wrong);
+	ok(wrong == 0, "kernel and a plain model agree on %u probes (%u passed, %u wrong)", n_probes, passed, wrong);
 }
 
 /* ---- the end of a sandbox ---- */
@@ -665,7 +667,7 @@ static void storm(void)
 	static struct box box[10];
 	int leaked = 0, made = 0;
 
-	for (int round = 0; round < 5; round++) {
+	for (int round = 0; round < (quick ? 1 : 5); round++) {
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++) {
 			made += box_make(&w, &box[i], false) == 0;
 			leaked += tcp_try(&w, box[i].net_fd, A_OK, 80, NULL) == 0;
@@ -675,7 +677,7 @@ static void storm(void)
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++)
 			box_end(&w, &box[i]);
 	}
-	ok(made == 50 && leaked == 0, "94: %d sandboxes with default deny, the first packet before and after the policy: %d passed", made, leaked);
+	ok(made == (quick ? 10 : 50) && leaked == 0, "94: %d sandboxes with default deny, the first packet before and after the policy: %d passed", made, leaked);
 }
 
 int main(void)
@@ -686,6 +688,7 @@ int main(void)
 		printf("1..0 # SKIP needs root\n");
 		return 0;
 	}
+	quick = getenv("EGRESS_QUICK") != NULL;
 	if (!ok(world_start(&w, &t, "egress", "[pool]\ntarget = 2\n[egress]\ndoh_addresses = [\"8.8.8.8\"]\n") == 0, "a broker and a world"))
 		goto out;
 	without_policy();
@@ -707,10 +710,12 @@ int main(void)
 	the_log(&a, &b);
 	differential(&a);
 	router_alone(&a);
-	caps(&b);
+	if (!quick)
+		caps(&b);
 	box_end(&w, &a);
 	box_end(&w, &b);
-	the_end();
+	if (!quick)
+		the_end();
 	storm();
 out:
 	world_stop(&w, tap_failed > 0);

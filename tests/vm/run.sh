@@ -32,6 +32,9 @@ inside() {
 	delegated
 	"$top_builddir/tests/system/host_rows" /mnt/disk
 	"$top_srcdir/tests/system/net_isolation.sh"
+	"$top_srcdir/tests/system/net_guard.sh"
+	BTC_DIR=/mnt/disk EGRESS_QUICK=1 "$top_builddir/tests/system/net_egress"
+	BTC_DIR=/mnt/disk "$top_builddir/tests/system/net_egress_life"
 	"$top_srcdir/tests/vm/daemon.sh" /mnt/disk
 }
 if [ "${1:-}" = inside ]; then
@@ -42,7 +45,7 @@ fi
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 cd "$SBX_VM_SHARE" || exit 1
-"$top_srcdir/tests/vm/vm.sh" -t 500 "$top_srcdir/tests/vm/run.sh" inside >"$out" 2>"$out.err"
+"$top_srcdir/tests/vm/vm.sh" -t 1500 "$top_srcdir/tests/vm/run.sh" inside >"$out" 2>"$out.err"
 code=$?
 if [ $code = 77 ]; then
 	why=$(tail -n 1 "$out.err")
@@ -59,6 +62,6 @@ awk -v code=$code '
 	{ print "# " $0 }
 	END {
 		n++; print (code == 0 ? "ok " : "not ok ") n " - the guest ran all of them (exit code " code ")"
-		n++; print (plans == 5 ? "ok " : "not ok ") n " - five programs came to their end (" plans + 0 ")"
+		n++; print (plans == 8 ? "ok " : "not ok ") n " - eight programs came to their end (" plans + 0 ")"
 		print "1.." n
 	}' "$out"
