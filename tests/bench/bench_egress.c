@@ -7,6 +7,7 @@
 #include "tests/system/egress_world.h"
 
 #include "base/cleanup.h"
+#include "base/num.h"
 #include "runtime/broker/fw_rules.h"
 #include "runtime/broker/fwset.h"
 #include "runtime/broker/links.h"
@@ -351,12 +352,17 @@ static int pin_by(const struct world *w, const struct broker_slot_ref ref, uint3
 static void by_broker(void)
 {
 	const char *text = getenv("BENCH_EGRESS_SANDBOXES");
-	size_t n = text ? strtoul(text, NULL, 10) : 100, made = 0;
+	uint64_t wanted = 100;
+	size_t made = 0;
 	static double us[SAMPLES];
 	static struct btc t;
 	static struct world w;
-	struct box *box = calloc(n, sizeof(*box));
 	char what[80], slots[32];
+
+	if (text && num_u64(text, strlen(text), 1900, &wanted) < 0)
+		die("BENCH_EGRESS_SANDBOXES", NULL);
+	size_t n = (size_t)wanted;
+	struct box *box = calloc(n, sizeof(*box));
 
 	snprintf(slots, sizeof(slots), "%zu", n + 4);
 	setenv("BTC_SLOTS", slots, 1);
