@@ -91,14 +91,6 @@ size_t dns_room(const struct dns_asker *to)
 
 /* ---- who may ask ---- */
 
-/* Until sandboxd has told of any policy, who asks is served as a sandbox without one. */
-static struct dns_sandbox *stranger(struct dnsd *d, uint32_t addr)
-{
-	if (dnsd_policy_ever(d->policy))
-		return NULL;
-	return dns_sandboxes_add(d->sandboxes, (struct egress_ref){0}, addr, loop_now_ms(d->loop));
-}
-
 struct dns_sandbox *dns_admit(struct dnsd *d, const struct sockaddr_in *from, uint32_t ifindex, bool *ret_over_rate)
 {
 	uint32_t addr = ntohl(from->sin_addr.s_addr);
@@ -106,8 +98,6 @@ struct dns_sandbox *dns_admit(struct dnsd *d, const struct sockaddr_in *from, ui
 
 	*ret_over_rate = false;
 	d->counts.questions++;
-	if (!s)
-		s = stranger(d, addr);
 	if (!s)
 		return NULL;
 	/* The router pins addresses to links; that both agree here is the second lock on the door. */

@@ -25,7 +25,7 @@ struct dns_sandbox {
 	uint32_t addr;	/* IPv4, host byte order */
 	uint32_t flags; /* enum egress_set_flags */
 	uint64_t policy_generation;
-	struct policy *policy; /* owned; NULL: every name is allowed (no policy.sock yet) */
+	struct policy *policy; /* owned; there is one as soon as a question can come */
 	uint32_t ifindex;      /* 0: not yet known */
 	bool named;	       /* in the running synchronisation */
 	struct dns_limits limits;

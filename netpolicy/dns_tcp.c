@@ -263,8 +263,6 @@ static void conn_new(struct dns_tcp *t, int fd, const struct sockaddr_in *from)
 	socklen_t len = sizeof(local);
 	struct dns_conn *c;
 
-	if (!s && !dnsd_policy_ever(t->d->policy))
-		s = dns_sandboxes_add(t->d->sandboxes, (struct egress_ref){0}, ntohl(from->sin_addr.s_addr), loop_now_ms(t->d->loop));
 	if (t->n_conns >= CONNS_MAX || (s && s->n_connections >= CONNS_SANDBOX && !t->d->unlimited)) {
 		t->d->counts.rate_limited++;
 		close_keep_errno(fd);

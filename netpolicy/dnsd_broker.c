@@ -310,6 +310,8 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	b->served = true;
 	pin_again(b);
 	loop_timer_arm(b->renew, RENEW_MS);
+	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */
+	dnsd_log_socket(d->log, -1);
 	/* A broker that does not know the question hangs up; then the next connection goes without. */
 	if (b->asked_log != ASKED_IN_VAIN && ask(b, BROKER_OP_LOG_SOCKET) == 0)
 		b->asked_log = ASKED;

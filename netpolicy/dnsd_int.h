@@ -204,8 +204,6 @@ bool dnsd_broker_up(const struct dnsd_broker *b);
 struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 /** dnsd_policy_free() - Close it; NULL is fine */
 void dnsd_policy_free(struct dnsd_policy *p);
-/** dnsd_policy_ever() - Whether sandboxd ever gave policies; before that every sandbox that asks is served as without rules */
-bool dnsd_policy_ever(const struct dnsd_policy *p);
 /** dnsd_policy_unpinned() - The broker answered an unpin with @waiter */
 void dnsd_policy_unpinned(struct dnsd_policy *p, uint64_t waiter, int status);
 /** dnsd_policy_event() - Send @e, unless nobody reads; Return: whether it went */
@@ -246,7 +244,7 @@ void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_n
 struct dnsd_log *dnsd_log_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 /** dnsd_log_free() - Close it; NULL is fine */
 void dnsd_log_free(struct dnsd_log *log);
-/** dnsd_log_socket() - Read packets from @fd (taken over) from now on */
+/** dnsd_log_socket() - Read packets from @fd (taken over) from now on; -1: from none, so that the kernel gives them to another */
 void dnsd_log_socket(struct dnsd_log *log, int fd);
 
 #endif

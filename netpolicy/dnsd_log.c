@@ -135,6 +135,8 @@ void dnsd_log_free(struct dnsd_log *log)
 void dnsd_log_socket(struct dnsd_log *log, int fd)
 {
 	stop(log);
+	if (fd < 0)
+		return;
 	log->fd = fd;
 	log->source = loop_fd_add(log->d->loop, fd, EPOLLIN, log_ready, log);
 	if (!log->source)

@@ -43,7 +43,7 @@ struct dnsd_policy {
 	struct loop_fd *source;
 	struct loop_timer *retry;
 	uint64_t retry_ms;
-	bool ever, synced; /* connected once; SYNCED came once */
+	bool synced; /* SYNCED came once */
 	uint64_t next_waiter;
 	struct change change[CHANGES_MAX];
 	struct egress_ack *late; /* owned; ACKs that did not fit into the socket, ACKS_MAX of them */
@@ -386,7 +386,6 @@ static const char *got_message(struct dnsd_policy *p, const union egress_any *m,
 	case EGRESS_HELLO_REPLY:
 		if (m->hello.version != EGRESS_VERSION)
 			return "speaks another version";
-		p->ever = true;
 		p->retry_ms = RETRY_FIRST_MS;
 		break;
 	case EGRESS_SET:
@@ -470,11 +469,6 @@ void dnsd_policy_retry(struct dnsd_policy *p)
 {
 	if (p->fd < 0)
 		loop_timer_arm(p->retry, 0);
-}
-
-bool dnsd_policy_ever(const struct dnsd_policy *p)
-{
-	return p->ever;
 }
 
 struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err)

@@ -47,5 +47,5 @@ tests_fuzz_fuzz_policy_wire_LDADD = libnetpolicy.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/nflog tests/fuzz/corpus/policy_wire
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
-ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh
+ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh
 EXTRA_DIST += tests/system/dnsd_rows.py tests/system/dnsd_tunnel.py tests/system/dnsd_lib.py

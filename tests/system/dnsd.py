@@ -4,6 +4,10 @@
 # a flooding neighbour, a restarted broker.  Everything in a network namespace of its own.
 import array, os, socket, struct, subprocess, sys, tempfile, threading, time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+from dnsd_lib import Sandboxd
+
 if os.geteuid() != 0:
     print("1..0 # SKIP needs root")
     sys.exit(0)
@@ -198,9 +202,15 @@ with open(config, "w") as f:
     f.write('[dns]\nupstreams = ["127.0.1.1", "127.0.1.2"]\n[isolation]\ndnsd_uid = 1899000123\n')
 os.chmod(config, 0o644)
 broker = Broker(5300)
+control = Sandboxd(RUN)
 child = subprocess.Popen([build + "/sandbox-dnsd", "--config", config, "--run-dir", RUN], stderr=open(RUN + "/log", "w"))
 try:
     broker.serve()
+    control.up.wait(5)
+    ok(show(ask(question("plain.test"))) == (2, 0, False), "who has no policy gets SERVFAIL")
+    for slot, addr in enumerate(("127.0.0.1", "127.0.0.66", "127.0.0.77")):
+        control.set(slot, "A", addr=addr)
+    control.synced()
     ok(broker.peer[1] == 1899000123, "it connects with its own uid", broker.peer)
     status = dict(l.split(":", 1) for l in open(f"/proc/{child.pid}/status").read().splitlines())
     ok(all(int(status["Cap" + k], 16) == 0 for k in ("Inh", "Prm", "Eff", "Bnd", "Amb")), "no capability in any set", status)
