@@ -32,7 +32,10 @@ struct state_store {
 
 static int failed(const struct state_store *s, const char *what, struct sbx_err *err)
 {
-	return sbx_err_set(err, SBX_E_SYSTEM, 0, "state database: %s: %s", what, s->db ? sqlite3_errmsg(s->db) : "no memory");
+	bool full = s->db && sqlite3_errcode(s->db) == SQLITE_FULL;
+
+	return sbx_err_set(err, full ? SBX_E_STATE_FULL : SBX_E_SYSTEM, full ? ENOSPC : 0, "state database: %s: %s", what,
+			   s->db ? sqlite3_errmsg(s->db) : "no memory");
 }
 
 static int run(struct state_store *s, const char *sql, struct sbx_err *err)

@@ -196,7 +196,8 @@ int btc_start(struct btc *t, const char *name, const char *extra)
 	const char *base = getenv("BTC_DIR");
 	snprintf(t->dir, sizeof(t->dir), "%.30s/sbx-%.16s.XXXXXX", base ? base : "/tmp", name);
 	snprintf(t->instance, sizeof(t->instance), "t%d", (int)getpid());
-	t->id_base = 0x20000000 + ((uint32_t)getpid() % 6) * 0x8000000;
+	/* below those of daemon_lib.sh's instances; 64 slots fit between two */
+	t->id_base = 0x08000000 + ((uint32_t)getpid() % 30) * 0x800000;
 	t->sandboxd_uid = t->id_base - 0x40000;
 	t->dnsd_uid = t->id_base - 0x40000 + 2;
 	/* traffic of a test stays in a network namespace of its own */
