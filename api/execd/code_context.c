@@ -18,6 +18,8 @@
 #define START_MS     60000u
 #define PATIENCE_MS  5000u
 #define SAID_BYTES   2048u
+/* Frames that are not complete, and states of shells, of all contexts of one sandbox. */
+#define HELD_BYTES   (8u * 1024 * 1024)
 #define NO_RUNTIME   "error running codes language runtime server not configured, please check your image runtime"
 
 #define PYTHON_BOOT "import os;exec(compile(os.fdopen(197,'rb').read(),'<driver>','exec'))"
@@ -33,7 +35,7 @@
 
 /* The driver is built by the image's own compiler, so it has to be a file for a moment: in a directory of the context's user. */
 #define GO_BOOT                                                                                                            \
-	"command -v go >/dev/null || { echo 'no go command'; exit 127; }\n"                                                     \
+	"command -v go >/dev/null || { printf 'no go command'; exit 127; }\n"                                                     \
 	"d=$(mktemp -d \"${TMPDIR:-/tmp}/go-context.XXXXXX\") && cat /proc/self/fd/197 >\"$d/driver.go\" || exit 1\n"             \
 	"go build -o \"$d/driver\" \"$d/driver.go\" && exec \"$d/driver\" \"$d\"\nrm -rf \"$d\"\nexit 1\n"
 #define NO_SUCH_PROGRAM 127
@@ -309,8 +311,10 @@ static void told_end(struct code_context *c, struct code_list list)
 	flush_tails(c->run);
 	put_count(c);
 	if (code_list_next(&list, &name, &name_n)) {
-		if (!code_list_next(&list, &value, &value_n))
-			value = "", value_n = 0;
+		if (!code_list_next(&list, &value, &value_n)) {
+			value = "";
+			value_n = 0;
+		}
 		if (c->run->out.req)
 			code_event_error(&c->run->out.events, name, name_n, value, value_n, list, run_stream_now_ms());
 	}
@@ -402,6 +406,15 @@ static void raw_output(struct code_context *c, int which, const char *data, size
 	memcpy(r->tail[which], data + cut, r->n_tail[which]);
 }
 
+static bool holds_too_much(const struct execd_box *box)
+{
+	size_t sum = 0;
+
+	for (const struct code_context *c = box->contexts; c; c = c->next)
+		sum += buf_used(&c->frames.held) + buf_used(&c->dump.text) + buf_used(&c->shell.text);
+	return sum > HELD_BYTES;
+}
+
 static void context_data(void *arg, enum agent_type type, const uint8_t *data, size_t n)
 {
 	struct code_context *c = arg;
@@ -412,11 +425,14 @@ static void context_data(void *arg, enum agent_type type, const uint8_t *data, s
 		raw_output(c, type == AGENT_STDERR, (const char *)data, n);
 	} else if (c->language->shell) {
 		shell_dump_add(&c->dump, data, n);
+		c->dump.too_large |= holds_too_much(c->box);
 	} else {
 		int r = code_frames_feed(&c->frames, data, n, frame, c);
 
 		if (r && !c->gone)
 			give_up(c, r == -ENOMEM ? "out of memory" : "it broke the driver's protocol");
+		else if (!c->gone && buf_used(&c->frames.held) && holds_too_much(c->box))
+			give_up(c, "the unfinished values of this sandbox are too large");
 	}
 	if (!c->gone && c->run)
 		run_stream_send(&c->run->out);

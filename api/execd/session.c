@@ -154,12 +154,25 @@ static void run_started(void *arg, const struct agent_started *started)
 	run_stream_send(&r->out);
 }
 
+/* What is being told by all shells of one sandbox at this moment. */
+static size_t dumps_bytes(const struct execd_box *box)
+{
+	size_t sum = 0;
+
+	for (const struct session *s = box->sessions; s; s = s->next)
+		sum += s->runs ? buf_used(&s->runs->dump.text) : 0;
+	return sum;
+}
+
 static void run_data(void *arg, enum agent_type type, const uint8_t *data, size_t n)
 {
 	struct session_run *r = arg;
 
 	if (type == AGENT_DATA) {
-		shell_dump_add(&r->dump, data, n);
+		if (dumps_bytes(r->box) + n > STATES_BYTES)
+			r->dump.too_large = true;
+		else
+			shell_dump_add(&r->dump, data, n);
 		agent_stream_grant(r->stream, n);
 		return;
 	}
@@ -492,8 +505,10 @@ static int parse_creation(struct creation *c, const char *body, size_t n, struct
 {
 	static const char space[] = " \t\r\n";
 
-	while (n && strchr(space, *body))
-		body++, n--;
+	while (n && strchr(space, *body)) {
+		body++;
+		n--;
+	}
 	if (!n)
 		return 0; /* some clients send no body at all */
 	auto_jv root = parse_object(body, n, err);

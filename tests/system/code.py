@@ -290,6 +290,15 @@ for name, code, ename in HOSTILE:
     t.eq(c.run("1 + 1"), [text("2")], "hostile: %s: the next run" % name)
     c.delete()
 t.eq(a.run("e"), [text("2")], "the others have not noticed")
+many = [Context("python") for _ in range(5)]
+flood = "import os, time\nos.write(199, b'D\\0\\0\\x2f\\0')\nfor _ in range(10): os.write(199, b'x' * 300000)\ntime.sleep(1)"
+ends = []
+threads = [threading.Thread(target=lambda c=c: ends.append(c.run(flood)[-1])) for c in many]
+[th.start() for th in threads]
+time.sleep(2)
+[box.call("DELETE", "/code/contexts/" + c.id) for c in many]
+[th.join() for th in threads]
+t.ok(any("too large" in str(e) for e in ends), "hostile: unfinished values of several contexts are bounded together", ends)
 c = Context("python")
 size, kinds = 0, set()
 
