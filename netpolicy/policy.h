@@ -99,6 +99,7 @@ struct policy_guards {
 	size_t n_sandboxes;
 	const struct policy_range *private_allowed; /* network.allow_private */
 	size_t n_private_allowed;
+	bool quic; /* UDP to 443 and 80 passes also under rules for names */
 };
 
 /**
@@ -125,7 +126,8 @@ struct policy_flow {
  * @guards:	The host's; NULL: only what is denied everywhere
  * @flow:	Address, port and the lease
  *
- * Order: guards, port 853, operator deny, operator allow, user deny, lease and user allow, private ranges, default.
+ * Order: guards, operator deny, operator allow, user deny, user allow, lease, private ranges, default.  Where rules name names,
+ * what would get round them is denied: QUIC to what a name opened, port 853 where no rule says it, both under a default allow.
  *
  * Return: the verdict
  */

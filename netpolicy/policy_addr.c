@@ -137,6 +137,7 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 {
 	struct covered c = nothing_covered;
 	enum egress_reason guard = policy_guard(guards, flow->addr);
+	bool quic = flow->protocol == IPPROTO_UDP && (flow->port == 443 || flow->port == 80) && !(guards && guards->quic);
 	bool named;
 
 	assert(p->sealed);
@@ -149,18 +150,24 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 		return (struct policy_verdict){true, c.tier[OPERATOR_ALLOW], EGRESS_REASON_RULE};
 	if (c.tier[USER_DENY] != EGRESS_NO_RULE)
 		return denied(EGRESS_REASON_RULE, c.tier[USER_DENY]);
-	if (flow->lease_rule != EGRESS_NO_RULE) {
-		if (policy_rule_port(&p->rules[flow->lease_rule], flow->port))
-			return (struct policy_verdict){true, flow->lease_rule, EGRESS_REASON_RULE};
-		c.other_port = flow->lease_rule < c.other_port ? flow->lease_rule : c.other_port;
-	}
 	if (c.tier[USER_ALLOW] != EGRESS_NO_RULE)
 		return (struct policy_verdict){true, c.tier[USER_ALLOW], EGRESS_REASON_RULE};
-	if (flow->port == POLICY_PORT_DOT)
-		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
+	if (flow->lease_rule != EGRESS_NO_RULE) {
+		if (policy_rule_port(&p->rules[flow->lease_rule], flow->port))
+			return quic ? denied(EGRESS_REASON_QUIC, flow->lease_rule) :
+				      (struct policy_verdict){true, flow->lease_rule, EGRESS_REASON_RULE};
+		c.other_port = flow->lease_rule < c.other_port ? flow->lease_rule : c.other_port;
+	}
 	named = c.other_port != EGRESS_NO_RULE;
+	/* A rule that opens all ports does not mean this one, which would get round the rules for names. */
+	if (named && flow->port == POLICY_PORT_DOT && !p->rules[c.other_port].n_ports)
+		return denied(EGRESS_REASON_DOT, c.other_port);
 	if (policy_is_private(flow->addr) && !(guards && in_ranges(guards->private_allowed, guards->n_private_allowed, flow->addr)))
 		return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_PRIVATE, c.other_port);
+	if (p->default_allow && p->table && quic)
+		return denied(EGRESS_REASON_QUIC, EGRESS_NO_RULE);
+	if (p->default_allow && p->table && flow->port == POLICY_PORT_DOT)
+		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
 	if (p->default_allow)
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_DEFAULT, c.other_port);

@@ -118,6 +118,7 @@ static void fill_guards(const struct settings *s, struct guard_ranges *g)
 		}
 		freeifaddrs(all);
 	}
+	g->guards.quic = s->egress_quic;
 	add_range(g->sandboxes, &n_sandboxes, s->subnet_addr, s->subnet_prefix);
 	g->guards.n_sandboxes = n_sandboxes;
 	for (size_t i = 0; i < s->network_allow_private.n; i++) {

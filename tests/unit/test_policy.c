@@ -133,7 +133,7 @@ static struct policy *build(bool default_allow, const char *const *rules, size_t
 	struct sbx_err err = {0};
 
 	for (size_t i = 0; p && i < n; i++) {
-		struct policy_ports port = {80, 80};
+		struct policy_ports port = {80, 80}; /* ":80", or ":853" */
 		const char *text = rules[i];
 		struct policy_rule rule;
 		char name[300];
@@ -145,10 +145,14 @@ static struct policy *build(bool default_allow, const char *const *rules, size_t
 		flags |= *text == '+' ? EGRESS_RULE_ALLOW : 0;
 		snprintf(name, sizeof(name), "%s", text + 1);
 		len = strlen(name);
-		if (len > 3 && !strcmp(name + len - 3, ":80"))
+		if (len > 3 && !strcmp(name + len - 3, ":80")) {
 			name[len - 3] = '\0';
-		else
+		} else if (len > 4 && !strcmp(name + len - 4, ":853")) {
+			name[len - 4] = '\0';
+			port = (struct policy_ports){853, 853};
+		} else {
 			len = 0;
+		}
 		if (target_parse(name, &t, &err))
 			break;
 		policy_rule_set(&rule, &t, name, flags);
@@ -213,7 +217,7 @@ static void test_names(void)
 }
 
 static const struct policy_range host_range = {0xcb007105u, 32}, sandboxes_range = {0x0ad50000u, 16}, allowed_range = {0x0a090000u, 16};
-static const struct policy_guards guards = {&host_range, 1, &sandboxes_range, 1, &allowed_range, 1};
+static const struct policy_guards guards = {&host_range, 1, &sandboxes_range, 1, &allowed_range, 1, false};
 
 static const struct {
 	const char *why;
@@ -237,9 +241,11 @@ static const struct {
 	{"operator deny beats a lease", false, {"!-198.51.100.0/24", "+ok.test"}, "198.51.100.10", 443, 1, false, 0, EGRESS_REASON_RULE},
 	{"user deny beats a lease", true, {"-198.51.100.0/24", "+ok.test"}, "198.51.100.10", 443, 1, false, 0, EGRESS_REASON_RULE},
 	{"lease", false, {"+ok.test"}, "198.51.100.10", 443, 0, true, 0, EGRESS_REASON_RULE},
-	{"lease does not open 853", false, {"+ok.test"}, "198.51.100.10", 853, 0, false, EGRESS_NO_RULE, EGRESS_REASON_DOT},
-	{"rule does not open 853", false, {"+198.51.100.10"}, "198.51.100.10", 853, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_DOT},
-	{"default allow does not open 853", true, {NULL}, "198.51.100.10", 853, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_DOT},
+	{"lease does not open 853", false, {"+ok.test"}, "198.51.100.10", 853, 0, false, 0, EGRESS_REASON_DOT},
+	{"rule does not open 853", false, {"+198.51.100.10"}, "198.51.100.10", 853, EGRESS_NO_RULE, false, 0, EGRESS_REASON_DOT},
+	{"default allow with rules for names does not open 853", true, {"-a.test"}, "198.51.100.10", 853, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_DOT},
+	{"default allow without them does", true, {"-10.0.0.0/8"}, "198.51.100.10", 853, EGRESS_NO_RULE, true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT},
+	{"853 that a rule says", false, {"+198.51.100.10:853"}, "198.51.100.10", 853, EGRESS_NO_RULE, true, 0, EGRESS_REASON_RULE},
 	{"narrowed rule, its port", false, {"+198.51.100.10:80"}, "198.51.100.10", 80, EGRESS_NO_RULE, true, 0, EGRESS_REASON_RULE},
 	{"narrowed rule, other port", false, {"+198.51.100.10:80"}, "198.51.100.10", 22, EGRESS_NO_RULE, false, 0, EGRESS_REASON_PORT},
 	{"narrowed name, other port", false, {"-x.test", "+ok.test:80"}, "198.51.100.10", 22, 1, false, 1, EGRESS_REASON_PORT},
@@ -326,6 +332,7 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 	uint32_t operator_allow = model_first(p, EGRESS_RULE_OPERATOR | EGRESS_RULE_ALLOW, flow, true);
 	uint32_t user_deny = model_first(p, 0, flow, true), user_allow = model_first(p, EGRESS_RULE_ALLOW, flow, true);
 	uint32_t closed = model_first(p, EGRESS_RULE_ALLOW, flow, false);
+	bool quic = flow->protocol == IPPROTO_UDP && (flow->port == 80 || flow->port == 443), has_names = false;
 	bool lease = flow->lease_rule != EGRESS_NO_RULE, lease_opens = lease && policy_rule_port(policy_at(p, flow->lease_rule), flow->port);
 
 	if (guard)
@@ -336,16 +343,22 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 		return (struct policy_verdict){true, operator_allow, EGRESS_REASON_RULE};
 	if (user_deny != EGRESS_NO_RULE)
 		return (struct policy_verdict){false, user_deny, EGRESS_REASON_RULE};
-	if (lease_opens)
-		return (struct policy_verdict){true, flow->lease_rule, EGRESS_REASON_RULE};
 	if (user_allow != EGRESS_NO_RULE)
 		return (struct policy_verdict){true, user_allow, EGRESS_REASON_RULE};
-	if (flow->port == 853)
-		return (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_DOT};
+	if (lease_opens && quic)
+		return (struct policy_verdict){false, flow->lease_rule, EGRESS_REASON_QUIC};
+	if (lease_opens)
+		return (struct policy_verdict){true, flow->lease_rule, EGRESS_REASON_RULE};
 	if (lease && flow->lease_rule < closed)
 		closed = flow->lease_rule;
+	if (closed != EGRESS_NO_RULE && flow->port == 853 && !policy_at(p, closed)->n_ports)
+		return (struct policy_verdict){false, closed, EGRESS_REASON_DOT};
 	if (policy_is_private(flow->addr) && flow->addr >> 16 != 0x0a09)
 		return (struct policy_verdict){false, closed, closed == EGRESS_NO_RULE ? EGRESS_REASON_PRIVATE : EGRESS_REASON_PORT};
+	for (uint32_t i = 0; i < policy_count(p); i++)
+		has_names = has_names || *policy_at(p, i)->name;
+	if (policy_default_allow(p) && has_names && (quic || flow->port == 853))
+		return (struct policy_verdict){false, EGRESS_NO_RULE, quic ? EGRESS_REASON_QUIC : EGRESS_REASON_DOT};
 	if (policy_default_allow(p))
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return (struct policy_verdict){false, closed, closed == EGRESS_NO_RULE ? EGRESS_REASON_DEFAULT : EGRESS_REASON_PORT};
@@ -374,7 +387,7 @@ static size_t compare(const struct policy *p, size_t *n_cases)
 	for (size_t i = 0; i < ARRAY_SIZE(reached); i++) {
 		for (size_t j = 0; j < ARRAY_SIZE(ports); j++) {
 			for (uint32_t lease = 0; lease <= policy_count(p); lease++, ++*n_cases) {
-				struct policy_flow flow = {reached[i], ports[j], IPPROTO_TCP, lease ? lease - 1 : EGRESS_NO_RULE};
+				struct policy_flow flow = {reached[i], ports[j], lease % 2 ? IPPROTO_TCP : IPPROTO_UDP, lease ? lease - 1 : EGRESS_NO_RULE};
 
 				/* A lease comes from a name rule that allows. */
 				if (lease && (*policy_at(p, lease - 1)->name == '\0' || !(policy_at(p, lease - 1)->flags & EGRESS_RULE_ALLOW)))
