@@ -45,7 +45,7 @@
 #include <sys/vfs.h>
 
 #define EXIT_CONFIG	  78 /* EX_CONFIG: starting again would not help */
-#define QUIET_MS	  12 /* refilling at once doubles the latency of a burst; this long without a request is quiet */
+#define QUIET_MS	  6 /* refilling at once doubles the latency of a burst; a create and its first command are over by then */
 #define POOL_LOW_DIVISOR  4  /* below a quarter of the target the pool is refilled whatever goes on */
 #define MAX_MAKING	  2  /* shells under way for the pool at once */
 #define COPY_BYTES	  65536

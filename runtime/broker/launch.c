@@ -219,12 +219,31 @@ static void into_pool(struct broker *b, struct slot *s)
 	slot_list_push(&b->pool, s);
 }
 
+/* Some shells are left without a root. */
+static bool root_wanted(const struct broker *b)
+{
+	uint32_t bare = 0;
+
+	for (const struct slot *s = b->pool.first; s; s = s->next)
+		bare += !s->rooted;
+	return b->likely.n_layers && bare >= (uint32_t)b->settings.pool_target / BARE_DIVISOR;
+}
+
 static void shell_ready(struct broker *b, struct slot *s)
 {
+	struct sbx_err err;
+
 	s->is_shell = true;
 	cgroup_slot_close_entry(&s->cg);
-	if (s->state == BROKER_SLOT_MAKING && !s->n_layers)
+	if (s->state != BROKER_SLOT_MAKING)
+		return;
+	/* in a turn of its own: a request waits for one of the two at most */
+	if (!root_wanted(b)) {
 		into_pool(b, s);
+	} else if (give_root(b, s, &b->likely, NULL, &err) < 0) {
+		b->likely.n_layers = 0; /* until a create says what the image is now */
+		launch_failed(b, s, &err);
+	}
 }
 
 static void root_ready(struct broker *b, struct slot *s)
@@ -443,16 +462,6 @@ static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	return 0;
 }
 
-/* Some shells are left without a root. */
-static bool root_wanted(const struct broker *b)
-{
-	uint32_t bare = 0;
-
-	for (const struct slot *s = b->pool.first; s; s = s->next)
-		bare += !s->rooted;
-	return b->likely.n_layers && bare >= (uint32_t)b->settings.pool_target / BARE_DIVISOR;
-}
-
 void launch_make(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
@@ -464,10 +473,6 @@ void launch_make(struct broker *b, struct slot *s)
 	/* the shell takes one message after the other: what comes next is done while it is being made */
 	else if (s->create)
 		launch_arm(b, s);
-	else if (root_wanted(b) && give_root(b, s, &b->likely, NULL, &err) < 0) {
-		b->likely.n_layers = 0; /* until a create says what the image is now */
-		launch_failed(b, s, &err);
-	}
 }
 
 /* ---- second phase: the sandbox ---- */
