@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What registry.sh runs: pulls against a fake registry and a real one.  Prints TAP; exits 1 when a row failed."""
-import http.client, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
+import gzip, http.client, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes"))
 from registry import DOCKER, MACHINE, OCI, Registry, Repo, digest, dump, make_oci  # noqa: E402
@@ -665,6 +665,29 @@ def test_kill():
     ok(status == 200 and not os.listdir(E["STATE"] + "/state/blobs/partial"), "prune takes begun blobs", (part, answer))
 
 
+def test_keys():
+    """No image fills another's place: a layer's key comes from the packed bytes, and what a configuration claims is compared."""
+    tar = make_oci.further_layer(71, 0)
+    R.repos["key1"] = Repo(layers=[make_oci.first_layer(), tar])
+    again = R.repos["key2"] = Repo(layers=[make_oci.first_layer(), tar])
+    again.value["layers"][1] = again.put(gzip.compress(tar, 9, mtime=7), OCI + "layer.v1.tar+gzip")
+    again.tag("x", dump(again.value), again.media)
+    R.repos["key3"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(72, 0)], edit_config=lambda c: c["rootfs"].update(
+        diff_ids=[digest(make_oci.first_layer()), digest(tar)]))
+    kind, answer = pull(HOST + "key3:x")
+    ok(kind == "error" and "the unpacked layer has the digest" in answer, "an image that claims another's diff ids", (kind, answer))
+    one, two = pull(HOST + "key1:x")[1], pull(HOST + "key2:x")[1]
+    ok(one["layers"][0] == two["layers"][0] and one["layers"][1] != two["layers"][1], "the same diff ids in other blobs are other layers",
+       (one["layers"], two["layers"]))
+    ok([run(HOST + n, "cat", "/etc/version")[0] for n in ("key1:x", "key2:x")] == ["71\n"] * 2, "and both run")
+    kind, answer = pull(HOST + "key3:x")
+    ok(kind == "error" and run(HOST + "key1:x", "cat", "/etc/version")[0] == "71\n", "the claim fails again, and changes nothing", answer)
+    # the same blob upon another layer is another layer
+    R.repos["key4"] = Repo(layers=[make_oci.further_layer(73, 0), tar])
+    four = pull(HOST + "key4:x")[1]
+    ok(four["layers"][1] not in (one["layers"][1], two["layers"][1]), "a blob upon other layers is another layer", four["layers"])
+
+
 def test_mirror():
     R.repos["ok"] = Repo()
     kind, answer = pull("mirrored.test/ok:x")
@@ -827,7 +850,7 @@ def main():
     n_tests = int(E.get("FIRST", "0"))
     if E.get("BEHIND_PROXY"):
         sys.argv = [sys.argv[0], "test_proxy"]
-    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_kill, test_mirror, test_store,
+    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_kill, test_keys, test_mirror, test_store,
              test_real]
     for test in tests:
         if test.__name__ in sys.argv[1:] or (len(sys.argv) < 2 and test is not test_proxy):
