@@ -339,8 +339,10 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 
 		if (got == ARCHIVE_EOF)
 			break;
-		if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
-			rc = s.err.code ? (*err = s.err, -1) : reader_error(a, "read the archive", err);
+		if (got != ARCHIVE_OK && got != ARCHIVE_WARN && s.err.code)
+			rc = sbx_err_set(err, s.err.code, 0, "%s", s.err.msg); /* what the first reader says is nearer to the cause */
+		else if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
+			rc = reader_error(a, "read the archive", err);
 		else if (++seen > max_entries) /* skipped ones count too */
 			rc = sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries", (unsigned long long)max_entries);
 		else
