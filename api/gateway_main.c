@@ -206,6 +206,8 @@ static int wire(struct gateway *gw, const struct settings *s, const struct optio
 	const struct gw_client_hooks hooks = {.arg = gw, .up = on_up, .state = on_state};
 	const struct execd_hooks execd_hooks = {.arg = gw, .stat = ask_stat};
 	const struct http_server_config config = {.max_connections = connection_limit(s),
+						  .max_per_address = s->server_limit_per_address ? (unsigned)s->server_limit_per_address
+											 : (connection_limit(s) + 1) / 2,
 						  .unix_reserve = UNIX_RESERVE,
 						  .idle_ms = (uint32_t)s->server_timeout_keep_alive * 1000,
 						  .handler = gateway_handle,

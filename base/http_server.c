@@ -96,6 +96,8 @@ static void conn_destroy(struct http_conn *conn)
 	if (conn->next)
 		conn->next->prev = conn->prev;
 	server->n_conns--;
+	http_peers_leave(&server->peers, conn->from);
+	conn->from = NULL;
 	conn_release_later(conn);
 }
 
@@ -320,7 +322,11 @@ static void request_start(struct http_conn *conn)
 	if (conn->refuse) {
 		rq->close_after = true;
 		http_request_extra(rq, HTTP_TEXT("Retry-After: 1\r\n"));
-		http_respond_code(rq, SBX_E_OVERLOADED, "%u connections are open", conn->server->config.max_connections);
+		if (conn->refuse_peer)
+			http_respond_code(rq, SBX_E_OVERLOADED, "%u connections of this address are open (server.limit_per_address)",
+					  conn->server->config.max_per_address);
+		else
+			http_respond_code(rq, SBX_E_OVERLOADED, "%u connections are open", conn->server->config.max_connections);
 		return;
 	}
 	conn->server->config.handler(conn->server->config.arg, rq);
@@ -755,8 +761,10 @@ static void conn_names(struct http_conn *conn)
 	name_of(&addr, NULL, conn->local);
 	n = sizeof(addr);
 	memset(&addr, 0, sizeof(addr));
-	if (getpeername(conn->fd, (struct sockaddr *)&addr, &n) == 0)
+	if (getpeername(conn->fd, (struct sockaddr *)&addr, &n) == 0) {
 		name_of(&addr, conn->peer_ip, conn->peer);
+		conn->from = http_peers_enter(&conn->server->peers, &addr);
+	}
 	int on = 1, idle_s = 60;
 	/* best effort: without them the connection is slower, or a dead peer is noticed later */
 	ignore_result(setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
@@ -791,7 +799,8 @@ int http_server_connection(struct http_server *server, int fd, unsigned tag)
 		return r;
 	}
 	conn_names(conn);
-	conn->refuse = server->n_conns >= connections_for(server, conn->is_unix);
+	conn->refuse_peer = server->config.max_per_address && conn->from && conn->from->n > server->config.max_per_address;
+	conn->refuse = conn->refuse_peer || server->n_conns >= connections_for(server, conn->is_unix);
 	conn->next = server->conns;
 	if (conn->next)
 		conn->next->prev = conn;

@@ -67,6 +67,7 @@ typedef void http_handler(void *arg, struct http_request *req);
 
 struct http_server_config {
 	unsigned max_connections; /* more are answered 503; 0: 1024 */
+	unsigned max_per_address; /* of one client address, Unix sockets not counted; more are answered 503; 0: no bound */
 	unsigned unix_reserve;	  /* so many more for Unix sockets alone */
 	uint32_t head_ms;	  /* a head must be complete in this time; 0: LIMIT_HTTP_HEAD_MS */
 	uint32_t idle_ms;	  /* a connection without a request, or a stalled body; 0: LIMIT_HTTP_IDLE_MS */

@@ -12,6 +12,7 @@
 #ifndef BASE_HTTP_SERVER_INT_H
 #define BASE_HTTP_SERVER_INT_H
 
+#include "base/http_peers.h"
 #include "base/http1.h"
 #include "base/http_server.h"
 
@@ -38,9 +39,10 @@ struct http_conn {
 	struct http1_body drain;  /* rest of a body that nobody took */
 	uint64_t linger_bytes;	  /* read over after the last answer */
 	unsigned busy;		  /* conn_process() runs */
-	bool draining, eof, rdhup_seen, broken, closing, must_linger, lingering, shut, want_shut, dead, kicked, refuse;
+	bool draining, eof, rdhup_seen, broken, closing, must_linger, lingering, shut, want_shut, dead, kicked, refuse, refuse_peer;
 	bool is_unix, has_uid;
 	uid_t uid;
+	struct http_peer *from; /* counted there; NULL: not counted */
 	char peer[HTTP_PEER_MAX], peer_ip[HTTP_PEER_MAX], local[HTTP_PEER_MAX];
 };
 
@@ -68,6 +70,7 @@ struct http_server {
 	struct loop *loop;
 	struct http_server_config config;
 	struct http_conn *conns;
+	struct http_peers peers;
 	unsigned n_conns;
 	struct http_listener *listeners;
 	struct loop_timer *kick_timer;

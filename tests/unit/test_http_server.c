@@ -6,7 +6,10 @@
 #include "base/http_server.h"
 #include "base/wallclock.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -381,6 +384,58 @@ static void test_text(void)
 	is_int(http_header_add(&b, "X", "a\r\nB: c", 7), -EINVAL, "a header cannot be split by its value");
 }
 
+/* A client at @ip of the loopback net, connected to @to. */
+static int connect_from(const char *ip, const struct sockaddr_in *to)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (inet_pton(AF_INET, ip, &from.sin_addr) != 1 || bind(fd, (const struct sockaddr *)&from, sizeof(from)) < 0 ||
+	    connect(fd, (const struct sockaddr *)to, sizeof(*to)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return -1;
+	return fd;
+}
+
+static void test_addresses(void)
+{
+	const struct http_server_config config = {.max_connections = 100, .max_per_address = 3, .handler = handler};
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(at);
+	struct sbx_err err = {0};
+	int fds[5], other, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct http_server *own = http_server_new(loop, &config, &err), *before = server;
+
+	ok(own && bind(listener, (const struct sockaddr *)&at, n) == 0 && listen(listener, 16) == 0 &&
+	   getsockname(listener, (struct sockaddr *)&at, &n) == 0 && http_server_listen(own, listener, 0, &err) == 0, "a server with three for each address");
+	server = own;
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = connect_from("127.0.0.1", &at);
+	other = connect_from("127.0.0.2", &at);
+	turn(-1, 10, 50);
+	got_len = 0;
+	say(fds[4], "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+	ok(strstr(got, "HTTP/1.1 503 ") && strstr(got, "server.limit_per_address"), "the fifth of one address is told what bounds it");
+	got_len = 0;
+	say(fds[0], "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+	ok(strstr(got, "HTTP/1.1 404 ") != NULL, "its first is served");
+	got_len = 0;
+	say(other, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+	ok(strstr(got, "HTTP/1.1 404 ") != NULL, "so is another address");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	turn(-1, 10, 100);
+	fds[0] = connect_from("127.0.0.1", &at);
+	turn(-1, 5, 50);
+	got_len = 0;
+	say(fds[0], "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+	ok(strstr(got, "HTTP/1.1 404 ") != NULL, "with its connections closed the address is served again");
+	close(fds[0]);
+	close(other);
+	http_server_free(own);
+	close(listener);
+	server = before;
+}
+
 int main(void)
 {
 	struct sbx_err err = {0};
@@ -397,6 +452,7 @@ int main(void)
 	test_tunnel();
 	test_slow();
 	test_limit();
+	test_addresses();
 	http_server_free(server);
 	loop_free(loop);
 	return tap_done();
