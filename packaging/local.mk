@@ -7,7 +7,7 @@ dist_sysusers_DATA = packaging/sandboxd.sysusers.conf
 dist_tmpfiles_DATA = packaging/sandboxd.tmpfiles.conf
 systemdsystemunit_DATA = packaging/sandboxd.service
 bashcompletion_DATA = packaging/sandboxctl
-EXTRA_DIST += packaging/sandboxd.service.in examples/sandboxd.toml examples/quickstart.sh
+EXTRA_DIST += packaging/sandboxd.service.in examples/sandboxd.toml examples/quickstart.sh examples/egress.sh
 CLEANFILES += packaging/sandboxd.service packaging/sandboxctl
 packaging/sandboxd.service: packaging/sandboxd.service.in Makefile
 	$(AM_V_GEN)$(MKDIR_P) packaging && $(SED) -e 's|@sbindir[@]|$(sbindir)|; s|@sysconfdir[@]|$(sysconfdir)|' \

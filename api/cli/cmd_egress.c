@@ -395,7 +395,7 @@ static void print_rule(const struct jv *root)
 		ports_text(rule, ports, sizeof(ports));
 		printf(", ports %s", ports);
 	}
-	printf("\n");
+	printf("%s\n", strcmp(text_of(root, "reason"), "rule") ? "" : "   <- decides");
 }
 
 int cmd_egress_explain(struct cli *cli, const struct cli_args *args)
@@ -424,7 +424,8 @@ int cmd_egress_explain(struct cli *cli, const struct cli_args *args)
 		printf(":%lld", (long long)port);
 	printf("/%s\n", text_of(root, "protocol"));
 	print_rule(root);
-	printf("  %-6s %s   <- decides\n", text_of(root, "reason"), text_of(root, "message"));
+	if (strcmp(text_of(root, "reason"), "rule") != 0 || !jv_get(root, "rule"))
+		printf("  %-6s %s   <- decides\n", text_of(root, "reason"), text_of(root, "message"));
 	if (jv_str(jv_get(root, "note")))
 		printf("  note   %s\n", text_of(root, "note"));
 	for (const struct jv *o = jv_first(jv_get(root, "open")); o; o = jv_next(o))
