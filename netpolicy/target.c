@@ -113,7 +113,7 @@ static int parse_name(const char *text, const char *name, struct target *ret, st
 int target_parse(const char *text, struct target *ret, struct sbx_err *err)
 {
 	static const char blanks[] = " \t\r\n\v\f";
-	struct target t = {0};
+	struct target t = {.addr = 0};
 	char copy[TARGET_TEXT_MAX + 1], *slash;
 	uint8_t v6[16];
 	size_t n;

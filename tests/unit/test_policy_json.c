@@ -154,17 +154,21 @@ static void test_changes(void)
 
 		is_str(got, merges[i].want, "merge: %s", merges[i].why);
 		ok(p && policy_default_allow(p), "and the default stays");
-		policy_free(old), policy_free(patch), policy_free(p);
+		policy_free(old);
+		policy_free(patch);
+		policy_free(p);
 	}
 	struct policy *old = short_form("+a.test +b.test", false), *patch = short_form("+c.test", false);
 	struct sbx_err err = {0};
 
 	ok(!policy_merge(old, patch, 2, &err) && err.code == SBX_E_TOO_LARGE, "a third rule over a limit of two");
-	policy_free(old), policy_free(patch);
+	policy_free(old);
+	policy_free(patch);
 	patch = short_form("+c.test", false);
 	struct policy *p = policy_merge(NULL, patch, 2, &err);
 	ok(p && policy_default_allow(p) && policy_count(p) == 1, "into a sandbox that had no policy");
-	policy_free(patch), policy_free(p);
+	policy_free(patch);
+	policy_free(p);
 	for (size_t i = 0; i < ARRAY_SIZE(removals); i++) {
 		auto_jv v = jv_parse(removals[i].targets, strlen(removals[i].targets), &err);
 		uint32_t removed = 0;
@@ -174,7 +178,8 @@ static void test_changes(void)
 		auto_free char *got = to_short(p);
 		is_str(got, removals[i].want, "remove: %s", removals[i].why);
 		is_int(removed, removals[i].removed, "so many");
-		policy_free(old), policy_free(p);
+		policy_free(old);
+		policy_free(p);
 	}
 }
 
@@ -192,7 +197,9 @@ static void test_effective(void)
 	policy_free(p);
 	p = policy_effective(NULL, NULL, NULL, 0, &err);
 	ok(p && policy_default_allow(p) && !policy_count(p), "nothing and nothing allows everything");
-	policy_free(p), policy_free(overlay), policy_free(user);
+	policy_free(p);
+		policy_free(overlay);
+		policy_free(user);
 }
 
 int main(void)
