@@ -4,11 +4,13 @@
 
 #include "runtime/broker/host_check.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/seccomp.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/quota.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -33,6 +36,7 @@
 #include "runtime/broker/cgroup.h"
 #include "runtime/broker/fw_rules.h"
 #include "runtime/broker/links.h"
+#include "runtime/broker/sockcut.h"
 
 #define KERNEL_MAJOR 6u
 #define KERNEL_MINOR 1u
@@ -459,6 +463,37 @@ static enum host_verdict probe_NFT(const struct host_check_context *context, cha
 	(void)context;
 	snprintf(found, size, "the router's and the host's rules in a namespace of their own: %s", sys ? strerror(sys) : "load");
 	return sys ? HOST_FAIL : HOST_OK;
+}
+
+static bool any_socket(void *arg, const struct sockcut_ends *ends)
+{
+	(void)arg;
+	(void)ends;
+	return true;
+}
+
+static int try_destroy(const char *arg)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	auto_fd fd = -1;
+
+	(void)arg;
+	if (unshare(CLONE_NEWNET) < 0 || links_try_lo_up() < 0)
+		return EOPNOTSUPP;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&at, sizeof(at)) < 0)
+		return errno;
+	int r = sockcut_here(any_socket, NULL);
+	return r == 1 ? 0 : r < 0 ? -r : EOPNOTSUPP;
+}
+
+static enum host_verdict probe_SOCK_DESTROY(const struct host_check_context *context, char *found, size_t size)
+{
+	int sys = in_child(try_destroy, NULL);
+
+	(void)context;
+	snprintf(found, size, "a socket in a namespace of its own: %s", sys ? strerror(sys) : "ended");
+	return sys ? HOST_WARN : HOST_OK;
 }
 
 static int try_veth(const char *arg)

@@ -860,6 +860,16 @@ int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const cha
 	return r < 0 ? fail_nl(err, r, "list the host's routes") : 0;
 }
 
+int links_try_lo_up(void)
+{
+	struct nl_sock *sock = nl_socket_alloc();
+	int r = sock && !nl_connect(sock, NETLINK_ROUTE) ? set_up(sock, 1, true) : -1;
+
+	if (sock)
+		nl_socket_free(sock);
+	return r < 0 ? -1 : 0;
+}
+
 int links_try_veth(void)
 {
 	struct veth v = {.name = "probe0", .mac = uplink_host_mac, .peer_name = "probe1", .peer_mac = uplink_router_mac};

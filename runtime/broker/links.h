@@ -196,6 +196,8 @@ struct links_if_list {
 int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
 		  struct sbx_err *err) SBX_WUR;
 
+/** links_try_lo_up() - Bring lo up in the calling process's network namespace (a probe's own); Return: 0 or -1 */
+int links_try_lo_up(void);
 /** links_try_veth() - Make a veth pair in the calling process's network namespace (a probe's own); Return: 0 or -1 */
 int links_try_veth(void);
 
