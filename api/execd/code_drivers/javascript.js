@@ -40,6 +40,7 @@
 		return [size, data];
 	}));
 	const say = (kind, data) => {
+		unsettled = true;
 		for (let at = 0; at < data.length; at += 65536)
 			tell(kind, data.subarray(at, at + 65536));
 	};
@@ -73,6 +74,28 @@
 	Object.defineProperty(process, 'stdout', { configurable: true, enumerable: true, get: () => stdout });
 	Object.defineProperty(process, 'stderr', { configurable: true, enumerable: true, get: () => stderr });
 	globalThis.console = new console.Console({ stdout, stderr, colorMode: false });
+
+	// Before a process starts that writes past us: what was written here is taken, so that it comes first.  Node cannot ask how
+	// much a pipe holds; a moment is what the agent needs to take it.
+	let unsettled = false;
+	const nap = new Int32Array(new SharedArrayBuffer(4));
+	const settle = () => {
+		if (unsettled)
+			Atomics.wait(nap, 0, 0, 3);
+		unsettled = false;
+	};
+	const children = require('child_process');
+	for (const name of ['exec', 'execFile', 'execFileSync', 'execSync', 'fork', 'spawn', 'spawnSync']) {
+		const plain = children[name];
+
+		children[name] = Object.assign(function (...args) {
+			settle();
+			return plain.apply(this, args);
+		}, plain);
+		if (plain[util.promisify.custom])
+			Object.defineProperty(children[name], util.promisify.custom, { value: plain[util.promisify.custom] });
+	}
+	require('module').syncBuiltinESMExports();
 
 	// ---- values ----
 
