@@ -89,7 +89,7 @@ static int answers(int fd, struct victims *v, uint8_t protocol)
 			continue;
 		if (n < 0)
 			return -errno;
-		for (const struct nlmsghdr *h = &buf.head; NLMSG_OK(h, left); h = (const void *)NLMSG_NEXT(h, left)) {
+		for (struct nlmsghdr *h = &buf.head; NLMSG_OK(h, left); h = (struct nlmsghdr *)(void *)NLMSG_NEXT(h, left)) {
 			if (h->nlmsg_type == NLMSG_DONE)
 				return 0;
 			if (h->nlmsg_type == NLMSG_ERROR)
