@@ -1064,12 +1064,12 @@ static size_t write_bulk(struct agent_stream *s, const void *data, size_t n)
 	do
 		done = write(c->bulk_write_fd, data, n);
 	while (done < 0 && errno == EINTR);
-	if (!c->bulk_resized && done < (ssize_t)n)
-		bulk_use(s, true); /* for the next one; what is left now waits for the agent */
 	if (done < 0 && errno != EAGAIN) {
 		go_deaf(c);
 		return 0;
 	}
+	if (!c->bulk_resized && done < (ssize_t)n)
+		bulk_use(s, true); /* for the next one; what is left now waits for the agent */
 	if (done < (ssize_t)n)
 		loop_fd_events(c->bulk_room, EPOLLOUT);
 	if (done <= 0 || queue_frame(c, AGENT_BULK, s->number, (uint32_t)done, NULL, 0) < 0)

@@ -432,7 +432,7 @@ int harness_status(struct harness *h, int ms, struct agent_status *ret)
 
 int harness_attach(struct harness *h)
 {
-	struct agent_attach req = {.version = AGENT_VERSION};
+	struct agent_attach req = {.version = AGENT_VERSION, .flags = h->attach_flags};
 	static uint8_t payload[AGENT_OUT_FRAME];
 	uint8_t frame[sizeof(struct agent_frame) + sizeof(req)];
 
@@ -585,6 +585,18 @@ static void take_frame(struct harness *h, struct harness_result *r, const struct
 	case AGENT_DATA:
 		keep(&r->out, &r->n_out, p, (size_t)n);
 		harness_send(h, AGENT_CREDIT, r->stream, (uint32_t)n, NULL, 0);
+		break;
+	case AGENT_BULK:
+		for (uint32_t left = f->value; left;) {
+			static uint8_t content[65536];
+			ssize_t got = read(h->bulk_in, content, left < sizeof(content) ? left : sizeof(content));
+
+			if (got <= 0)
+				die("content that is not there");
+			keep(&r->out, &r->n_out, content, (size_t)got);
+			left -= (uint32_t)got;
+		}
+		harness_send(h, AGENT_CREDIT, r->stream, f->value, NULL, 0);
 		break;
 	case AGENT_STDERR:
 		keep(&r->err, &r->n_err, p, (size_t)n);

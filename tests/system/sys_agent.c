@@ -10,6 +10,7 @@
 #include "runtime/agent/agent_sys.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 static void test_commands(struct harness *h)
@@ -657,6 +658,109 @@ static void test_attach(struct harness *h)
 	harness_clear(&r);
 }
 
+/* ---- content beside the frames ---- */
+
+/* Announces @told bytes of which @there are written; with as many of both, piece by piece as the FIFO takes them. */
+static void send_bulk(struct harness *h, uint32_t stream, const uint8_t *data, size_t there, uint32_t told)
+{
+	while (there) {
+		struct pollfd p = {.fd = h->bulk_out, .events = POLLOUT};
+		ssize_t n = poll(&p, 1, 5000) == 1 ? write(h->bulk_out, data, there) : 0;
+
+		if (n <= 0) {
+			printf("# bulk.in takes nothing\n");
+			break;
+		}
+		if (n == (ssize_t)there || told != there)
+			harness_send(h, AGENT_BULK, stream, told, NULL, 0);
+		else
+			harness_send(h, AGENT_BULK, stream, (uint32_t)n, NULL, 0);
+		if (told != there)
+			return;
+		data += n;
+		there -= (size_t)n;
+		told -= (uint32_t)n;
+	}
+	if (told)
+		harness_send(h, AGENT_BULK, stream, told, NULL, 0);
+}
+
+static void test_bulk(struct harness *h)
+{
+	struct harness_result r, q;
+	const char *const where[] = {"/w/bulk", "", "", NULL}, *const half[] = {"/w/half", "", "", NULL}, *const read_it[] = {"/w/bulk", NULL};
+	const struct agent_fs write_op = {.op = AGENT_FS_WRITE}, read_op = {.op = AGENT_FS_READ};
+	static uint8_t content[200000], payload[AGENT_OUT_FRAME];
+	struct agent_frame f;
+	int left = -1;
+
+	for (size_t i = 0; i < sizeof(content); i++)
+		content[i] = (uint8_t)(i * 31 + i / 253);
+	h->attach_flags = AGENT_ATTACH_BULK;
+	ok(!harness_attach(h), "a gateway with a bulk channel");
+	/* what a gateway leaves that is killed between the bytes and the frame, and in the middle of a download */
+	ok(write(h->bulk_out, "stale bytes", 11) == 11 && !harness_attach(h), "bytes that nobody was told of, and the next gateway");
+	harness_fs_begin(h, &r, write_op, where, NULL, NULL);
+	for (size_t at = 0; at < sizeof(content); at += 50000)
+		send_bulk(h, r.stream, content + at, 50000, 50000);
+	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
+	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK, "content beside the frames");
+	harness_clear(&r);
+	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	for (int i = 0; i < 5 && harness_recv(h, 5000, &f, payload) >= 0 && f.type != AGENT_BULK; i++)
+		;
+	is_int(f.type, AGENT_BULK, "a download begins");
+	ok(!harness_attach(h) && !ioctl(h->bulk_in, FIONREAD, &left) && left == 0, "content of a download that was left is gone");
+	harness_clear(&r);
+	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > sizeof(content) &&
+		   !memcmp(r.out + r.n_out - sizeof(content), content, sizeof(content)), "every byte of the upload comes back");
+	harness_clear(&r);
+
+	/* two at once, and one that ends before its content does */
+	harness_fs_begin(h, &r, write_op, where, NULL, NULL);
+	harness_fs_begin(h, &q, write_op, half, NULL, NULL);
+	send_bulk(h, r.stream, content, 30000, 30000);
+	send_bulk(h, q.stream, content + 1, 20000, 20000);
+	send_bulk(h, r.stream, content + 30000, 30000, 30000);
+	harness_send(h, AGENT_DETACH, q.stream, 0, NULL, 0);
+	send_bulk(h, q.stream, content + 1, 10000, 10000);
+	harness_send(h, AGENT_DATA, r.stream, 0, content + 60000, 100);
+	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
+	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK, "uploads between each other");
+	harness_clear(&r);
+	harness_clear(&q);
+	is_int(harness_run(h, &q, "test $(stat -c %s /w/bulk) = 60100 && ! ls -A /w | grep -e half -e sbx-"), 0, "one is whole, the other was never there");
+	harness_clear(&q);
+
+	static const struct {
+		const char *why;
+		size_t there;
+		uint32_t told;
+	} rows[] = {{"content that is not there", 0, 5000}, {"less than announced", 4000, 5000}, {"more than the window", 60000, AGENT_WINDOW + 1},
+		    {"four gigabytes", 0, UINT32_MAX}};
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		harness_fs_begin(h, &r, write_op, half, NULL, NULL);
+		send_bulk(h, r.stream, content, rows[i].there, rows[i].told);
+		ok(!harness_attach(h) && harness_run(h, &q, "exit 6") == 6, "%s: the attachment ends and nothing else", rows[i].why);
+		harness_clear(&q);
+		harness_clear(&r);
+	}
+	is_int(harness_run(h, &q, "ls -A /w | grep -c -e half -e sbx-"), 1, "and leaves no file");
+	harness_clear(&q);
+	h->attach_flags = 0;
+	ok(!harness_attach(h), "a gateway without one");
+	harness_fs_begin(h, &r, write_op, half, NULL, NULL);
+	send_bulk(h, r.stream, content, 100, 100);
+	ok(!harness_attach(h) && harness_run(h, &q, "exit 7") == 7, "may not use it");
+	harness_clear(&q);
+	harness_clear(&r);
+	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > 60100 && !memcmp(r.out + r.n_out - 60100, content, 60100),
+	   "and gets content in frames");
+	harness_clear(&r);
+}
+
 /* ---- terminals and input ---- */
 
 static void test_terminal(struct harness *h)
@@ -1023,6 +1127,7 @@ int main(int argc, char **argv)
 	}
 	test_commands(&h);
 	test_files(&h);
+	test_bulk(&h);
 	test_driver(&h);
 	test_ends(&h);
 	test_spare(&h);
