@@ -34,7 +34,10 @@ static void reply_text(const struct where *at, uint32_t status, const char *head
 {
 	auto_buf line = {0};
 
-	buf_printf(&line, "%s\n", text);
+	/* It may quote what a client sent, and be shown on a terminal. */
+	for (; *text; text++)
+		buf_append(&line, (unsigned char)*text < ' ' || *text == 0x7f ? "?" : text, 1);
+	buf_puts(&line, "\n");
 	const char *body = buf_str(&line);
 	reply(at, status, "text/plain; charset=utf-8", headers, body ? body : "out of memory\n", body ? buf_used(&line) : 14);
 }

@@ -49,3 +49,7 @@ ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
 ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh
 EXTRA_DIST += tests/system/dnsd_rows.py tests/system/dnsd_tunnel.py tests/system/dnsd_lib.py
+check_PROGRAMS += tests/unit/test_policy_link
+UNIT_TESTS += tests/unit/test_policy_link
+tests_unit_test_policy_link_SOURCES = tests/unit/test_policy_link.c
+tests_unit_test_policy_link_LDADD = libnetpolicy.a libbase.a $(IDN2_LIBS)

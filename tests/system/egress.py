@@ -393,6 +393,66 @@ def end_to_end():
     return sid
 
 
+def hostile(sid):
+    policy(sid, "PUT", D("+ok.test"))
+    bodies = {"100 levels": b"[" * 100 + b"]" * 100, "a doubled key": b'{"defaultAction":"deny","defaultAction":"allow"}',
+              "a NUL in a name": b'{"egress":[{"action":"allow","target":"ok.test\\u0000.evil"}]}', "bad UTF-8": b'{"egress":[{"target":"\xff\xfe.test"}]}',
+              "a number for a name": b'{"egress":[{"target":1e999}]}', "a key in another case": b'{"DefaultAction":"allow"}',
+              "a megabyte of brackets": b"[" * 1048576, "control characters": b'{"egress":[{"target":"a\\u001b[2J.test"}]}',
+              "ports without end": b'{"egress":[{"action":"allow","target":"a.test","ports":["1-65535"]}]}'}
+    for why, body in bodies.items():
+        s, v = policy(sid, "POST", body)
+        ok(s == 400 and "\x1b" not in str(v), f"hostile body: {why}", (s, str(v)[:200]))
+    s, h, t = call("POST", f"/v1/sandboxes/{sid}/proxy/18080/policy", b"{}", headers={"Transfer-Encoding": "chunked", "Content-Length": "2"})
+    ok(s == 400, "hostile body: two lengths", (s, t))
+    ok(policy(sid)[1]["policy"] == D("+ok.test"), "and the policy is as it was")
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(5)
+    s.connect(run + "/run/policy.sock")  # root may connect; it is not dnsd all the same
+    try:
+        s.send(struct.pack("=IIQIIII", 0x31524745, 1, 0, 32, 0, 1, 0))
+        heard = s.recv(100)
+    except OSError:
+        heard = b""
+    ok(heard == b"" and connects(sid, "ok.test"), "policy.sock hears nobody but dnsd's uid")
+    ids = []
+    for i in range(10):
+        body = {"image": {"uri": "host"}, "timeout": 600, "resourceLimits": {}, "networkPolicy": D("+ok.test"),
+                "entrypoint": ["bash", "-c", f"exec 3<>/dev/tcp/{OTH}/80 && echo leak || echo closed; sleep 60"]}
+        ids.append(json.loads(call("POST", "/v1/sandboxes", body)[2])["id"])
+    logs = [until(lambda: "closed" in call("GET", f"/v1/sandboxes/{i}/diagnostics/logs")[2], 10) for i in ids]
+    ok(all(logs), "the first instruction of ten entrypoints finds the policy in force", logs)
+    for i in ids:
+        call("DELETE", f"/v1/sandboxes/{i}")
+
+
+def ctl(*args):
+    p = subprocess.run([build + "/sandboxctl", "--socket", run + "/run/api.sock", *args], capture_output=True, text=True, timeout=30)
+    return p.returncode, p.stdout, p.stderr
+
+
+def command_line(sid):
+    policy(sid, "PUT", D("+ok.test"))
+    code, out, err = ctl("egress", "allow", sid, "new.test", "--port", "80,8000-8003")
+    ok(code == 0 and re.search(r"0 +allow +new\.test +80, 8000-8003", out) and re.search(r"else +deny", out), "sandboxctl egress allow", (code, out, err))
+    code, out, err = ctl("egress", "explain", sid, "new.test:22")
+    ok(code == 1 and "<- decides" in out and "--port 22" in out, "sandboxctl egress explain of a port", (code, out, err))
+    ok(ctl("egress", "explain", sid, "new.test:8001")[0] == 0, "and of one that is open")
+    ok(ctl("egress", "rm", sid, "new.test")[0] == 0 and policy(sid)[1]["policy"] == D("+ok.test"), "sandboxctl egress rm")
+    code, out, err = ctl("egress", "deny", sid, "a b")
+    ok(code == 1 and '"a b"' in err, "a bad target is named", (code, out, err))
+    code, out, err = ctl("egress", "set", sid, "--egress", "allow", "--deny", "oth.test")
+    ok(code == 0 and policy(sid)[1]["policy"] == A("-oth.test"), "sandboxctl egress set", (code, out, err))
+    code, out, err = ctl("run", "--egress", "deny", "--allow", "ok.test", "--", "getent", "hosts", "note.test")
+    ok(code == 2 and "1 denied: note.test" in err, "sandboxctl run says at its end what was denied", (code, out, err))
+    p = subprocess.Popen([build + "/sandboxctl", "--socket", run + "/run/api.sock", "egress", "watch", sid, "--new"], stdout=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    sh(sid, "getent hosts oth.test")
+    line = p.stdout.readline()
+    p.kill()
+    ok("denied" in line and "oth.test" in line and 'rule 0 "deny oth.test"' in line, "sandboxctl egress watch", line)
+
+
 def got_hook(name):
     return [h for h in hooks if h[2].get("hostname") == name]
 
@@ -531,6 +591,8 @@ def main():
         rows_overlay(sid)
         sid2 = end_to_end()
         flows(sid2)
+        hostile(sid2)
+        command_line(sid2)
         rows_webhook(sid2)
         kills(sid2)
     finally:
