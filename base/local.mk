@@ -4,7 +4,7 @@ libbase_a_SOURCES = base/cleanup.h base/limits.h base/errors.def \
 	base/err.c base/err.h base/log.c base/log.h base/buf.c base/buf.h base/loop.c base/loop.h \
 	base/wallclock.c base/wallclock.h base/fdpass.c base/fdpass.h base/num.c base/num.h base/fault.c base/fault.h
 # HTTP and WebSocket.
-libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.c base/http_peers.c base/http_peers.h base/http_request.c base/http_server.h base/http_server_int.h \
+libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.c base/http_peers.c base/http_peers.h base/options.c base/options.h base/http_request.c base/http_server.h base/http_server_int.h \
 	base/http_response.c base/http_text.c base/http_client.c base/http_client.h base/ws.c base/ws.h
 # The only user of cJSON; who links base/jv.o adds $(CJSON_LIBS).
 libbase_a_SOURCES += base/jv.c base/jv.h

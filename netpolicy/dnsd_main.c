@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "base/isolate.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/options.h"
 #include "base/wallclock.h"
 
 #include "netpolicy/dnsd_int.h"
@@ -242,15 +242,6 @@ static void end(struct dnsd *d)
 	settings_free(&d->settings);
 }
 
-static const struct option options[] = {
-	{"config", required_argument, NULL, 'c'},
-	{"instance", required_argument, NULL, 'i'},
-	{"run-dir", required_argument, NULL, 'r'},
-	{"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
-};
-
 static const char help[] = "usage: sandbox-dnsd [--config FILE] [--instance N] [--run-dir DIR]\n"
 			   "Name server of the sandboxes; started by sandboxd or systemd.\n";
 
@@ -258,34 +249,12 @@ struct arguments {
 	const char *config, *instance, *run_dir;
 };
 
-/* Return: 0 to go on, 1 to end well, 2 to end badly */
 static int read_arguments(int argc, char **argv, struct arguments *a)
 {
-	int c;
+	const struct option_row rows[] = {
+		{"config", OPTION_TEXT, &a->config}, {"instance", OPTION_TEXT, &a->instance}, {"run-dir", OPTION_TEXT, &a->run_dir}};
 
-	while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) >= 0) {
-		switch (c) {
-		case 'c':
-			a->config = optarg;
-			break;
-		case 'i':
-			a->instance = optarg;
-			break;
-		case 'r':
-			a->run_dir = optarg;
-			break;
-		case 'V':
-			puts("sandbox-dnsd " PACKAGE_VERSION);
-			return 1;
-		case 'h':
-			fputs(help, stdout);
-			return 1;
-		default:
-			fputs(help, stderr);
-			return 2;
-		}
-	}
-	return optind < argc ? 2 : 0;
+	return options_read(argc, argv, rows, ARRAY_SIZE(rows), help);
 }
 
 int main(int argc, char **argv)
@@ -297,8 +266,8 @@ int main(int argc, char **argv)
 	auto_fd lease_fd = -1;
 	int r = read_arguments(argc, argv, &a);
 
-	if (r)
-		return r - 1;
+	if (r != OPTIONS_GO_ON)
+		return r;
 	log_init("sandbox-dnsd", LOG_LEVEL_INFO);
 	if (settings_load(a.config, &d.settings, &err) < 0 ||
 	    (a.instance && settings_set(&d.settings, "instance", a.instance, &err) < 0) ||

@@ -209,17 +209,27 @@ static int upload_any(struct copy *c, int dir_fd, const char *name, const char *
 	return rc;
 }
 
+/* @path without the slashes at its end; Return: it, to be freed, or NULL with @err set */
+static char *without_slashes(const char *path, struct sbx_err *err)
+{
+	char *trimmed = strdup(path);
+
+	if (!trimmed) {
+		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "path");
+		return NULL;
+	}
+	for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/'; n--)
+		trimmed[n - 1] = '\0';
+	return trimmed;
+}
+
 static int copy_in(struct copy *c, const char *from, const char *to, struct sbx_err *err)
 {
 	enum inside_kind kind;
 	auto_buf path = {0};
-	auto_free char *trimmed = strdup(from);
+	auto_free char *trimmed = without_slashes(from, err);
 
-	if (!trimmed)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "path");
-	for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/'; n--)
-		trimmed[n - 1] = '\0';
-	if (look_inside(c, to, &kind, err) < 0)
+	if (!trimmed || look_inside(c, to, &kind, err) < 0)
 		return -1;
 	buf_puts(&path, to);
 	if (kind == INSIDE_DIRECTORY || to[strlen(to) - 1] == '/')
@@ -348,13 +358,9 @@ static int copy_out(struct copy *c, const char *from, const char *to, struct sbx
 	enum inside_kind kind;
 	struct stat st;
 	auto_buf path = {0};
-	auto_free char *trimmed = strdup(from);
+	auto_free char *trimmed = without_slashes(from, err);
 
-	if (!trimmed)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "path");
-	for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/'; n--)
-		trimmed[n - 1] = '\0';
-	if (look_inside(c, trimmed, &kind, err) < 0)
+	if (!trimmed || look_inside(c, trimmed, &kind, err) < 0)
 		return -1;
 	if (kind == INSIDE_NONE)
 		return sbx_err_set(err, SBX_E_EXECD_FILE_NOT_FOUND, 0, "no %.150s in sandbox %.8s", from, c->id);

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/options.h"
 #include "base/path.h"
 #include "base/sysfilter.h"
 #include "runtime/admission.h"
@@ -29,7 +30,6 @@
 #include "runtime/broker/trash.h"
 
 #include <fcntl.h>
-#include <getopt.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sched.h>
@@ -65,68 +65,21 @@ struct arguments {
 	bool purge; /* end the instance's sandboxes, leave the host as it was, serve nothing */
 };
 
-static int usage(FILE *to)
-{
-	fprintf(to, "usage: sandbox-broker [--config FILE] [--instance NAME] [--state-dir DIR]\n"
-		    "                      [--run-dir DIR] [--listen-fd N] [--agent-fd N]\n"
-		    "                      [--unpack-fd N] [--purge]\n"
-		    "Started by sandboxd, as root. It serves fixed-size messages on\n"
-		    "RUN_DIR/broker.sock to the user ids that its configuration names.\n");
-	return to == stdout ? 0 : 2;
-}
-
-static int fd_argument(const char *text, uint32_t *ret)
-{
-	return num_u32(text, strlen(text), 1u << 20, ret);
-}
+static const char help[] = "usage: sandbox-broker [--config FILE] [--instance NAME] [--state-dir DIR]\n"
+			   "                      [--run-dir DIR] [--listen-fd N] [--agent-fd N]\n"
+			   "                      [--unpack-fd N] [--purge]\n"
+			   "Started by sandboxd, as root. It serves fixed-size messages on\n"
+			   "RUN_DIR/broker.sock to the user ids that its configuration names.\n";
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},    {"instance", required_argument, NULL, 'i'},
-		{"state-dir", required_argument, NULL, 's'}, {"run-dir", required_argument, NULL, 'r'},
-		{"listen-fd", required_argument, NULL, 'l'}, {"agent-fd", required_argument, NULL, 'a'},
-		{"unpack-fd", required_argument, NULL, 'u'}, {"purge", no_argument, NULL, 'p'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},	     {NULL, 0, NULL, 0},
+	const struct option_row rows[] = {
+		{"config", OPTION_TEXT, &a->config},	 {"instance", OPTION_TEXT, &a->instance},   {"state-dir", OPTION_TEXT, &a->state_dir},
+		{"run-dir", OPTION_TEXT, &a->run_dir},	 {"listen-fd", OPTION_FD, &a->listen_fd},   {"agent-fd", OPTION_FD, &a->agent_fd},
+		{"unpack-fd", OPTION_FD, &a->unpack_fd}, {"purge", OPTION_SWITCH, &a->purge},
 	};
-	int c, r = 0;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1 && r == 0) {
-		switch (c) {
-		case 'c':
-			a->config = optarg;
-			break;
-		case 'i':
-			a->instance = optarg;
-			break;
-		case 's':
-			a->state_dir = optarg;
-			break;
-		case 'r':
-			a->run_dir = optarg;
-			break;
-		case 'l':
-			r = fd_argument(optarg, &a->listen_fd);
-			break;
-		case 'a':
-			r = fd_argument(optarg, &a->agent_fd);
-			break;
-		case 'u':
-			r = fd_argument(optarg, &a->unpack_fd);
-			break;
-		case 'p':
-			a->purge = true;
-			break;
-		case 'h':
-			exit(usage(stdout));
-		case 'V':
-			printf("sandbox-broker %s\n", PACKAGE_VERSION);
-			exit(0);
-		default:
-			return -1;
-		}
-	}
-	return r < 0 || optind < argc ? -1 : 0;
+	return options_read(argc, argv, rows, ARRAY_SIZE(rows), help);
 }
 
 /* ---- settings and directories ---- */
@@ -502,8 +455,9 @@ int main(int argc, char **argv)
 	struct sbx_err err = {0};
 
 	log_init("sandbox-broker", LOG_LEVEL_INFO);
-	if (parse(argc, argv, &a) < 0)
-		return usage(stderr);
+	int parsed = parse(argc, argv, &a);
+	if (parsed != OPTIONS_GO_ON)
+		return parsed;
 	if (load_settings(b, &a, &err) < 0) {
 		log_error("%s", err.msg);
 		return EXIT_CONFIG;

@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # For the system tests of the whole daemon: one sandboxd in a network namespace of its own, with an instance number, ids,
 # subnet and directories that no installed daemon uses.  Sourced by bash.
-: "${top_builddir:=$PWD}" "${top_srcdir:=.}"
-PATH=$PATH:/usr/sbin:/sbin
-if [ "$(id -u)" != 0 ]; then
-	echo "1..0 # SKIP needs root"
-	exit 0
-fi
+# shellcheck source=tests/system/tap_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap_lib.sh"
 if [ -z "${DAEMON_TEST_INSIDE:-}" ]; then
 	DAEMON_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
@@ -24,7 +20,6 @@ free_instance() { # free_instance [NOT-THIS]
 }
 [ -n "${instance:-}" ] || instance=$(free_instance)
 [ -n "$instance" ] || exit 99
-tests=0 failed=0
 work=$(mktemp -d /var/tmp/sandboxd-test.XXXXXX)
 run=$work/run state=$work/state log=$work/log fault=$work/fault
 mkdir "$run" "$state"
@@ -32,20 +27,6 @@ chmod 755 "$work"
 : >"$fault"
 monitor=
 
-ok() { # ok CODE NAME: CODE 0 is good
-	tests=$((tests + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $tests - $2"
-	else
-		echo "not ok $tests - $2"
-		failed=$((failed + 1))
-	fi
-}
-is() {
-	[ "$1" = "$2" ]
-	ok $? "$3"
-	[ "$1" = "$2" ] || printf '#   got: %s\n#  want: %s\n' "$1" "$2"
-}
 # Repeats a command until it is true; what it waits for is announced by no descriptor that a shell can watch.
 until_true() { # until_true SECONDS COMMAND...
 	local end=$((SECONDS + $1))
@@ -126,11 +107,6 @@ leftovers() {
 	[ "$(count)" = 0 ] || echo "rows $(count)"
 }
 clean() { [ -z "$(leftovers)" ]; }
-done_testing() {
-	echo "1..$tests"
-	[ $failed = 0 ]
-	exit
-}
 cleanup() {
 	[ -n "$monitor" ] && [ -d "/proc/$monitor" ] && : >"$fault" && delete_all
 	stop_daemon

@@ -5,37 +5,17 @@
 #
 #   world: 198.51.100.10 (internet), 10.9.0.5 (private), 169.254.169.254 (metadata), all on one veth
 #   host:  198.51.100.1, default route to the world
-: "${top_builddir:=$PWD}" "${top_srcdir:=.}"
-PATH=$PATH:/usr/sbin:/sbin
-if [ "$(id -u)" != 0 ]; then
-	echo "1..0 # SKIP needs root"
-	exit 0
-fi
+# shellcheck source=tests/system/tap_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap_lib.sh"
 if [ -z "${NET_TEST_INSIDE:-}" ]; then
 	NET_TEST_INSIDE=1 exec unshare -n -m -- "$0" "$@"
 fi
-tests=0 failed=0
 driver=$top_builddir/tests/system/net_driver
 run=$(mktemp -d)
 children=()
 
-ok() { # ok CODE NAME: CODE 0 is good
-	tests=$((tests + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $tests - $2"
-	else
-		echo "not ok $tests - $2"
-		failed=$((failed + 1))
-	fi
-}
 yes() { local name=$1; shift; "$@" >"$run/last" 2>&1; local code=$?; ok $code "$name"; [ $code = 0 ] || sed 's/^/#   /' "$run/last"; }
 no() { local name=$1; shift; "$@" >"$run/last" 2>&1; local code=$?; ok $((code == 0)) "$name"; [ $code != 0 ] || sed 's/^/#   /' "$run/last"; }
-is() { [ "$1" = "$2" ]; ok $? "$3"; [ "$1" = "$2" ] || printf '#   got: %s\n#  want: %s\n' "$1" "$2"; }
-done_testing() {
-	echo "1..$tests"
-	[ $failed = 0 ]
-	exit
-}
 cleanup() {
 	[ ${#children[@]} = 0 ] || kill "${children[@]}" 2>/dev/null
 	umount -l "$run/router" 2>/dev/null

@@ -11,11 +11,16 @@ place() {
 	shift
 	if [ "$where" = router ]; then in_router "$@"; else "$@"; fi
 }
-# unlock "PLACE CHAIN TEXT": deletes the one rule of that chain whose text begins so
+# unlock "PLACE CHAIN TEXT": deletes the one rule of that chain whose text begins so; with "+" before it: inserts that rule
 unlock() {
 	local where chain text table handle
-	read -r where chain text <<<"$1"
+	read -r where chain text <<<"${1#+}"
 	table="inet $([ "$where" = router ] && in_router nft list tables | sed -n 's/^table inet //p' || echo sandboxd-nettest)"
+	if [ "${1#+}" != "$1" ]; then # a lock that is the end of a chain: a rule before it opens it
+		# shellcheck disable=SC2086
+		place "$where" nft insert rule $table "$chain" "$text"
+		return
+	fi
 	# shellcheck disable=SC2086 # family and name
 	handle=$(place "$where" nft -a list chain $table "$chain" | TEXT=$text awk '
 		index($0, "\t\t" ENVIRON["TEXT"]) == 1 {ours = 1}
@@ -24,10 +29,22 @@ unlock() {
 	# shellcheck disable=SC2086
 	place "$where" nft delete rule $table "$chain" handle "$handle"
 }
-keep() { nft list ruleset >"$run/rules.host"; in_router nft list ruleset >"$run/rules.router"; }
+# All anew: what is loaded outlives a driver.
 restore() {
-	{ echo flush ruleset; cat "$run/rules.host"; } | nft -f - &&
-		{ echo flush ruleset; cat "$run/rules.router"; } | in_router nft -f - || echo "# the rules cannot be loaded again"
+	kill -CONT "$driver_pid"
+	kill -9 "$driver_pid"
+	wait "$driver_pid" 2>/dev/null
+	ip link del "$uplink" 2>/dev/null
+	umount -l "$run/router"
+	rm -rf "${run:?}"/*
+	nft delete table inet sandboxd-nettest
+	fresh
+}
+fresh() {
+	driver_start
+	sandbox a 0
+	sandbox b 1
+	kill -STOP "$driver_pid"
 }
 # locks NAME ATTACK LOCK LOCK...: ATTACK is a function that is true when it succeeded
 locks() {
@@ -49,11 +66,7 @@ locks() {
 }
 
 world_up
-driver_start
-sandbox a 0
-sandbox b 1
-kill -STOP "$driver_pid"
-keep
+fresh
 in_ns "$world" ip route add 10.231.0.0/16 via 198.51.100.1
 in_ns "$world" nft "add table inet seen; add chain inet seen in { type filter hook prerouting priority -500; }
 	add rule inet seen in iifname w0 ip saddr 203.0.113.9 counter comment forged
@@ -69,11 +82,10 @@ s.sendto(ip + udp, ("198.51.100.10", 0))' "$1"
 }
 
 to_host() { pings "$a" 198.51.100.1 >/dev/null 2>&1; }
-locks "a sandbox to an address of the host" to_host "router forward ip daddr @host4" "host input iifname \"$uplink\" drop"
+locks "a sandbox to an address of the host" to_host "router judge ct original ip daddr @host4" "host input iifname \"$uplink\" drop"
 
 to_sandbox() { pings "$a" 10.231.0.2 >/dev/null 2>&1; }
-locks "a sandbox to another" to_sandbox "router forward oifname != \"uplink\"" "router forward ip daddr 10.231.0.0/16" \
-	"router forward ip daddr { 0.0.0.0/8"
+locks "a sandbox to another" to_sandbox "router forward oifname != \"uplink\"" "+router judge ct original ip daddr 10.231.0.2 accept"
 
 forged_source() {
 	local before
@@ -81,11 +93,12 @@ forged_source() {
 	forge 203.0.113.9
 	[ "$(seen forged)" -gt "$before" ]
 }
-locks "a forged source from outside the subnet" forged_source "router raw fib saddr . iif oif" "host prerouting iifname \"$uplink\" ip saddr !="
+locks "a forged source from outside the subnet" forged_source "router raw fib saddr" "host prerouting iifname \"$uplink\" ip saddr !=" \
+	"+router judge ip saddr 203.0.113.9 accept"
 
 from_world() { pings "$world" 10.231.0.1 >/dev/null 2>&1; }
-locks "the world to a sandbox" from_world "host forward oifname \"$uplink\" drop" "router forward iifname \"uplink\" drop" \
-	"router forward oifname != \"uplink\"" "router forward ip daddr 10.231.0.0/16" "router forward ip daddr { 0.0.0.0/8"
+locks "the world to a sandbox" from_world "host forward oifname \"$uplink\" drop" "+router inbound ip daddr 10.231.0.1 accept" \
+	"+router judge ct original ip daddr 10.231.0.1 accept"
 
 kill -CONT "$driver_pid"
 tell open
