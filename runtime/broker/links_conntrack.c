@@ -262,15 +262,23 @@ static int open_socket(struct links *links, struct sbx_err *err)
 
 int links_conntrack_count(struct links *links, struct sbx_err *err)
 {
+	/*
+	 * Kept: closing a socket of nfnetlink waits for what nf_tables has still to free, an RCU grace period (10 ms) behind each
+	 * change of a rule or set, and this is asked behind each sandbox that ends.
+	 */
+	static int sock = -1;
+	static uint32_t seq;
 	struct found found = {0};
-	uint32_t seq = 0;
-	auto_fd sock = open_socket(links, err);
 
+	if (sock < 0)
+		sock = open_socket(links, err);
 	if (sock < 0)
 		return -1;
 	int r = count_entries(sock, &found, &seq);
-	if (r)
+	if (r) {
+		replace_fd(&sock, -1); /* an answer that comes late must not be taken for the next one */
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "count connections");
+	}
 	return found.entries > INT32_MAX ? INT32_MAX : (int)found.entries;
 }
 
