@@ -26,3 +26,13 @@ tests_bench_bench_egress_LDADD = libworld.a libbtc.a libhostside.a libbase.a $(N
 bench-egress: all tests/bench/bench_egress
 	top_builddir=$(abs_top_builddir) ./tests/bench/bench_egress
 .PHONY: bench-egress
+
+# Figures of sandbox-dnsd beside other name servers.
+EXTRA_PROGRAMS += tests/bench/dns_peer
+EXTRA_DIST += tests/bench/dns.py
+CLEANFILES += tests/bench/dns_peer
+tests_bench_dns_peer_SOURCES = tests/bench/dns_peer.c
+tests_bench_dns_peer_LDADD = libbase.a
+bench-dns: all tests/bench/dns_peer
+	top_builddir=. python3 $(srcdir)/tests/bench/dns.py
+.PHONY: bench-dns
