@@ -364,9 +364,10 @@ static void rename_race(const char *dir)
 }
 
 /* Valid messages with random bytes changed: the decoder and every handler behind it. */
-static void random_bytes_of_requests(void)
+static void random_bytes_of_requests(struct broker_slot_ref live)
 {
-	int fd = -1, sent = 0;
+	int by_role[2] = {-1, -1}; /* connections as sandboxd and as dnsd */
+	int sent = 0;
 
 	for (int i = 0; i < 3000; i++) {
 		static union broker_any any;
@@ -376,9 +377,22 @@ static void random_bytes_of_requests(void)
 		uint32_t op = 1 + r[0] % (BROKER_OP_COUNT - 1);
 		if (!op_size[op])
 			continue; /* not served yet */
+		bool dnsd = is_dnsd_op(op);
+		int fd = by_role[dnsd];
 		if (fd < 0)
-			fd = connection(t.sandboxd_uid, true);
-		memset(&any, 0, sizeof(any));
+			fd = connection(dnsd ? t.dnsd_uid : t.sandboxd_uid, true);
+		by_role[dnsd] = fd;
+		fill_valid(&any, op);
+		if (op == BROKER_OP_POLICY || op == BROKER_OP_PIN || op == BROKER_OP_UNPIN)
+			any.slot_req.ref = live;
+		if (op == BROKER_OP_POLICY) {
+			any.policy.n_rules = r[1] % 4;
+			any.policy.flags = r[5] % 8;
+			for (uint32_t k = 0; k < any.policy.n_rules; k++)
+				any.policy.rule[k] = (struct broker_ip_rule){.addr = r[5] & 0xffffff00, .prefix = 24 + (r[6] & 7), .flags = r[7] % 4};
+		}
+		if (op == BROKER_OP_PIN)
+			any.pin.addr[0] = r[5] | 1;
 		if (op == BROKER_OP_SANDBOX_CREATE) {
 			btc_host_create(&t, &create);
 			memcpy(&any, &create, sizeof(create));
@@ -391,7 +405,7 @@ static void random_bytes_of_requests(void)
 				(unsigned char)(r[6] >> k);
 		if (op == BROKER_OP_SANDBOX_KILL || !btc_send(&t, fd, &any, op_size[op], op, op == BROKER_OP_LAYER_UNPACK ? 0 : -1)) {
 			close_keep_errno(fd);
-			fd = -1;
+			by_role[dnsd] = -1;
 			continue;
 		}
 		sent++;
@@ -400,7 +414,8 @@ static void random_bytes_of_requests(void)
 			for (int k = 0; k < 2; k++)
 				close_keep_errno(fds[k]);
 	}
-	close_keep_errno(fd);
+	close_keep_errno(by_role[0]);
+	close_keep_errno(by_role[1]);
 	ok(alive(), "%d requests with random bytes changed", sent);
 }
 
@@ -486,7 +501,7 @@ int main(void)
 	btc_host_create(&t, &create);
 	ok(btc_create(&t, &create, &made, fds) == 0, "a sandbox lives beside the attack: %s", made.text);
 	wrong_slots(made.ref);
-	random_bytes_of_requests();
+	random_bytes_of_requests(made.ref);
 	rename_race(dir);
 	ok(connections() > 0, "connections are bounded");
 	ok(btc_slot_call(&t, BROKER_OP_SANDBOX_STAT, made.ref, 0, NULL, NULL) == 0, "the sandbox still lives");
