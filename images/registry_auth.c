@@ -162,11 +162,9 @@ int registry_challenge_parse(const char *text, size_t n, struct registry_challen
 			c->scheme = REGISTRY_SCHEME_BEARER;
 		else if (r.at == r.end || *r.at == ',')
 			continue; /* "Negotiate" alone */
-		if (r.at == r.end)
-			break;
-		if (*r.at != ' ')
+		if (r.at < r.end && *r.at != ' ' && *r.at != ',')
 			return odd(err, "no space behind the scheme");
-		if (take_parameters(&r, c, err) < 0)
+		if (r.at < r.end && *r.at == ' ' && take_parameters(&r, c, err) < 0)
 			return -1;
 		if (c->scheme == REGISTRY_SCHEME_BEARER && !c->realm[0])
 			return odd(err, "a bearer challenge without a realm");
