@@ -34,6 +34,8 @@ static const struct {
 	{"etc", "localtime"},
 	{"etc", "timezone"},
 	{"etc", "mime.types"},
+	{"etc", "fonts"},
+	{"etc", "matplotlibrc"}, /* Debian keeps it here, and without it the library does not load */
 	{"etc", "protocols"},
 	{"etc", "services"},
 	{"etc", "os-release"},
