@@ -655,6 +655,16 @@ def test_kill():
         true = all(digest(open(E["STATE"] + "/state/blobs/sha256/" + p, "rb").read()) == "sha256:" + p for p in good)
         ok(came and kind == "done" and out[0] == "%d\n" % layers and true, "killed: %s; the image comes with the next pull" % why,
            (answers, kind, answer, out, true))
+    R.repos["killb"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(81, 60)])
+    answers = []
+    t = threading.Thread(target=lambda: answers.append(pull(HOST + "killb:x")))
+    t.start()
+    until(20, lambda: [n for n in os.listdir(E["STATE"] + "/layers") if n.startswith("new.") and n != "new.host"])
+    os.kill(int(re.findall(r"monitor: broker started, pid (\d+)", open(LOG).read())[-1]), signal.SIGKILL)
+    t.join()
+    out = run(HOST + "killb:x", "cat", "/etc/version")
+    ok(answers[0][0] == "done" and out[0] == "81\n", "killed: the broker while it unpacks; the pull goes on when it is back", (answers, out))
+
     def states():
         return {i["status"]["state"] for i in call("GET", "/v1/sandboxes")[1]["items"]}
     ok(until(10, lambda: states() <= {"Failed"}), "what was interrupted is gone, or says that the host failed", states())
