@@ -383,11 +383,15 @@ static int walk(struct walk *w, struct dns_answer *a, struct dns_records *record
 int dns_answer_read(const uint8_t *data, size_t len, const struct dns_query *query, struct dns_answer *ret, struct dns_records *records)
 {
 	struct dns_cursor c = {data, len, 0};
-	struct walk w = {.data = data, .len = len, .place = {query->name, query->name_len, true}};
+	static struct walk w; /* 20 KiB: neither on the stack nor zeroed for each answer */
 	struct dns_head h;
 	struct record r;
 	int found;
 
+	w.data = data;
+	w.len = len;
+	w.n = 0;
+	w.place = (struct place){query->name, query->name_len, true};
 	memset(ret, 0, offsetof(struct dns_answer, addr));
 	records->n = 0;
 	records->len = 0;

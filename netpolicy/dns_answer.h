@@ -7,7 +7,7 @@
  * belongs to no name of that chain is not looked at, and one malformed byte anywhere gives up the whole message.
  * dns_answer_build(): what the sandbox gets is written anew from what was read.
  *
- * No allocation, no I/O.  Addresses and numbers are host byte order.
+ * No allocation, no I/O; not re-entrant.  Addresses and numbers are host byte order.
  */
 #ifndef NETPOLICY_DNS_ANSWER_H
 #define NETPOLICY_DNS_ANSWER_H
