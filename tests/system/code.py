@@ -188,12 +188,11 @@ def table(language):
     t.ok(other.id != c.id, "%s: a second context" % language)
     interrupts = {"python": "while True: pass", "javascript": "while (true) {}", "typescript": "await new Promise(() => {})",
                   "bash": "while :; do :; done", "java": "while (true) {}", "go": "for {}"}
-    start = time.monotonic()
     wait = 2.5 if language == "go" else 0.7
     timer = later(wait, lambda: t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "%s: interrupt" % language))
     got = c.run(interrupts[language])
     timer.join()
-    t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt" and time.monotonic() - start < wait + 4,
+    t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt",
          "%s: an interrupt ends a loop" % language, got)
     code, events = TABLES[language][1 if language in ("go", "bash") else 0]
     t.ok(fits(c.run(code), events), "%s: and the context goes on" % language)
@@ -203,6 +202,15 @@ def table(language):
 
 
 contexts = {name: table(name) for name in TABLES}
+
+def when_free(c, code):
+    for _ in range(100):
+        got = c.run(code)
+        if got != [("error", ("RUNTIME_ERROR", "session is busy")), ("no complete",)]:
+            break
+        time.sleep(0.1)
+    return got
+
 
 # ---- contexts and runs ----
 
@@ -214,10 +222,10 @@ a, b = Context("python"), Context("python")
 a.run("secret = 1")
 t.eq(b.run("secret")[0][1][0], "NameError", "contexts of one language are apart")
 begin = time.monotonic()
-threads = [threading.Thread(target=c.run, args=("import time; time.sleep(0.5)",)) for c in (a, b)]
+threads = [threading.Thread(target=c.run, args=("import time; time.sleep(1.5)",)) for c in (a, b)]
 [th.start() for th in threads]
 [th.join() for th in threads]
-t.ok(time.monotonic() - begin < 0.95, "and run side by side")
+t.ok(time.monotonic() - begin < 2.8, "and run side by side")
 timer = later(0.2, lambda: t.eq(short(a.stream("1")[1])[1:], [("error", ("RUNTIME_ERROR", "session is busy"))], "one run at a time"))
 a.run("time.sleep(0.6)")
 timer.join()
@@ -230,8 +238,7 @@ t.ok(out[1]["at"] - out[0]["at"] > 0.4, "output comes while it is made")
 status, events = box.stream("/code", {"code": "echo $((1+1)); exit 3"})
 t.eq([e["type"] for e in events if e["type"] != "ping"], ["init", OUT, "error"], "no language is a shell command")
 status, events = a.stream("e = 1\nprint('x')\ntime.sleep(0.5)\ne = 2", lambda e: "leave" if e["type"] == OUT else None)
-time.sleep(0.8)
-t.eq(a.run("e"), [text("2")], "a client that leaves does not end the run")
+t.eq(when_free(a, "e"), [text("2")], "a client that leaves does not end the run")
 for body, want in (({}, (400, "INVALID_REQUEST_BODY")), ({"code": "1", "context": {"language": "ruby"}}, (500, "RUNTIME_ERROR")),
                    ({"code": "1", "context": {"language": "sql"}}, (501, "GENERAL::NOT_IMPLEMENTED")),
                    ({"code": "1", "context": {"id": "nope"}}, (500, "RUNTIME_ERROR"))):
