@@ -146,6 +146,7 @@ struct broker {
 	struct netwatch *watch;
 	struct fwset *fw; /* borrowed from watch; NULL before the router's table was looked at */
 	uint32_t n_rules, n_leases; /* of all sandboxes */
+	bool table_known;	    /* the router's table was filled or adopted by this broker */
 	uint32_t host_features;
 	struct host_root host_root[BROKER_HOST_ROOTS];
 	uint32_t n_host_roots;

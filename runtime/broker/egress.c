@@ -601,8 +601,50 @@ static int put_slot(struct broker *b, struct slot *s, struct sbx_err *err)
 	return fwset_policy(b->fw, &p, err) < 0 ? -1 : each_lease(b, s, true, err);
 }
 
-int egress_fill(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err)
+/*
+ * A table of another configuration or version: what was judged by it is judged again.  The order is that of a change of the
+ * policy; flows that are still allowed do not notice, those that are not are ended.
+ */
+static int mark_again(struct broker *b, struct slot *s, struct sbx_err *err)
 {
+	struct slot_egress *e = s->egress;
+	uint32_t old = s->mark, mark = 0;
+
+	if (slot_generation(b, &mark, err) < 0)
+		return -1;
+	if (e && e->n_rules) {
+		int r = policy_write(s, mark, e->rule, e->n_rules);
+
+		if (r < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, -r, "keep the policy of slot %u", s->number);
+	}
+	s->mark = mark;
+	if (put_slot(b, s, err) < 0)
+		return -1;
+	(void)slot_set_state(b, s, s->state);
+	if (e && e->n_rules)
+		policy_unlink(s, old);
+	egress_walk_cut(b, s);
+	return 0;
+}
+
+static void forget_leases(struct broker *b)
+{
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		struct slot_egress *e = b->slot[i].egress;
+
+		if (!e || !e->lease)
+			continue;
+		b->n_leases -= (uint32_t)e->n_leases;
+		free(e->lease);
+		e->lease = NULL;
+		e->n_leases = e->lease_room = 0;
+	}
+}
+
+int egress_fill(void *arg, struct fwset *fw, enum netwatch_fill what, struct sbx_err *err)
+{
+	const bool fresh = what == NETWATCH_FILL_FRESH;
 	struct broker *b = arg;
 	auto_free bool *seen = calloc(LIMIT_SANDBOXES, sizeof(*seen));
 	struct found f = {.b = b, .seen = seen};
@@ -610,6 +652,8 @@ int egress_fill(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err)
 	if (!seen)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "policies");
 	b->fw = fw;
+	if (!fresh)
+		forget_leases(b); /* they are read from the table */
 	if (!fresh && fwset_each(fw, on_found, &f, err) < 0)
 		return -1;
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
@@ -618,8 +662,11 @@ int egress_fill(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err)
 		if (s->state == BROKER_SLOT_FREE || !s->mark || seen[i])
 			continue;
 		f.odd = true;
-		if (fresh && put_slot(b, s, err) < 0)
+		if (fresh && (b->table_known ? put_slot(b, s, err) : mark_again(b, s, err)) < 0)
 			return -1;
 	}
-	return !fresh && f.odd;
+	if (!fresh && f.odd)
+		return 1;
+	b->table_known = what != NETWATCH_FILL_READ;
+	return 0;
 }

@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "runtime/broker/broker_msg.h"
+#include "runtime/broker/netwatch.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -68,8 +69,8 @@ bool egress_end(struct broker *b, struct slot *s);
 uint32_t egress_record_mode(const struct slot *s);
 /** egress_forget() - Free what @s holds here, for slot_reset() */
 void egress_forget(struct slot *s);
-/** egress_fill() - netwatch's hook: compare @fw with the slots of the broker @arg, or fill it when it is @fresh; Return: 0, 1 (it differs), -1, @err set */
-int egress_fill(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err) SBX_WUR;
+/** egress_fill() - netwatch's hook for the slots of the broker @arg: see enum netwatch_fill; Return: 0, 1 (it differs), -1, @err set */
+int egress_fill(void *arg, struct fwset *fw, enum netwatch_fill what, struct sbx_err *err) SBX_WUR;
 /** egress_recover() - Read the rules of @s of @b that its record tells of; Return: 0 or -errno (then it has no policy) */
 int egress_recover(struct broker *b, struct slot *s);
 

@@ -176,12 +176,16 @@ static int load_router(struct netwatch *w, bool adopt, struct sbx_err *err)
 {
 	uint64_t version = fw_rules_router_version(&w->rules);
 	int ready = adopt ? fwset_ready(w->fw, version, err) : 0;
+	struct sbx_err none;
 
+	/* Another version's table, or none: leases that can be read from it are worth keeping, the rest is made anew anyway. */
+	if (adopt && ready == 0 && w->hooks.fill)
+		ignore_result(w->hooks.fill(w->hooks.arg, w->fw, NETWATCH_FILL_READ, &none));
 	if (ready < 0 || (!ready && fw_rules_load_router(&w->rules, links_router_fd(w->links), err) < 0))
 		return -1;
 	if (fwset_hosts(w->fw, w->addrs.addr, w->addrs.n, err) < 0 || fwset_probe(w->fw, err) < 0)
 		return -1;
-	int filled = w->hooks.fill ? w->hooks.fill(w->hooks.arg, w->fw, !ready, err) : 0;
+	int filled = w->hooks.fill ? w->hooks.fill(w->hooks.arg, w->fw, ready ? NETWATCH_FILL_ADOPT : NETWATCH_FILL_FRESH, err) : 0;
 	if (filled > 0)
 		return load_router(w, false, err);
 	if (filled < 0 || (!ready && fwset_release(w->fw, version, err) < 0))

@@ -22,6 +22,12 @@ struct fwset;
 struct links_host_addrs;
 struct netwatch;
 
+enum netwatch_fill {
+	NETWATCH_FILL_READ,  /* a table of another version, or none: read what is worth keeping; it is replaced whatever is returned */
+	NETWATCH_FILL_ADOPT, /* the table of an earlier broker: compare it with what is known */
+	NETWATCH_FILL_FRESH, /* a new table, through which nothing is let before this returns: put everything in */
+};
+
 struct netwatch_hooks {
 	void *arg;
 	/* A link of the router is gone; @ifindex 0: some may be gone, ask links_present() for each. */
@@ -29,11 +35,10 @@ struct netwatch_hooks {
 	/* The host's rules were lost or could not be restored; @text says which, for BROKER_EVENT_LIMIT. */
 	void (*rules_lost)(void *arg, const char *text);
 	/*
-	 * Put what belongs to the sandboxes into the router's table by @fw, which stays valid for the life of the watch.  @fresh:
-	 * the table is new and empty; else it is the one of an earlier broker.  Nothing is let through a fresh one before.
-	 * Return: 0, 1 (not @fresh, and it is not what it should be: a fresh one is loaded), or -1 with @err set.
+	 * What belongs to the sandboxes in the router's table, by @fw, which stays valid for the life of the watch.  Return: 0, 1
+	 * (ADOPT: it is not what it should be; a fresh one is loaded), or -1 with @err set.
 	 */
-	int (*fill)(void *arg, struct fwset *fw, bool fresh, struct sbx_err *err);
+	int (*fill)(void *arg, struct fwset *fw, enum netwatch_fill what, struct sbx_err *err);
 };
 
 /**

@@ -74,11 +74,11 @@ static void rules_lost(void *arg, const char *text)
 	fprintf(stderr, "rules lost: %s\n", text);
 }
 
-static int fill(void *arg, struct fwset *set, bool fresh, struct sbx_err *err)
+static int fill(void *arg, struct fwset *set, enum netwatch_fill what, struct sbx_err *err)
 {
 	(void)arg;
 	fw = set;
-	for (uint32_t slot = 0; fresh && slot < ARRAY_SIZE(marks); slot++) {
+	for (uint32_t slot = 0; what == NETWATCH_FILL_FRESH && slot < ARRAY_SIZE(marks); slot++) {
 		const struct fwset_policy p = {.addr = links_addr(&config, slot), .mark = marks[slot], .mode = EGRESS_MODE_OPEN};
 
 		if (marks[slot] && fwset_policy(fw, &p, err) < 0)

@@ -255,6 +255,26 @@ static void strange_elements(struct box *a)
 	ok(tcp_try(&w, a->net_fd, A_OK, 80, NULL) == 0, "and kept what belongs to somebody");
 }
 
+/* Another configuration is another table: flows are judged by it, leases and what is allowed stay. */
+static void configured_anew(struct box *a, struct flow *f)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(443), .sin_addr.s_addr = htonl(A_OK)};
+	auto_fd quic = sock_in(&w, a->net_fd, AF_INET, SOCK_DGRAM, 0);
+	char command[128];
+
+	ok(connect(quic, (struct sockaddr *)&to, sizeof(to)) == 0 && send(quic, "x", 1, 0) == 1 && udp_try(&w, a->net_fd, A_OK, 443) == 0,
+	   "a flow that egress.quic lets through");
+	snprintf(command, sizeof(command), "sed -i 's/quic = true/quic = false/' %s/config", t.dir);
+	ok(world_sh(w.home_fd, command) == 0 && btc_restart(&t) == 0 && world_dnsd(&w) == 0, "a broker that does not");
+	ok(udp_try(&w, a->net_fd, A_OK, 443) != 0, "a new one is refused");
+	int e = 0;
+	bool ended = send(quic, "x", 1, 0) < 0; /* it has the error of its socket's end already, or gets that of the packet */
+	ok(ended || wait_error(quic, 1000, &e) >= 0, "the old one has ended (%s)", strerror(ended ? errno : e));
+	ok(flow_lives(f), "the flow that is still allowed goes on");
+	ok(tcp_try(&w, a->net_fd, A_OK, 80, NULL) == 0, "and its lease is there");
+	ok(tcp_try(&w, a->net_fd, A_MANY + 1, 80, NULL) == 0, "as are the rules");
+}
+
 int main(void)
 {
 	const struct broker_ip_rule rule = rule_v4(A_MANY, 24, BROKER_RULE_ALLOW, 0, NULL);
@@ -265,11 +285,12 @@ int main(void)
 		printf("1..0 # SKIP needs root\n");
 		return 0;
 	}
-	if (!ok(world_start(&w, &t, "egresslife", "[pool]\ntarget = 1\n") == 0, "a broker and a world"))
+	if (!ok(world_start(&w, &t, "egresslife", "[pool]\ntarget = 1\n[egress]\nquic = true\n") == 0, "a broker and a world"))
 		goto out;
 	if (!ok(box_make(&w, &a, false) == 0 && box_make(&w, &b, true) == 0 && policy_set(&w, &a, 0, &rule, 1, NULL) == 0 &&
 		pin_set(&w, &a, BROKER_OP_PIN, A_OK, 0, 60 * MIN) == 0 && flow_open(&f, &a, A_OK), "two sandboxes, a policy, a lease, a flow"))
 		goto out;
+	configured_anew(&a, &f);
 	killed(&a, &b, &f);
 	stopped(&a);
 	flushed(&a, &b, &f);
