@@ -24,7 +24,7 @@
 
 #define RETRY_FIRST_MS 20u
 #define RETRY_MAX_MS   2000u
-#define CHANGES_MAX    256u /* SETs whose addresses are being closed */
+#define CHANGES_MAX    4096u /* SETs whose addresses are being closed */
 #define ACKS_MAX       4096u
 #define SNDBUF_BYTES   (1 << 20)
 #define BATCH	       64u
@@ -154,18 +154,39 @@ static bool ports_fit(const struct dns_lease *r, const struct policy_rule *rule)
 	return n == r->n_ports;
 }
 
-static int close_lease(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t index, const struct dns_lease *r, struct change *c)
+/* Addresses with the same ports leave in one message: a policy may take thousands away. */
+struct closing {
+	const struct dns_sandbox *s;
+	struct change *c;
+	uint32_t addr[EGRESS_PINS_MAX];
+	uint32_t n, n_ports;
+	uint16_t port[DNS_LEASE_PORTS];
+	int failed; /* -errno of what could not be asked for */
+};
+
+static void closing_flush(struct dnsd_policy *p, struct closing *k)
+{
+	const struct dnsd_pin pin = {.sandbox = k->s, .addr = k->addr, .n_addrs = k->n, .port = k->port, .n_ports = k->n_ports};
+	int status = k->n ? dnsd_broker_unpin(p->d->broker, &pin, k->c->waiter) : 0;
+
+	if (status < 0)
+		k->failed = status;
+	else if (k->n)
+		k->c->n_open++;
+	k->n = 0;
+}
+
+static void close_lease(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t index, const struct dns_lease *r, struct closing *k)
 {
 	const struct dns_lease gone = *r;
-	const struct dnsd_pin pin = {.sandbox = s, .addr = &gone.addr, .n_addrs = 1, .port = gone.port, .n_ports = gone.n_ports};
-	int status;
 
 	if (!dns_leases_forget(p->d->leases, s, index))
-		return 0;
-	status = dnsd_broker_unpin(p->d->broker, &pin, c->waiter);
-	if (status == 0)
-		c->n_open++;
-	return status;
+		return;
+	if (k->n == EGRESS_PINS_MAX || k->n_ports != gone.n_ports || memcmp(k->port, gone.port, gone.n_ports * sizeof(gone.port[0])) != 0)
+		closing_flush(p, k);
+	k->n_ports = gone.n_ports;
+	memcpy(k->port, gone.port, sizeof(k->port));
+	k->addr[k->n++] = gone.addr;
 }
 
 /* Goes through the leases after the policy was replaced; Return: 0 or -errno of what could not be asked for */
@@ -173,20 +194,19 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 {
 	struct dnsd *d = p->d;
 	bool pinned = s->policy && !policy_default_allow(s->policy);
+	struct closing closing = {.s = s, .c = c};
 	uint64_t now = mono_ms();
 	uint32_t at = 0, next;
-	int failed = 0;
 
 	dns_leases_expire(d->leases, s, now);
 	for (struct dns_lease *r = dns_leases_next(d->leases, s, &at); r; at = next) {
 		struct dns_lease *following;
 		struct dns_verdict v;
-		int status = 0;
 
 		next = at;
 		following = dns_leases_next(d->leases, s, &next);
 		if (!still_allowed(d, s, r, &v) || (pinned && !ports_fit(r, v.which))) {
-			status = close_lease(p, s, at, r, c);
+			close_lease(p, s, at, r, &closing);
 		} else if (pinned && !(r->flags & DNS_LEASE_PINNED) && r->until_ms > now) {
 			/* Allowed by default until now, and by name from now on: what the sandbox has resolved goes on working. */
 			const struct dnsd_pin pin = {.sandbox = s, .addr = &r->addr, .n_addrs = 1, .port = r->port, .n_ports = r->n_ports,
@@ -196,10 +216,10 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 			if (dnsd_broker_pin(d->broker, &pin, NULL) < 0)
 				r->flags |= DNS_LEASE_UNSURE;
 		}
-		failed = status < 0 && !failed ? status : failed;
 		r = following;
 	}
-	return failed;
+	closing_flush(p, &closing);
+	return closing.failed;
 }
 
 /* ---- requests ---- */

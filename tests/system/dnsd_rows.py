@@ -494,6 +494,9 @@ def row_70():
     ok(len(open5) <= 4096, f"row 70: {len(open5)} of them are open", len(open5))
     last = m[0].addrs()
     ok(set(last) <= open5 and "203.0.64.1" not in open5, "row 70: the oldest were closed")
+    broker.log.clear()
+    ok(control.set(5, "D") == 0 and not broker.open_for(5) and len(broker.log) <= 70, "a policy that takes all of them away closes all of them",
+       (len(broker.open_for(5)), len(broker.log)))
 
 
 # ---- beyond the rows ----

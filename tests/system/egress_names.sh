@@ -139,4 +139,5 @@ is "$(get "$a" 198.51.100.11)" 198.51.100.11 "row 89: the others are not"
 inside "$a" sh -c 'cat "$SANDBOX_DENIED_LOG"' >"$work/denied" 2>/dev/null
 grep -q nope.test "$work/denied"
 ok $? "the sandbox reads why"
+is "$(grep -c 'refused packets cannot be read' "$log")" 0 "each dnsd and each broker gave and got the log of refused packets"
 done_testing
