@@ -14,9 +14,9 @@
 
 #include "base/cleanup.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define GRANT_STEP   (AGENT_WINDOW / 4)
@@ -275,7 +275,6 @@ static bool child_died(struct service *s, struct stream *st)
 static bool produce_content(struct service *s, struct stream *st)
 {
 	uint64_t n = (uint64_t)st->credit < INT_CONTENT_BYTES ? (uint64_t)st->credit : INT_CONTENT_BYTES;
-	int there = 0;
 	ssize_t r;
 
 	if (!st->content.ready || st->credit <= 0)
@@ -286,7 +285,9 @@ static bool produce_content(struct service *s, struct stream *st)
 		do
 			r = splice(st->content.fd, NULL, s->agent->bulk_out_fd, NULL, (size_t)n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		while (r < 0 && errno == EINTR);
-		if (r < 0 && errno == EAGAIN && !ioctl(st->content.fd, FIONREAD, &there) && there > 0) {
+		/* which of the two was it?  The pipe may have been filled since, but a FIFO that is full tells when it is not */
+		struct pollfd out = {.fd = s->agent->bulk_out_fd, .events = POLLOUT};
+		if (r < 0 && errno == EAGAIN && poll(&out, 1, 0) == 0) {
 			s->bulk_out.writable = 0;
 			return false;
 		}
