@@ -386,8 +386,12 @@ size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n)
 	if (req->chunked || req->until_close || req->is_head || req->answer == HTTP_ANSWER_TUNNEL)
 		return 0;
 	http_response_flush(req);
-	if (req->answer != HTTP_ANSWER_FLOWING || conn->broken || buf_used(&conn->out))
+	if (req->answer != HTTP_ANSWER_FLOWING || conn->broken)
 		return 0;
+	if (buf_used(&conn->out)) { /* also when that is too little for `high`: the caller waits for `writable` */
+		req->stuck = true;
+		return 0;
+	}
 	if ((uint64_t)n > (uint64_t)req->left)
 		n = (size_t)req->left;
 	while (done < n) {
