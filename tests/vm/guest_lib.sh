@@ -44,7 +44,7 @@ start_daemon() { # start_daemon [NAME=VALUE...]: ready, or false
 	before=$(ready_times)
 	env "$@" "$top_builddir/sandboxd" --standalone --config "$dir/config" >>"$dir/log" 2>&1 &
 	daemon=$!
-	until_true 120 ready_after "$before"
+	until_true 300 ready_after "$before" # the emulator loads the modules of nftables for a minute, and shares its machine
 }
 stop_daemon() {
 	kill "$daemon"

@@ -18,6 +18,6 @@ second)
 	exit
 	;;
 esac
-guest -t 600 -d "$outer_dir/disk" "$tests/hard.sh" first
-guest -t 600 -d "$outer_dir/disk" "$tests/hard.sh" second
+guest -t 740 -d "$outer_dir/disk" "$tests/hard.sh" first
+guest -t 740 -d "$outer_dir/disk" "$tests/hard.sh" second
 guest_done 5
