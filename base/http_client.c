@@ -273,20 +273,8 @@ static int read_head(struct http_client *c, bool to_head, struct sbx_err *err)
 	return 0;
 }
 
-int http_client_begin(struct http_client *c, const struct http_client_request *rq, struct http_client_response *ret,
-		      struct sbx_err *err)
+static int exchange(struct http_client *c, const struct http_client_request *rq, struct sbx_err *err)
 {
-	char over[4096];
-	ssize_t n = 0;
-	struct pollfd p = {.fd = c->fd, .events = POLLIN};
-
-	while (c->fd >= 0 && c->has_answer && !c->must_close && !c->body_done && (n = http_client_read(c, over, sizeof(over), NULL)) > 0) {
-	}
-	/* a readable idle connection was closed by the server, or holds what nobody asked for */
-	if (c->fd < 0 || n < 0 || c->must_close || (c->has_answer && (c->start != c->len || poll(&p, 1, 0) != 0))) {
-		if (reconnect(c, err) < 0)
-			return -1;
-	}
 	c->has_answer = false;
 	if (send_head(c, rq, err) < 0 || (rq->source && send_source(c, rq, err) < 0)) {
 		struct sbx_err ignored = {0};
@@ -300,6 +288,40 @@ int http_client_begin(struct http_client *c, const struct http_client_request *r
 	} else if (read_head(c, !strcmp(rq->method, "HEAD"), err) < 0) {
 		c->must_close = true;
 		return -1;
+	}
+	return 0;
+}
+
+/* A server may close an idle connection while a request is on its way: what only reads is sent again (RFC 9112, 9.3.1). */
+static bool may_repeat(const struct http_client *c, const struct http_client_request *rq, const struct sbx_err *err)
+{
+	return err->code == SBX_E_PEER_GONE && c->len == 0 && !rq->source && (!strcmp(rq->method, "GET") || !strcmp(rq->method, "HEAD"));
+}
+
+int http_client_begin(struct http_client *c, const struct http_client_request *rq, struct http_client_response *ret,
+		      struct sbx_err *err)
+{
+	char over[4096];
+	ssize_t n = 0;
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	bool used = c->fd >= 0 && c->has_answer;
+	struct sbx_err first = {0};
+
+	while (c->fd >= 0 && c->has_answer && !c->must_close && !c->body_done && (n = http_client_read(c, over, sizeof(over), NULL)) > 0) {
+	}
+	/* a readable idle connection was closed by the server, or holds what nobody asked for */
+	if (c->fd < 0 || n < 0 || c->must_close || (c->has_answer && (c->start != c->len || poll(&p, 1, 0) != 0))) {
+		if (reconnect(c, err) < 0)
+			return -1;
+		used = false;
+	}
+	if (exchange(c, rq, &first) < 0) {
+		bool again = used && may_repeat(c, rq, &first);
+
+		if (err && !again)
+			*err = first;
+		if (!again || reconnect(c, err) < 0 || exchange(c, rq, err) < 0)
+			return -1;
 	}
 	ret->status = c->head.status;
 	ret->length = c->body.kind == HTTP1_BODY_NONE ? 0 : c->body.kind == HTTP1_BODY_LENGTH ? (int64_t)c->body.left : -1;

@@ -61,7 +61,7 @@ void http_client_timeout(struct http_client *c, unsigned timeout_ms);
  * @err:	Filled on failure: SYSTEM (also a time-out, sys ETIMEDOUT), PEER_GONE (closed), PROTOCOL (not HTTP), or what the
  *		source said
  *
- * Interim answers (1xx but 101) are passed over.
+ * Interim answers (1xx but 101) are passed over.  A GET or HEAD that meets the end of a connection used before is sent once more.
  *
  * Return: 0 for any status, or -1 with @err set
  */

@@ -6,6 +6,7 @@
 #include "base/http_client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -16,7 +17,7 @@
 
 struct script {
 	const char *answer;
-	bool closes; /* after the answer */
+	int closes; /* 1: after the answer; 2: when the next request is there, which it does not read */
 };
 
 static char path[64], dir[32];
@@ -49,6 +50,8 @@ static void serve(int listen_fd, const struct script *script, size_t n)
 			if (write(c, script[i].answer, strlen(script[i].answer)) < 0)
 				_exit(1);
 			open = !script[i].closes;
+			if (script[i].closes == 2)
+				poll(&(struct pollfd){.fd = c, .events = POLLIN}, 1, -1);
 		}
 		close(c);
 	}
@@ -153,6 +156,18 @@ static void test_connection(void)
 		good += http_client_begin(c, &rq, &got, &err) == 0 && got.status == 200;
 	is_int(good, 2, "the next ones, over an unread body and a connection that the server closed (%s)", err.msg);
 	ok(http_client_begin(c, &streamed, &got, &err) == 0 && got.status == 200 && !pieces, "a streamed body (%s)", err.msg);
+	http_client_free(c);
+	stop(pid);
+
+	static const struct script late[] = {{PLAIN, 2}, {PLAIN, 2}, {PLAIN, 2}};
+	const struct http_client_request post = {.method = "POST", .target = "/"};
+	pid = start(late, ARRAY_SIZE(late));
+	c = http_client_open_unix(path, 5000, &err);
+	good = 0;
+	for (int i = 0; i < 2; i++)
+		good += c && http_client_begin(c, &rq, &got, &err) == 0 && got.status == 200;
+	is_int(good, 2, "a GET that crossed the end of its connection is sent again (%s)", err.msg);
+	ok(c && http_client_begin(c, &post, &got, &err) < 0 && err.code == SBX_E_PEER_GONE, "a POST is not: it may have been done");
 	http_client_free(c);
 	stop(pid);
 
