@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # run.sh WORK-DIRECTORY SECONDS: builds every fuzz target with libFuzzer below WORK/fuzz from the sources in WORK/src and
-# lets them run for SECONDS in all, starting from the corpora of the tree.  TAP on stdout; crashes stay in WORK/fuzz/crash.
+# lets them run, one a processor at a time, starting from the corpora of the tree: those that read what root or all sandboxes
+# depend on for SECONDS each, the others for a sixth of that.  TAP on stdout; crashes stay in WORK/fuzz/crash.
 set -u
 work=$1 seconds=$2
+thorough=" broker_msg agent_frames agent_request "
 dir="$work/fuzz"
 if ! command -v clang >/dev/null; then
 	echo "1..0 # SKIP no clang (apt-get install clang)"
@@ -17,23 +19,46 @@ if [ ! -e Makefile ] || [ ../src/configure -nt Makefile ]; then
 fi
 # shellcheck disable=SC2046
 set -- $(make -s print-FUZZ_TARGETS)
-each=$((seconds / ($# > 0 ? $# : 1)))
-[ $each -ge 2 ] || each=2
-n=0 failed=0
+short=$((seconds / 6))
+[ $short -ge 2 ] || short=2
 # shellcheck disable=SC2046
 make -j"$(nproc)" libbase.a $(make -s print-BUILT_SOURCES) >&2
+
+seconds_of() { # NAME
+	case $thorough in *" $1 "*) echo "$seconds" ;; *) echo "$short" ;; esac
+}
+
+run_one() { # TARGET
+	local name=${1##*/fuzz_}
+	mkdir -p "new/$name"
+	"./$1" -max_total_time="$(seconds_of "$name")" -timeout=10 -rss_limit_mb=1024 -artifact_prefix="crash/$name-" "new/$name" \
+		"../src/tests/fuzz/corpus/$name" >"$name.log" 2>&1
+	echo $? >"$name.rc"
+}
+
+built=()
+for target in "$@"; do
+	name=${target##*/fuzz_}
+	rm -f "$name.rc" "$name.log"
+	make LDFLAGS="-fsanitize=fuzzer,address,undefined" "$target" >&2 && built+=("$target")
+done
+for target in "${built[@]}"; do
+	while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+		wait -n
+	done
+	run_one "$target" &
+done
+wait
+
+n=0 failed=0
 for target in "$@"; do
 	n=$((n + 1))
 	name=${target##*/fuzz_}
-	if ! make LDFLAGS="-fsanitize=fuzzer,address,undefined" "$target" >&2; then
+	if [ ! -e "$name.rc" ]; then
 		echo "not ok $n - $name is built"
 		failed=1
-		continue
-	fi
-	mkdir -p "new/$name"
-	if "./$target" -max_total_time="$each" -timeout=10 -rss_limit_mb=1024 -artifact_prefix="crash/$name-" "new/$name" \
-		"../src/tests/fuzz/corpus/$name" >"$name.log" 2>&1; then
-		echo "ok $n - $name: $(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$name.log") runs in $each s"
+	elif [ "$(cat "$name.rc")" = 0 ]; then
+		echo "ok $n - $name: $(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$name.log") runs in $(seconds_of "$name") s"
 	else
 		echo "not ok $n - $name: see $dir/$name.log, input in $dir/crash"
 		failed=1

@@ -46,9 +46,10 @@ while True:
     r = q[:2] + struct.pack("!HHHHH", 0x8180 | (0 if name in zone or not name else 3), 1, len(got), 0, 0) + q[12:end]
     u.sendto(r + b"".join(b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(x) for x in got), a)
 END
-in_world python3 "$work/world.py" "$work/asked" >"$work/served" 2>&1 &
+nsenter --net=/proc/$world_pid/ns/net python3 "$work/world.py" "$work/asked" >"$work/served" 2>&1 &
+server_pid=$!
 until_true 10 grep -q serving "$work/served"
-finish() { kill $world_pid 2>/dev/null; cleanup; }
+finish() { kill $server_pid $world_pid 2>/dev/null; cleanup; }
 trap finish EXIT
 
 write_config <<END
