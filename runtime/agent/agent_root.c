@@ -15,7 +15,7 @@
 #define SAFE (SYSX_RESOLVE_IN_ROOT | SYSX_RESOLVE_NO_MAGICLINKS)
 
 /*
- * threats.md-style list in one place: what of /proc and /sys a tenant must not see or change although it runs in its own
+ * One list: what of /proc and /sys a tenant must not see or change although it runs in its own
  * namespaces.  HIDE: a file becomes /dev/null, a directory an empty read-only one; RO: stays readable.
  */
 enum mask_kind { MASK_HIDE = 1, MASK_RO };
