@@ -29,6 +29,7 @@ struct dns_cached {
 struct dns_cache {
 	struct dns_cached *bucket[BUCKETS];
 	struct dns_cached *unused;
+	struct dns_cached *chunk[(DNS_CACHE_ALL + CHUNK - 1) / CHUNK]; /* owned */
 	size_t n_made;
 };
 
@@ -62,9 +63,10 @@ struct dns_cache *dns_cache_new(void)
 	return calloc(1, sizeof(struct dns_cache));
 }
 
-/* Entries are made in chunks that stay: the cache ends with the process. */
 void dns_cache_free(struct dns_cache *cache)
 {
+	for (size_t i = 0; cache && i < cache->n_made / CHUNK; i++)
+		free(cache->chunk[i]);
 	free(cache);
 }
 
@@ -168,6 +170,7 @@ static struct dns_cached *entry_new(struct dns_cache *c, struct dns_sandbox *s)
 			chunk[i].next = c->unused;
 			c->unused = &chunk[i];
 		}
+		c->chunk[c->n_made / CHUNK] = chunk;
 		c->n_made += CHUNK;
 	}
 	e = c->unused;

@@ -223,7 +223,7 @@ struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_s
 
 static bool same_ports(const struct dns_lease *r, const uint16_t *port, uint32_t n)
 {
-	return r->n_ports == n && !memcmp(r->port, port, n * sizeof(*port));
+	return r->n_ports == n && (!n || !memcmp(r->port, port, n * sizeof(*port)));
 }
 
 /* Return: index, or 0 */

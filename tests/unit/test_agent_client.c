@@ -294,9 +294,9 @@ static void test_turns(void)
 	turn(30);
 	ok(ha.over && ha.bytes == sizeof(zeros) + 4 && ha.longest == 4096, "a long frame comes whole, in slices of %zu", ha.longest);
 	heard_is(&ha, "started(7) out(last) exit(0,0)", "and what is behind it in its order");
-	buf_free(&hb.text);
 	bench_free(&a);
 	bench_free(&b);
+	buf_free(&hb.text); /* the end of its client was told, too */
 }
 
 static void test_resynchronise(void)
