@@ -33,8 +33,13 @@ inside() {
 	"$top_builddir/tests/system/host_rows" /mnt/disk
 	"$top_srcdir/tests/system/net_isolation.sh"
 	"$top_srcdir/tests/system/net_guard.sh"
-	BTC_DIR=/mnt/disk EGRESS_QUICK=1 "$top_builddir/tests/system/net_egress"
-	BTC_DIR=/mnt/disk "$top_builddir/tests/system/net_egress_life"
+	# Emulated they take a quarter of an hour: this kernel's own run of both is part of check-root everywhere.
+	if [ -n "${VM_EGRESS:-}" ]; then
+		BTC_DIR=/mnt/disk EGRESS_QUICK=1 "$top_builddir/tests/system/net_egress"
+		BTC_DIR=/mnt/disk "$top_builddir/tests/system/net_egress_life"
+	else
+		echo "ok 1 - egress policies on this kernel # SKIP takes a quarter of an hour in the emulator: VM_EGRESS=1 runs it"
+	fi
 	"$top_srcdir/tests/vm/daemon.sh" /mnt/disk
 }
 if [ "${1:-}" = inside ]; then
