@@ -126,6 +126,23 @@ int path_write_file(int dir_fd, const char *name, const char *text, size_t len)
 	return (size_t)n == len ? 0 : -EIO;
 }
 
+int path_write_all(int fd, const void *data, size_t n)
+{
+	const char *from = data;
+
+	while (n > 0) {
+		ssize_t did = write(fd, from, n);
+
+		if (did < 0 && errno == EINTR)
+			continue;
+		if (did < 0)
+			return -errno;
+		from += did;
+		n -= (size_t)did;
+	}
+	return 0;
+}
+
 /* Reads until the end or until @size - 1 bytes are there; *ret_whole tells which. */
 static ssize_t read_text(int dir_fd, const char *name, char *out, size_t size, bool *ret_whole)
 {

@@ -72,6 +72,16 @@ int path_make_dir(int dir_fd, const char *name, uid_t uid, gid_t gid, mode_t mod
 int path_write_file(int dir_fd, const char *name, const char *text, size_t len) SBX_WUR;
 
 /**
+ * path_write_all() - write(2) until everything is written
+ * @fd:	A blocking file or pipe
+ * @data:	What to write
+ * @n:		Bytes
+ *
+ * Return: 0, or -errno with an unknown part written
+ */
+int path_write_all(int fd, const void *data, size_t n) SBX_WUR;
+
+/**
  * path_read_file() - Read a short file whole
  * @dir_fd:	Directory that @name is relative to
  * @name:	The file

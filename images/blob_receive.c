@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/num.h"
+#include "base/path.h"
 #include "base/wallclock.h"
 
 #include <errno.h>
@@ -74,21 +75,6 @@ static int open_partial(struct receiving *r, struct sbx_err *err)
 	return 0;
 }
 
-static int write_whole(int fd, const char *data, size_t n)
-{
-	while (n > 0) {
-		ssize_t did = write(fd, data, n);
-
-		if (did < 0 && errno == EINTR)
-			continue;
-		if (did < 0)
-			return -errno;
-		data += did;
-		n -= (size_t)did;
-	}
-	return 0;
-}
-
 static int take(struct receiving *r, const char *data, size_t n, struct sbx_err *err)
 {
 	if (n > r->size - r->done)
@@ -96,7 +82,7 @@ static int take(struct receiving *r, const char *data, size_t n, struct sbx_err 
 				   (unsigned long long)r->size);
 	if (digest_update(r->digest, data, n, err) < 0)
 		return -1;
-	int w = write_whole(r->fd, data, n);
+	int w = path_write_all(r->fd, data, n);
 	if (w < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -w, "write a blob");
 	r->done += n;

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/path.h"
 #include "images/image_ref.h"
 
 #include <dirent.h>
@@ -459,21 +460,6 @@ void image_store_close(struct image_store *store)
 	free(store);
 }
 
-static int write_whole(int fd, const char *data, size_t n)
-{
-	while (n > 0) {
-		ssize_t did = write(fd, data, n);
-
-		if (did < 0 && errno == EINTR)
-			continue;
-		if (did < 0)
-			return -errno;
-		data += did;
-		n -= (size_t)did;
-	}
-	return 0;
-}
-
 static int save(struct image_store *store, const struct image *image, struct sbx_err *err)
 {
 	auto_buf text = {.max = MAX_FILE_BYTES};
@@ -487,7 +473,7 @@ static int save(struct image_store *store, const struct image *image, struct sbx
 	auto_fd fd = openat(store->dir_fd, TEMPORARY, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "write the image index");
-	int rc = write_whole(fd, buf_peek(&text), buf_used(&text));
+	int rc = path_write_all(fd, buf_peek(&text), buf_used(&text));
 	if (rc == 0 && (fsync(fd) < 0 || renameat(store->dir_fd, TEMPORARY, store->dir_fd, name) < 0 || fsync(store->dir_fd) < 0))
 		rc = -errno;
 	if (rc < 0) {
