@@ -237,6 +237,25 @@ static int not_up(struct sbx_err *err)
 	return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the name server of the sandboxes is being restarted; try again");
 }
 
+/* A question that is nothing but its message. */
+static int ask(struct policy_link *l, const void *message, size_t size, enum egress_kind reply_kind, uint32_t reply_size,
+	       policy_link_done *done, void *arg, struct sbx_err *err)
+{
+	struct call *c;
+
+	if (!policy_link_up(l))
+		return not_up(err);
+	c = call_new(l, message, size, err);
+	if (!c)
+		return -1;
+	c->done = done;
+	c->arg = arg;
+	c->reply_kind = reply_kind;
+	c->reply_size = reply_size;
+	submit(l, c);
+	return 0;
+}
+
 int policy_link_set(struct policy_link *l, const struct policy_link_target *target, const struct policy *policy, policy_link_done *done,
 		    void *arg, struct sbx_err *err)
 {
@@ -275,14 +294,9 @@ int policy_link_set(struct policy_link *l, const struct policy_link_target *targ
 void policy_link_drop(struct policy_link *l, struct egress_ref ref)
 {
 	struct egress_drop msg = {.head = {.kind = EGRESS_DROP}, .ref = ref};
-	struct sbx_err err;
-	struct call *c = policy_link_up(l) ? call_new(l, &msg, sizeof(msg), &err) : NULL;
+	struct sbx_err ignored; /* what dnsd keeps too long goes with its next HELLO */
 
-	if (!c)
-		return; /* what dnsd keeps too long goes with its next HELLO */
-	c->reply_kind = EGRESS_ACK;
-	c->reply_size = sizeof(struct egress_ack);
-	submit(l, c);
+	ignore_result(ask(l, &msg, sizeof(msg), EGRESS_ACK, sizeof(struct egress_ack), NULL, NULL, &ignored));
 }
 
 void policy_link_synced(struct policy_link *l)
@@ -299,38 +313,16 @@ int policy_link_pins(struct policy_link *l, struct egress_ref ref, const char *n
 		     struct sbx_err *err)
 {
 	struct egress_pins msg = {.head = {.kind = EGRESS_PINS}, .ref = ref, .addr = addr};
-	struct call *c;
 
-	if (!policy_link_up(l))
-		return not_up(err);
 	snprintf(msg.name, sizeof(msg.name), "%s", name);
-	c = call_new(l, &msg, sizeof(msg), err);
-	if (!c)
-		return -1;
-	c->done = done;
-	c->arg = arg;
-	c->reply_kind = EGRESS_PINS_REPLY;
-	c->reply_size = sizeof(struct egress_pins_reply);
-	submit(l, c);
-	return 0;
+	return ask(l, &msg, sizeof(msg), EGRESS_PINS_REPLY, sizeof(struct egress_pins_reply), done, arg, err);
 }
 
 int policy_link_counts(struct policy_link *l, policy_link_done *done, void *arg, struct sbx_err *err)
 {
 	struct egress_plain msg = {.head = {.kind = EGRESS_COUNTS}};
-	struct call *c;
 
-	if (!policy_link_up(l))
-		return not_up(err);
-	c = call_new(l, &msg, sizeof(msg), err);
-	if (!c)
-		return -1;
-	c->done = done;
-	c->arg = arg;
-	c->reply_kind = EGRESS_COUNTS_REPLY;
-	c->reply_size = sizeof(struct egress_counts_reply);
-	submit(l, c);
-	return 0;
+	return ask(l, &msg, sizeof(msg), EGRESS_COUNTS_REPLY, sizeof(struct egress_counts_reply), done, arg, err);
 }
 
 /* ---- receiving: dnsd reads what sandboxes and strangers send it, so it is believed nothing that is not checked ---- */
