@@ -53,20 +53,6 @@ static void ask_body(const struct execd_match *match, const struct http_request_
 	http_request_accept(match->call->req, ops, ask);
 }
 
-static struct jv *parse_object(const char *body, size_t n, struct sbx_err *err)
-{
-	struct sbx_err why;
-	auto_jv root = jv_parse(body, n, &why);
-
-	if (!root)
-		sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", why.msg);
-	else if (jv_type(root) != JV_OBJECT)
-		sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "the body is not an object");
-	else
-		return take_ptr(root);
-	return NULL;
-}
-
 /* "" when it is absent. */
 static int get_text(const struct jv *root, const char *name, const char **ret, struct sbx_err *err)
 {
@@ -188,7 +174,7 @@ static struct code_context *standard_context(struct execd_box *box, const char *
 
 static int run_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
 {
-	auto_jv root = parse_object(body, n, err);
+	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	const struct jv *context = jv_get(root, "context");
 	const char *code, *id = "", *language = "";
 
@@ -281,7 +267,7 @@ static void creation_abort(void *user, struct http_request *req)
 static int create_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
 {
 	static const struct http_request_ops ops = {.abort = creation_abort};
-	auto_jv root = parse_object(body, n, err);
+	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	const char *name, *cwd;
 
 	if (!root || get_text(root, "language", &name, err) < 0 || get_text(root, "cwd", &cwd, err) < 0)

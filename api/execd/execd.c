@@ -71,6 +71,20 @@ void execd_box_free(struct execd_box *box, const struct sbx_err *why)
 	execd_box_unref(box);
 }
 
+struct jv *execd_body_object(const char *body, size_t n, const char *lead, struct sbx_err *err)
+{
+	struct sbx_err why;
+	auto_jv root = jv_parse(body, n, &why);
+
+	if (!root)
+		sbx_err_set(err, SBX_E_EXECD_BODY, 0, "%s%.160s", lead, why.msg);
+	else if (jv_type(root) != JV_OBJECT)
+		sbx_err_set(err, SBX_E_EXECD_BODY, 0, "%sthe body is not an object", lead);
+	else
+		return take_ptr(root);
+	return NULL;
+}
+
 struct execd_box *execd_box_ref(struct execd_box *box)
 {
 	box->refs++;

@@ -57,6 +57,18 @@ struct execd_match {
 
 typedef void execd_handler(const struct execd_match *match);
 
+struct jv;
+
+/**
+ * execd_body_object() - Read a body that must be one JSON object and nothing behind it
+ * @body:	Its bytes
+ * @n:		Their number
+ * @lead:	What the message of a refusal begins with: the published server's words, which differ by group of calls
+ * @err:	Filled on failure: EXECD_BODY
+ *
+ * Return: the object, the caller's to jv_free(), or NULL with @err set
+ */
+struct jv *execd_body_object(const char *body, size_t n, const char *lead, struct sbx_err *err);
 /** execd_box_ref() - Keep @box's memory; Return: @box */
 struct execd_box *execd_box_ref(struct execd_box *box);
 /** execd_box_unref() - Let go of @box; NULL is fine */

@@ -326,23 +326,9 @@ static int get_text(const struct jv *root, const char *name, char **ret, struct 
 	return *ret ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "session");
 }
 
-static struct jv *parse_object(const char *body, size_t n, struct sbx_err *err)
-{
-	struct sbx_err why;
-	auto_jv root = jv_parse(body, n, &why);
-
-	if (!root)
-		sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", why.msg);
-	else if (jv_type(root) != JV_OBJECT)
-		sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "the body is not an object");
-	else
-		return take_ptr(root);
-	return NULL;
-}
-
 static int parse_run(struct session_run *r, const char *body, size_t n, struct sbx_err *err)
 {
-	auto_jv root = parse_object(body, n, err);
+	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	int64_t ms = 0;
 
 	if (!root || get_text(root, "command", &r->command, err) < 0 || get_text(root, "cwd", &r->cwd, err) < 0)
@@ -511,7 +497,7 @@ static int parse_creation(struct creation *c, const char *body, size_t n, struct
 	}
 	if (!n)
 		return 0; /* some clients send no body at all */
-	auto_jv root = parse_object(body, n, err);
+	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	if (!root || get_text(root, "cwd", &c->session->cwd, err) < 0)
 		return -1;
 	if (c->session->cwd && strlen(c->session->cwd) >= LIMIT_PATH_BYTES)
