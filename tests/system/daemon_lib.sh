@@ -115,3 +115,20 @@ cleanup() {
 	rm -rf "$work"
 }
 trap cleanup EXIT
+
+# For suites that are written in Python: python_daemon PORT starts a daemon or ends the test, python_suite FILE ARG... is its rest.
+python_daemon() {
+	command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
+	write_config <<-END
+	[server]
+	port = $1
+	END
+	start_daemon || { echo "1..1"; echo "not ok 1 - the daemon starts"; exit 1; }
+}
+python_suite() {
+	local suite=$1
+	shift
+	PYTHONDONTWRITEBYTECODE=1 python3 "$top_srcdir/tests/system/$suite" "$@"
+	failed=$?
+	exit $failed
+}
