@@ -2,7 +2,7 @@
 pkglibexec_PROGRAMS += sandbox-unpack
 sandbox_unpack_SOURCES = images/unpack_main.c images/unpack_result.h images/unpack_filter.c images/unpack_filter.h \
 	images/layer.c images/layer.h images/layer_form.h images/tree_writer.c images/tree_writer.h images/host_image.c \
-	images/host_image.h
+	images/host_image.h images/layer_capture.h
 sandbox_unpack_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 sandbox_unpack_LDADD = libimages.a libbase.a $(LIBARCHIVE_LIBS) $(CRYPTO_LIBS)
 

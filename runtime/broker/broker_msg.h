@@ -47,6 +47,8 @@ enum broker_op {
 	BROKER_OP_LOG_SOCKET,  /* dnsd only: reply carries a bound netlink socket with the refused packets of the router */
 	BROKER_OP_FLOWS,       /* dnsd only: addresses with live connections, so that their leases are renewed; many replies */
 	BROKER_OP_FILES_DROP, /* what a life of an earlier boot left; LIST tells of it with state KEPT */
+	BROKER_OP_LAYER_CAPTURE, /* a layer of the store as a packed tar; carries the file for it, opened write-only */
+	BROKER_OP_ARCHIVE_INDEX, /* where the members of an image archive are; carries it, opened for reading and writing */
 	BROKER_OP_COUNT
 };
 
@@ -230,6 +232,30 @@ struct broker_layer_reply {
 	char text[BROKER_TEXT_BYTES];
 };
 
+struct broker_capture_req { /* LAYER_CAPTURE, ARCHIVE_INDEX */
+	struct broker_head head;
+	struct broker_slot_ref ref;    /* zero: for captures of a sandbox */
+	uint8_t key[BROKER_KEY_BYTES]; /* CAPTURE: the layer; INDEX: zero */
+	uint32_t form; /* enum broker_unpack_form; CAPTURE: how to pack, INDEX: how it is packed */
+	uint32_t kind; /* INDEX: enum archive_kind, 0: find out; CAPTURE: 0 */
+	uint64_t max_bytes;   /* unpacked */
+	uint64_t max_entries;
+};
+
+struct broker_capture_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint64_t entries;      /* CAPTURE: of the tree; INDEX: members in the table */
+	uint64_t bytes;	       /* CAPTURE: content of the tree; INDEX: where the table begins in the file */
+	uint64_t packed_bytes; /* CAPTURE: written */
+	uint32_t kind;	       /* INDEX: enum archive_kind */
+	uint32_t zero;
+	uint8_t digest[BROKER_KEY_BYTES];  /* CAPTURE: of what was written, as the worker says: hash it before you believe it */
+	uint8_t diff_id[BROKER_KEY_BYTES]; /* CAPTURE: of the tar in it */
+	char text[BROKER_TEXT_BYTES];
+};
+
 struct broker_volume_req { /* VOLUME_MAKE, VOLUME_DROP */
 	struct broker_head head;
 	char claim[BROKER_CLAIM_BYTES];
@@ -369,6 +395,8 @@ union broker_any {
 	struct broker_list_reply list_reply;
 	struct broker_layer_req layer_req;
 	struct broker_layer_reply layer_reply;
+	struct broker_capture_req capture_req;
+	struct broker_capture_reply capture_reply;
 	struct broker_volume_req volume_req;
 	struct broker_host_reply host_reply;
 	struct broker_event_msg event;
