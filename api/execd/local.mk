@@ -41,6 +41,7 @@ check_PROGRAMS += tests/unit/test_execd_wire
 UNIT_TESTS += tests/unit/test_execd_wire
 tests_unit_test_execd_wire_SOURCES = tests/unit/test_execd_wire.c tests/unit/fake_agent.c tests/unit/fake_agent.h
 tests_unit_test_execd_wire_LDADD = $(EXECD_TEST_LIBS)
+tests_unit_test_execd_wire_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=mono_ms -Wl,--wrap=mono_usec
 check_PROGRAMS += tests/fuzz/fuzz_agent_frames
 UNIT_TESTS += tests/fuzz/fuzz_agent_frames
 tests_fuzz_fuzz_agent_frames_SOURCES = tests/fuzz/fuzz_agent_frames.c tests/fuzz/run_corpus.c

@@ -5,9 +5,8 @@ import os
 import re
 import sys
 import threading
-import time
 
-from execd_client import Box, Tap, joined, later, short
+from execd_client import Box, Tap, once, short, until
 
 t = Tap()
 box = Box(memory="2Gi")
@@ -23,9 +22,9 @@ class Context:
     def stream(self, code, seen=None):
         return box.stream("/code", {"code": code, "context": {"id": self.id}}, seen)
 
-    def run(self, code):
+    def run(self, code, seen=None):
         """Events without count, init and pings; output of one kind that follows itself is one."""
-        status, events = self.stream(code)
+        status, events = self.stream(code, seen)
         if status != 200:
             return [("status", status, events)]
         if events[0]["type"] != "init" or events[0]["text"] != self.id:
@@ -171,6 +170,10 @@ def fits(got, want):
     return True
 
 
+def interrupt(c):
+    return box.call("DELETE", "/code?id=" + c.id)[0]
+
+
 def table(language):
     if not os.path.exists(NEEDS[language]):
         return t.skip(language, "no %s on this host" % NEEDS[language])
@@ -186,12 +189,10 @@ def table(language):
         t.eq(c.count, i + 1, "%s: the count" % language) if i in (0, 5) else None
     other = Context(language)
     t.ok(other.id != c.id, "%s: a second context" % language)
-    interrupts = {"python": "while True: pass", "javascript": "while (true) {}", "typescript": "await new Promise(() => {})",
-                  "bash": "while :; do :; done", "java": "while (true) {}", "go": "for {}"}
-    wait = 2.5 if language == "go" else 0.7
-    timer = later(wait, lambda: t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "%s: interrupt" % language))
-    got = c.run(interrupts[language])
-    timer.join()
+    interrupts = {"python": "print('up')\nwhile True: pass", "javascript": "console.log('up'); while (true) {}",
+                  "typescript": "console.log('up'); await new Promise(() => {})", "bash": "echo up; while :; do :; done",
+                  "java": "System.out.println(\"up\"); while (true) {}", "go": "fmt.Println(\"up\"); for {}"}
+    got = c.run(interrupts[language], once(OUT, lambda: t.eq(interrupt(c), 200, "%s: interrupt" % language) and None))
     t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt",
          "%s: an interrupt ends a loop" % language, got)
     code, events = TABLES[language][1 if language in ("go", "bash") else 0]
@@ -203,13 +204,30 @@ def table(language):
 
 contexts = {name: table(name) for name in TABLES}
 
+BUSY = [("error", ("RUNTIME_ERROR", "session is busy")), ("no complete",)]
+
+
 def when_free(c, code):
-    for _ in range(100):
-        got = c.run(code)
-        if got != [("error", ("RUNTIME_ERROR", "session is busy")), ("no complete",)]:
-            break
-        time.sleep(0.1)
+    """What @code gives when the run before it has ended."""
+    got = []
+
+    def ask():
+        got[:] = c.run(code)
+        return got[-2:] != BUSY
+
+    until(ask, 120)
     return got
+
+
+def answers(path):
+    try:
+        return box.call("GET", path)[0] == 200
+    except OSError:
+        return False
+
+
+def python_wait(path):
+    return "import os, time\nfor _ in range(1200):\n  if os.path.exists(%r): break\n  time.sleep(0.05)\nelse: raise TimeoutError\n" % path
 
 
 # ---- contexts and runs ----
@@ -221,23 +239,30 @@ py = contexts["python"]
 a, b = Context("python"), Context("python")
 a.run("secret = 1")
 t.eq(b.run("secret")[0][1][0], "NameError", "contexts of one language are apart")
-begin = time.monotonic()
-threads = [threading.Thread(target=c.run, args=("import time; time.sleep(1.5)",)) for c in (a, b)]
+met = []
+threads = [threading.Thread(target=lambda c=c, me=me, you=you: met.append(c.run("open('/tmp/%s', 'w')\n%s" % (me, python_wait("/tmp/" + you))))
+                            ) for c, me, you in ((a, "met_a", "met_b"), (b, "met_b", "met_a"))]
 [th.start() for th in threads]
 [th.join() for th in threads]
-t.ok(time.monotonic() - begin < 2.8, "and run side by side")
-timer = later(0.2, lambda: t.eq(short(a.stream("1")[1])[1:], [("error", ("RUNTIME_ERROR", "session is busy"))], "one run at a time"))
-a.run("time.sleep(0.6)")
-timer.join()
+t.eq([m[-1:] for m in met], [[], []], "and run side by side: each waits for the other")
+
+
+def second_run():
+    t.eq(short(a.stream("1")[1])[1:], [("error", ("RUNTIME_ERROR", "session is busy"))], "one run at a time")
+    box.command("touch /tmp/tried")
+
+
+t.eq(a.run(python_wait("/tmp/tried"), once("init", second_run)), [], "the first one goes on")
 status, events = box.stream("/code", {"code": "d = 1", "context": {"language": "python"}})
 standard = events[0]["text"]
 status, events = box.stream("/code", {"code": "d", "context": {"language": "python"}})
 t.eq((events[0]["text"], events[2]["execution_count"], events[3]["results"]["text"]), (standard, 2, "1"), "a default context, shared")
-out = [e for e in a.stream("print('early', flush=True); time.sleep(0.5); print('late')")[1] if e["type"] == OUT]
-t.ok(out[1]["at"] - out[0]["at"] > 0.4, "output comes while it is made")
+got = a.run("print('early')\n%sprint('late')" % python_wait("/tmp/early"), once(OUT, lambda: box.command("touch /tmp/early")))
+t.eq(got, [(OUT, "early\nlate\n")], "output comes while it is made")
 status, events = box.stream("/code", {"code": "echo $((1+1)); exit 3"})
 t.eq([e["type"] for e in events if e["type"] != "ping"], ["init", OUT, "error"], "no language is a shell command")
-status, events = a.stream("e = 1\nprint('x')\ntime.sleep(0.5)\ne = 2", lambda e: "leave" if e["type"] == OUT else None)
+a.stream("e = 1\nprint('x')\n%se = 2" % python_wait("/tmp/left"), once(OUT, lambda: "leave"))
+box.command("touch /tmp/left")
 t.eq(when_free(a, "e"), [text("2")], "a client that leaves does not end the run")
 for body, want in (({}, (400, "INVALID_REQUEST_BODY")), ({"code": "1", "context": {"language": "ruby"}}, (500, "RUNTIME_ERROR")),
                    ({"code": "1", "context": {"language": "sql"}}, (501, "GENERAL::NOT_IMPLEMENTED")),
@@ -283,7 +308,7 @@ HOSTILE = [
     ("a value that ends the process", "class W:\n  def __repr__(self): import os; os._exit(1)\nW()", DIED),
     ("a very long value", "'<' * 3000000", None),
     ("ignores interrupts", "import signal\nsignal.signal(2, signal.SIG_IGN)\nimport time\ntime.sleep(0.1)", None),
-    ("leaves a thread that exits", "import threading, os\nthreading.Timer(0.2, lambda: os._exit(1)).start()", None),
+    ("leaves a thread that exits", "import threading, os\nprint(os.getpid(), flush=True)\nthreading.Timer(0.2, lambda: os._exit(1)).start()", None),
 ]
 for name, code, ename in HOSTILE:
     c = Context("python")
@@ -291,18 +316,19 @@ for name, code, ename in HOSTILE:
     errors = [e["error"]["ename"] for e in events if e["type"] == "error"]
     t.ok(errors == ([ename] if ename else []) and events[-1]["type"] == "execution_complete", "hostile: %s" % name, short(events)[-3:])
     if name == "leaves a thread that exits":
-        time.sleep(0.5)
+        pid = [e["text"].strip() for e in events if e["type"] == OUT][0]
+        until(lambda: box.command("[ -e /proc/%s ] && echo there" % pid) == "")
         got = c.run("1 + 1")
         t.ok(got[0][0] == ERR and "its state is lost" in got[0][1] and got[1:] == [text("2")], "the next run says so", got)
     t.eq(c.run("1 + 1"), [text("2")], "hostile: %s: the next run" % name)
     c.delete()
 t.eq(a.run("e"), [text("2")], "the others have not noticed")
 many = [Context("python") for _ in range(5)]
-flood = "import os, time\nos.write(199, b'D\\0\\0\\x2f\\0')\nfor _ in range(10): os.write(199, b'x' * 300000)\ntime.sleep(1)"
+flood = "import os\nos.write(199, b'D\\0\\0\\x2f\\0')\nfor _ in range(10): os.write(199, b'x' * 300000)"
 ends = []
 threads = [threading.Thread(target=lambda c=c: ends.append(c.run(flood)[-1])) for c in many]
 [th.start() for th in threads]
-time.sleep(2)
+until(lambda: any("too large" in str(e) for e in ends))
 [box.call("DELETE", "/code/contexts/" + c.id) for c in many]
 [th.join() for th in threads]
 t.ok(any("too large" in str(e) for e in ends), "hostile: unfinished values of several contexts are bounded together", ends)
@@ -321,14 +347,9 @@ t.eq(size, 128 << 20, "128 MiB through the driver")
 size = 0
 c.stream("import os\nblock = b'y' * (1 << 20)\nfor _ in range(128): os.write(1, block)", measure)
 t.eq(size, 128 << 20, "128 MiB past the driver")
-c.stream("while True: print('z' * 1000)", lambda e: "leave" if e["type"] == OUT else None)
-time.sleep(0.3)
-t.eq(box.call("DELETE", "/code?id=" + c.id)[0], 200, "an endless run that nobody listens to")
-for _ in range(60):
-    got = c.run("3")
-    if got[-1:] != [("no complete",)]:
-        break
-    time.sleep(0.2)
+c.stream("while True: print('z' * 1000)", once(OUT, lambda: "leave"))
+t.eq(interrupt(c), 200, "an endless run that nobody listens to")
+got = when_free(c, "3")
 t.eq(got, [text("3")], "can be interrupted")
 js = contexts["javascript"]
 if js:
@@ -342,8 +363,7 @@ if js:
         c.delete()
 t.eq(box.call("DELETE", "/code/contexts?language=python")[0], 200, "all of a language")
 t.eq(box.call("GET", "/code/contexts?language=python")[1], [], "are gone")
-left = box.command("pgrep -fc '[f]dopen.197' || true")
-t.eq(left, "0", "and their processes")
+t.ok(until(lambda: box.command("pgrep -fc '[f]dopen.197' || true") == "0"), "and their processes")
 
 # ---- a gateway that is killed: interpreters end with it, the sandbox does not ----
 
@@ -353,19 +373,9 @@ if len(sys.argv) > 2:
     sid = box.call("POST", "/session", {})[1]["session_id"]
     pid = re.findall(r"monitor: gateway started, pid (\d+)", open(sys.argv[2]).read())[-1]
     os.kill(int(pid), 9)
-    for _ in range(100):
-        try:
-            if box.call("GET", "/ping")[0] == 200:
-                break
-        except OSError:
-            pass
-        time.sleep(0.1)
-    for _ in range(50):
-        left = box.command("pgrep -fc '[f]dopen.197' || true")
-        if left == "0":
-            break
-        time.sleep(0.1)
-    t.eq(left, "0", "a killed gateway: no interpreter is left behind")
+    until(lambda: answers("/ping"))
+    left = until(lambda: box.command("pgrep -fc '[f]dopen.197' || true") == "0")
+    t.ok(left, "a killed gateway: no interpreter is left behind")
     t.eq(c.run("x")[0][1], 500, "a killed gateway: its contexts are gone, and that is told")
     t.eq(box.stream("/session/%s/run" % sid, {"command": "true"})[0], 500, "a killed gateway: its sessions as well")
     c = Context("python")

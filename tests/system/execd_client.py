@@ -96,14 +96,33 @@ def short(events):
     return out
 
 
+# A shell command that waits for a file, which a test makes when it has seen what came before; 9 when it never comes.
+def wait_for(path):
+    return "n=0; until [ -e %s ]; do n=$((n+1)); [ $n != 1200 ] || exit 9; sleep 0.05; done" % path
+
+
 def joined(events, kind="stdout"):
     return "".join(e.get("text", "") for e in events if e["type"] == kind)
 
 
-def later(seconds, call):
-    timer = threading.Timer(seconds, call)
-    timer.start()
-    return timer
+def once(kind, call):
+    """For stream(): @call when the first event of @kind is there; what it returns is what stream() gets."""
+    calls = [call]
+
+    def seen(event):
+        return calls.pop()() if event["type"] == kind and calls else None
+
+    return seen
+
+
+def until(ask, seconds=60):
+    """Ask again until it is true or too long has passed; what was said last."""
+    end = time.monotonic() + seconds
+    while True:
+        got = ask()
+        if got or time.monotonic() > end:
+            return got
+        time.sleep(0.05)
 
 
 class Tap:
