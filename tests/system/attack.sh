@@ -83,9 +83,9 @@ for id in "$a" "$b"; do
 done
 addr_b=$(inside "$b" "hostname -I" | tr -d ' \n')
 targets="host:198.51.100.1:18801 gateway:169.254.1.1:18801 loopback:127.0.0.1:18801 metadata:169.254.169.254:80 abstract:attack-abstract:0 'another sandbox:$addr_b:9013'"
-inside "$b" "timeout 2 bash -c 'until (exec 3<>/dev/tcp/$addr_b/9013) 2>/dev/null; do sleep 0.1; done'; echo \$?" | grep -qx 0
+inside "$b" "timeout 20 bash -c 'until (exec 3<>/dev/tcp/$addr_b/9013) 2>/dev/null; do sleep 0.1; done'; echo \$?" | grep -qx 0
 ok $? "(the other sandbox serves its own address)"
-inside "$a" "timeout 2 bash -c 'exec 3<>/dev/tcp/198.51.100.10/80'; echo \$?" | grep -qx 0
+inside "$a" "timeout 20 bash -c 'exec 3<>/dev/tcp/198.51.100.10/80'; echo \$?" | grep -qx 0
 ok $? "(and the outside can be reached)"
 
 report root 100 < <(inside "$a" "python3 /tmp/attack_inside.py attack $targets")

@@ -90,7 +90,7 @@ is "$(A_NAME=mine "$ctl" run -e A_NAME -- sh -c 'echo $A_NAME')" mine "-e NAME t
 is "$("$ctl" run -w /usr -- pwd)" /usr "-w starts in the directory"
 is "$("$ctl" run -u 1000:100 -- id -u)" 1000 "-u runs as that user"
 is "$(echo in | "$ctl" run -i -- cat)" in "-i passes stdin and its end"
-is "$(echo in | timeout 10 "$ctl" run -- cat)" "" "without -i stdin is empty"
+is "$(echo in | timeout 60 "$ctl" run -- cat)" "" "without -i stdin is empty"
 head -c 4000000 /dev/urandom >"$work/random"
 "$ctl" run -i -- cat <"$work/random" | cmp -s - "$work/random"
 ok $? "4 MB of random bytes come back as they were"

@@ -29,7 +29,7 @@ monitor=
 
 # Repeats a command until it is true; what it waits for is announced by no descriptor that a shell can watch.
 until_true() { # until_true SECONDS COMMAND...
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + 30 + $1)) # half a minute more than it should need: a machine that is shared may stand still
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || return 1
@@ -54,7 +54,7 @@ start_daemon() {
 	before=$(grep -c '^sandboxd ready' "$log" 2>/dev/null)
 	SBX_FAULT_FILE=$fault "$top_builddir/sandboxd" --standalone --config "$work/config" >>"$log" 2>&1 &
 	monitor=$!
-	until_true 20 ready_after "${before:-0}"
+	until_true 60 ready_after "${before:-0}"
 }
 ready_after() { [ "$(grep -c '^sandboxd ready' "$log")" -gt "$1" ]; }
 stop_daemon() {

@@ -209,7 +209,7 @@ def connects(sid, host, port=80):
 
 
 def until(what, seconds=5):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds + 30  # more than it should need: a machine that is shared may stand still
     while time.monotonic() < end:
         try:
             if what():

@@ -12,7 +12,8 @@ ip link set out up
 world_pid=
 unshare -n sleep 600 &
 world_pid=$!
-until_true 5 test "$(readlink /proc/$world_pid/ns/net)" != "$(readlink /proc/self/ns/net)"
+own_net() { [ "$(readlink /proc/$world_pid/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
+until_true 5 own_net || { echo "1..1"; echo "not ok 1 - a network namespace for the world"; exit 1; }
 ip link set world netns $world_pid
 in_world() { nsenter --net=/proc/$world_pid/ns/net "$@"; }
 in_world sh -c 'ip link set lo up; ip link set world up
@@ -68,7 +69,7 @@ ok $? "the daemon is ready"
 ctl() { timeout 30 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 inside() { local id=$1; shift; ctl exec "$id" -- "$@"; }
 # What the web server at NAME says, within 3 s
-get() { inside "$1" timeout 2 bash -c "exec 3<>/dev/tcp/$2/${3:-80} && echo x >&3 && head -n 1 <&3" 2>/dev/null | tr -d '\r'; }
+get() { inside "$1" timeout 5 bash -c "exec 3<>/dev/tcp/$2/${3:-80} && echo x >&3 && head -n 1 <&3" 2>/dev/null | tr -d '\r'; }
 resolves() { inside "$1" timeout 6 getent ahostsv4 "$2" 2>/dev/null | awk 'NR == 1 {print $1}'; }
 resolved() { [ -n "$(resolves "$@")" ]; }
 reached() { [ -n "$(get "$@")" ]; }

@@ -84,7 +84,7 @@ def run(image, *command, pull_policy=None):
 
 
 def until(seconds, what):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds + 30  # more than it should need: a machine that is shared may stand still
     while time.monotonic() < end:
         if what():
             return True

@@ -63,7 +63,7 @@ class Peak:
 
 
 def until(seconds, true):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds + 30  # more than it should need: a machine that is shared may stand still
     while time.monotonic() < end:
         if true():
             return True
@@ -583,7 +583,7 @@ class Ws:
         return op
 
     def until(self, true, seconds=15):
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds + 30
         try:
             while not true() and self.closed is None and time.monotonic() < end:
                 self.take()
