@@ -205,6 +205,16 @@ int client_create(struct cli *cli, struct buf *body, struct jv **ret, struct sbx
 	return 0;
 }
 
+int client_image(struct cli *cli, const char *image, struct jv **ret, struct sbx_err *err)
+{
+	auto_buf target = {0};
+
+	buf_puts(&target, "/v1/images/");
+	client_escape(&target, image);
+	const char *text = buf_str(&target);
+	return text ? client_call(cli, "GET", text, NULL, ret, err) : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "request");
+}
+
 void client_escape(struct buf *out, const char *text)
 {
 	for (; *text; text++) {

@@ -94,6 +94,17 @@ int client_walk(struct cli *cli, const char *filter, int (*visit)(void *arg, con
 		struct sbx_err *err) SBX_WUR;
 
 /**
+ * client_image() - What the daemon knows of an image
+ * @cli:	Whose daemon
+ * @image:	A name or id as users write it
+ * @ret:	The image; the caller frees it
+ * @err:	Filled on failure, with SBX_E_IMAGE_UNKNOWN when there is none of that name
+ *
+ * Return: 0, or -1 with @err set
+ */
+int client_image(struct cli *cli, const char *image, struct jv **ret, struct sbx_err *err) SBX_WUR;
+
+/**
  * pull_for() - Before a create: pull its --image when it is not here, and show how that goes
  * @cli:	Whose daemon
  * @args:	Of run or create; --pull or the daemon's configuration say whether it may be pulled

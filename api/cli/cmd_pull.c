@@ -203,16 +203,10 @@ int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err)
 	struct showing s = {.bars = isatty(STDERR_FILENO) == 1, .said_mono_ms = mono_ms()};
 	auto_jv done = NULL;
 	auto_jv found = NULL;
-	auto_buf target = {0};
 
 	if (!image || !strcmp(image, "host") || (policy && !strcmp(policy, "never")))
 		return 0;
-	buf_puts(&target, "/v1/images/");
-	client_escape(&target, image);
-	const char *text = buf_str(&target);
-	if (!text)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "request");
-	if (client_call(cli, "GET", text, NULL, &found, err) == 0)
+	if (client_image(cli, image, &found, err) == 0)
 		return 0; /* whether it is asked for again is the daemon's to know */
 	if (err->code != SBX_E_IMAGE_UNKNOWN)
 		return -1;

@@ -19,14 +19,8 @@ int cmd_image_inspect(struct cli *cli, const struct cli_args *args)
 {
 	struct sbx_err err = {0};
 	auto_jv root = NULL;
-	auto_buf target = {0};
 
-	buf_puts(&target, "/v1/images/");
-	client_escape(&target, args->operands[0]);
-	const char *text = buf_str(&target);
-	if (!text)
-		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
-	if (!text || client_call(cli, "GET", text, NULL, &root, &err) < 0)
+	if (client_image(cli, args->operands[0], &root, &err) < 0)
 		return cli_fail(cli, &err);
 	out_value(cli->format == CLI_TABLE ? CLI_JSON : cli->format, root);
 	return 0;

@@ -253,7 +253,6 @@ int spec_create(const struct cli_args *args, const struct spec_extra *extra, str
 int spec_image_command(struct cli *cli, const char *image, const char **room, size_t n, struct jv **ret_keep, struct sbx_err *err)
 {
 	static const char *const lists[] = {"entrypoint", "cmd"};
-	auto_buf target = {0};
 	struct jv *root = NULL;
 	size_t used = 0;
 
@@ -261,12 +260,7 @@ int spec_image_command(struct cli *cli, const char *image, const char **room, si
 	room[0] = NULL;
 	if (!image || !strcmp(image, "host"))
 		return 0;
-	buf_puts(&target, "/v1/images/");
-	client_escape(&target, image);
-	const char *text = buf_str(&target);
-	if (!text)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "request");
-	if (client_call(cli, "GET", text, NULL, &root, err) < 0)
+	if (client_image(cli, image, &root, err) < 0)
 		return -1;
 	for (size_t i = 0; i < 2; i++)
 		for (const struct jv *v = jv_first(jv_get(root, lists[i])); v && used + 1 < n; v = jv_next(v))
