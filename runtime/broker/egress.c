@@ -460,6 +460,11 @@ static enum broker_refusal by_mode(const struct broker *b, const struct slot *s,
 	return ports && port == 443 && is_doh(b, addr) ? BROKER_REFUSED_DOH : BROKER_REFUSED_NONE;
 }
 
+bool egress_asks_us(const struct slot *s)
+{
+	return s->mark && egress_record_mode(s) != EGRESS_MODE_OPEN;
+}
+
 enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t addr, unsigned protocol, uint16_t port)
 {
 	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);

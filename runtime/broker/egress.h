@@ -50,6 +50,9 @@ int egress_pin(struct broker *b, struct slot *s, const struct broker_pin *msg, s
 int egress_unpin(struct broker *b, struct slot *s, const struct broker_pin *msg, struct sbx_err *err) SBX_WUR;
 /** egress_slot_of() - The slot in use of @b whose address is @addr, or NULL */
 struct slot *egress_slot_of(struct broker *b, uint32_t addr);
+/** egress_asks_us() - Whether port 53 of every address is the name server for the sandbox of @s: it has a policy */
+bool egress_asks_us(const struct slot *s);
+
 /**
  * egress_refuses() - What the router says of a new connection, without asking it
  * @b:		The broker

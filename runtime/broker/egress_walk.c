@@ -8,6 +8,7 @@
 #include "runtime/broker/egress.h"
 #include "runtime/broker/sockcut.h"
 
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -77,7 +78,10 @@ static bool revoked(void *arg, const struct sockcut_ends *ends)
 					.protocol = ends->protocol};
 	uint32_t mark;
 
-	if (egress_refuses(c->s->broker, c->s, ends->addr, ends->protocol, ends->port) == BROKER_REFUSED_NONE)
+	/* Questions go to the name server from now on: a datagram's socket does not notice, a stream to another server has lost it. */
+	bool lives = ends->port == 53 && egress_asks_us(c->s) ? ends->protocol == IPPROTO_UDP
+		: egress_refuses(c->s->broker, c->s, ends->addr, ends->protocol, ends->port) == BROKER_REFUSED_NONE;
+	if (lives)
 		return false;
 	/* Judged since this process was forked, or not known to the router yet: a lease may have come that is not in our copy. */
 	return links_conntrack_mark(c->router_fd, &flow, &mark) == 0 && mark != c->s->mark;

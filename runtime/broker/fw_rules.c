@@ -245,9 +245,6 @@ bool fw_rules_allowed(const struct fw_rules_config *config, uint32_t addr, uint3
  */
 static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 {
-	uint32_t rate = c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
-	const char *gateway = "169.254.1.1";
-
 	/* Before defragmentation (-400) and connection tracking (-200): a forged source costs no memory. */
 	buf_printf(b,
 		   "\tset dns_rate {\n\t\ttype ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n"
@@ -262,13 +259,11 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip hdrlength != 5 drop\n"
 		   "\t\tip frag-off & 0x3fff != 0 drop\n"
 		   "\t\tip protocol icmp goto echo\n"
-		   "\t\tip daddr %s udp dport 53 update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\tip daddr %s tcp dport 53 tcp flags & (syn|ack) == syn update @dns_rate { ip saddr limit rate over %u/second "
-		   "burst %u packets } drop\n"
-		   "\t\tip daddr %s udp dport 53 notrack\n"
+		   "\t\tudp dport 53 goto dns\n"
+		   "\t\ttcp dport 53 goto dns\n"
 		   "\t\taccept\n"
 		   "\t}\n",
-		   LINKS_ROUTE_MARK, c->uplink_router, gateway, rate, rate * 5 / 2, gateway, rate, rate * 5 / 2, gateway);
+		   LINKS_ROUTE_MARK, c->uplink_router);
 	/* A ping carries data: few and small ones are enough to see whether something is there. */
 	buf_printf(b,
 		   "\tchain echo {\n"
@@ -279,6 +274,38 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   ECHO_BYTES + 28, ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
 }
 
+/*
+ * Names are asked of the name server, whichever address a sandbox with a policy asks: routes for LINKS_NAMES_MARK deliver it here
+ * as it came, so that the answer has the asked address as its source.  Nothing of it is tracked: a flood leaves nothing behind.
+ * A sandbox without a policy asks whom it wants; one whose policy has not come is refused with all else.
+ */
+static void put_router_dns(struct buf *b, const struct fw_rules_config *c)
+{
+	uint32_t rate = c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
+
+	buf_puts(b, "\tchain dns {\n"
+		    "\t\tip daddr 169.254.1.1 goto dns_ours\n");
+	if (!FAULT_POINT("fw-dns"))
+		buf_printf(b,
+			   "\t\tip daddr >= 224.0.0.0 accept\n"
+			   "\t\tmeta mark set ip saddr map @modes\n"
+			   "\t\tmeta mark != { %u, %d } goto dns_ours\n"
+			   "\t\tmeta mark set %u\n",
+			   LINKS_ROUTE_MARK, EGRESS_MODE_OPEN, LINKS_ROUTE_MARK);
+	buf_printf(b,
+		   "\t\taccept\n"
+		   "\t}\n"
+		   "\tchain dns_ours {\n"
+		   "\t\tmeta mark set %u\n"
+		   "\t\tmeta l4proto udp update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
+		   "\t\ttcp flags & (syn|ack) == syn update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
+		   "\t\tnotrack\n"
+		   "\t\taccept\n"
+		   "\t}\n",
+		   LINKS_NAMES_MARK, rate, rate * 5 / 2, rate, rate * 5 / 2);
+}
+
+/* What the router itself answers goes back by the routes of LINKS_ROUTE_MARK. */
 static void put_router_local(struct buf *b, const struct fw_rules_config *c)
 {
 	buf_printf(b,
@@ -286,16 +313,16 @@ static void put_router_local(struct buf *b, const struct fw_rules_config *c)
 		   "\t\ttype filter hook input priority filter; policy drop;\n"
 		   "\t\tiifname \"lo\" accept\n"
 		   "\t\tiifname \"%s\" drop\n"
-		   "\t\tip daddr 169.254.1.1 udp dport 53 accept\n"
-		   "\t\tip daddr 169.254.1.1 tcp dport 53 accept\n"
+		   "\t\tmeta mark %u meta mark set %u accept\n"
 		   "\t\tip daddr 169.254.1.1 icmp type echo-request limit rate 100/second accept\n"
 		   "\t\tmeta l4proto tcp reject with tcp reset\n"
 		   "\t}\n"
 		   "\tchain output {\n"
 		   "\t\ttype filter hook output priority raw; policy accept;\n"
-		   "\t\tip saddr 169.254.1.1 udp sport 53 notrack\n"
+		   "\t\tudp sport 53 notrack\n"
+		   "\t\ttcp sport 53 notrack\n"
 		   "\t}\n",
-		   c->uplink_router);
+		   c->uplink_router, LINKS_NAMES_MARK, LINKS_ROUTE_MARK);
 }
 
 /* Elements come and go by fwset.c, which says what each of them means. */
@@ -497,6 +524,7 @@ static void put_router(struct buf *b, const struct fw_rules_config *c)
 	put_doh(b, c);
 	put_router_sets(b);
 	put_router_raw(b, c);
+	put_router_dns(b, c);
 	put_router_local(b, c);
 	put_router_refusals(b, c);
 	put_router_modes(b, c);

@@ -289,6 +289,32 @@ static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t p
 	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
 }
 
+/* Every address is local for what the packet filter marks as a question for the name server. */
+static int add_names_route(struct nl_sock *sock)
+{
+	auto_nl(rtnl_route) route = rtnl_route_alloc();
+	auto_nl(nl_addr) all = ip_addr(0, 0);
+	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
+
+	if (!route || !all || !hop) {
+		if (hop)
+			rtnl_route_nh_free(hop);
+		return -NLE_NOMEM;
+	}
+	rtnl_route_nh_set_ifindex(hop, 1);
+	rtnl_route_set_family(route, AF_INET);
+	rtnl_route_set_table(route, LINKS_NAMES_MARK);
+	rtnl_route_set_scope(route, RT_SCOPE_HOST);
+	rtnl_route_set_protocol(route, RTPROT_STATIC);
+	rtnl_route_set_type(route, RTN_LOCAL);
+	if (rtnl_route_set_dst(route, all) < 0) {
+		rtnl_route_nh_free(hop);
+		return -NLE_INVAL;
+	}
+	rtnl_route_add_nexthop(route, hop);
+	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
+}
+
 static int add_lo_addr(struct nl_sock *sock, uint32_t addr)
 {
 	auto_nl(rtnl_addr) a = rtnl_addr_alloc();
@@ -404,14 +430,20 @@ static int guard_routes(struct nl_sock *sock)
 		uint32_t prio, table;
 	} open_rules[] = {{32766, RT_TABLE_MAIN}, {32767, RT_TABLE_DEFAULT}};
 	auto_nl(rtnl_rule) marked = route_rule(ROUTE_RULE_PRIO, RT_TABLE_MAIN);
+	auto_nl(rtnl_rule) names = route_rule(ROUTE_RULE_PRIO, LINKS_NAMES_MARK);
 
 	if (FAULT_POINT("links-guard"))
 		return 0;
-	if (!marked)
+	if (!marked || !names)
 		return -NLE_NOMEM;
 	rtnl_rule_set_mark(marked, LINKS_ROUTE_MARK);
 	rtnl_rule_set_mask(marked, UINT32_MAX);
 	int r = rtnl_rule_add(sock, marked, NLM_F_CREATE | NLM_F_EXCL);
+	if (r < 0 && r != -NLE_EXIST)
+		return r;
+	rtnl_rule_set_mark(names, LINKS_NAMES_MARK);
+	rtnl_rule_set_mask(names, UINT32_MAX);
+	r = rtnl_rule_add(sock, names, NLM_F_CREATE | NLM_F_EXCL);
 	if (r < 0 && r != -NLE_EXIST)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(open_rules); i++) {
@@ -437,7 +469,10 @@ static int prepare_router(struct links *links, struct sbx_err *err)
 	if (r < 0)
 		return fail_nl(err, r, "routing rules of the router");
 	r = add_lo_addr(links->router, LINKS_GATEWAY);
-	return r < 0 ? fail_nl(err, r, "gateway address of the router") : 0;
+	if (r < 0)
+		return fail_nl(err, r, "gateway address of the router");
+	r = add_names_route(links->router);
+	return r < 0 ? fail_nl(err, r, "route of the questions for names") : 0;
 }
 
 static int open_uplink(struct links *links, struct sbx_err *err)
@@ -655,7 +690,8 @@ int links_present(struct links *links, uint32_t ifindex)
 
 static int dns_socket(struct links *links, int type, struct sbx_err *err)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(LINKS_GATEWAY)};
+	/* Whatever address a sandbox asks: IP_TRANSPARENT lets the answer have it as its source. */
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(INADDR_ANY)};
 	auto_fd fd = links_netns_socket(links->router_fd, AF_INET, type, 0);
 	int on = 1;
 	uint32_t mark = LINKS_ROUTE_MARK;
@@ -663,7 +699,7 @@ static int dns_socket(struct links *links, int type, struct sbx_err *err)
 	if (fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "socket of the name server");
 	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 || setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on)) < 0 ||
 	    (type == SOCK_DGRAM && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) < 0) ||
 	    bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 256) < 0))
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "bind the name server's socket");

@@ -25,6 +25,7 @@
 #include <sys/types.h>
 
 #define LINKS_GATEWAY	     0xa9fe0101u /* 169.254.1.1, host byte order */
+#define LINKS_NAMES_MARK     0x54u	 /* questions for the name server, whatever their address: delivered to it in the router */
 #define LINKS_ROUTE_MARK     0x53u	 /* packets without it have no route in the router: fw_rules.c gives it */
 #define LINKS_PEER_IFINDEX   2		 /* of eth0 in every sandbox */
 #define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */

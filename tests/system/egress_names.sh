@@ -73,6 +73,24 @@ get() { inside "$1" timeout 5 bash -c "exec 3<>/dev/tcp/$2/${3:-80} && echo x >&
 resolves() { inside "$1" timeout 6 getent ahostsv4 "$2" 2>/dev/null | awk 'NR == 1 {print $1}'; }
 resolved() { [ -n "$(resolves "$@")" ]; }
 reached() { [ -n "$(get "$@")" ]; }
+# The first address that the name server ADDRESS gives for NAME, or the response code; its socket takes answers of ADDRESS only
+cat >"$work/ask.py" <<'END'
+import socket, struct, sys
+how, server, name = sys.argv[1:]
+question = b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0\0\1\0\1"
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if how == "tcp" else socket.SOCK_DGRAM)
+s.settimeout(15)
+s.connect((server, 53))
+s.sendall((struct.pack("!H", len(question)) if how == "tcp" else b"") + question)
+if how == "tcp":
+    f = s.makefile("rb")
+    answer = f.read(struct.unpack("!H", f.read(2))[0])
+else:
+    answer = s.recv(2000)
+assert answer[:2] == b"\x12\x34"
+print(socket.inet_ntoa(answer[-4:]) if struct.unpack("!H", answer[6:8])[0] else "rcode %d" % (answer[3] & 15))
+END
+asks() { inside "$1" python3 -c "$(cat "$work/ask.py")" "$2" "$3" "$4" 2>&1 | tail -n 1; }
 allow() { printf '{"action":"allow","target":"%s"}' "$1"; }
 policy() { printf '"networkPolicy":{"defaultAction":"deny","egress":[%s]}' "$1"; }
 
@@ -97,6 +115,17 @@ is "$(resolves "$c" meta.test)" "" "row 51: nor does one that leads to the metad
 is "$(get "$c" oth.test)" 198.51.100.11 "without a policy every other name works"
 is "$(get "$b" fixed.test)" 198.51.100.11 "a static host"
 is "$(resolves "$a" localhost)" 127.0.0.1 "row 65: localhost"
+
+for server in 203.0.113.99 8.8.8.8 169.254.169.254; do
+	is "$(asks "$a" udp $server ok.test)" 198.51.100.10 "row 38: $server is asked and answers, by UDP"
+	is "$(asks "$a" tcp $server ok.test)" 198.51.100.10 "row 38: and by TCP"
+	is "$(asks "$a" udp $server nope.test)" "rcode 3" "row 38: by the policy of who asks"
+done
+is "$(asks "$b" udp 8.8.8.8 ok.test)" "rcode 3" "row 38: which is another one for b"
+is "$(grep -c '^nope\.test' "$work/asked")" 0 "row 38: what is denied has still not left"
+is "$(asks "$c" udp 198.51.100.53 nope.test)" "rcode 3" "without a policy a name server is asked directly"
+is "$(grep -c '^nope\.test' "$work/asked")" 1 "and is the one that answers"
+: >"$work/asked"
 
 fails=0
 for _ in $(seq 20); do [ "$(inside "$a" bash -c 'for i in 1 2 3 4 5; do exec 3<>/dev/tcp/ok.test/80 && echo x >&3 && head -n 1 <&3; done' 2>/dev/null | sort -u)" = 198.51.100.10 ] || fails=$((fails + 1)); done

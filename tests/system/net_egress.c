@@ -2,7 +2,7 @@
 /*
  * The packet half of egress policies: what a sandbox reaches under a policy, what it does not, and what happens to live flows when
  * the policy changes.  Rows carry the numbers of the contract's table.  SBX_FAULT=NAME:fail takes a guard away:
- * egress-cut (sockets of revoked flows).
+ * egress-cut (sockets of revoked flows), fw-dns (questions to any name server are ours).
  */
 #include "tests/system/egress_world.h"
 #include "tests/tap.h"
@@ -102,7 +102,7 @@ static void default_deny(struct box *box)
 	is_refused(udp_try(&w, box->net_fd, A_OK, 443), "71: QUIC by address");
 	is_refused(tcp_try(&w, box->net_fd, A_DOH, 443, NULL), "71: DNS over HTTPS by address");
 	is_refused(tcp_try(&w, box->net_fd, A_DOH, 853, NULL), "71: DNS over TLS by address");
-	is_refused(udp_try(&w, box->net_fd, A_DOH, 53), "71: another name server");
+	ok(udp_try(&w, box->net_fd, A_DOH, 53) != 0, "71: another name server is not reached");
 	ok(world_seen(&w, A_OK) == 0, "71: nothing arrived");
 }
 
@@ -234,7 +234,7 @@ static void default_allow(struct box *box)
 	ok(tcp_try(&w, box->net_fd, doh, 80, NULL) == 0, "its other ports are open");
 	is_refused(tcp_try(&w, box->net_fd, A_META, 80, NULL), "51: metadata");
 	is_refused(tcp_try(&w, box->net_fd, A_PRIV, 80, NULL), "51: a private address");
-	is_refused(udp_try(&w, box->net_fd, 0xc0a80707, 53), "51: another one");
+	is_refused(udp_try(&w, box->net_fd, 0xc0a80707, 7), "51: another one");
 }
 
 static void neighbours(struct box *a, struct box *b)
@@ -486,6 +486,132 @@ static void flows_listed(struct box *box)
 	flow_close(&f);
 }
 
+/* ---- questions to other name servers ---- */
+
+#define ANSWER_MS 10000
+
+/* One question from @box to @addr, answered through the socket of the name server as sandbox-dnsd does it. */
+static const char *ask_udp(const struct box *box, int server, uint32_t addr, int *ret_ifindex)
+{
+	static union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(struct in_pktinfo))];
+	} control;
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(addr)}, from = {0};
+	auto_fd fd = sock_in(&w, box->net_fd, AF_INET, SOCK_DGRAM, 0);
+	char text[16];
+	struct iovec iov = {text, sizeof(text)};
+	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	struct pollfd p[2] = {{.fd = server, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+	struct in_pktinfo info = {0};
+
+	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || send(fd, "question", 8, 0) != 8)
+		return "not sent";
+	if (poll(p, 1, ANSWER_MS) != 1 || recvmsg(server, &msg, MSG_DONTWAIT) != 8)
+		return "did not come to the name server";
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
+		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
+			memcpy(&info, CMSG_DATA(c), sizeof(info));
+	if (ntohl(from.sin_addr.s_addr) != box->made.addr || ntohl(info.ipi_spec_dst.s_addr) != addr)
+		return "came with other addresses";
+	*ret_ifindex = info.ipi_ifindex;
+	iov.iov_len = 6;
+	memcpy(text, "answer", 6);
+	info.ipi_ifindex = 0;
+	memcpy(CMSG_DATA(&control.head), &info, sizeof(info));
+	if (sendmsg(server, &msg, MSG_DONTWAIT) != 6)
+		return "not answered";
+	/* a connected socket takes only what comes from the asked address */
+	return poll(&p[1], 1, ANSWER_MS) == 1 && recv(fd, text, sizeof(text), MSG_DONTWAIT) == 6 ? NULL : "the answer did not come from the asked address";
+}
+
+static const char *ask_tcp(const struct box *box, int server, uint32_t addr)
+{
+	struct pollfd p = {.fd = server, .events = POLLIN};
+	struct sockaddr_in local = {0}, from = {0};
+	socklen_t n_local = sizeof(local), n_from = sizeof(from);
+	int in = -1;
+
+	if (tcp_try(&w, box->net_fd, addr, 53, &in) != 0)
+		return "no connection";
+	auto_fd near = in;
+	if (poll(&p, 1, ANSWER_MS) != 1)
+		return "nothing to accept";
+	auto_fd far = accept4(server, (struct sockaddr *)&from, &n_from, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (far < 0 || getsockname(far, (struct sockaddr *)&local, &n_local) < 0 || ntohl(local.sin_addr.s_addr) != addr ||
+	    ntohl(from.sin_addr.s_addr) != box->made.addr)
+		return "accepted with other addresses";
+	return moves(near, far, ANSWER_MS) && moves(far, near, ANSWER_MS) ? NULL : "no bytes pass";
+}
+
+static int tracked(void)
+{
+	char text[32] = "";
+
+	world_run(w.router_fd, "cat /proc/sys/net/netfilter/nf_conntrack_count", text, sizeof(text));
+	return (int)strtol(text, NULL, 10);
+}
+
+static void other_resolvers(struct box *box, struct box *open)
+{
+	static const struct {
+		const char *what;
+		uint32_t addr;
+	} rows[] = {
+		{"the gateway", 0xa9fe0101}, {"8.8.8.8", A_DOH}, {"an address where nobody is", A_MANY + 99}, {"a private address", A_PRIV},
+		{"metadata", A_META}, {"the host", A_HOST}, {"a leased address", A_OK},
+	};
+	const struct broker_ip_rule rule = rule_v4(A_MANY, 24, ALLOW, 0, NULL), deny = rule_v4(A_DOH, 32, DENY, 0, NULL);
+	const struct {
+		const char *what;
+		uint32_t flags;
+		const struct broker_ip_rule *rule;
+	} policies[] = {{"default deny", 0, NULL},
+			{"a rule that allows the asked", 0, &rule},
+			{"default allow with names", BROKER_POLICY_DEFAULT_ALLOW | BROKER_POLICY_NAMES, NULL},
+			{"default allow with a denied address", BROKER_POLICY_DEFAULT_ALLOW, &deny}};
+	struct broker_plain_req req = {0};
+	union broker_any any;
+	int fds[2] = {-1, -1}, ifindex = 0, other = 0, before;
+
+	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_DNS_SOCKETS, -1);
+	if (!ok(btc_recv(w.dnsd_fd, &any, fds, ANSWER_MS) > 0 && fds[0] >= 0 && fds[1] >= 0, "38: sockets of the name server"))
+		return;
+	ok(policy_set(&w, open, BROKER_POLICY_DEFAULT_ALLOW, NULL, 0, NULL) == 0, "38: the neighbour has no policy");
+	for (size_t k = 0; k < ARRAY_SIZE(policies); k++) {
+		ok(policy_set(&w, box, policies[k].flags, policies[k].rule, policies[k].rule ? 1 : 0, NULL) == 0 &&
+		   pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, MIN) == 0, "38: %s", policies[k].what);
+		before = tracked();
+		for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+			world_seen(&w, 0);
+			const char *u = ask_udp(box, fds[0], rows[i].addr, &other), *s = ask_tcp(box, fds[1], rows[i].addr);
+
+			ok(!u && !s && (!ifindex || ifindex == other), "38: %s is asked by UDP and TCP and answers itself", rows[i].what);
+			if (u || s)
+				printf("# UDP: %s; TCP: %s\n", u ? u : "fine", s ? s : "fine");
+			ifindex = other;
+			if (world_seen(&w, rows[i].addr))
+				ok(false, "38: something of it arrived at %s", rows[i].what);
+		}
+		ok(tracked() <= before, "38: no connection entry of it is left (%d before, %d now)", before, tracked());
+	}
+	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0, "38: default deny again");
+	is_refused(tcp_try(&w, box->net_fd, A_DOH, 853, NULL), "38: port 853 of a name server");
+	is_refused(udp_try(&w, box->net_fd, A_DOH, 853), "38: and by UDP");
+	ok(udp_try(&w, open->net_fd, A_DOH, 53) == 0 && tcp_try(&w, open->net_fd, A_DOH, 53, NULL) == 0, "38: without a policy the asked server itself is reached");
+	/* a stream to the server itself, from before the policy, has lost it */
+	int stream = -1, e = 0;
+	ok(tcp_try(&w, open->net_fd, A_DOH, 53, &stream) == 0 && policy_set(&w, open, 0, NULL, 0, NULL) == 0 &&
+	   wait_error(stream, ANSWER_MS, &e) >= 0 && e == ECONNABORTED, "38: a stream to it ends with the policy that comes (%s)", strerror(e));
+	close_keep_errno(stream);
+	ok(!ask_udp(open, fds[0], A_DOH, &other) && other != ifindex, "38: and its questions come by its own link from now on");
+	ok(policy_set(&w, open, BROKER_POLICY_DEFAULT_ALLOW, NULL, 0, NULL) == 0, "38: no policy again");
+	pin_set(&w, box, BROKER_OP_UNPIN, A_OK, 0, 0);
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+}
+
 /* ---- the log ---- */
 
 /* Reads one logged packet as somebody without rights: its prefix into @prefix; Return: milliseconds since @start, -1: none */
@@ -704,6 +830,7 @@ int main(void)
 	rules(&a);
 	default_allow(&a);
 	neighbours(&a, &b);
+	other_resolvers(&a, &b);
 	raw_attacks(&a, &b);
 	live_flows(&a);
 	flows_listed(&a);
