@@ -2,133 +2,28 @@
 #include "api/deny_hook.h"
 
 #include "base/cleanup.h"
-#include "base/fdpass.h"
-#include "base/http_client.h"
 #include "base/jv.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "base/settings.h"
+#include "base/wallclock.h"
+#include "images/fetch_msg.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BODY_MAX	 8192u
-#define TRY_MS		 5000u
+#define BODY_MAX	 FETCH_POST_BYTES
+#define ANSWER_MS	 15000u /* sandbox-fetch gives up after five seconds and says so; silent for longer it hangs */
 #define TRIES		 4u
 #define BREAKER_FAILURES 5u
-#define BREAKER_S	 30
+#define BREAKER_MS	 30000u
 #define RESTART_MS	 2000u
-
-/* ---- http://host[:port][/path] ---- */
-
-struct hook_url {
-	char host[256];
-	uint32_t port;
-	const char *path; /* in the text that was read */
-};
-
-static int read_url(const char *text, struct hook_url *ret, struct sbx_err *err)
-{
-	const char *host = text + strlen("http://"), *end, *colon;
-
-	if (!strncasecmp(text, "https://", 8))
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.deny_webhook: https is not offered yet; an http:// address is");
-	if (strncasecmp(text, "http://", 7) != 0)
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.deny_webhook: \"%.100s\" is not http://HOST[:PORT][/PATH]", text);
-	end = host + strcspn(host, "/?#");
-	colon = memchr(host, ':', (size_t)(end - host));
-	size_t n = (size_t)((colon ? colon : end) - host);
-	ret->port = 80;
-	if (!n || n >= sizeof(ret->host) || memchr(host, '@', (size_t)(end - host)) || *end == '?' || strpbrk(text, " \t\r\n#") ||
-	    (colon && (num_u32(colon + 1, (size_t)(end - colon - 1), UINT16_MAX, &ret->port) < 0 || !ret->port)))
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.deny_webhook: \"%.100s\" is not http://HOST[:PORT][/PATH]", text);
-	memcpy(ret->host, host, n);
-	ret->host[n] = '\0';
-	ret->path = *end ? end : "/";
-	return 0;
-}
-
-/* ---- the child ---- */
-
-/* Return: status, or 0 when there was none */
-static unsigned post_once(const struct hook_url *url, const char *body, size_t n)
-{
-	const struct http_client_request request = {
-		.method = "POST", .target = url->path, .headers = "Content-Type: application/json\r\n", .body = body, .body_len = n};
-	struct http_client_response response = {0};
-	struct sbx_err err = {0};
-	struct http_client *c = http_client_open_tcp(url->host, url->port, TRY_MS, &err);
-	int r = c ? http_client_begin(c, &request, &response, &err) : -1;
-
-	http_client_free(c);
-	if (r < 0)
-		log_debug("deny webhook: %s", err.msg);
-	return r < 0 ? 0 : response.status;
-}
-
-/* Return: whether the sink has it, or does not want it */
-static bool post(const struct hook_url *url, const char *body, size_t n)
-{
-	unsigned status = 0;
-
-	for (unsigned i = 0; i < TRIES; i++) {
-		if (i)
-			ignore_result(poll(NULL, 0, 1000 << (i - 1)) < 0);
-		status = post_once(url, body, n);
-		if (status && status < 500)
-			break;
-	}
-	if (status >= 200 && status < 300)
-		return true;
-	log_warn("deny webhook: not delivered, %s%u", status ? "status " : "no answer ", status);
-	return status && status < 500;
-}
-
-int deny_hook_child(const char *text)
-{
-	char body[BODY_MAX];
-	struct hook_url url;
-	struct sbx_err err;
-	unsigned failures = 0;
-	time_t closed_until = 0;
-	ssize_t n;
-
-	if (read_url(text, &url, &err) < 0) {
-		log_error("%s", err.msg);
-		return 1;
-	}
-	while ((n = recv(STDIN_FILENO, body, sizeof(body), 0)) > 0 || (n < 0 && errno == EINTR)) {
-		struct timespec now;
-
-		if (n < 0)
-			continue;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec < closed_until)
-			continue;
-		if (post(&url, body, (size_t)n)) {
-			failures = 0;
-			continue;
-		}
-		if (++failures >= BREAKER_FAILURES) {
-			log_warn("deny webhook: nothing is sent for %d s", BREAKER_S);
-			clock_gettime(CLOCK_MONOTONIC, &now);
-			closed_until = now.tv_sec + BREAKER_S;
-			failures = BREAKER_FAILURES - 1; /* the next one decides */
-		}
-	}
-	return 0;
-}
-
-/* ---- the parent ---- */
+#define IDLE_MS		 60000u
 
 struct waiting {
 	struct waiting *next;
@@ -136,121 +31,50 @@ struct waiting {
 	char body[];
 };
 
+/* What the timer is armed for. */
+enum doing {
+	IDLE = 0, /* nothing to send; the process ends when it stays so */
+	ASKED,	  /* the first event is with sandbox-fetch */
+	LATER,	  /* the first event is tried again, or the process started again */
+	CLOSED,	  /* nothing is sent, and nothing kept */
+};
+
 struct deny_hook {
 	struct loop *loop;
 	const struct settings *settings;
+	struct fetch_starter starter; /* start is NULL until it is known */
+	struct fetch_client *client;  /* owned; NULL: not running */
+	struct loop_timer *timer;
 	struct waiting *first, **last;
-	unsigned n_waiting;
-	uint64_t dropped;
-	pid_t pid; /* 0: not running */
-	int fd;	   /* owned; -1 */
-	struct loop_fd *source;
-	struct loop_timer *again;
+	unsigned n_waiting, tries, failures;
+	enum doing doing;
+	uint64_t tag;
+	bool said; /* that it fails */
+	struct deny_hook_counts counts;
 };
 
-static void close_child(struct deny_hook *h)
+/* ---- http[s]://host[:port][/path] ---- */
+
+/* sandbox-fetch reads it again, with a library; what cannot be meant is refused here, at the start. */
+static int check_url(const char *text, struct sbx_err *err)
 {
-	loop_fd_remove(h->source);
-	h->source = NULL;
-	close_keep_errno(take_fd(&h->fd));
+	size_t scheme = !strncasecmp(text, "https://", 8) ? 8 : !strncasecmp(text, "http://", 7) ? 7 : 0;
+	const char *host = text + scheme, *end = host + strcspn(host, "/?"), *name_end, *colon;
+	uint32_t port = 1;
+	bool good = scheme && *end != '?' && !strpbrk(text, " \t\r\n#\\\"");
+
+	for (const char *c = text; *c; c++)
+		good &= *c > ' ' && *c <= '~';
+	name_end = *host == '[' ? memchr(host, ']', (size_t)(end - host)) : host;
+	colon = good && name_end ? memchr(name_end, ':', (size_t)(end - name_end)) : NULL;
+	good = good && name_end && (colon ? colon : end) > host && !memchr(host, '@', (size_t)(end - host));
+	if (good && colon)
+		good = num_u32(colon + 1, (size_t)(end - colon - 1), UINT16_MAX, &port) == 0 && port;
+	return good ? 0 : sbx_err_set(err, SBX_E_INVALID_REQUEST, 0,
+				      "egress.deny_webhook: \"%.100s\" is not http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]", text);
 }
 
-static void flush(struct deny_hook *h)
-{
-	while (h->first && h->fd >= 0) {
-		struct waiting *w = h->first;
-
-		if (send(h->fd, w->body, w->n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-			if (errno == EAGAIN || errno == ENOBUFS) {
-				loop_fd_events(h->source, EPOLLOUT);
-				return;
-			}
-			close_child(h); /* on_child comes, and the timer starts another */
-			loop_timer_arm(h->again, RESTART_MS);
-			return;
-		}
-		h->first = w->next;
-		if (!h->first)
-			h->last = &h->first;
-		h->n_waiting--;
-		free(w);
-	}
-	if (h->source)
-		loop_fd_events(h->source, 0);
-}
-
-static void on_ready(void *arg, int fd, uint32_t events)
-{
-	struct deny_hook *h = arg;
-
-	(void)fd;
-	if (events & EPOLLOUT)
-		flush(h);
-	else
-		close_child(h);
-}
-
-__attribute__((noreturn)) static void be_child(int fd, const char *url)
-{
-	char name[] = "sandboxd", flag[] = "--deny-hook", config_flag[] = "--config", no_config[] = "/dev/null";
-	auto_free char *copy = strdup(url);
-	char *argv[] = {name, flag, config_flag, no_config, copy, NULL}, *envp[] = {NULL};
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (copy && dup2(fd, STDIN_FILENO) == STDIN_FILENO)
-		execve("/proc/self/exe", argv, envp);
-	_exit(127);
-}
-
-static void start(struct deny_hook *h)
-{
-	int fds[2];
-
-	if (h->pid || h->fd >= 0 || loop_timer_armed(h->again))
-		return;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0) {
-		log_warn("deny webhook: %s", strerrordesc_np(errno));
-		return;
-	}
-	pid_t pid = fork();
-	if (pid == 0)
-		be_child(fds[1], h->settings->egress_deny_webhook);
-	close(fds[1]);
-	if (pid > 0) {
-		h->pid = pid;
-		h->fd = fds[0];
-		h->source = loop_fd_add(h->loop, h->fd, 0, on_ready, h);
-		if (h->source)
-			return;
-		h->fd = -1;
-	}
-	log_warn("deny webhook: %s", strerrordesc_np(errno));
-	close(fds[0]);
-}
-
-static void on_again(void *arg)
-{
-	struct deny_hook *h = arg;
-
-	if (!h->first)
-		return;
-	start(h);
-	flush(h);
-}
-
-void deny_hook_reap(struct deny_hook *h)
-{
-	int status;
-
-	if (!h || !h->pid || waitpid(h->pid, &status, WNOHANG) != h->pid)
-		return;
-	h->pid = 0;
-	close_child(h);
-	log_warn("deny webhook: its process ended, status %d", status);
-	loop_timer_arm(h->again, RESTART_MS);
-}
+/* ---- events ---- */
 
 static void write_body(const struct deny_hook *h, const struct journal_event *e, struct buf *out)
 {
@@ -278,6 +102,8 @@ static void write_body(const struct deny_hook *h, const struct journal_event *e,
 		jw_key_str(&w, "address", addr);
 	if (e->port)
 		jw_key_i64(&w, "port", e->port);
+	if (e->qtype)
+		jw_key_i64(&w, "qtype", e->qtype);
 	jw_key_i64(&w, "count", e->count);
 	for (size_t i = 0; i < h->settings->egress_deny_webhook_attributes.n; i++) {
 		const char *pair = h->settings->egress_deny_webhook_attributes.item[i], *value = strchr(pair, '=');
@@ -288,6 +114,159 @@ static void write_body(const struct deny_hook *h, const struct journal_event *e,
 	jw_object_end(&w);
 }
 
+static void drop_first(struct deny_hook *h)
+{
+	struct waiting *w = h->first;
+
+	h->first = w->next;
+	if (!h->first)
+		h->last = &h->first;
+	h->n_waiting--;
+	h->tries = 0;
+	free(w);
+}
+
+/* ---- sending ---- */
+
+static void send_first(struct deny_hook *h);
+
+static void be(struct deny_hook *h, enum doing doing, uint64_t ms)
+{
+	h->doing = doing;
+	loop_timer_arm(h->timer, ms);
+}
+
+static void next(struct deny_hook *h)
+{
+	if (h->first)
+		send_first(h);
+	else
+		be(h, IDLE, IDLE_MS);
+}
+
+/* One line when it begins to fail and one when it is over, however many events there are. */
+static void say_failed(struct deny_hook *h, unsigned http, const char *text)
+{
+	if (h->said)
+		return;
+	h->said = true;
+	if (http)
+		log_warn("deny webhook: the sink answered %u; such events are lost", http);
+	else
+		log_warn("deny webhook: %.200s; events are lost until that is mended", text);
+}
+
+/* @final: trying again would not help */
+static void failed(struct deny_hook *h, unsigned http, const char *text, bool final)
+{
+	if (http >= 300 && http < 500) {
+		/* It is there and does not want this one. */
+		h->counts.refused++;
+		h->failures = 0;
+		say_failed(h, http, text);
+		drop_first(h);
+		next(h);
+		return;
+	}
+	if (!final && ++h->tries < TRIES) {
+		h->counts.retries++;
+		be(h, LATER, 1000u << (h->tries - 1));
+		return;
+	}
+	h->counts.failed++;
+	say_failed(h, http, text);
+	drop_first(h);
+	if (++h->failures < BREAKER_FAILURES) {
+		next(h);
+		return;
+	}
+	h->failures = BREAKER_FAILURES - 1; /* the next one decides */
+	log_warn("deny webhook: nothing is sent for %u s", BREAKER_MS / 1000);
+	while (h->first) {
+		drop_first(h);
+		h->counts.dropped++;
+	}
+	be(h, CLOSED, BREAKER_MS);
+}
+
+static void on_done(void *arg, const struct fetch_done *done)
+{
+	struct deny_hook *h = arg;
+
+	if (h->doing != ASKED || done->head.tag != h->tag)
+		return;
+	if (done->status == SBX_E_NONE && done->http >= 200 && done->http < 300) {
+		if (h->said)
+			log_info("deny webhook: events are taken again");
+		h->said = false;
+		h->failures = 0;
+		h->counts.delivered++;
+		drop_first(h);
+		next(h);
+		return;
+	}
+	bool untrusted = done->status == SBX_E_UNAUTHORIZED;
+	h->counts.untrusted += untrusted;
+	failed(h, done->status == SBX_E_NONE ? done->http : 0, done->text, untrusted);
+}
+
+static void on_lost(void *arg, const struct sbx_err *err)
+{
+	struct deny_hook *h = arg;
+
+	fetch_client_free(h->client);
+	h->client = NULL;
+	if (h->doing == ASKED) {
+		log_warn("deny webhook: %s", err->msg);
+		be(h, LATER, RESTART_MS);
+	}
+}
+
+static void send_first(struct deny_hook *h)
+{
+	const struct fetch_client_config config = {
+		.loop = h->loop, .starter = &h->starter, .posts = true, .arg = h, .done = on_done, .lost = on_lost};
+	struct sbx_err err = {0};
+
+	if (!h->starter.start) {
+		be(h, LATER, RESTART_MS);
+		return;
+	}
+	if (!h->client)
+		h->client = fetch_client_new(&config, &err);
+	if (!h->client || fetch_client_post(h->client, ++h->tag, h->first->body, h->first->n, &err) < 0) {
+		log_warn("deny webhook: %s", err.msg);
+		fetch_client_free(h->client);
+		h->client = NULL;
+		be(h, LATER, RESTART_MS);
+		return;
+	}
+	be(h, ASKED, ANSWER_MS);
+}
+
+static void on_timer(void *arg)
+{
+	struct deny_hook *h = arg;
+
+	switch (h->doing) {
+	case IDLE:
+		fetch_client_free(h->client);
+		h->client = NULL;
+		break;
+	case ASKED:
+		fetch_client_free(h->client);
+		h->client = NULL;
+		failed(h, 0, "sandbox-fetch does not answer", false);
+		break;
+	case LATER:
+	case CLOSED:
+		next(h);
+		break;
+	}
+}
+
+/* ---- from outside ---- */
+
 void deny_hook_add(struct deny_hook *h, const struct journal_event *event)
 {
 	auto_buf body = {.max = BODY_MAX};
@@ -295,11 +274,13 @@ void deny_hook_add(struct deny_hook *h, const struct journal_event *event)
 
 	if (!h || (!journal_is_denial(event) && event->kind != EGRESS_EVENT_TUNNEL_SUSPECTED) || (!*event->name && !event->addr))
 		return;
-	write_body(h, event, &body);
-	if (!body.failed && h->n_waiting < DENY_HOOK_QUEUE)
-		w = malloc(sizeof(*w) + buf_used(&body));
+	if (h->doing != CLOSED && h->n_waiting < DENY_HOOK_QUEUE) {
+		write_body(h, event, &body);
+		if (!body.failed)
+			w = malloc(sizeof(*w) + buf_used(&body));
+	}
 	if (!w) {
-		h->dropped++;
+		h->counts.dropped++;
 		return;
 	}
 	w->next = NULL;
@@ -308,18 +289,26 @@ void deny_hook_add(struct deny_hook *h, const struct journal_event *event)
 	*h->last = w;
 	h->last = &w->next;
 	h->n_waiting++;
-	start(h);
-	flush(h);
+	if (h->doing == IDLE)
+		send_first(h);
 }
 
-uint64_t deny_hook_dropped(const struct deny_hook *h)
+void deny_hook_set_starter(struct deny_hook *h, const struct fetch_starter *starter)
 {
-	return h ? h->dropped : 0;
+	if (h)
+		h->starter = *starter;
+}
+
+const struct deny_hook_counts *deny_hook_counts(const struct deny_hook *h)
+{
+	static const struct deny_hook_counts none;
+
+	return h ? &h->counts : &none;
 }
 
 static int check_attributes(const struct settings_texts *list, struct sbx_err *err)
 {
-	static const char *const ours[] = {"hostname", "timestamp", "source", "sandboxId", "kind", "reason", "rule", "address", "port", "count"};
+	static const char *const ours[] = {"hostname", "timestamp", "source", "sandboxId", "kind", "reason", "rule", "address", "port", "qtype", "count"};
 
 	for (size_t i = 0; i < list->n; i++) {
 		const char *value = strchr(list->item[i], '=');
@@ -334,23 +323,31 @@ static int check_attributes(const struct settings_texts *list, struct sbx_err *e
 	return 0;
 }
 
+/* Its own identity reads the file later; what is not there at all is said at the start. */
+static int check_ca(const struct settings *s, struct sbx_err *err)
+{
+	if (*s->egress_deny_webhook_ca && access(s->egress_deny_webhook_ca, R_OK) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, errno, "egress.deny_webhook_ca: %s", s->egress_deny_webhook_ca);
+	return 0;
+}
+
 int deny_hook_new(struct loop *loop, const struct settings *settings, struct deny_hook **ret, struct sbx_err *err)
 {
-	struct hook_url url;
 	struct deny_hook *h;
 
 	*ret = NULL;
 	if (!*settings->egress_deny_webhook)
 		return 0;
-	if (read_url(settings->egress_deny_webhook, &url, err) < 0 || check_attributes(&settings->egress_deny_webhook_attributes, err) < 0)
+	if (check_url(settings->egress_deny_webhook, err) < 0 || check_attributes(&settings->egress_deny_webhook_attributes, err) < 0 ||
+	    check_ca(settings, err) < 0)
 		return -1;
 	h = calloc(1, sizeof(*h));
 	if (h) {
-		*h = (struct deny_hook){.loop = loop, .settings = settings, .fd = -1};
+		*h = (struct deny_hook){.loop = loop, .settings = settings};
 		h->last = &h->first;
-		h->again = loop_timer_new(loop, on_again, h);
+		h->timer = loop_timer_new(loop, on_timer, h);
 	}
-	if (!h || !h->again) {
+	if (!h || !h->timer) {
 		free(h);
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "deny webhook");
 	}
@@ -362,15 +359,9 @@ void deny_hook_free(struct deny_hook *h)
 {
 	if (!h)
 		return;
-	close_child(h);
-	if (h->pid)
-		kill(h->pid, SIGTERM);
-	while (h->first) {
-		struct waiting *w = h->first;
-
-		h->first = w->next;
-		free(w);
-	}
-	loop_timer_free(h->again);
+	fetch_client_free(h->client);
+	while (h->first)
+		drop_first(h);
+	loop_timer_free(h->timer);
 	free(h);
 }

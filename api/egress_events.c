@@ -205,15 +205,14 @@ void egress_events_gone(struct egress_events *ev, const struct sandbox *sandbox)
 	journal_forget(ev->journal, sandbox->id);
 }
 
-void egress_events_reap(struct egress_events *ev)
+void egress_events_set_starter(struct egress_events *ev, const struct fetch_starter *starter)
 {
-	if (ev)
-		deny_hook_reap(ev->hook);
+	deny_hook_set_starter(ev->hook, starter);
 }
 
-uint64_t egress_events_dropped(const struct egress_events *ev)
+const struct deny_hook_counts *egress_events_hook(const struct egress_events *ev)
 {
-	return deny_hook_dropped(ev->hook);
+	return deny_hook_counts(ev->hook);
 }
 
 const struct journal *egress_events_journal(const struct egress_events *ev)

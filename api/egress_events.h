@@ -14,7 +14,9 @@
 #include "base/loop.h"
 #include "netpolicy/journal.h"
 
+struct deny_hook_counts;
 struct egress_event;
+struct fetch_starter;
 struct policy;
 struct sandbox;
 struct sandbox_manager;
@@ -32,10 +34,10 @@ void egress_events_set_manager(struct egress_events *ev, struct sandbox_manager 
 void egress_events_add(struct egress_events *ev, const struct sandbox *sandbox, const struct policy *policy, const struct egress_event *event);
 /** egress_events_gone() - @sandbox was removed: its streams end, its events are forgotten */
 void egress_events_gone(struct egress_events *ev, const struct sandbox *sandbox);
-/** egress_events_reap() - After SIGCHLD: the webhook's process may have ended; NULL is fine */
-void egress_events_reap(struct egress_events *ev);
-/** egress_events_dropped() - Events that the webhook did not get for lack of room */
-uint64_t egress_events_dropped(const struct egress_events *ev);
+/** egress_events_set_starter() - How the webhook's process is started; until then its events wait */
+void egress_events_set_starter(struct egress_events *ev, const struct fetch_starter *starter);
+/** egress_events_hook() - What became of the webhook's events */
+const struct deny_hook_counts *egress_events_hook(const struct egress_events *ev);
 /** egress_events_journal() - To read from */
 const struct journal *egress_events_journal(const struct egress_events *ev);
 /**

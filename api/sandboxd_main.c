@@ -3,7 +3,6 @@
  * sandboxd: the monitor, the daemon and a few commands that only print.  This file wires; it decides nothing.
  */
 #include "api/api_server.h"
-#include "api/deny_hook.h"
 #include "api/dispatch.h"
 #include "api/egress_events.h"
 #include "api/fetch_channel.h"
@@ -38,7 +37,6 @@ enum mode {
 	MODE_STANDALONE,
 	MODE_DAEMON,
 	MODE_CHECKPOINT,
-	MODE_DENY_HOOK,
 	MODE_PURGE,
 	MODE_CHECK_CONFIG,
 	MODE_PRINT_CONFIG,
@@ -65,7 +63,6 @@ static const struct word {
 	{"standalone", MODE_STANDALONE, "run everything in the foreground; needs root"},
 	{"daemon", MODE_DAEMON, "the unprivileged part; started by the monitor"},
 	{"checkpoint", MODE_CHECKPOINT, NULL},
-	{"deny-hook", MODE_DENY_HOOK, NULL},
 	{"purge", MODE_PURGE, "end all sandboxes, undo what was changed on the host"},
 	{"check-config", MODE_CHECK_CONFIG, "read the configuration, say what is wrong with it"},
 	{"print-config", MODE_PRINT_CONFIG, "the effective configuration, without the key"},
@@ -140,7 +137,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		fprintf(stderr, "sandboxd: unknown command \"%s\"; try sandboxd --help\n", argv[optind - 1]);
 		return -1;
 	}
-	if (optind < argc && (o->mode == MODE_INIT_CONFIG || o->mode == MODE_DENY_HOOK))
+	if (optind < argc && o->mode == MODE_INIT_CONFIG)
 		o->path = argv[optind++];
 	if (optind < argc) {
 		fprintf(stderr, "sandboxd: \"%s\" is one argument too many; try sandboxd --help\n", argv[optind]);
@@ -255,7 +252,6 @@ static void on_child(void *arg, const struct signalfd_siginfo *info)
 	int status;
 
 	(void)info;
-	egress_events_reap(d->events);
 	if (d->checkpoint && waitpid(d->checkpoint, &status, WNOHANG) == d->checkpoint) {
 		d->checkpoint = 0;
 		if (status)
@@ -290,12 +286,14 @@ static int wire_pulls(struct daemon *d, int state_fd, struct sbx_err *err)
 	d->fetch = d->blobs ? fetch_channel_new(d->loop, MONITOR_FD_FETCH, err) : NULL;
 	if (!d->fetch)
 		return -1;
+	const struct fetch_starter starter = fetch_channel_starter(d->fetch);
+	egress_events_set_starter(d->events, &starter);
 	const struct image_pulls_config config = {
 		.loop = d->loop,
 		.settings = &d->settings,
 		.images = d->images,
 		.blobs = d->blobs,
-		.starter = fetch_channel_starter(d->fetch),
+		.starter = starter,
 		.hooks = images_pull_hooks(d->broker, &d->settings),
 	};
 	d->pulls = image_pulls_new(&config, err);
@@ -445,8 +443,6 @@ static int run_configured(const struct options *o, struct sbx_err *err)
 	case MODE_CHECK_CONFIG:
 		printf("%s: valid, %u warning%s\n", *s.path ? s.path : "defaults", s.n_warnings, s.n_warnings == 1 ? "" : "s");
 		return 0;
-	case MODE_DENY_HOOK:
-		return deny_hook_child(o->path ? o->path : "") ? -1 : 0;
 	case MODE_PRINT_CONFIG:
 		settings_write(&s, stdout, SETTINGS_WITHOUT_KEY);
 		return 0;
@@ -506,7 +502,6 @@ int main(int argc, char **argv)
 	case MODE_STANDALONE:
 	case MODE_DAEMON:
 	case MODE_CHECKPOINT:
-	case MODE_DENY_HOOK:
 	case MODE_PURGE:
 	case MODE_CHECK_CONFIG:
 	case MODE_PRINT_CONFIG:

@@ -34,11 +34,13 @@ struct fetch_client {
 	bool freed; /* released when the starter answers */
 	struct waiting_get waiting[FETCH_JOBS_MAX];
 	size_t n_waiting;
+	struct fetch_post *post; /* owned; waits for the process */
 };
 
 static void release(struct fetch_client *c)
 {
 	explicit_bzero(&c->credentials, sizeof(c->credentials));
+	free(c->post);
 	free(c);
 }
 
@@ -132,6 +134,29 @@ int fetch_client_get(struct fetch_client *c, const struct fetch_get *get, int fd
 	return 0;
 }
 
+static int send_post(struct fetch_client *c, struct sbx_err *err)
+{
+	const struct iovec iov = {.iov_base = c->post, .iov_len = sizeof(*c->post)};
+	int r = c->sock < 0 ? -EPIPE : fdpass_send(c->sock, &iov, 1, NULL, 0);
+
+	free(c->post);
+	c->post = NULL;
+	return r < 0 ? sbx_err_set(err, SBX_E_PEER_GONE, -r, "ask sandbox-fetch") : 0;
+}
+
+int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *body, size_t n, struct sbx_err *err)
+{
+	if (c->post || n > sizeof(c->post->body))
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "too much for one POST");
+	c->post = calloc(1, sizeof(*c->post));
+	if (!c->post)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "ask sandbox-fetch");
+	c->post->head = (struct fetch_head){.magic = FETCH_MAGIC, .kind = FETCH_POST, .tag = tag};
+	c->post->n = (uint32_t)n;
+	memcpy(c->post->body, body, n);
+	return c->running ? send_post(c, err) : 0;
+}
+
 static int read_auth_file(struct fetch_client *c, int fd, struct sbx_err *err)
 {
 	struct stat st;
@@ -160,6 +185,11 @@ static int read_auth_file(struct fetch_client *c, int fd, struct sbx_err *err)
 
 static int set_up(struct fetch_client *c, struct sbx_err *err)
 {
+	if (c->config.posts) {
+		c->running = true;
+		return c->post ? send_post(c, err) : 0;
+	}
+
 	struct fetch_setup setup = {.head = {.magic = FETCH_MAGIC, .kind = FETCH_SETUP}};
 	const struct iovec iov = {.iov_base = &setup, .iov_len = sizeof(setup)};
 
@@ -199,7 +229,7 @@ static void started(void *to, int auth_file_fd, const struct sbx_err *err)
 		lost(c, &mine);
 		return;
 	}
-	if ((!c->own_credentials && file >= 0 && read_auth_file(c, file, &mine) < 0) || set_up(c, &mine) < 0)
+	if ((!c->own_credentials && !c->config.posts && file >= 0 && read_auth_file(c, file, &mine) < 0) || set_up(c, &mine) < 0)
 		lost(c, &mine);
 }
 
@@ -208,14 +238,15 @@ struct fetch_client *fetch_client_new(const struct fetch_client_config *config, 
 	struct fetch_client *c = calloc(1, sizeof(*c));
 	int pair[2];
 
-	if (!c || strlen(config->host) >= sizeof(c->host)) {
+	if (!c || (config->host && strlen(config->host) >= sizeof(c->host))) {
 		free(c);
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "sandbox-fetch");
 		return NULL;
 	}
 	c->config = *config;
 	c->sock = -1;
-	memcpy(c->host, config->host, strlen(config->host) + 1);
+	if (config->host)
+		memcpy(c->host, config->host, strlen(config->host) + 1);
 	if (config->credentials) {
 		c->credentials = *config->credentials;
 		c->own_credentials = true;

@@ -2,7 +2,7 @@
 /*
  * DOC: sandboxd's side of sandbox-fetch
  *
- * One client is one sandbox-fetch process, for one registry host and one pull.  It is started by whoever may (the monitor),
+ * One client is one sandbox-fetch process, for one registry host and one pull, or for the deny webhook.  It is started by whoever may (the monitor),
  * behind a hook.  Requests that come before it runs wait here.
  */
 #ifndef IMAGES_FETCH_CLIENT_H
@@ -12,6 +12,10 @@
 #include "base/loop.h"
 #include "images/fetch_msg.h"
 #include "images/registry_auth.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct fetch_client;
 
@@ -29,6 +33,7 @@ struct fetch_client_config {
 	const struct fetch_starter *starter; /* borrowed */
 	const char *host;
 	const struct registry_credentials *credentials; /* NULL: those of the credential file */
+	bool posts; /* for fetch_client_post() alone; host and credentials mean nothing */
 	void *arg;
 	void (*done)(void *arg, const struct fetch_done *done);
 	void (*lost)(void *arg, const struct sbx_err *err); /* it is gone; nothing more comes */
@@ -48,5 +53,16 @@ void fetch_client_free(struct fetch_client *c);
  * Return: 0, or -1 with @err set
  */
 int fetch_client_get(struct fetch_client *c, const struct fetch_get *get, int fd, struct sbx_err *err) SBX_WUR;
+/**
+ * fetch_client_post() - Have the deny webhook told
+ * @c:		A client that posts; the POST before was answered
+ * @tag:	Echoed
+ * @body:	JSON
+ * @n:		Its bytes
+ * @err:	Filled on failure: LIMIT (too long, or one waits), NO_MEMORY, PEER_GONE
+ *
+ * Return: 0, or -1 with @err set
+ */
+int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *body, size_t n, struct sbx_err *err) SBX_WUR;
 
 #endif

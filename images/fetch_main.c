@@ -12,6 +12,7 @@
 #include "base/isolate.h"
 #include "base/log.h"
 #include "base/settings.h"
+#include "images/fetch_post.h"
 #include "images/registry.h"
 
 #include <errno.h>
@@ -31,7 +32,8 @@
 
 struct fetcher {
 	struct settings settings;
-	struct registry *registry;
+	struct registry *registry; /* of a pull */
+	struct fetch_poster *poster; /* of the webhook; never both */
 	bool over;
 };
 
@@ -76,6 +78,26 @@ static int set_up(struct fetcher *f, struct fetch_setup *setup, struct sbx_err *
 	return f->registry ? 0 : -1;
 }
 
+static int take_post(struct fetcher *f, const struct fetch_post *post)
+{
+	struct sbx_err err = {0};
+
+	if (f->registry || post->n > sizeof(post->body))
+		return -1;
+	if (!f->poster) {
+		const struct fetch_poster_config config = {
+			.url = f->settings.egress_deny_webhook, .ca_file = f->settings.egress_deny_webhook_ca, .arg = f, .done = on_done};
+
+		f->poster = fetch_poster_new(&config, &err);
+	}
+	if (!f->poster) {
+		log_error("%s", err.msg);
+		return -1;
+	}
+	fetch_poster_post(f->poster, post);
+	return 0;
+}
+
 /* Return: 0, or -1: the peer is gone or speaks another language */
 static int read_one(struct fetcher *f)
 {
@@ -90,7 +112,9 @@ static int read_one(struct fetcher *f)
 		return 0;
 	if (n < (ssize_t)sizeof(message.head) || message.head.magic != FETCH_MAGIC)
 		return -1;
-	if (message.head.kind == FETCH_SETUP && n == (ssize_t)sizeof(message.setup) && !f->registry) {
+	if (message.head.kind == FETCH_POST && n == (ssize_t)sizeof(message.post))
+		return take_post(f, &message.post);
+	if (message.head.kind == FETCH_SETUP && n == (ssize_t)sizeof(message.setup) && !f->registry && !f->poster) {
 		int r = set_up(f, &message.setup, &err);
 
 		explicit_bzero(&message, sizeof(message));
@@ -114,7 +138,7 @@ static int work(struct fetcher *f, struct sbx_err *err)
 	umask(0077);
 	signal(SIGPIPE, SIG_IGN);
 	while (!f->over) {
-		if (!f->registry) {
+		if (!f->registry && !f->poster) {
 			/* nothing but the socket to wait for */
 			struct pollfd p = {.fd = SOCKET_FD, .events = POLLIN};
 
@@ -124,7 +148,9 @@ static int work(struct fetcher *f, struct sbx_err *err)
 				return 0;
 			continue;
 		}
-		if (registry_wait(f->registry, SOCKET_FD) && read_one(f) < 0)
+		bool readable = f->registry ? registry_wait(f->registry, SOCKET_FD) : fetch_poster_wait(f->poster, SOCKET_FD);
+
+		if (readable && read_one(f) < 0)
 			return 0;
 	}
 	return 0;
@@ -149,8 +175,8 @@ int main(int argc, char **argv)
 			config = optarg;
 			break;
 		case 'h':
-			puts("usage: sandbox-fetch --config FILE\nStarted by sandboxd --standalone, one for each pull and registry host: fd 4 is the\n"
-			     "socket to sandboxd.");
+			puts("usage: sandbox-fetch --config FILE\nStarted by sandboxd --standalone, one for each pull and registry host and one\n"
+			     "for the deny webhook: fd 4 is the socket to sandboxd.");
 			return 0;
 		case 'V':
 			puts("sandbox-fetch " PACKAGE_VERSION);
@@ -164,6 +190,7 @@ int main(int argc, char **argv)
 	if (rc == 0)
 		rc = work(&f, &err);
 	registry_free(f.registry);
+	fetch_poster_free(f.poster);
 	settings_free(&f.settings);
 	if (rc < 0)
 		log_error("%s", err.msg);

@@ -10,6 +10,11 @@
  *	GET (fd)       ->                          at most FETCH_JOBS_MAX at once
  *	               <-   DONE                   one for each GET, in any order
  *
+ * A process that gets a POST instead of SETUP sends events to egress.deny_webhook, which it knows from its own configuration:
+ *
+ *	POST           ->                          one at a time
+ *	               <-   DONE                   http is what the sink answered
+ *
  * What is fetched goes into the descriptor: a memory file for a manifest, a pipe for a blob, from the offset on.
  * sandboxd believes nothing of it: sizes and digests are checked by whoever reads the other end, and the texts of DONE
  * are shown to people only.
@@ -27,13 +32,14 @@
 #define FETCH_USER_BYTES   256u
 #define FETCH_SECRET_BYTES 8192u
 #define FETCH_TEXT_BYTES   200u
+#define FETCH_POST_BYTES   8192u
 
-enum fetch_kind { FETCH_SETUP = 1, FETCH_MANIFEST, FETCH_BLOB, FETCH_DONE };
+enum fetch_kind { FETCH_SETUP = 1, FETCH_MANIFEST, FETCH_BLOB, FETCH_DONE, FETCH_POST };
 
 struct fetch_head {
 	uint32_t magic;
 	uint32_t kind; /* enum fetch_kind */
-	uint64_t tag;  /* of the GET, echoed in DONE */
+	uint64_t tag;  /* of the GET or POST, echoed in DONE */
 };
 
 struct fetch_setup {
@@ -60,8 +66,16 @@ struct fetch_done {
 	char text[FETCH_TEXT_BYTES]; /* printable */
 };
 
+struct fetch_post {
+	struct fetch_head head;
+	uint32_t n; /* bytes of body */
+	uint32_t zero;
+	char body[FETCH_POST_BYTES];
+};
+
 union fetch_any {
 	struct fetch_head head;
+	struct fetch_post post;
 	struct fetch_setup setup;
 	struct fetch_get get;
 	struct fetch_done done;

@@ -8,7 +8,8 @@ sandbox_unpack_LDADD = libimages.a libbase.a $(LIBARCHIVE_LIBS) $(CRYPTO_LIBS)
 
 # Talks to registries; libcurl is in this program alone.
 pkglibexec_PROGRAMS += sandbox-fetch
-sandbox_fetch_SOURCES = images/fetch_main.c images/registry.c images/registry.h images/registry_http.c images/registry_http.h
+sandbox_fetch_SOURCES = images/fetch_main.c images/registry.c images/registry.h images/registry_http.c images/registry_http.h \
+	images/fetch_post.c images/fetch_post.h
 sandbox_fetch_CFLAGS = $(AM_CFLAGS) $(CURL_CFLAGS)
 sandbox_fetch_LDADD = libimages.a libbase.a $(CURL_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS)
 

@@ -268,6 +268,14 @@ static bool set_options(struct registry_transfer *t, const struct registry_trans
 		snprintf(range, sizeof(range), "%llu-", (unsigned long long)spec->range_from);
 		SET(CURLOPT_RANGE, range);
 	}
+	if (spec->total_s)
+		SET(CURLOPT_TIMEOUT, (long)spec->total_s);
+	if (spec->post) {
+		SET(CURLOPT_POST, 1L);
+		SET(CURLOPT_POSTFIELDSIZE, (long)spec->post_len);
+		SET(CURLOPT_COPYPOSTFIELDS, spec->post);
+		ok = add_header(t, "Content-Type", "application/json") == 0 && add_header(t, "Expect", "") == 0 && ok;
+	}
 	if (spec->accept)
 		ok = add_header(t, "Accept", spec->accept) == 0 && ok;
 	if (spec->authorization)
@@ -288,7 +296,7 @@ int registry_http_start(struct registry_http *h, const struct registry_transfer_
 	t->next = h->first;
 	h->first = t;
 	t->spec = *spec;
-	t->spec.url = t->spec.accept = t->spec.authorization = t->spec.ca_file = NULL;
+	t->spec.url = t->spec.accept = t->spec.authorization = t->spec.ca_file = t->spec.post = NULL;
 	t->reply.length = -1;
 	t->easy = curl_easy_init();
 	if (!t->easy || !set_options(t, spec) || curl_multi_add_handle(h->multi, t->easy) != CURLM_OK) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DOC: HTTP and TLS towards a registry: the only user of libcurl
+ * DOC: HTTP and TLS towards a registry or the deny webhook: the only user of libcurl
  *
  * Linked into sandbox-fetch alone, because Debian's libcurl resolves names in threads.  Transfers run side by side;
  * redirects are never followed here, cookies, netrc and content decoding are off, only http and https exist.  One reply
@@ -52,6 +52,9 @@ struct registry_transfer_spec {
 	uint64_t range_from;	   /* REGISTRY_NO_RANGE: the whole */
 	const char *ca_file;	   /* trusted beside the system's; NULL: none */
 	unsigned stall_s;	   /* without a byte: BROKEN */
+	unsigned total_s;	   /* for all of it: BROKEN; 0: no bound */
+	const char *post;	   /* a POST of JSON with this body instead of a GET; NULL: none */
+	size_t post_len;
 	bool direct;		   /* no proxy, whatever the environment says */
 	bool foreign;		   /* not the registry's own host: loopback and link-local addresses are refused */
 	void *arg;
@@ -73,7 +76,7 @@ struct registry_url {
 struct registry_http *registry_http_new(struct sbx_err *err) SBX_WUR;
 /** registry_http_free() - Release @h; transfers end without their callbacks; NULL is fine */
 void registry_http_free(struct registry_http *h);
-/** registry_http_start() - Begin a GET; what @spec points to is copied or not needed later; Return: 0, or -1 with @err set */
+/** registry_http_start() - Begin a GET or POST; what @spec points to is copied or not needed later; Return: 0, or -1 with @err set */
 int registry_http_start(struct registry_http *h, const struct registry_transfer_spec *spec, struct sbx_err *err) SBX_WUR;
 /**
  * registry_http_wait() - Let transfers go on until something happens

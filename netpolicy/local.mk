@@ -48,6 +48,7 @@ EXTRA_DIST += tests/fuzz/corpus/nflog tests/fuzz/corpus/policy_wire
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
 ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh
+EXTRA_DIST += tests/system/egress_lib.sh tests/system/egress_lib.py
 EXTRA_DIST += tests/system/dnsd_rows.py tests/system/dnsd_tunnel.py tests/system/dnsd_lib.py
 check_PROGRAMS += tests/unit/test_policy_link
 UNIT_TESTS += tests/unit/test_policy_link

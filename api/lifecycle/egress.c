@@ -6,6 +6,7 @@
 #include "api/lifecycle/lifecycle_int.h"
 
 #include "api/call.h"
+#include "api/deny_hook.h"
 #include "api/egress_events.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
@@ -367,7 +368,8 @@ void lifecycle_api_egress_explain(struct api_call *call)
 
 /* ---- figures ---- */
 
-static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d, uint64_t dropped)
+static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d,
+			  const struct deny_hook_counts *hook)
 {
 	jw_object(w);
 	if (d) {
@@ -403,7 +405,12 @@ static void write_figures(struct jw *w, const struct journal_counts *c, const st
 	jw_key_u64(w, "egress.journal.coalesced", c->coalesced);
 	jw_key_u64(w, "egress.journal.evicted", c->evicted);
 	jw_key_u64(w, "egress.journal.lost", c->lost);
-	jw_key_u64(w, "egress.webhook.dropped", dropped);
+	jw_key_u64(w, "egress.webhook.delivered", hook->delivered);
+	jw_key_u64(w, "egress.webhook.refused", hook->refused);
+	jw_key_u64(w, "egress.webhook.failed", hook->failed);
+	jw_key_u64(w, "egress.webhook.retries", hook->retries);
+	jw_key_u64(w, "egress.webhook.untrusted", hook->untrusted);
+	jw_key_u64(w, "egress.webhook.dropped", hook->dropped);
 	jw_object_end(w);
 }
 
@@ -415,7 +422,7 @@ static void on_counts(void *arg, const union egress_any *reply, const struct sbx
 
 	(void)err; /* without dnsd there are no figures of it, and their absence says so */
 	write_figures(&w, journal_counts(egress_events_journal(call->context->events)), reply ? &reply->counts_reply : NULL,
-		      egress_events_dropped(call->context->events));
+		      egress_events_hook(call->context->events));
 	api_reply_json(call, 200, &body);
 }
 

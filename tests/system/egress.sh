@@ -2,21 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Egress policies end to end: a real daemon, a local name server, servers in a "world" of their own.  The contract's rows 1 to
 # 30 and 124 to 127 over the wire, what a policy lets through, how fast it is changed, and that killing a process opens nothing.
-# shellcheck source=tests/system/net_lib.sh
-. "$(dirname "$0")/net_lib.sh"
-command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
-chmod 755 "$run" # the run directory is below it, and our processes have ids of their own
-world_up
-in_ns "$world" ip addr add 198.51.100.11/24 dev w0
-ip route add 10.9.0.5 dev out
-# A number that no daemon of this host has, now or by what it left.
-for n in 9 8 7 6 5 4 3 2 1 12 11; do
-	ls -d /sys/fs/cgroup/*/sandboxd-$n /sys/fs/cgroup/sandboxd-$n >/dev/null 2>&1 && continue
-	mkdir -p /run/sandboxd && flock -n "/run/sandboxd/instance-$n.lock" true && instance=$n && break
-done
-[ -n "${instance:-}" ] || { echo "1..0 # SKIP all instance numbers are in use"; exit 0; }
-EGRESS_INSTANCE=$instance EGRESS_WORLD=$world EGRESS_RUN=$run python3 "$top_srcdir/tests/system/egress.py"
-code=$?
-cleanup
-trap - EXIT
-exit $code
+suite=egress.py
+# shellcheck source=tests/system/egress_lib.sh
+. "$(dirname "$0")/egress_lib.sh"
