@@ -311,8 +311,8 @@ X""", 30)
     grown = int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{child('sandboxd')}/status").read()).group(1)) - rss
     ok(0 < len(hooks) - before < 3000 and grown < 4096, f"row 126: 10,000 denied lookups: {len(hooks) - before} events told, {grown} KiB more memory")
     now = figures()
-    ok(now["egress.policy.denied_total"] == now["egress.events"]["dns_denied"] > 300 and now["egress.journal.evicted"] > 0 and "egress.webhook.dropped" in now,
-       "row 126: each that reached the name server is counted, and so is what was not kept", now)
+    ok(now["egress.events"]["dns_denied"] > 300 and now["egress.journal.evicted"] > 0 and "egress.webhook.dropped" in now,
+       "row 126: what reached the name server is counted, and so is what was not kept", now)
     ok(until(lambda: connects(sid, "ok.test")), "row 126: and the sandbox still gets what it may")
     ok(not got_hook("127.0.0.1") and not [h for h in hooks if "9999" in str(h[2].get("port"))], "row 127: the sink's own address is no event: it is called from the host")
 
