@@ -30,6 +30,20 @@
 #define EGRESS_BODY_MAX	       (8u << 20) /* bytes of a SET's sealed file */
 #define EGRESS_PINS_MAX	       64u
 
+/*
+ * What a lease counts, for sandbox-dnsd (which makes room before it asks) and for the broker (which refuses what is beyond):
+ * each element that it is in the kernel.  An address opened whole is one, an address opened by ports one for each port;
+ * several names that open the same are one for the broker and may be more for dnsd, never less.
+ */
+#define EGRESS_LEASES_SANDBOX 4096u
+#define EGRESS_LEASES_ALL     262144u
+
+/** egress_lease_count() - What one address counts that is opened by @n_ports ports (0: whole) */
+static inline uint32_t egress_lease_count(uint32_t n_ports)
+{
+	return n_ports ? n_ports : 1;
+}
+
 enum egress_kind {
 	EGRESS_NONE = 0,
 	EGRESS_HELLO,	    /* dnsd -> sandboxd, first */

@@ -9,9 +9,13 @@
 #include "netpolicy/policy_json.h"
 #include "netpolicy/policy_link.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define WAIT_TICK_MS 100u
+
+/* The name server and the broker count the same leases against the same limits. */
+static_assert(EGRESS_LEASES_SANDBOX == BROKER_PINS_SANDBOX && EGRESS_LEASES_ALL == BROKER_PINS_ALL, "limits of leases");
 
 enum change_step {
 	CHANGE_QUEUED = 0,

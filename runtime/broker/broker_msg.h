@@ -289,7 +289,7 @@ struct broker_event_msg {
 #define BROKER_POLICY_RULES 4096u
 #define BROKER_RULE_PORTS   16u /* single ports; a range is at most that many */
 #define BROKER_PIN_ADDRS    64u
-#define BROKER_PINS_SANDBOX 4096u   /* leases of one sandbox at once */
+#define BROKER_PINS_SANDBOX 4096u   /* leases of one sandbox at once, counted by egress_lease_count() (netpolicy/egress_msg.h) */
 #define BROKER_PINS_ALL	    262144u /* of all; 128 bytes of kernel memory each */
 #define BROKER_PIN_MS	    86400000u /* longest lease */
 #define BROKER_FLOW_PAIRS   64u
