@@ -52,6 +52,9 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 /** api_server_free() - Close every channel of @server; callbacks that still come from the manager find it gone */
 void api_server_free(struct api_server *server);
 
+/** api_server_pull_ended() - A pull has ended, perhaps because the disk is full; NULL is fine */
+void api_server_pull_ended(struct api_server *server);
+
 /**
  * api_server_changed() - Tell the gateway that a sandbox changed: sandbox_hooks.changed
  * @server:	A struct api_server, as void so that it fits the hook; NULL (not made yet) is fine

@@ -20,6 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Sandboxes that a refusal names. */
+#define USERS_NAMED 4u
+
 int images_query_text(struct http_text query, const char *name, char **ret, struct sbx_err *err)
 {
 	int r = http_query_get(query, name, ret);
@@ -59,7 +62,12 @@ void images_render(struct jw *w, const struct image *image)
 	}
 	jw_key_str(w, "ref", image->name);
 	render_instant(w, "createdAt", image->created_wall_usec);
+	render_instant(w, "lastUsedAt", image->used_wall_usec);
 	jw_key_u64(w, "bytes", image->bytes);
+	if (image->local)
+		jw_key_bool(w, "local", true);
+	if (image->broken)
+		jw_key_bool(w, "broken", true);
 	jw_key(w, "layers");
 	jw_array(w);
 	for (size_t i = 0; i < image->n_layers; i++) {
@@ -146,24 +154,82 @@ void images_api_get(struct api_call *call)
 	api_reply_json(call, 200, &body);
 }
 
-bool images_in_use(const struct api_context *context, const char *canonical)
+/* Whether @s will be made from the image that its request names: while it is Pending nothing else is known. */
+static bool names_image(const struct api_context *context, const struct sandbox *s, const struct image *image)
 {
-	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
-		char text[IMAGE_REF_TEXT_BYTES];
-		struct image_ref ref;
-		struct sbx_err err = {0};
+	struct sbx_err ignored = {0};
 
-		/* one that has ended keeps its root until it is removed, as long as it has a slot */
-		bool ended = s->state == SANDBOX_TERMINATED || s->state == SANDBOX_FAILED;
-		if ((ended && s->slot == BROKER_NO_SLOT) || !s->spec.image_uri)
-			continue;
-		if (image_ref_parse(s->spec.image_uri, strlen(s->spec.image_uri), &ref, &err) < 0)
-			continue;
-		image_ref_canonical(&ref, text);
-		if (!strcmp(text, canonical))
+	return s->spec.image_uri && image_store_find(context->images, s->spec.image_uri, &ignored) == image;
+}
+
+static bool uses_image(const struct api_context *context, const struct sandbox *s, const struct image *image)
+{
+	static const uint8_t unknown[sizeof(s->image_key)];
+	/* one that has ended keeps its root until it is removed, as long as it has a slot */
+	bool ended = s->state == SANDBOX_TERMINATED || s->state == SANDBOX_FAILED;
+
+	if (ended && s->slot == BROKER_NO_SLOT)
+		return false;
+	/* what the name means may have changed since: the layers say what it was made from */
+	if (memcmp(s->image_key, unknown, sizeof(unknown)) != 0)
+		return !memcmp(s->image_key, image->layers[image->n_layers - 1], sizeof(s->image_key));
+	return names_image(context, s, image);
+}
+
+bool images_in_use(const struct api_context *context, const struct image *image)
+{
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s))
+		if (uses_image(context, s, image))
 			return true;
-	}
 	return false;
+}
+
+static bool has_other_name(struct image_store *store, const struct image *image)
+{
+	for (const struct image *i = image_store_next(store, NULL); i; i = image_store_next(store, i))
+		if (i != image && !memcmp(i->layers[i->n_layers - 1], image->layers[image->n_layers - 1], DIGEST_BYTES))
+			return true;
+	return false;
+}
+
+int images_may_remove(const struct api_context *context, const struct image *image, struct sbx_err *err)
+{
+	bool other = has_other_name(context->images, image);
+	auto_buf ids = {0};
+	unsigned n = 0;
+
+	for (const struct sandbox *s = sandbox_next(context->manager, NULL); s; s = sandbox_next(context->manager, s)) {
+		/* a further name of what a sandbox uses may go, but not the one that a sandbox waits to be made from */
+		if (!uses_image(context, s, image) || (other && !(s->state == SANDBOX_PENDING && names_image(context, s, image))))
+			continue;
+		if (n++ < USERS_NAMED)
+			buf_printf(&ids, "%s%s", n > 1 ? ", " : "", s->id_text);
+	}
+	if (!n)
+		return 0;
+	const char *text = buf_str(&ids);
+	return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "%u sandbox%s use%s the image: %s%s", n, n == 1 ? "" : "es", n == 1 ? "s" : "",
+			   text ? text : "", n > USERS_NAMED ? ", ..." : "");
+}
+
+bool images_layer_wanted(const struct api_context *context, const uint8_t key[32])
+{
+	/* an import of the same bytes has found the layer there, or is about to */
+	return (context->imports && images_imports_wants(context->imports, key)) ||
+	       (context->pulls && image_pulls_wants_layer(context->pulls, key));
+}
+
+bool images_blob_wanted(const struct api_context *context, const uint8_t digest[32])
+{
+	return context->pulls && image_pulls_wants_blob(context->pulls, digest);
+}
+
+bool images_image_wanted(const struct api_context *context, const struct image *image)
+{
+	for (size_t i = 0; i < image->n_layers; i++)
+		if (!images_layer_wanted(context, image->layers[i]))
+			return false;
+	return true;
 }
 
 static void layer_dropped(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -172,7 +238,8 @@ static void layer_dropped(void *arg, const union broker_any *reply, const int *f
 	(void)reply;
 	for (size_t i = 0; i < n_fds; i++)
 		close(fds[i]);
-	if (err->code)
+	/* a sandbox still uses it, or it is gone: a collection looks again */
+	if (err->code && err->code != SBX_E_IMAGE_IN_USE && err->code != SBX_E_IMAGE_NOT_FOUND)
 		log_warn("image: a layer that nobody uses was not removed: %s", err->msg);
 }
 
@@ -182,9 +249,7 @@ void images_drop_layer(const struct api_context *context, const uint8_t key[32])
 	struct sbx_err err = {0};
 
 	memcpy(req.key, key, sizeof(req.key));
-	/* an import of the same bytes has found the layer there, or is about to */
-	if ((context->imports && images_imports_wants(context->imports, key)) ||
-	    (context->pulls && image_pulls_wants_layer(context->pulls, key)))
+	if (images_layer_wanted(context, key))
 		return;
 	if (!context->broker || broker_client_call(context->broker, &req, -1, layer_dropped, NULL, &err) < 0)
 		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
@@ -208,8 +273,8 @@ void images_api_delete(struct api_call *call)
 		images_reply_error(call, &err);
 		return;
 	}
-	if (images_in_use(call->context, image->name)) {
-		api_reply_code(call, SBX_E_IMAGE_IN_USE, "a sandbox uses the image \"%.80s\"", call->param[0]);
+	if (images_may_remove(call->context, image, &err) < 0) {
+		api_reply_error(call, &err);
 		return;
 	}
 	if (image_store_remove(store, call->param[0], drop_layer, &context, &err) < 0)

@@ -321,6 +321,7 @@ static void put(struct images_import *import, const struct broker_layer_reply *r
 	import->image.n_layers = 1;
 	import->image.bytes = reply->bytes;
 	import->image.created_wall_usec = wall_usec();
+	import->image.local = true;
 	finish(import, image_store_put(import->set->context->images, &import->image, &err) < 0 ? &err : NULL);
 }
 

@@ -222,7 +222,7 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 	root = jv_parse(body, n, err);
 	if (!root || take_wanted(root, context->settings->images_pull_policy, &wanted, err) < 0)
 		return -1;
-	const struct image *here = image_store_find(context->images, wanted.ref, &ignored);
+	const struct image *here = image_store_usable(context->images, wanted.ref, &ignored);
 	if (!here && !strcmp(wanted.policy, "never")) {
 		*err = ignored;
 		return -1;

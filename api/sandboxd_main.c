@@ -280,6 +280,13 @@ static int daemon_signals(struct daemon *d, struct sbx_err *err)
 	return 0;
 }
 
+static void on_pull_ended(void *arg)
+{
+	struct daemon *d = arg;
+
+	api_server_pull_ended(d->api);
+}
+
 static int wire_pulls(struct daemon *d, int state_fd, struct sbx_err *err)
 {
 	d->blobs = blob_store_open(state_fd, err);
@@ -295,6 +302,8 @@ static int wire_pulls(struct daemon *d, int state_fd, struct sbx_err *err)
 		.blobs = d->blobs,
 		.starter = starter,
 		.hooks = images_pull_hooks(d->broker, &d->settings),
+		.ended = on_pull_ended,
+		.ended_arg = d,
 	};
 	d->pulls = image_pulls_new(&config, err);
 	return d->pulls ? 0 : -1;

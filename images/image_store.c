@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "base/wallclock.h"
+#include "images/digest_map.h"
 #include "images/image_ref.h"
 
 #include <dirent.h>
@@ -28,6 +30,10 @@ struct image_store {
 	int dir_fd;
 	struct image *images; /* owned, sorted by name */
 	size_t n, cap;
+	struct digest_map layers; /* keys, with how many images have them; value: unpacked bytes */
+	struct digest_map blobs;  /* manifests, configurations, packed layers */
+	image_store_changed *changed;
+	void *changed_arg;
 };
 
 static void strings_free(char **strings)
@@ -82,7 +88,9 @@ static int image_copy(struct image *to, const struct image *from, struct sbx_err
 {
 	bool failed = false;
 
-	*to = (struct image){.n_layers = from->n_layers, .created_wall_usec = from->created_wall_usec, .bytes = from->bytes};
+	*to = (struct image){.n_layers = from->n_layers, .created_wall_usec = from->created_wall_usec,
+			     .used_wall_usec = from->used_wall_usec, .bytes = from->bytes, .local = from->local,
+			     .broken = from->broken};
 	to->name = strdup(from->name);
 	to->workdir = strdup(from->workdir ? from->workdir : "");
 	to->user = strdup(from->user ? from->user : "");
@@ -163,6 +171,10 @@ static void image_write(struct buf *out, const struct image *image)
 	write_strings(&w, "cmd", image->cmd);
 	jw_key_i64(&w, "created_wall_usec", image->created_wall_usec);
 	jw_key_u64(&w, "bytes", image->bytes);
+	if (image->local)
+		jw_key_bool(&w, "local", true);
+	if (image->broken)
+		jw_key_bool(&w, "broken", true);
 	write_origin(&w, image);
 	jw_object_end(&w);
 }
@@ -265,6 +277,15 @@ static int read_origin(const struct jv *root, struct image *image, struct sbx_er
 	return 0;
 }
 
+static int read_switch(const struct jv *root, const char *key, bool *ret, struct sbx_err *err)
+{
+	const struct jv *v = jv_get(root, key);
+
+	if (jv_is_set(v) && jv_bool(v, ret) < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "member \"%s\" is neither true nor false", key);
+	return 0;
+}
+
 static int image_read(const void *data, size_t n, struct image *image, struct sbx_err *err)
 {
 	auto_jv root = jv_parse(data, n, err);
@@ -292,6 +313,8 @@ static int image_read(const void *data, size_t n, struct image *image, struct sb
 	    jv_i64(jv_get(root, "bytes"), &number) < 0 || number < 0)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "no creation time or size");
 	image->bytes = (uint64_t)number;
+	if (read_switch(root, "local", &image->local, err) < 0 || read_switch(root, "broken", &image->broken, err) < 0)
+		return -1;
 	return read_origin(root, image, err);
 }
 
@@ -332,7 +355,65 @@ static int load_file(struct image_store *store, const char *name, struct image *
 			return sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EIO, "read");
 		done += (size_t)n;
 	}
+	image->used_wall_usec = (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000;
 	return image_read(data, size, image, err);
+}
+
+/* ---- what images are made of, counted ---- */
+
+typedef int count_fn(struct image_store *store, struct digest_map *map, const uint8_t digest[DIGEST_BYTES], uint64_t bytes);
+
+static int count_one(struct image_store *store, struct digest_map *map, const uint8_t digest[DIGEST_BYTES], uint64_t bytes)
+{
+	struct digest_entry *e = digest_map_add(map, digest);
+
+	(void)store;
+	if (e && bytes)
+		e->value = bytes;
+	return e ? 0 : -ENOMEM;
+}
+
+static int uncount_one(struct image_store *store, struct digest_map *map, const uint8_t digest[DIGEST_BYTES], uint64_t bytes)
+{
+	(void)store, (void)bytes;
+	digest_map_drop(map, digest);
+	return 0;
+}
+
+static uint64_t layer_bytes(const struct image *image, size_t index)
+{
+	/* an image without blobs has one layer, whose size is the image's */
+	return image->blobs ? image->blobs[index].unpacked : image->bytes / image->n_layers;
+}
+
+/* With room for all reserved before, the counting ones cannot fail. */
+static int each_part(struct image_store *store, const struct image *image, count_fn *fn)
+{
+	const char *texts[] = {image->index, image->manifest, image->config};
+	uint8_t digest[DIGEST_BYTES];
+	int r = 0;
+
+	for (size_t i = 0; i < image->n_layers && r == 0; i++)
+		r = fn(store, &store->layers, image->layers[i], layer_bytes(image, i));
+	for (size_t i = 0; image->blobs && i < image->n_layers && r == 0; i++)
+		r = fn(store, &store->blobs, image->blobs[i].digest, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(texts) && r == 0; i++)
+		if (texts[i][0] && digest_parse(texts[i], strlen(texts[i]), digest) == 0)
+			r = fn(store, &store->blobs, digest, 0);
+	return r;
+}
+
+static int reserve_parts(struct image_store *store, const struct image *image, struct sbx_err *err)
+{
+	if (digest_map_reserve(&store->layers, image->n_layers) < 0 || digest_map_reserve(&store->blobs, image->n_layers + 3) < 0)
+		return no_memory(err);
+	return 0;
+}
+
+static void tell_changed(const struct image_store *store)
+{
+	if (store->changed)
+		store->changed(store->changed_arg);
 }
 
 /* Where @canonical is, or where it belongs. */
@@ -358,12 +439,14 @@ static size_t position(const struct image_store *store, const char *canonical, b
 	return low;
 }
 
-static int make_room(struct image_store *store, struct sbx_err *err)
+static int make_room(struct image_store *store, const struct image *image, struct sbx_err *err)
 {
+	if (reserve_parts(store, image, err) < 0)
+		return -1;
 	if (store->n < store->cap)
 		return 0;
 	size_t cap = store->cap ? store->cap * 2 : 16;
-	struct image *more = realloc(store->images, cap * sizeof(*more));
+	struct image *more = reallocarray(store->images, cap, sizeof(*more));
 	if (!more)
 		return no_memory(err);
 	store->images = more;
@@ -377,7 +460,9 @@ static void keep(struct image_store *store, struct image *image)
 	bool there;
 	size_t at = position(store, image->name, &there);
 
+	ignore_result(each_part(store, image, count_one) < 0); /* room was reserved: it cannot fail */
 	if (there) {
+		ignore_result(each_part(store, &store->images[at], uncount_one) < 0); /* likewise */
 		image_clear(&store->images[at]);
 	} else {
 		memmove(&store->images[at + 1], &store->images[at], (store->n - at) * sizeof(*image));
@@ -421,7 +506,7 @@ static int load_all(struct image_store *store, struct sbx_err *err)
 			image_clear(&image);
 			continue;
 		}
-		if (make_room(store, err) < 0) {
+		if (make_room(store, &image, err) < 0) {
 			image_clear(&image);
 			return -1;
 		}
@@ -456,6 +541,8 @@ void image_store_close(struct image_store *store)
 	for (size_t i = 0; i < store->n; i++)
 		image_clear(&store->images[i]);
 	free(store->images);
+	digest_map_clear(&store->layers);
+	digest_map_clear(&store->blobs);
 	close_keep_errno(store->dir_fd);
 	free(store);
 }
@@ -509,11 +596,13 @@ int image_store_put(struct image_store *store, const struct image *image, struct
 				   image->n_layers);
 	if (image_copy(&copy, image, err) < 0)
 		return -1;
-	if (make_room(store, err) < 0 || save(store, &copy, err) < 0) {
+	if (make_room(store, &copy, err) < 0 || save(store, &copy, err) < 0) {
 		image_clear(&copy);
 		return -1;
 	}
+	copy.used_wall_usec = wall_usec(); /* as the file's time says */
 	keep(store, &copy);
+	tell_changed(store);
 	return 0;
 }
 
@@ -562,30 +651,124 @@ const struct image *image_store_next(struct image_store *store, const struct ima
 	return store->n && next < end ? next : NULL;
 }
 
+const struct image *image_store_usable(struct image_store *store, const char *ref_text, struct sbx_err *err)
+{
+	const struct image *image = image_store_find(store, ref_text, err);
+
+	if (!image || !image->broken)
+		return image;
+	sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "image \"%.60s\" is damaged (see sandboxctl image fsck); %s", ref_text,
+		    image->local ? "import or commit it again" : "pull it again");
+	return NULL;
+}
+
+void image_store_touch(struct image_store *store, const struct image *image)
+{
+	struct image *mine = &store->images[image - store->images];
+	int64_t now = wall_usec();
+	char name[FILE_NAME_SIZE];
+	struct sbx_err ignored = {0};
+
+	if (now >= mine->used_wall_usec && now - mine->used_wall_usec < IMAGE_USED_STEP_S * INT64_C(1000000))
+		return;
+	mine->used_wall_usec = now;
+	/* lost is at most the time of one use */
+	if (file_name(mine->name, name, &ignored) == 0)
+		ignore_result(utimensat(store->dir_fd, name, NULL, AT_SYMLINK_NOFOLLOW) < 0);
+}
+
+int image_store_set_broken(struct image_store *store, const char *name, bool broken, struct sbx_err *err)
+{
+	bool there;
+	size_t at = position(store, name, &there);
+
+	if (!there)
+		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "image \"%.100s\" is not here", name);
+	if (store->images[at].broken == broken)
+		return 0;
+	store->images[at].broken = broken;
+	if (save(store, &store->images[at], err) < 0) {
+		store->images[at].broken = !broken;
+		return -1;
+	}
+	tell_changed(store);
+	return 0;
+}
+
+void image_store_on_change(struct image_store *store, image_store_changed *changed, void *arg)
+{
+	store->changed = changed;
+	store->changed_arg = arg;
+}
+
+size_t image_store_count(const struct image_store *store)
+{
+	return store->n;
+}
+
+size_t image_store_n_layers(const struct image_store *store)
+{
+	size_t n = 0;
+
+	for (const struct digest_entry *e = digest_map_next(&store->layers, NULL); e; e = digest_map_next(&store->layers, e))
+		n++;
+	return n;
+}
+
+uint64_t image_store_layer_bytes(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
+{
+	const struct digest_entry *e = digest_map_find(&store->layers, key);
+
+	return e ? e->value : 0;
+}
+
+uint32_t image_store_layer_refs(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
+{
+	const struct digest_entry *e = digest_map_find(&store->layers, key);
+
+	return e ? e->count : 0;
+}
+
+int image_store_bad_files(struct image_store *store, bool repair, void (*each)(void *arg, const char *name, const char *why), void *arg)
+{
+	int copy = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
+	int n = 0;
+
+	if (!dir) {
+		int saved = errno;
+
+		close_keep_errno(copy);
+		return -saved;
+	}
+	for (struct dirent *e; (e = readdir(dir));) {
+		struct image image = {0};
+		struct sbx_err why = {0};
+		char expected[FILE_NAME_SIZE];
+
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		bool good = is_index_name(e->d_name) && load_file(store, e->d_name, &image, &why) == 0 &&
+			    file_name(image.name, expected, &why) == 0 && !strcmp(expected, e->d_name);
+		image_clear(&image);
+		if (good)
+			continue;
+		n++;
+		each(arg, e->d_name, why.code ? why.msg : "no entry of the index");
+		if (repair && unlinkat(store->dir_fd, e->d_name, 0) < 0 && unlinkat(store->dir_fd, e->d_name, AT_REMOVEDIR) < 0)
+			return -errno;
+	}
+	return n;
+}
+
 bool image_store_layer_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES])
 {
-	for (size_t i = 0; i < store->n; i++)
-		for (size_t j = 0; j < store->images[i].n_layers; j++)
-			if (!memcmp(store->images[i].layers[j], key, DIGEST_BYTES))
-				return true;
-	return false;
+	return digest_map_find(&store->layers, key) != NULL;
 }
 
 bool image_store_blob_used(const struct image_store *store, const uint8_t digest[DIGEST_BYTES])
 {
-	char text[DIGEST_TEXT_SIZE];
-
-	digest_format(digest, text);
-	for (size_t i = 0; i < store->n; i++) {
-		const struct image *image = &store->images[i];
-
-		if (!strcmp(image->index, text) || !strcmp(image->manifest, text) || !strcmp(image->config, text))
-			return true;
-		for (size_t j = 0; image->blobs && j < image->n_layers; j++)
-			if (!memcmp(image->blobs[j].digest, digest, DIGEST_BYTES))
-				return true;
-	}
-	return false;
+	return digest_map_find(&store->blobs, digest) != NULL;
 }
 
 int image_store_tag(struct image_store *store, const char *ref_text, const char *name, struct sbx_err *err)
@@ -625,9 +808,11 @@ int image_store_remove(struct image_store *store, const char *ref_text,
 	struct image gone = store->images[at];
 	memmove(&store->images[at], &store->images[at + 1], (store->n - at - 1) * sizeof(gone));
 	store->n--;
+	ignore_result(each_part(store, &gone, uncount_one) < 0); /* takes no memory */
 	for (size_t i = 0; orphan && i < gone.n_layers; i++)
 		if (!image_store_layer_used(store, gone.layers[i]))
 			orphan(arg, gone.layers[i]);
 	image_clear(&gone);
+	tell_changed(store);
 	return 0;
 }

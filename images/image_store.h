@@ -35,7 +35,10 @@ struct image {
 	char **entrypoint;	/* owned, NULL-terminated; NULL for none */
 	char **cmd;		/* owned, NULL-terminated; NULL for none */
 	int64_t created_wall_usec;
+	int64_t used_wall_usec; /* last use, to within IMAGE_USED_STEP_S; kept as the time of the index file, not in it */
 	uint64_t bytes;		/* unpacked */
+	bool local;		/* made here, from a file or by a commit: no registry brings it back */
+	bool broken;		/* something of it is missing or wrong (fsck): it cannot be started, a pull mends it */
 	/* Of a pulled image; all empty for one that was imported as a root file system. */
 	char index[DIGEST_TEXT_SIZE];	 /* what the name led to when that is an index, else "" */
 	char manifest[DIGEST_TEXT_SIZE]; /* "sha256:..." of the manifest, in the blob store */
@@ -43,7 +46,13 @@ struct image {
 	struct image_blob *blobs; /* owned; n_layers of them, or NULL */
 };
 
+/* A use is written down so often at most. */
+#define IMAGE_USED_STEP_S 60
+
 struct image_store;
+
+/* Something was added, replaced or removed. */
+typedef void image_store_changed(void *arg);
 
 /** image_clear() - Release what @image owns and zero it; NULL is fine */
 void image_clear(struct image *image);
@@ -80,6 +89,41 @@ int image_store_put(struct image_store *store, const struct image *image, struct
  * Return: the image, owned by the store and valid until the next put or remove; NULL with @err set
  */
 const struct image *image_store_find(struct image_store *store, const char *ref_text, struct sbx_err *err) SBX_WUR;
+
+/**
+ * image_store_usable() - image_store_find(), but for images that are broken
+ * @store:	The store
+ * @ref_text:	Any spelling
+ * @err:	Filled on failure: also IMAGE_INVALID (it is broken, and why that is no loss)
+ *
+ * Return: as image_store_find()
+ */
+const struct image *image_store_usable(struct image_store *store, const char *ref_text, struct sbx_err *err) SBX_WUR;
+/** image_store_touch() - @image of @store is being used now */
+void image_store_touch(struct image_store *store, const struct image *image);
+/** image_store_set_broken() - Mark the image @name (canonical) as broken, or no more; Return: 0, or -1 with @err set */
+int image_store_set_broken(struct image_store *store, const char *name, bool broken, struct sbx_err *err) SBX_WUR;
+/** image_store_on_change() - Have @changed called with @arg after each change of @store; it must not change the store itself */
+void image_store_on_change(struct image_store *store, image_store_changed *changed, void *arg);
+/** image_store_count() - How many images @store holds */
+size_t image_store_count(const struct image_store *store);
+/** image_store_n_layers() - How many different layers the images of @store are made of */
+size_t image_store_n_layers(const struct image_store *store);
+/** image_store_layer_bytes() - Unpacked size of the layer @key of @store, 0 when that is not known */
+uint64_t image_store_layer_bytes(const struct image_store *store, const uint8_t key[DIGEST_BYTES]);
+/** image_store_layer_refs() - How many images of @store are made of the layer @key, one with it twice counted twice */
+uint32_t image_store_layer_refs(const struct image_store *store, const uint8_t key[DIGEST_BYTES]);
+/**
+ * image_store_bad_files() - Files of the folder that are no image: what fsck reports
+ * @store:	The store
+ * @repair:	Remove them
+ * @each:	Called with each one's name and what is wrong with it
+ * @arg:	Handed to @each
+ *
+ * Return: how many, or -errno
+ */
+int image_store_bad_files(struct image_store *store, bool repair, void (*each)(void *arg, const char *name, const char *why),
+			  void *arg);
 
 /** image_store_layer_used() - Whether an image of @store is made of the layer @key */
 bool image_store_layer_used(const struct image_store *store, const uint8_t key[DIGEST_BYTES]);

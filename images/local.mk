@@ -16,13 +16,13 @@ sandbox_fetch_LDADD = libimages.a libbase.a $(CURL_LIBS) $(CJSON_LIBS) $(CRYPTO_
 check_PROGRAMS += tests/system/unpack_run
 tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
-ROOT_TESTS += tests/system/unpack_hostile.sh
+ROOT_TESTS += tests/system/unpack_hostile.sh tests/system/images_store.sh
 EXTRA_DIST += tests/images/make_hostile.py
 ROOT_TESTS += tests/system/registry.sh
 EXTRA_DIST += tests/system/registry.sh tests/system/registry.py tests/fakes/registry.py tests/images/make_oci.py
 
 noinst_LIBRARIES += libimages.a
-libimages_a_SOURCES = images/digest.c images/digest.h images/image_ref.c images/image_ref.h images/image_store.c \
+libimages_a_SOURCES = images/digest.c images/digest.h images/digest_map.c images/digest_map.h images/gc.c images/gc.h images/image_ref.c images/image_ref.h images/image_store.c \
 	images/image_store.h images/manifest.c images/manifest.h images/registry_auth.c images/registry_auth.h \
 	images/blob_store.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
 	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h
@@ -54,3 +54,9 @@ tests_fuzz_fuzz_challenge_LDADD = $(REGISTRY_TEST_LIBS)
 tests_fuzz_fuzz_manifest_SOURCES = tests/fuzz/fuzz_manifest.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_manifest_LDADD = $(REGISTRY_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/challenge tests/fuzz/corpus/manifest
+
+# What a collection takes.
+check_PROGRAMS += tests/unit/test_gc
+UNIT_TESTS += tests/unit/test_gc
+tests_unit_test_gc_SOURCES = tests/unit/test_gc.c
+tests_unit_test_gc_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS)

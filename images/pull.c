@@ -684,6 +684,8 @@ static void end_pull(struct pull *p, const struct sbx_err *err)
 		t->request.done(t->request.arg, name, &told);
 		free(t);
 	}
+	if (set->config.ended)
+		set->config.ended(set->config.ended_arg);
 }
 
 /* What an image that this one replaces was made of, and nothing else is. */

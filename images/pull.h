@@ -59,6 +59,8 @@ struct image_pulls_config {
 	struct blob_store *blobs;	 /* borrowed */
 	struct fetch_starter starter;
 	struct image_pull_hooks hooks;
+	void (*ended)(void *arg); /* a pull has ended, well or not; may be NULL */
+	void *ended_arg;
 };
 
 enum image_pull_layer_state {

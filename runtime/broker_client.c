@@ -154,6 +154,8 @@ static size_t reply_size(uint32_t op)
 	case BROKER_OP_LAYER_STAT:
 	case BROKER_OP_LAYER_DROP:
 		return sizeof(struct broker_layer_reply);
+	case BROKER_OP_LAYER_LIST:
+		return sizeof(struct broker_layers_reply);
 	case BROKER_OP_HOST_ROW:
 		return sizeof(struct broker_host_reply);
 	case BROKER_OP_POLICY:
@@ -191,6 +193,7 @@ static bool reply_failed(uint32_t op, const union broker_any *any, struct sbx_er
 		sys = any->layer_reply.sys;
 		break;
 	case BROKER_OP_SANDBOX_LIST:
+	case BROKER_OP_LAYER_LIST:
 	case BROKER_OP_HOST_ROW:
 		break;
 	default:

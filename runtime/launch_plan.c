@@ -388,7 +388,7 @@ static int plan_image(struct sandbox_manager *m, const struct sandbox_spec *spec
 	}
 	if (!m->images)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "image \"%.120s\" is not here", spec->image_uri);
-	const struct image *image = image_store_find(m->images, spec->image_uri, err);
+	const struct image *image = image_store_usable(m->images, spec->image_uri, err);
 	if (!image)
 		return -1;
 	if (!image->n_layers || image->n_layers > BROKER_MAX_LAYERS)
@@ -449,6 +449,10 @@ int launch_plan(struct sandbox_manager *m, struct sandbox_entry *e, struct broke
 	default_limits(m->settings, &m->host, spec);
 	if (!e->wants_pull && plan_image(m, spec, msg, &image, err) < 0)
 		return -1;
+	if (msg->n_layers)
+		memcpy(e->pub.image_key, msg->layer[msg->n_layers - 1], sizeof(e->pub.image_key));
+	if (image)
+		image_store_touch(m->images, image);
 	/* the image's own entrypoint is not known yet; all else of a start can be looked at without it */
 	bool later = e->wants_pull && spec->image_entrypoint && (!spec->entrypoint || !spec->entrypoint[0]);
 	if ((!later && build_start(e, image, err) < 0) || build_tokens(m, &e->pub, err) < 0)

@@ -161,6 +161,7 @@ static void adopt_slot(struct sandbox_manager *m, const struct broker_list_reply
 	}
 	e->seen = true;
 	e->oom_kills = slot->oom_kills;
+	memcpy(e->pub.image_key, slot->top_layer, sizeof(e->pub.image_key));
 	/* A pause or resume of this process that waits for its answer knows better than a listing that was made before it. */
 	if (!e->changer && needs_follow(e, slot->state == BROKER_SLOT_FROZEN))
 		follow_freezer(e, slot->state == BROKER_SLOT_FROZEN);

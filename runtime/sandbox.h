@@ -99,6 +99,7 @@ struct sandbox {
 	uint32_t slot; /* BROKER_NO_SLOT: none */
 	uint32_t generation;
 	uint32_t addr;	    /* IPv4, host byte order; 0: none */
+	uint8_t image_key[32]; /* key of the uppermost layer it was made from, while it has a slot; zero: not known yet */
 	const char *log_file; /* borrowed: EXECD_LOG_FILE of its environment, or "" */
 };
 

@@ -34,7 +34,7 @@ bool pull_wanted(const struct sandbox_entry *e)
 	/* what is no reference is said to be none by launch_plan() */
 	if (!m->pulls || !m->images || policy == SANDBOX_PULL_NEVER || image_ref_parse(uri, strlen(uri), &ref, &err) < 0 || ref.host)
 		return false;
-	return policy == SANDBOX_PULL_ALWAYS || !image_store_find(m->images, uri, &err);
+	return policy == SANDBOX_PULL_ALWAYS || !image_store_usable(m->images, uri, &err);
 }
 
 /* The spec may have changed: without an entrypoint of the request the image's own is known now, and the row has to have it. */

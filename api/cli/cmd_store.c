@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* image inspect, tag, prune, df */
+/* image inspect, tag, prune, gc, df */
 #include "api/cli/client.h"
 #include "api/cli/out.h"
+#include "api/cli/spec.h"
 
 #include "base/cleanup.h"
 
@@ -65,6 +66,48 @@ int cmd_image_prune(struct cli *cli, const struct cli_args *args)
 	out_bytes(number(root, "bytes"), freed, sizeof(freed));
 	printf("%llu blobs (%s) and %llu layers removed\n", (unsigned long long)number(root, "blobs"), freed,
 	       (unsigned long long)number(root, "layers"));
+	return 0;
+}
+
+int cmd_image_gc(struct cli *cli, const struct cli_args *args)
+{
+	static const char *const heads[] = {"IMAGE", "LAST USED", "SIZE", "WHY", NULL};
+	const char *wanted = cli_text(args, "free");
+	bool dry = cli_flag(args, "dry-run");
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+	auto_buf target = {0};
+	char text[32];
+
+	if (wanted && spec_size(wanted, text, &err) < 0)
+		return cli_fail(cli, &err);
+	buf_printf(&target, "/v1/images/gc?dryRun=%s", dry ? "true" : "false");
+	if (wanted)
+		buf_printf(&target, "&free=%s", text);
+	const char *path = buf_str(&target);
+	if (!path)
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
+	if (!path || client_call(cli, "POST", path, NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	if (cli->format != CLI_TABLE) {
+		out_value(cli->format, root);
+		return 0;
+	}
+	const struct jv *images = jv_get(root, "images"), *disk = jv_get(root, "disk");
+	struct out_table *t = jv_first(images) ? out_table_new(heads) : NULL;
+	for (const struct jv *v = t ? jv_first(images) : NULL; v; v = jv_next(v)) {
+		out_table_cell(t, jv_str(jv_get(v, "name")));
+		out_table_cell(t, jv_str(jv_get(v, "lastUsedAt")));
+		out_bytes(number(v, "bytes"), text, sizeof(text));
+		out_table_cell(t, text);
+		out_table_cell(t, jv_str(jv_get(v, "reason")));
+	}
+	if (t && out_table_print(t) < 0)
+		return CLI_EXIT_FAILURE;
+	out_bytes(number(root, "bytes") + number(root, "imageBytes"), text, sizeof(text));
+	printf("%llu images, %llu layers and %llu blobs (%s) %s; the disk is %llu %% full\n",
+	       (unsigned long long)jv_count(images), (unsigned long long)number(root, "layers"), (unsigned long long)number(root, "blobs"),
+	       text, dry ? "would be removed" : "removed", (unsigned long long)number(disk, "usedPercent"));
 	return 0;
 }
 

@@ -104,6 +104,12 @@ static const struct cli_option prune_options[] = {
 	END,
 };
 
+static const struct cli_option gc_options[] = {
+	{"dry-run", 'n', NULL, "say what would be removed, remove nothing", 0},
+	{"free", 'f', "SIZE", "free at least so much, such as 2g, however full the disk is", 0},
+	END,
+};
+
 static const struct cli_option egress_set_options[] = {
 	{"egress", 0, "deny|allow", "what no --allow or --deny is about (default: deny with --allow)", 0},
 	{"allow", 0, "TARGET", "name, *.name, address or range that may be reached; NAME:443 narrows", CLI_REPEAT},
@@ -194,6 +200,14 @@ const struct cli_command cli_commands[] = {
 	 "\n"
 	 "  sandboxctl image prune --all\n",
 	 prune_options, -1, 0, 0, cmd_image_prune},
+	{"image", "gc", "", "collect images and layers as the daemon does by itself",
+	 "Takes what the images.gc_ settings say: what no image is made of, and images\n"
+	 "that a registry has and nobody uses, when they are too old or the disk is too\n"
+	 "full.  Imported and committed images stay.\n"
+	 "\n"
+	 "  sandboxctl image gc --dry-run\n"
+	 "  sandboxctl image gc --free 2g\n",
+	 gc_options, -1, 0, 0, cmd_image_gc},
 	{"image", "df", "", "show what images take on the disk", "  sandboxctl image df\n", no_options, -1, 0, 0, cmd_image_df},
 	{"image", "import", "FILE|DIRECTORY|- NAME", "make an image from a root file system",
 	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"

@@ -83,6 +83,12 @@ static const char *check_layer(const union broker_any *any)
 		       NULL;
 }
 
+static const char *check_any(const union broker_any *any)
+{
+	(void)any;
+	return NULL;
+}
+
 static const char *check_volume(const union broker_any *any)
 {
 	return string_ok(any->volume_req.claim, sizeof(any->volume_req.claim)) ? NULL : "volume name";
@@ -150,6 +156,8 @@ static const struct {
 	[BROKER_OP_LAYER_UNPACK] = {sizeof(struct broker_layer_req), 1, check_layer},
 	[BROKER_OP_LAYER_STAT] = {sizeof(struct broker_layer_req), 0, check_layer},
 	[BROKER_OP_LAYER_DROP] = {sizeof(struct broker_layer_req), 0, check_layer},
+	[BROKER_OP_LAYER_LIST] = {sizeof(struct broker_layers_req), 0, check_any},
+	[BROKER_OP_LAYER_SWEEP] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_VOLUME_MAKE] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},

@@ -49,6 +49,8 @@ enum broker_op {
 	BROKER_OP_FILES_DROP, /* what a life of an earlier boot left; LIST tells of it with state KEPT */
 	BROKER_OP_LAYER_CAPTURE, /* a layer of the store as a packed tar; carries the file for it, opened write-only */
 	BROKER_OP_ARCHIVE_INDEX, /* where the members of an image archive are; carries it, opened for reading and writing */
+	BROKER_OP_LAYER_LIST,  /* what the store has, in parts: asked again with the cursor of the last answer */
+	BROKER_OP_LAYER_SWEEP, /* move to the trash what no unpacking and no life owns; answered with how many in `sys` */
 	BROKER_OP_COUNT
 };
 
@@ -154,7 +156,7 @@ struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STA
 	uint32_t zero;
 };
 
-struct broker_plain_req { /* LIST, HOST_ROW (arg: row), DNS_SOCKETS, LOG_SOCKET, FLOWS */
+struct broker_plain_req { /* LIST, LAYER_SWEEP, HOST_ROW (arg: row), DNS_SOCKETS, LOG_SOCKET, FLOWS */
 	struct broker_head head;
 	uint32_t arg;
 	uint32_t zero;
@@ -206,6 +208,7 @@ struct broker_list_reply {
 	uint32_t addr;
 	uint32_t pid;
 	uint64_t oom_kills;
+	uint8_t top_layer[BROKER_KEY_BYTES]; /* key of the uppermost layer of its root: names all layers; zero: no root yet */
 };
 
 enum broker_unpack_form { BROKER_FORM_TAR = 1, BROKER_FORM_TAR_GZIP, BROKER_FORM_TAR_ZSTD };
@@ -254,6 +257,37 @@ struct broker_capture_reply {
 	uint8_t digest[BROKER_KEY_BYTES];  /* CAPTURE: of what was written, as the worker says: hash it before you believe it */
 	uint8_t diff_id[BROKER_KEY_BYTES]; /* CAPTURE: of the tar in it */
 	char text[BROKER_TEXT_BYTES];
+};
+
+struct broker_layers_req { /* LAYER_LIST */
+	struct broker_head head;
+	uint64_t cursor; /* 0: from the start */
+};
+
+#define BROKER_LAYER_ROWS 32u
+enum broker_layer_flags {
+	BROKER_LAYER_USED = 1u << 0, /* by a life, or by an unpacking that lies upon it */
+	BROKER_LAYER_HOST = 1u << 1, /* skeleton of the `host` image, of whatever start */
+	BROKER_LAYER_ODD = 1u << 2,  /* not as the broker publishes them: no directory, or owner or mode are others */
+};
+
+struct broker_layer_row {
+	uint8_t key[BROKER_KEY_BYTES];
+	uint32_t flags; /* enum broker_layer_flags */
+	uint32_t zero;
+	int64_t made_wall_s;
+};
+
+struct broker_layers_reply {
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint64_t cursor; /* for the next part */
+	uint32_t last;	 /* 1: no further part */
+	uint32_t n;
+	uint32_t n_strays; /* names of this part that are no layer and no unpacking under way */
+	uint32_t zero;
+	struct broker_layer_row row[BROKER_LAYER_ROWS];
 };
 
 struct broker_volume_req { /* VOLUME_MAKE, VOLUME_DROP */
@@ -397,6 +431,8 @@ union broker_any {
 	struct broker_layer_reply layer_reply;
 	struct broker_capture_req capture_req;
 	struct broker_capture_reply capture_reply;
+	struct broker_layers_req layers_req;
+	struct broker_layers_reply layers_reply;
 	struct broker_volume_req volume_req;
 	struct broker_host_reply host_reply;
 	struct broker_event_msg event;

@@ -393,6 +393,8 @@ static int on_list(struct broker *b, const struct request *r, struct sbx_err *er
 		if (s->state != BROKER_SLOT_LIVE && s->state != BROKER_SLOT_FROZEN && s->state != BROKER_SLOT_DYING)
 			continue;
 		memcpy(answer.sandbox_id, s->sandbox_id, sizeof(answer.sandbox_id));
+		if (s->n_layers)
+			memcpy(answer.top_layer, s->use->layer[s->n_layers - 1], sizeof(answer.top_layer));
 		send_message(r->c, &answer, sizeof(answer), BROKER_OP_SANDBOX_LIST, r->any->head.tag, NULL, 0);
 	}
 	struct request copy = *r;
@@ -493,6 +495,27 @@ static int on_layer_drop(struct broker *b, const struct request *r, struct sbx_e
 	int result = layers_drop(b, r->any->layer_req.key, err);
 
 	answer_layer(r->c, r->any->head.op, r->any->head.tag, result < 0 ? err : NULL, 0, 0, false);
+	return 0;
+}
+
+/* Safe: names of the broker's own directory; a cursor is a place to read from, whatever it says; each answer is bounded. */
+static int on_layer_list(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_layers_reply answer = {0};
+
+	if (layers_list(b, r->any->layers_req.cursor, &answer, err) < 0)
+		return -1;
+	send_message(r->c, &answer, sizeof(answer), BROKER_OP_LAYER_LIST, r->any->head.tag, NULL, 0);
+	return 0;
+}
+
+/* Safe: moves to the trash what the start of a broker would, and nothing that is being filled or used. */
+static int on_layer_sweep(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	const struct sbx_err count = {.sys = layers_sweep(b)};
+
+	(void)err;
+	reply(r, &count, NULL, 0);
 	return 0;
 }
 
@@ -664,6 +687,8 @@ static const struct {
 	[BROKER_OP_LAYER_UNPACK]   = {WHO_SANDBOXD,	       NO_SLOT,				     on_unpack},
 	[BROKER_OP_LAYER_STAT]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_stat},
 	[BROKER_OP_LAYER_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_drop},
+	[BROKER_OP_LAYER_LIST]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_list},
+	[BROKER_OP_LAYER_SWEEP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_sweep},
 	[BROKER_OP_VOLUME_MAKE]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_make},
 	[BROKER_OP_VOLUME_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_drop},
 	[BROKER_OP_HOST_ROW]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_host_row},

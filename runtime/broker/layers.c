@@ -433,20 +433,94 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 	return sbx_err_wrap(err, "host image");
 }
 
-void layers_sweep(struct broker *b)
+/* ---- what is there ---- */
+
+/* Directories that somebody fills or builds right now, by name. */
+static bool is_working(const struct broker *b, const char *name)
+{
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++)
+		if (b->unpack[i] && !strcmp(b->unpack[i]->name, name))
+			return true;
+	return false;
+}
+
+static bool key_of_name(const char *name, uint8_t key[BROKER_KEY_BYTES])
+{
+	return strlen(name) == BROKER_KEY_HEX - 1 && hex_decode(name, key, BROKER_KEY_BYTES) == 0;
+}
+
+static bool is_host_key(const uint8_t key[BROKER_KEY_BYTES])
+{
+	return !memcmp(key, host_key_start, sizeof(host_key_start));
+}
+
+static void list_row(struct broker *b, const char *name, struct broker_layers_reply *out)
+{
+	struct broker_layer_row *row = &out->row[out->n];
+	struct stat st;
+
+	if (!key_of_name(name, row->key) || fstatat(b->layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		out->n_strays += !is_working(b, name);
+		memset(row, 0, sizeof(*row));
+		return;
+	}
+	if (!S_ISDIR(st.st_mode) || st.st_uid - b->layer_base >= BROKER_IDS_PER_SLOT || st.st_gid - b->layer_base >= BROKER_IDS_PER_SLOT)
+		row->flags |= BROKER_LAYER_ODD;
+	if (is_host_key(row->key))
+		row->flags |= BROKER_LAYER_HOST;
+	if (slot_layer_lives(b, row->key) || lower_used(b, row->key))
+		row->flags |= BROKER_LAYER_USED;
+	row->made_wall_s = st.st_ctim.tv_sec;
+	out->n++;
+}
+
+int layers_list(struct broker *b, uint64_t cursor, struct broker_layers_reply *ret, struct sbx_err *err)
 {
 	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
+	unsigned seen = 0;
 
 	if (!dir)
-		return;
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "list the layers");
+	ret->last = 1;
+	if (cursor)
+		seekdir(dir, (long)cursor);
+	for (struct dirent *e; (e = readdir(dir));) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		list_row(b, e->d_name, ret);
+		ret->cursor = (uint64_t)telldir(dir);
+		if (++seen == BROKER_LAYER_ROWS) {
+			ret->last = 0; /* perhaps: then the next part is empty */
+			break;
+		}
+	}
+	return 0;
+}
+
+int layers_sweep(struct broker *b)
+{
+	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
+	int n = 0;
+
+	if (!dir)
+		return 0;
 	for (struct dirent *e; (e = readdir(dir));) {
 		uint8_t key[BROKER_KEY_BYTES];
-		bool stale = !strncmp(e->d_name, WORKING_PREFIX, strlen(WORKING_PREFIX));
+		bool stale = !strncmp(e->d_name, WORKING_PREFIX, strlen(WORKING_PREFIX)) && !is_working(b, e->d_name);
 
-		if (strlen(e->d_name) == BROKER_KEY_HEX - 1 && hex_decode(e->d_name, key, sizeof(key)) == 0)
-			stale = !memcmp(key, host_key_start, sizeof(host_key_start)) && !slot_layer_used(b, key) &&
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (key_of_name(e->d_name, key))
+			stale = is_host_key(key) && !slot_layer_used(b, key) &&
 				(!b->has_host_image || memcmp(key, b->host_key, sizeof(key)) != 0);
-		if (stale && trash_put(b, b->layers_fd, e->d_name, b->layer_base) < 0)
+		else
+			stale |= !is_working(b, e->d_name); /* nobody but us writes here: a hand did */
+		if (!stale)
+			continue;
+		n++;
+		/* what is no directory goes at once: the worker empties directories */
+		if (unlinkat(b->layers_fd, e->d_name, 0) < 0 && trash_put(b, b->layers_fd, e->d_name, b->layer_base) < 0)
 			log_error("stale layer %s stays until the next start", e->d_name);
 	}
+	return n;
 }

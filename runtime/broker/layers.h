@@ -37,7 +37,19 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sbx_err *err) SBX_WUR;
 /** layers_host_image() - Build the skeleton of the `host` image of @b and set host_key; waits for it; Return: 0 or -1, @err set */
 int layers_host_image(struct broker *b, struct sbx_err *err) SBX_WUR;
-/** layers_sweep() - Move what an earlier broker of @b left unfinished to the trash */
-void layers_sweep(struct broker *b);
+/** layers_sweep() - Move to the trash what was left unfinished and what is no layer; Return: how many */
+int layers_sweep(struct broker *b);
+/**
+ * layers_list() - A part of what the store has
+ * @b:		The broker
+ * @cursor:	0, or what the last part said
+ * @ret:	Filled but for its head
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Layers that are there from the first part to the last are named once; those that come or go meanwhile may be missing.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int layers_list(struct broker *b, uint64_t cursor, struct broker_layers_reply *ret, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -322,6 +322,18 @@ bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]
 	return false;
 }
 
+bool slot_layer_lives(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		const struct slot *s = &b->slot[i];
+		bool waits = !s->create && (s->state == BROKER_SLOT_MAKING || s->state == BROKER_SLOT_SHELL);
+
+		if (!waits && has_layer(s->use->layer, s->n_layers, key))
+			return true;
+	}
+	return false;
+}
+
 bool slot_claim_used(const struct broker *b, const char *claim)
 {
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)

@@ -74,6 +74,8 @@ void slot_kept_each(struct broker *b, slot_kept_found *found, void *arg);
 int slot_kept_drop(struct broker *b, const struct broker_slot_ref *ref) SBX_WUR;
 /** slot_layer_used() - Whether a life of any slot of @b uses the layer @key */
 bool slot_layer_used(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
+/** slot_layer_lives() - Likewise, shells that only wait not counted */
+bool slot_layer_lives(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** slot_claim_used() - Whether a life of any slot of @b uses the named volume @claim */
 bool slot_claim_used(const struct broker *b, const char *claim);
 
