@@ -3,9 +3,12 @@
  * Events to sandboxd.  The first of its kind goes at once, so that a denial can be read by the sandbox within milliseconds; what
  * is alike within WINDOW_MS after it is counted and goes as one at the end.  The windows are bounded for each sandbox and in
  * all: what finds no place is counted as lost, never waited for.
+ *
+ * While sandboxd is away, or behind, the newest HELD events are kept and go when it has named all sandboxes again, each once.
  */
 #include "config.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +22,7 @@
 #define WINDOWS_SANDBOX 256u
 #define BUCKETS		4096u
 #define SLOTS		4096u
+#define HELD		1024u
 
 struct window {
 	uint64_t until_ms, hash;
@@ -34,6 +38,8 @@ struct dnsd_events {
 	uint32_t bucket[BUCKETS];
 	uint16_t of_slot[SLOTS]; /* windows of each slot */
 	struct window window[WINDOWS];
+	uint32_t held_head, n_held; /* of the ring of what could not be sent */
+	struct egress_event held[HELD];
 };
 
 static uint64_t hash_of(const struct dns_sandbox *s, const struct dnsd_note *n)
@@ -95,10 +101,72 @@ static void forget_first(struct dnsd_events *e)
 	e->n--;
 }
 
+static struct egress_event *held_at(struct dnsd_events *e, uint32_t i)
+{
+	return &e->held[(e->held_head + i) % HELD];
+}
+
+static void hold(struct dnsd_events *e, const struct egress_event *ev)
+{
+	if (e->n_held == HELD) {
+		e->d->counts.events_lost += held_at(e, 0)->count;
+		e->held_head = (e->held_head + 1) % HELD;
+		e->n_held--;
+	}
+	*held_at(e, e->n_held++) = *ev;
+}
+
+void dnsd_events_flush(struct dnsd_events *e)
+{
+	int r = 0;
+
+	while (e->n_held && (r = dnsd_policy_event(e->d->policy, held_at(e, 0))) == 0) {
+		e->held_head = (e->held_head + 1) % HELD;
+		e->n_held--;
+	}
+	if (r == -EAGAIN && !loop_timer_armed(e->timer))
+		loop_timer_arm(e->timer, TICK_MS);
+}
+
 static void send_event(struct dnsd *d, const struct egress_event *ev)
 {
-	if (!dnsd_policy_event(d->policy, ev))
-		d->counts.events_lost += ev->count;
+	struct dnsd_events *e = d->events;
+
+	if (!e->n_held && dnsd_policy_event(d->policy, ev) == 0)
+		return;
+	hold(e, ev);
+	dnsd_events_flush(e);
+}
+
+static bool same_rule(const struct policy *a, const struct policy *b, uint32_t index)
+{
+	const struct policy_rule *x = a && index < policy_count(a) ? policy_at(a, index) : NULL;
+	const struct policy_rule *y = b && index < policy_count(b) ? policy_at(b, index) : NULL;
+
+	return x && y && x->flags == y->flags && !strcmp(x->text, y->text);
+}
+
+/* sandboxd counts from the beginning when it comes back; what is called rule 3 must be the rule that it was. */
+static void restamp(struct egress_event *ev, const struct dns_sandbox *s, const struct policy *policy, uint64_t generation)
+{
+	if (ev->ref.slot != s->ref.slot || ev->ref.generation != s->ref.generation)
+		return;
+	if (ev->policy_generation != s->policy_generation || !same_rule(s->policy, policy, ev->rule_index))
+		ev->rule_index = EGRESS_NO_RULE;
+	ev->policy_generation = generation;
+}
+
+void dnsd_events_policy(struct dnsd_events *e, const struct dns_sandbox *s, const struct policy *policy, uint64_t generation)
+{
+	for (uint32_t i = 0; i < e->n_held; i++)
+		restamp(held_at(e, i), s, policy, generation);
+	for (uint32_t i = 0; i < e->n; i++)
+		restamp(&e->window[(e->head + i) % WINDOWS].event, s, policy, generation);
+}
+
+uint32_t dnsd_events_held(const struct dnsd_events *e)
+{
+	return e->n_held;
 }
 
 static void tick(void *arg)
@@ -116,7 +184,8 @@ static void tick(void *arg)
 		}
 		forget_first(e);
 	}
-	if (e->n)
+	dnsd_events_flush(e);
+	if (e->n && !loop_timer_armed(e->timer))
 		loop_timer_arm(e->timer, TICK_MS);
 }
 

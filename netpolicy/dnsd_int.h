@@ -206,8 +206,8 @@ struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR
 void dnsd_policy_free(struct dnsd_policy *p);
 /** dnsd_policy_unpinned() - The broker answered an unpin with @waiter */
 void dnsd_policy_unpinned(struct dnsd_policy *p, uint64_t waiter, int status);
-/** dnsd_policy_event() - Send @e, unless nobody reads; Return: whether it went */
-bool dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e);
+/** dnsd_policy_event() - Send @e; Return: 0, -EAGAIN: sandboxd is behind, or another -errno: it is not there */
+int dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e);
 /** dnsd_policy_retry() - Something was made in the run directory: perhaps the socket of sandboxd */
 void dnsd_policy_retry(struct dnsd_policy *p);
 /** dnsd_broker_retry() - Something was made in the run directory: perhaps the broker's socket */
@@ -237,6 +237,13 @@ struct dnsd_events *dnsd_events_new(struct dnsd *d, struct sbx_err *err) SBX_WUR
 void dnsd_events_free(struct dnsd_events *e);
 /** dnsd_event() - Tell @n about @s: the first of its kind at once, more within a second as one */
 void dnsd_event(struct dnsd *d, const struct dns_sandbox *s, const struct dnsd_note *n);
+
+/** dnsd_events_flush() - Send what was kept while sandboxd was away or behind */
+void dnsd_events_flush(struct dnsd_events *e);
+/** dnsd_events_policy() - @s gets @policy of @generation in place of the one that it still has: so do events that name a rule */
+void dnsd_events_policy(struct dnsd_events *e, const struct dns_sandbox *s, const struct policy *policy, uint64_t generation);
+/** dnsd_events_held() - How many are kept */
+uint32_t dnsd_events_held(const struct dnsd_events *e);
 
 /* ---- dnsd_log.c ---- */
 

@@ -44,6 +44,7 @@ struct dnsd_policy {
 	struct loop_timer *retry;
 	uint64_t retry_ms;
 	bool synced; /* SYNCED came once */
+	bool told;   /* and over this connection: sandboxd knows the sandboxes that events are about */
 	uint64_t next_waiter;
 	struct change change[CHANGES_MAX];
 	struct egress_ack *late; /* owned; ACKs that did not fit into the socket, ACKS_MAX of them */
@@ -85,9 +86,11 @@ static void send_late(struct dnsd_policy *p)
 		loop_fd_events(p->source, EPOLLIN);
 }
 
-bool dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e)
+int dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e)
 {
-	return !p->n_late && send_message(p, e, sizeof(*e)) == 0;
+	if (!p->told)
+		return -ENOTCONN;
+	return p->n_late ? -EAGAIN : send_message(p, e, sizeof(*e));
 }
 
 /* ---- what a change of policy closes and opens ---- */
@@ -298,6 +301,7 @@ static void on_set(struct dnsd_policy *p, const struct egress_set *m, int fd)
 		ack(p, m->head.tag, policy ? SBX_E_LIMIT : (int)err.code, policy ? "too many changes at once" : err.msg);
 		return;
 	}
+	dnsd_events_policy(p->d->events, s, policy, m->policy_generation);
 	policy_free(s->policy);
 	s->policy = policy;
 	s->flags = m->flags;
@@ -320,7 +324,8 @@ static void on_synced(struct dnsd_policy *p)
 			forget_sandbox(d, s);
 	}
 	dns_leases_orphans(d->leases);
-	p->synced = true;
+	p->synced = p->told = true;
+	dnsd_events_flush(d->events);
 }
 
 static void on_drop(struct dnsd_policy *p, const struct egress_drop *m)
@@ -370,6 +375,7 @@ static void on_counts(struct dnsd_policy *p, const struct egress_plain *m)
 		.pin_failures = c->pin_failures, .rebind_stripped = c->rebind_stripped, .tunnel_suspected = c->tunnel_suspected,
 		.packets_denied = c->packets_denied, .cached = c->cached, .leases = dns_leases_count(d->leases),
 		.upstream_usec_sum = c->upstream_usec_sum, .upstream_count = c->upstream_count,
+		.events_lost = c->events_lost, .events_held = dnsd_events_held(d->events),
 	};
 
 	if (send_message(p, &r, sizeof(r)) < 0)
@@ -386,6 +392,7 @@ static void lose(struct dnsd_policy *p, const char *why)
 	p->source = NULL;
 	replace_fd(&p->fd, -1);
 	p->n_late = 0;
+	p->told = false;
 	memset(p->change, 0, sizeof(p->change));
 	loop_timer_arm(p->retry, p->retry_ms);
 	p->retry_ms = p->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : p->retry_ms * 2;

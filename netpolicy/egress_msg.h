@@ -7,7 +7,7 @@
  * opened which address until when) and what it saw.
  *
  * After HELLO sandboxd sends a SET for each live sandbox and then SYNCED; dnsd drops what was not named in between.  While
- * nobody is connected dnsd goes on with the policies that it has; a sandbox for which it has none is answered SERVFAIL.
+ * nobody is connected dnsd goes on with the policies that it has and keeps the newest events; a sandbox for which it has none is answered SERVFAIL.
  *
  * Order of a policy change, so that nothing is open that neither the old nor the new policy allows:
  *   create:  CREATE at the broker (an address that has no policy is closed), then SET here and POLICY at the broker, both
@@ -202,7 +202,7 @@ struct egress_pins_reply {
 struct egress_counts_reply {
 	struct egress_head head;
 	uint64_t questions, answered, denied, failed, rate_limited, forged, pins, pin_failures, rebind_stripped, tunnel_suspected;
-	uint64_t packets_denied, cached, leases, upstream_usec_sum, upstream_count;
+	uint64_t packets_denied, cached, leases, upstream_usec_sum, upstream_count, events_lost, events_held;
 };
 
 union egress_any {

@@ -390,6 +390,7 @@ static void write_figures(struct jw *w, const struct journal_counts *c, const st
 		jw_key_u64(w, "egress.dns.forged", d->forged);
 		jw_key_u64(w, "egress.leases", d->leases);
 		jw_key_u64(w, "egress.packets.denied", d->packets_denied);
+		jw_key_u64(w, "egress.events.lost", d->events_lost);
 	}
 	jw_key(w, "egress.events");
 	jw_object(w);

@@ -22,7 +22,7 @@ def own_namespace(script):
         os.environ["DNSD_TEST_INSIDE"] = "1"
         os.execvp("unshare", ["unshare", "-n", "--", sys.executable, os.path.abspath(script)] + sys.argv[1:])
     subprocess.check_call(["ip", "link", "set", "lo", "up"])
-    for a in (R1, R2, LISTEN, "203.0.113.99", "10.213.0.2", "10.213.0.3", "10.213.0.4", "10.213.0.5"):
+    for a in (R1, R2, LISTEN, "203.0.113.99", "10.213.0.2", "10.213.0.3", "10.213.0.4", "10.213.0.5", "10.213.0.6", "10.213.0.7"):
         subprocess.check_call(["ip", "addr", "add", a + "/32", "dev", "lo"])
 
 
@@ -411,7 +411,7 @@ class Sandboxd(threading.Thread):
         self.conn.sendmsg([m], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
         return self.tag
 
-    def wait(self, tag, seconds=5):
+    def wait(self, tag, seconds=30):
         with self.changed:
             self.changed.wait_for(lambda: tag in self.replies, seconds)
             return self.replies.pop(tag, None)
@@ -449,8 +449,8 @@ class Sandboxd(threading.Thread):
     def counts(self):
         m = self.wait(self.send(10, b""))
         names = ("questions answered denied failed rate_limited forged pins pin_failures rebind_stripped tunnel_suspected packets_denied "
-                 "cached leases upstream_usec_sum upstream_count").split()
-        return dict(zip(names, struct.unpack("=15Q", m[24:]))) if m else {}
+                 "cached leases upstream_usec_sum upstream_count events_lost events_held").split()
+        return dict(zip(names, struct.unpack("=17Q", m[24:]))) if m else {}
 
     def pins_of(self, slot, name="", addr="0.0.0.0", generation=1):
         m = self.wait(self.send(8, struct.pack("=IIII256s", slot, generation, ip4(addr), 0, name.encode())))
@@ -463,7 +463,7 @@ class Sandboxd(threading.Thread):
             out.append((socket.inet_ntoa(struct.pack("!I", a)), lease, who.split(b"\0")[0].decode()))
         return out
 
-    def find(self, seconds=3, **want):
+    def find(self, seconds=20, **want):
         def match(e):
             return all(getattr(e, k) == v for k, v in want.items())
 
@@ -479,6 +479,16 @@ class Sandboxd(threading.Thread):
         os.unlink(self.path)
 
 
+def until(what, seconds=30):
+    """waits for it; how long that takes is nobody's business here"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.01)
+    return bool(what())
+
+
 # ---- sandboxes ----
 
 
@@ -489,7 +499,7 @@ def sock_of(slot):
     return s
 
 
-def ask_raw(slot, msg, wait=6, to=LISTEN, source=None):
+def ask_raw(slot, msg, wait=20, to=LISTEN, source=None):
     s = sock_of(slot)
     s.settimeout(wait)
     s.sendto(msg, (to, PORT))
@@ -504,12 +514,12 @@ def ask_raw(slot, msg, wait=6, to=LISTEN, source=None):
         s.close()
 
 
-def ask(slot, name, qtype=A, wait=6, **more):
+def ask(slot, name, qtype=A, wait=20, **more):
     m = ask_raw(slot, question(name, qtype, **more), wait)
     return Message(m) if m else None
 
 
-def tcp_ask(slot, messages, pieces=None, wait=8):
+def tcp_ask(slot, messages, pieces=None, wait=20):
     s = socket.socket()
     s.bind((f"10.213.0.{slot}", 0))
     s.settimeout(wait)
@@ -556,7 +566,7 @@ class Dnsd:
 
     def stop(self):
         self.child.terminate()
-        return self.child.wait(5)
+        return self.child.wait(30)
 
     def cpu(self):
         f = open(f"/proc/{self.child.pid}/stat").read().rsplit(")", 1)[1].split()
