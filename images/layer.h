@@ -2,8 +2,7 @@
 /*
  * DOC: applies one layer blob (tar, plain or compressed) to a directory
  *
- * The only reader of archives in the tree, and the only user of libarchive; it runs in sandbox-unpack alone.  What is
- * written goes through tree_writer.h, which decides what a name may do.  Device nodes are skipped below dev/ (a sandbox
+ * It runs in sandbox-unpack alone.  What is written goes through tree_writer.h, which decides what a name may do.  Device nodes are skipped below dev/ (a sandbox
  * has its own /dev; root file systems made by debootstrap carry a dozen) and refused elsewhere, but for overlay whiteouts.
  * OCI's ".wh.NAME" becomes a whiteout, and ".wh..wh..opq" hides what the lower layers have (tree_writer.h); other names that
  * start with ".wh..wh." are notes that AUFS left for itself, and are skipped.

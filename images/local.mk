@@ -2,7 +2,8 @@
 pkglibexec_PROGRAMS += sandbox-unpack
 sandbox_unpack_SOURCES = images/unpack_main.c images/unpack_result.h images/unpack_filter.c images/unpack_filter.h \
 	images/layer.c images/layer.h images/layer_form.h images/tree_writer.c images/tree_writer.h images/host_image.c \
-	images/host_image.h images/layer_capture.h
+	images/host_image.h images/layer_capture.c images/layer_capture.h images/tar_io.c images/tar_io.h \
+	images/archive_index.c images/archive_index.h
 sandbox_unpack_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 sandbox_unpack_LDADD = libimages.a libbase.a $(LIBARCHIVE_LIBS) $(CRYPTO_LIBS)
 
@@ -25,12 +26,13 @@ noinst_LIBRARIES += libimages.a
 libimages_a_SOURCES = images/digest.c images/digest.h images/digest_map.c images/digest_map.h images/gc.c images/gc.h images/image_ref.c images/image_ref.h images/image_store.c \
 	images/image_store.h images/manifest.c images/manifest.h images/registry_auth.c images/registry_auth.h \
 	images/blob_store.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
-	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h
+	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h \
+	images/archive_table.c
 libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)
 
 check_PROGRAMS += tests/unit/test_images tests/fuzz/fuzz_image_ref
 UNIT_TESTS += tests/unit/test_images tests/fuzz/fuzz_image_ref
-tests_unit_test_images_SOURCES = tests/unit/test_images.c images/tree_writer.c images/layer.c
+tests_unit_test_images_SOURCES = tests/unit/test_images.c images/tree_writer.c images/layer.c images/tar_io.c
 tests_unit_test_images_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 tests_unit_test_images_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
 tests_fuzz_fuzz_image_ref_SOURCES = tests/fuzz/fuzz_image_ref.c tests/fuzz/run_corpus.c

@@ -24,6 +24,8 @@ static const uint32_t allowed[] = {
 	__NR_read, __NR_write, __NR_pwrite64, __NR_lseek, __NR_openat, __NR_openat2, __NR_close, __NR_newfstatat, __NR_fstat,
 	__NR_statx, __NR_getdents64, __NR_mkdirat, __NR_mknodat, __NR_symlinkat, __NR_linkat, __NR_unlinkat, __NR_fchown,
 	__NR_fchownat, __NR_fchmod, __NR_utimensat, __NR_ftruncate, __NR_fsetxattr, __NR_fcntl, __NR_readlinkat, __NR_syncfs,
+	/* captures and indexes */
+	__NR_pread64, __NR_fgetxattr, __NR_flistxattr,
 	/* libc and the decompressors */
 	__NR_brk, __NR_mmap, __NR_munmap, __NR_mremap, __NR_mprotect, __NR_madvise, __NR_futex, __NR_getrandom,
 	__NR_clock_gettime, __NR_getpid, __NR_rt_sigreturn, __NR_rt_sigprocmask, __NR_rt_sigaction, __NR_restart_syscall,

@@ -9,8 +9,10 @@
 
 #include "base/cleanup.h"
 #include "base/num.h"
+#include "images/archive_index.h"
 #include "images/host_image.h"
 #include "images/layer.h"
+#include "images/layer_capture.h"
 #include "images/unpack_filter.h"
 #include "images/unpack_result.h"
 
@@ -27,15 +29,28 @@
 /* zstd's largest window (128 MiB) twice, the names of a million directories, and libc. */
 #define MAX_MEMORY_BYTES (1024ull * 1024 * 1024)
 #define MAX_CPU_SECONDS	 3600u
-#define MAX_FDS		 1024u /* two a level while a directory is replaced */
+#define MAX_FDS		 1024u /* two a level while a directory is replaced, three a level in a capture */
+#define ENTRY_OVERHEAD	 4096u /* of an entry in a tar, with names of some length */
+
+enum work { WORK_NONE = 0, WORK_UNPACK, WORK_HOST_SKELETON, WORK_CAPTURE, WORK_INDEX };
 
 struct request {
-	bool host_skeleton;
+	enum work work;
 	enum layer_form form;
 	uint64_t max_bytes;
 	uint64_t max_entries;
 	uint64_t n_lower;
 	struct layer_diff_id diff_id;
+	bool views;
+	uint32_t kind; /* enum archive_kind */
+	const char *skip[LAYER_CAPTURE_SKIP_MAX];
+	size_t n_skip;
+};
+
+/* What is reported, of either form. */
+struct report {
+	struct layer_counts counts;
+	struct capture_result captured;
 };
 
 static int usage(FILE *to)
@@ -43,9 +58,24 @@ static int usage(FILE *to)
 	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
 		    "                      [--diff-id HEX]\n"
 		    "       sandbox-unpack --host-skeleton\n"
+		    "       sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N\n"
+		    "                      [--views] [--skip PATH]...\n"
+		    "       sandbox-unpack --index tar|gzip|zstd --max-bytes N --max-entries N\n"
+		    "                      [--kind oci|docker]\n"
 		    "Started by sandbox-broker, one per layer: fd 0 the blob, fd 3 the target\n"
-		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it.\n");
+		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it.\n"
+		    "--capture: fd 0 the file to write, fd 3 the tree, fd 5 and 6 the views.\n"
+		    "--index: fd 0 the archive, which the table is appended to.\n");
 	return to == stdout ? 0 : 2;
+}
+
+static int set_form(struct request *r, enum work work, const char *text)
+{
+	if (r->work)
+		return -1;
+	r->work = work;
+	r->form = layer_form_parse(text);
+	return r->form == LAYER_FORM_NONE ? -1 : 0;
 }
 
 static int parse(int argc, char **argv, struct request *r)
@@ -55,6 +85,9 @@ static int parse(int argc, char **argv, struct request *r)
 		{"max-entries", required_argument, NULL, 'e'}, {"host-skeleton", no_argument, NULL, 'H'},
 		{"lower", required_argument, NULL, 'l'},       {"diff-id", required_argument, NULL, 'd'},
 		{"help", no_argument, NULL, 'h'},	       {"version", no_argument, NULL, 'V'},
+		{"capture", required_argument, NULL, 'c'},     {"views", no_argument, NULL, 'v'},
+		{"skip", required_argument, NULL, 's'},	       {"index", required_argument, NULL, 'i'},
+		{"kind", required_argument, NULL, 'k'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -62,8 +95,28 @@ static int parse(int argc, char **argv, struct request *r)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'f':
-			r->form = layer_form_parse(optarg);
-			if (r->form == LAYER_FORM_NONE)
+			if (set_form(r, WORK_UNPACK, optarg) < 0)
+				return usage(stderr);
+			break;
+		case 'c':
+			if (set_form(r, WORK_CAPTURE, optarg) < 0)
+				return usage(stderr);
+			break;
+		case 'i':
+			if (set_form(r, WORK_INDEX, optarg) < 0)
+				return usage(stderr);
+			break;
+		case 'v':
+			r->views = true;
+			break;
+		case 's':
+			if (r->n_skip == LAYER_CAPTURE_SKIP_MAX)
+				return usage(stderr);
+			r->skip[r->n_skip++] = optarg;
+			break;
+		case 'k':
+			r->kind = archive_kind_parse(optarg);
+			if (!r->kind)
 				return usage(stderr);
 			break;
 		case 'b':
@@ -84,7 +137,9 @@ static int parse(int argc, char **argv, struct request *r)
 				return usage(stderr);
 			break;
 		case 'H':
-			r->host_skeleton = true;
+			if (r->work)
+				return usage(stderr);
+			r->work = WORK_HOST_SKELETON;
 			break;
 		case 'h':
 			exit(usage(stdout));
@@ -95,8 +150,10 @@ static int parse(int argc, char **argv, struct request *r)
 			return usage(stderr);
 		}
 	}
-	if (optind != argc || r->host_skeleton == (r->form != LAYER_FORM_NONE) ||
-	    (!r->host_skeleton && (!r->max_bytes || !r->max_entries)))
+	if (optind != argc || !r->work || (r->work != WORK_HOST_SKELETON && (!r->max_bytes || !r->max_entries)))
+		return usage(stderr);
+	if ((r->work != WORK_CAPTURE && (r->views || r->n_skip)) || (r->work != WORK_INDEX && r->kind) ||
+	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted)))
 		return usage(stderr);
 	return 0;
 }
@@ -105,14 +162,31 @@ static int check_inherited(const struct request *r, struct sbx_err *err)
 {
 	struct stat st;
 
-	if (fstat(UNPACK_TARGET_FD, &st) < 0 || !S_ISDIR(st.st_mode))
+	if (r->work != WORK_INDEX && (fstat(UNPACK_TARGET_FD, &st) < 0 || !S_ISDIR(st.st_mode)))
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_TARGET_FD);
 	if (fstat(UNPACK_RESULT_FD, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_RESULT_FD);
-	for (int i = 0; i < (int)r->n_lower; i++)
+	for (int i = 0; i < (r->views ? 2 : (int)r->n_lower); i++)
 		if (fstat(UNPACK_LOWER_FD + i, &st) < 0 || !S_ISDIR(st.st_mode))
 			return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_LOWER_FD + i);
 	return 0;
+}
+
+/* A packed layer is smaller than its content, but for what cannot be packed; an index stands behind up to two forms of its archive. */
+static rlim_t max_file_bytes(const struct request *r)
+{
+	switch (r->work) {
+	case WORK_HOST_SKELETON:
+		return HOST_IMAGE_MAX_BYTES;
+	case WORK_CAPTURE:
+		return r->max_bytes + r->max_bytes / 16 + r->max_entries * ENTRY_OVERHEAD;
+	case WORK_INDEX:
+		return 2 * r->max_bytes + ARCHIVE_TABLE_MAX_BYTES;
+	case WORK_UNPACK:
+	case WORK_NONE:
+	default:
+		return r->max_bytes;
+	}
 }
 
 static int set_limits(const struct request *r, struct sbx_err *err)
@@ -126,7 +200,7 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 #endif
 		{RLIMIT_CPU, MAX_CPU_SECONDS},
 		{RLIMIT_NOFILE, MAX_FDS},
-		{RLIMIT_FSIZE, r->host_skeleton ? HOST_IMAGE_MAX_BYTES : r->max_bytes},
+		{RLIMIT_FSIZE, max_file_bytes(r)},
 		{RLIMIT_CORE, 0},
 	};
 
@@ -151,27 +225,12 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 	return 0;
 }
 
-static int work(struct request *r, struct layer_counts *counts, struct sbx_err *err)
+static int unpack(struct request *r, struct layer_counts *counts, struct sbx_err *err)
 {
-	auto_fd host_root = -1;
 	int lower[UNPACK_MAX_LOWER];
 
 	for (size_t i = 0; i < r->n_lower; i++)
 		lower[i] = UNPACK_LOWER_FD + (int)i;
-	if (set_limits(r, err) < 0)
-		return -1;
-	if (r->host_skeleton) {
-		host_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (host_root < 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, errno, "open /");
-	}
-	/* before the filter: the library reads its configuration */
-	if (r->diff_id.wanted && !(r->diff_id.digest = digest_new(err)))
-		return -1;
-	if (unpack_filter_load(err) < 0)
-		return -1;
-	if (r->host_skeleton)
-		return host_image_build(host_root, UNPACK_TARGET_FD, counts, err);
 	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower, &r->diff_id,
 			counts, err) < 0)
 		return -1;
@@ -181,31 +240,109 @@ static int work(struct request *r, struct layer_counts *counts, struct sbx_err *
 	return 0;
 }
 
-static int report(const struct layer_counts *counts, const struct sbx_err *err)
+static int capture(const struct request *r, struct capture_result *ret, struct sbx_err *err)
 {
-	struct unpack_result result = {
-		.magic = UNPACK_RESULT_MAGIC,
-		.status = (int32_t)err->code,
-		.entries = counts->entries,
-		.bytes = counts->bytes,
+	const struct layer_capture what = {
+		.tree_fd = UNPACK_TARGET_FD,
+		.below_fd = r->views ? UNPACK_LOWER_FD : -1,
+		.merged_fd = r->views ? UNPACK_LOWER_FD + 1 : -1,
+		.out_fd = STDIN_FILENO,
+		.form = r->form,
+		.max_entries = r->max_entries,
+		.max_bytes = r->max_bytes,
+		.skip = r->skip,
+		.n_skip = r->n_skip,
 	};
-	ssize_t n;
+	struct layer_captured done;
 
-	for (size_t i = 0; err->code && err->msg[i] && i < sizeof(result.text) - 1; i++) {
+	if (layer_capture(&what, &done, err) < 0)
+		return -1;
+	ret->entries = done.entries;
+	ret->bytes = done.bytes;
+	ret->packed_bytes = done.packed_bytes;
+	memcpy(ret->digest, done.digest, sizeof(ret->digest));
+	memcpy(ret->diff_id, done.diff_id, sizeof(ret->diff_id));
+	return 0;
+}
+
+static int look_into(const struct request *r, struct capture_result *ret, struct sbx_err *err)
+{
+	struct archive_index_result done;
+
+	if (archive_index(STDIN_FILENO, r->form, r->kind, r->max_entries, r->max_bytes, &done, err) < 0)
+		return -1;
+	ret->entries = done.n_members;
+	ret->bytes = done.table_offset;
+	ret->kind = done.kind;
+	return 0;
+}
+
+static int work(struct request *r, struct report *ret, struct sbx_err *err)
+{
+	auto_fd host_root = -1;
+
+	if (set_limits(r, err) < 0)
+		return -1;
+	if (r->work == WORK_HOST_SKELETON) {
+		host_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (host_root < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "open /");
+	}
+	/* before the filter: the library reads its configuration when it is first used */
+	r->diff_id.digest = digest_new(err);
+	if (!r->diff_id.digest || unpack_filter_load(err) < 0)
+		return -1;
+	switch (r->work) {
+	case WORK_HOST_SKELETON:
+		return host_image_build(host_root, UNPACK_TARGET_FD, &ret->counts, err);
+	case WORK_CAPTURE:
+		return capture(r, &ret->captured, err);
+	case WORK_INDEX:
+		return look_into(r, &ret->captured, err);
+	case WORK_UNPACK:
+	case WORK_NONE:
+	default:
+		return unpack(r, &ret->counts, err);
+	}
+}
+
+static void copy_text(const struct sbx_err *err, char text[UNPACK_TEXT_BYTES])
+{
+	for (size_t i = 0; err->code && err->msg[i] && i < UNPACK_TEXT_BYTES - 1; i++) {
 		unsigned char c = (unsigned char)err->msg[i];
 
-		result.text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
+		text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
 	}
+}
+
+static int send_report(const struct request *r, const struct report *report, const struct sbx_err *err)
+{
+	struct capture_result captured = report->captured;
+	struct unpack_result unpacked = {
+		.magic = UNPACK_RESULT_MAGIC,
+		.status = (int32_t)err->code,
+		.entries = report->counts.entries,
+		.bytes = report->counts.bytes,
+	};
+	bool other = r->work == WORK_CAPTURE || r->work == WORK_INDEX;
+	const void *data = other ? (const void *)&captured : (const void *)&unpacked;
+	size_t size = other ? sizeof(captured) : sizeof(unpacked);
+	ssize_t n;
+
+	captured.magic = CAPTURE_RESULT_MAGIC;
+	captured.status = (int32_t)err->code;
+	copy_text(err, captured.text);
+	copy_text(err, unpacked.text);
 	do
-		n = write(UNPACK_RESULT_FD, &result, sizeof(result));
+		n = write(UNPACK_RESULT_FD, data, size);
 	while (n < 0 && errno == EINTR);
-	return n == (ssize_t)sizeof(result) ? 0 : -1;
+	return n == (ssize_t)size ? 0 : -1;
 }
 
 int main(int argc, char **argv)
 {
 	struct request r = {0};
-	struct layer_counts counts = {0};
+	struct report report = {0};
 	struct sbx_err err = {0};
 	int rc = parse(argc, argv, &r);
 
@@ -215,9 +352,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "sandbox-unpack: %s\n", err.msg);
 		return 2;
 	}
-	if (work(&r, &counts, &err) < 0 && err.code == SBX_E_NONE)
+	if (work(&r, &report, &err) < 0 && err.code == SBX_E_NONE)
 		err.code = SBX_E_SYSTEM;
-	if (report(&counts, &err) < 0)
+	if (send_report(&r, &report, &err) < 0)
 		return 1;
 	return err.code ? 1 : 0;
 }

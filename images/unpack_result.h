@@ -7,8 +7,14 @@
  *	--lower N also fd 5 to fd 4+N: the N layers below it, lowest first, read-only (what an opaque directory has to hide)
  * sandbox-unpack --host-skeleton
  *	fd 3, fd 4 as above; reads the host's world-readable files of the `host` image's list
+ * sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N [--views] [--skip PATH]...
+ *	the other way round: fd 3 a tree, read-only; stdin: a file open for writing, which becomes the layer; fd 4 as above, but
+ *	a struct capture_result; with --views fd 5 the layers below as one view, fd 6 the tree upon them (layer_capture.h)
+ * sandbox-unpack --index tar|gzip|zstd --max-bytes N --max-entries N [--kind oci|docker]
+ *	stdin: an archive, open for reading and writing; behind its end come its plain form, when it is packed, and a table of
+ *	its members (archive_index.h); fd 4 as above, but a struct capture_result
  *
- * It runs as root of a user namespace that maps 0..65535, with no network.  It writes exactly one struct of this kind
+ * It runs as root of a user namespace that maps 0..65535, with no network.  It writes exactly one struct of its kind
  * (less than PIPE_BUF bytes, so whole or not at all) and exits 0 when status is 0, else 1.  The reader treats it as
  * hostile: magic, status range and the NUL of text are checked; a pipe closed without a struct means that it was killed.
  */
@@ -31,6 +37,21 @@ struct unpack_result {
 	uint64_t entries; /* written */
 	uint64_t bytes;	  /* of file content */
 	char text[UNPACK_TEXT_BYTES]; /* printable ASCII, NUL-terminated; names the entry; "" when status is 0 */
+};
+
+#define CAPTURE_RESULT_MAGIC 0x31504143u /* "CAP1" */
+
+struct capture_result {
+	uint32_t magic;
+	int32_t status; /* as above */
+	uint64_t entries; /* --index: rows of the table */
+	uint64_t bytes;	  /* --index: where the table begins */
+	uint64_t packed_bytes;
+	uint32_t kind; /* --index: enum archive_kind */
+	uint32_t zero;
+	uint8_t digest[32];
+	uint8_t diff_id[32];
+	char text[UNPACK_TEXT_BYTES];
 };
 
 #endif

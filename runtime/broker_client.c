@@ -156,6 +156,9 @@ static size_t reply_size(uint32_t op)
 		return sizeof(struct broker_layer_reply);
 	case BROKER_OP_LAYER_LIST:
 		return sizeof(struct broker_layers_reply);
+	case BROKER_OP_LAYER_CAPTURE:
+	case BROKER_OP_ARCHIVE_INDEX:
+		return sizeof(struct broker_capture_reply);
 	case BROKER_OP_HOST_ROW:
 		return sizeof(struct broker_host_reply);
 	case BROKER_OP_POLICY:
@@ -191,6 +194,11 @@ static bool reply_failed(uint32_t op, const union broker_any *any, struct sbx_er
 	case BROKER_OP_LAYER_DROP:
 		text = any->layer_reply.text;
 		sys = any->layer_reply.sys;
+		break;
+	case BROKER_OP_LAYER_CAPTURE:
+	case BROKER_OP_ARCHIVE_INDEX:
+		text = any->capture_reply.text;
+		sys = any->capture_reply.sys;
 		break;
 	case BROKER_OP_SANDBOX_LIST:
 	case BROKER_OP_LAYER_LIST:

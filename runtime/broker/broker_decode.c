@@ -89,6 +89,21 @@ static const char *check_any(const union broker_any *any)
 	return NULL;
 }
 
+static const char *check_capture(const union broker_any *any)
+{
+	const struct broker_capture_req *c = &any->capture_req;
+
+	if (c->form < BROKER_FORM_TAR || c->form > BROKER_FORM_TAR_ZSTD || !c->max_bytes || !c->max_entries)
+		return "form and bounds";
+	if (c->ref.slot || c->ref.generation)
+		return "slot of another request";
+	if (c->head.op == BROKER_OP_LAYER_CAPTURE)
+		return c->kind || all_zero(c->key, sizeof(c->key)) ? "layer key" : NULL;
+	return !all_zero(c->key, sizeof(c->key)) || (c->kind && c->kind != BROKER_ARCHIVE_OCI && c->kind != BROKER_ARCHIVE_DOCKER) ?
+		       "kind of archive" :
+		       NULL;
+}
+
 static const char *check_volume(const union broker_any *any)
 {
 	return string_ok(any->volume_req.claim, sizeof(any->volume_req.claim)) ? NULL : "volume name";
@@ -158,6 +173,8 @@ static const struct {
 	[BROKER_OP_LAYER_DROP] = {sizeof(struct broker_layer_req), 0, check_layer},
 	[BROKER_OP_LAYER_LIST] = {sizeof(struct broker_layers_req), 0, check_any},
 	[BROKER_OP_LAYER_SWEEP] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_LAYER_CAPTURE] = {sizeof(struct broker_capture_req), 1, check_capture},
+	[BROKER_OP_ARCHIVE_INDEX] = {sizeof(struct broker_capture_req), 1, check_capture},
 	[BROKER_OP_VOLUME_MAKE] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},

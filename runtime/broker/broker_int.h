@@ -33,6 +33,7 @@
 #define BROKER_KILL_WAITERS	4
 #define BROKER_MAX_CONNECTIONS	64
 #define BROKER_MAX_UNPACKS	4
+#define BROKER_MAX_CAPTURES 4
 #define BROKER_KEY_HEX		(2 * BROKER_KEY_BYTES + 1)
 #define BROKER_AGENT_INSIDE	65536u /* id of the agent in a slot's outer user namespace */
 #define BROKER_HOST_ROOTS	64
@@ -116,6 +117,7 @@ struct connection;
 struct egress_walk;
 struct fwset;
 struct slot_egress;
+struct capture;
 struct unpack;
 struct trash;
 struct flows;
@@ -165,6 +167,7 @@ struct broker {
 	struct connection *connection[BROKER_MAX_CONNECTIONS];
 	uint64_t next_connection;
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
+	struct capture *capture[BROKER_MAX_CAPTURES];
 	struct trash *trash;
 	struct flows *flows;
 	struct egress_walk *walk;
@@ -195,6 +198,9 @@ void broker_freeze_done(struct broker *b, const struct broker_asker *asker, cons
 /** broker_host_row_done() - Answer @asker of @b about row @number of the host: @verdict and @found, or @err */
 void broker_host_row_done(struct broker *b, const struct broker_asker *asker, uint32_t number, uint32_t verdict, const char *found,
 			  const struct sbx_err *err);
+/** broker_capture_done() - Answer the capture or index that @asker of @b asked for with @answer, or with @err unless that is NULL */
+void broker_capture_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err,
+			 struct broker_capture_reply *answer);
 /** broker_unpack_done() - Answer the unpack that @asker of @b asked for; @err NULL: published */
 void broker_unpack_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err, uint64_t bytes,
 			uint64_t entries);

@@ -235,6 +235,8 @@ struct broker_layer_reply {
 	char text[BROKER_TEXT_BYTES];
 };
 
+enum broker_archive_kind { BROKER_ARCHIVE_OCI = 2, BROKER_ARCHIVE_DOCKER }; /* of enum archive_kind */
+
 struct broker_capture_req { /* LAYER_CAPTURE, ARCHIVE_INDEX */
 	struct broker_head head;
 	struct broker_slot_ref ref;    /* zero: for captures of a sandbox */

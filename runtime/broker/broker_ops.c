@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "runtime/broker/broker_decode.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/capture.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_walk.h"
 #include "runtime/broker/freezer.h"
@@ -481,6 +482,39 @@ static int on_unpack(struct broker *b, const struct request *r, struct sbx_err *
 	return 0;
 }
 
+void broker_capture_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err,
+			 struct broker_capture_reply *answer)
+{
+	struct connection *c = connection_by_number(b, asker->connection);
+
+	if (err) {
+		answer->status = (int32_t)err->code;
+		answer->sys = err->sys;
+		put_text(answer->text, err->msg);
+	}
+	if (c)
+		send_message(c, answer, sizeof(*answer), asker->op, asker->tag, NULL, 0);
+}
+
+/*
+ * Safe: a layer of the store, read-only, is read by sandbox-unpack as nobody of the host; what it writes goes into the sender's own
+ * file.  The sender learns what is in a layer that it had unpacked.
+ */
+static int on_layer_capture(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return capture_layer(b, &r->any->capture_req, r->fd, &asker, err);
+}
+
+/* Safe: the sender's own file is read and written by sandbox-unpack as nobody of the host, which is given nothing else. */
+static int on_archive_index(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return capture_index(b, &r->any->capture_req, r->fd, &asker, err);
+}
+
 /* Safe: asks whether a directory of the broker's exists; the name is made from the 32 bytes of the key. */
 static int on_layer_stat(struct broker *b, const struct request *r, struct sbx_err *err)
 {
@@ -689,6 +723,8 @@ static const struct {
 	[BROKER_OP_LAYER_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_drop},
 	[BROKER_OP_LAYER_LIST]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_list},
 	[BROKER_OP_LAYER_SWEEP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_sweep},
+	[BROKER_OP_LAYER_CAPTURE]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_capture},
+	[BROKER_OP_ARCHIVE_INDEX]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_archive_index},
 	[BROKER_OP_VOLUME_MAKE]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_make},
 	[BROKER_OP_VOLUME_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_drop},
 	[BROKER_OP_HOST_ROW]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_host_row},

@@ -8,22 +8,17 @@
 #include "base/path.h"
 #include "images/unpack_result.h"
 #include "runtime/broker/broker_int.h"
-#include "runtime/broker/idmap.h"
+#include "runtime/broker/capture.h"
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/trash.h"
+#include "runtime/broker/unpacker.h"
 
 #include <fcntl.h>
-#include <grp.h>
-#include <linux/mount.h>
-#include <linux/openat2.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -33,7 +28,6 @@
 #define WORKING_PREFIX	  "new."
 #define WORKER_ARGS	  12
 #define NUMBER_TEXT	  24
-#define SAFE_FD		  256 /* above all that a worker is given */
 
 struct unpack {
 	struct broker *b;
@@ -61,15 +55,6 @@ bool layers_present(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 	layers_name(key, name);
 	return fstatat(b->layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
-
-/* ---- the worker ---- */
-
-struct worker {
-	int sync_fd, blob_fd, target_fd, result_fd, unpack_fd;
-	const int *lower_fds;
-	size_t n_lower;
-	char **argv;
-};
 
 /* Directories of the layers below one that is unpacked, each the root of a read-only copy of its own. */
 struct lower {
@@ -101,114 +86,20 @@ static int lower_open(struct broker *b, const struct broker_layer_req *req, stru
 	return 0;
 }
 
-/*
- * fds 0 (blob), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result), from 5 the layers below;
- * behind them the program.
- */
-static int worker_program_fd(const struct worker *w)
-{
-	return UNPACK_LOWER_FD + (int)w->n_lower;
-}
-
-static int worker_descriptors(const struct worker *w)
-{
-	int lower[UNPACK_MAX_LOWER];
-	int blob = fcntl(w->blob_fd, F_DUPFD_CLOEXEC, SAFE_FD);
-	int target = fcntl(w->target_fd, F_DUPFD_CLOEXEC, SAFE_FD);
-	int result = fcntl(w->result_fd, F_DUPFD_CLOEXEC, SAFE_FD);
-	int program = fcntl(w->unpack_fd, F_DUPFD_CLOEXEC, SAFE_FD);
-
-	if (blob < 0 || target < 0 || result < 0 || program < 0)
-		return -errno;
-	for (size_t i = 0; i < w->n_lower; i++) {
-		lower[i] = fcntl(w->lower_fds[i], F_DUPFD_CLOEXEC, SAFE_FD);
-		if (lower[i] < 0)
-			return -errno;
-	}
-	if (dup2(blob, 0) < 0 || dup2(2, 1) < 0 || dup2(target, UNPACK_TARGET_FD) < 0 || dup2(result, UNPACK_RESULT_FD) < 0)
-		return -errno;
-	for (size_t i = 0; i < w->n_lower; i++)
-		if (dup2(lower[i], UNPACK_LOWER_FD + (int)i) < 0)
-			return -errno;
-	if (dup3(program, worker_program_fd(w), O_CLOEXEC) < 0)
-		return -errno;
-	return syscall(SYS_close_range, worker_program_fd(w) + 1, ~0u, 0) < 0 ? -errno : 0;
-}
-
-_Noreturn static void run_worker(const struct worker *w)
-{
-	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
-	struct rlimit no_core = {.rlim_cur = 1, .rlim_max = 1};
-	char *envp[] = {NULL};
-	sigset_t none;
-	char byte;
-
-	if (read(w->sync_fd, &byte, 1) != 1)
-		_exit(1);
-	sigemptyset(&none);
-	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-		_exit(1);
-	/* The host is visible (the program needs its libraries, the skeleton its /etc), yet nothing of it can be written. */
-	if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)) < 0)
-		_exit(1);
-	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0 || chdir("/") < 0)
-		_exit(1);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || worker_descriptors(w) < 0)
-		_exit(1);
-	syscall(SYS_execveat, worker_program_fd(w), "", w->argv, envp, AT_EMPTY_PATH);
-	_exit(1);
-}
-
 /* Starts the program on an empty directory; Return: its pidfd, or -errno. */
 static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, char **argv,
 			int *ret_result_fd)
 {
-	struct idmap_row row = {.inside = 0, .outside = b->layer_base, .count = BROKER_IDS_PER_SLOT};
-	int sync[2], result[2];
-	int pidfd = -1;
-
 	/* A detached copy of the one directory: ".." of its root leads nowhere. */
 	auto_fd mount = rootfs_clone(b->layers_fd, dir_name, false, -1);
 	if (mount < 0)
 		return mount;
 	auto_fd target = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (target < 0 || pipe2(sync, O_CLOEXEC) < 0)
+	if (target < 0)
 		return -errno;
-	auto_fd sync_read = sync[0];
-	auto_fd sync_write = sync[1];
-	if (pipe2(result, O_CLOEXEC) < 0)
-		return -errno;
-	auto_fd result_read = result[0];
-	auto_fd result_write = result[1];
-	struct worker w = {.sync_fd = sync_read,
-			   .blob_fd = blob_fd,
-			   .target_fd = target,
-			   .result_fd = result_write,
-			   .unpack_fd = b->unpack_fd,
-			   .lower_fds = lower->fds,
-			   .n_lower = lower->n,
-			   .argv = argv};
-	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
-			   CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
-	if (pid < 0)
-		return -errno;
-	if (pid == 0) {
-		close(sync_write);
-		run_worker(&w);
-	}
-	int r = idmap_write((pid_t)pid, &row, &row, 1);
-	if (r == 0 && (write(sync_write, "!", 1) != 1 || fcntl(result_read, F_SETFL, O_NONBLOCK) < 0))
-		r = -errno;
-	if (r < 0) {
-		siginfo_t info;
-
-		ignore_result(kill((pid_t)pid, SIGKILL)); /* our child, not reaped: it is there */
-		ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
-		close(pidfd);
-		return r;
-	}
-	*ret_result_fd = take_fd(&result_read);
-	return pidfd;
+	const struct unpacker_job job = {.base = b->layer_base, .in_fd = blob_fd, .target_fd = target,
+					 .view_fds = lower->fds, .n_views = lower->n, .argv = argv};
+	return unpacker_start(b, &job, ret_result_fd);
 }
 
 /* The worker has ended: judge what it says.  It may be hostile by now, so its word only ever makes the result worse. */
@@ -384,7 +275,7 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 	bool host = b->has_host_image && !memcmp(b->host_key, key, BROKER_KEY_BYTES);
 	if (!host)
 		slot_layer_forget(b, key); /* a shell that only waits does not use it */
-	if (host || slot_layer_used(b, key) || lower_used(b, key))
+	if (host || slot_layer_used(b, key) || lower_used(b, key) || capture_uses_layer(b, key))
 		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
 	int r = trash_put(b, b->layers_fd, name, b->layer_base);
 	if (r == -ENOENT)

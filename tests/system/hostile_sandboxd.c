@@ -41,6 +41,8 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_LAYER_DROP] = sizeof(struct broker_layer_req),
 	[BROKER_OP_LAYER_LIST] = sizeof(struct broker_layers_req),
 	[BROKER_OP_LAYER_SWEEP] = sizeof(struct broker_plain_req),
+	[BROKER_OP_LAYER_CAPTURE] = sizeof(struct broker_capture_req),
+	[BROKER_OP_ARCHIVE_INDEX] = sizeof(struct broker_capture_req),
 	[BROKER_OP_VOLUME_MAKE] = sizeof(struct broker_volume_req),
 	[BROKER_OP_VOLUME_DROP] = sizeof(struct broker_volume_req),
 	[BROKER_OP_HOST_ROW] = sizeof(struct broker_plain_req),
@@ -52,6 +54,11 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_LOG_SOCKET] = sizeof(struct broker_plain_req),
 	[BROKER_OP_FLOWS] = sizeof(struct broker_plain_req),
 };
+
+static bool carries_file(uint32_t op)
+{
+	return op == BROKER_OP_LAYER_UNPACK || op == BROKER_OP_LAYER_CAPTURE || op == BROKER_OP_ARCHIVE_INDEX;
+}
 
 /* What sandbox-dnsd may send besides HELLO, and sandboxd may not. */
 static const uint32_t dnsd_ops[] = {BROKER_OP_DNS_SOCKETS, BROKER_OP_PIN, BROKER_OP_UNPIN, BROKER_OP_LOG_SOCKET, BROKER_OP_FLOWS};
@@ -131,7 +138,7 @@ static void strangers(void)
 		memset(&any, 0, sizeof(any));
 		if (op == BROKER_OP_HELLO || is_dnsd_op(op))
 			continue;
-		btc_send(&t, fd, &any, op_size[op], op, op == BROKER_OP_LAYER_UNPACK ? 0 : -1);
+		btc_send(&t, fd, &any, op_size[op], op, carries_file(op) ? 0 : -1);
 		ok(hung_up(fd), "dnsd may not send request %u", op);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(dnsd_ops); i++) {
@@ -164,7 +171,7 @@ static void malformed(void)
 			head->zero = k == 5;
 			struct iovec iov = {.iov_base = bytes, .iov_len = n};
 			int extra[2] = {0, 0};
-			if (fdpass_send(fd, &iov, 1, extra, k == 6 ? 2 : op == BROKER_OP_LAYER_UNPACK ? 1 : 0) < 0 || !hung_up(fd)) {
+			if (fdpass_send(fd, &iov, 1, extra, k == 6 ? 2 : carries_file(op) ? 1 : 0) < 0 || !hung_up(fd)) {
 				ok(false, "request %u, %s: hung up", op, how[k]);
 				return;
 			}
@@ -405,7 +412,7 @@ static void random_bytes_of_requests(struct broker_slot_ref live)
 		for (unsigned k = 0; k < r[2] % 4; k++)
 			((unsigned char *)&any)[sizeof(struct broker_head) + (r[3] + k * r[4]) % (op_size[op] - sizeof(struct broker_head) + 1)] ^=
 				(unsigned char)(r[6] >> k);
-		if (op == BROKER_OP_SANDBOX_KILL || !btc_send(&t, fd, &any, op_size[op], op, op == BROKER_OP_LAYER_UNPACK ? 0 : -1)) {
+		if (op == BROKER_OP_SANDBOX_KILL || !btc_send(&t, fd, &any, op_size[op], op, carries_file(op) ? 0 : -1)) {
 			close_keep_errno(fd);
 			by_role[dnsd] = -1;
 			continue;

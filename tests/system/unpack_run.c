@@ -4,10 +4,14 @@
  *
  * unpack_run PROGRAM DIRECTORY [ARGUMENT...] < blob
  * Root of a user namespace that maps 0..65535 to TEST_ID.., the directory as fd 3, a pipe as fd 4.  Prints
- * "exit N status NAME entries N bytes N text TEXT" and ends with the program's exit code.
+ * "exit N status NAME entries N bytes N text TEXT" and ends with the program's exit code.  Of --capture and --index it also
+ * prints "packed N kind N digest HEX diff-id HEX" before the text; a directory named like the environment's UNPACK_BELOW and
+ * UNPACK_MERGED becomes fd 5 and 6.
  */
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/num.h"
+#include "images/digest.h"
 #include "images/unpack_result.h"
 
 #include <fcntl.h>
@@ -15,6 +19,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -32,8 +37,16 @@ static int write_map(pid_t pid, const char *name)
 	return fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : -1;
 }
 
+static int open_view(const char *variable)
+{
+	const char *path = getenv(variable);
+
+	return path ? open(path, O_RDONLY | O_DIRECTORY) : -1;
+}
+
 static void child(int go_fd, int ready_fd, int dir_fd, int result_fd, char **argv)
 {
+	int view[2] = {open_view("UNPACK_BELOW"), open_view("UNPACK_MERGED")};
 	char c;
 
 	if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0 || write(ready_fd, "r", 1) != 1 || read(go_fd, &c, 1) != 1)
@@ -45,7 +58,15 @@ static void child(int go_fd, int ready_fd, int dir_fd, int result_fd, char **arg
 	int result = fcntl(result_fd, F_DUPFD, 20);
 	if (dup2(dir, UNPACK_TARGET_FD) < 0 || dup2(result, UNPACK_RESULT_FD) < 0)
 		_exit(122);
-	if (close_range(5, ~0u, 0) < 0)
+	for (int i = 0; i < 2; i++) {
+		int copy = view[i] < 0 ? -1 : fcntl(view[i], F_DUPFD, 20);
+
+		if (copy >= 0 && dup2(copy, UNPACK_LOWER_FD + i) < 0)
+			_exit(122);
+		if (copy < 0)
+			close(UNPACK_LOWER_FD + i);
+	}
+	if (close_range(UNPACK_LOWER_FD + 2, ~0u, 0) < 0)
 		_exit(123);
 	execv(argv[0], argv);
 	_exit(124);
@@ -58,12 +79,15 @@ int main(int argc, char **argv)
 	int result[2];
 	int status;
 	char c;
-	struct unpack_result r = {0};
+	union {
+		struct unpack_result unpacked;
+		struct capture_result captured;
+	} r = {0};
 
 	if (argc < 3)
 		return 2;
 	int dir = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0 || fchown(dir, TEST_ID, TEST_ID) < 0 || pipe2(go, O_CLOEXEC) < 0 || pipe2(ready, O_CLOEXEC) < 0 ||
+	if (dir < 0 || (!getenv("UNPACK_KEEP") && fchown(dir, TEST_ID, TEST_ID) < 0) || pipe2(go, O_CLOEXEC) < 0 || pipe2(ready, O_CLOEXEC) < 0 ||
 	    pipe2(result, O_CLOEXEC) < 0) {
 		perror("unpack_run");
 		return 125;
@@ -82,10 +106,22 @@ int main(int argc, char **argv)
 	if (waitpid(pid, &status, 0) < 0)
 		return 125;
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-	bool whole = n == (ssize_t)sizeof(r) && r.magic == UNPACK_RESULT_MAGIC;
-	r.text[sizeof(r.text) - 1] = '\0';
+	if (n == (ssize_t)sizeof(r.captured) && r.captured.magic == CAPTURE_RESULT_MAGIC) {
+		char digest[2 * DIGEST_BYTES + 1], diff_id[2 * DIGEST_BYTES + 1];
+
+		hex_encode(r.captured.digest, DIGEST_BYTES, digest);
+		hex_encode(r.captured.diff_id, DIGEST_BYTES, diff_id);
+		r.captured.text[sizeof(r.captured.text) - 1] = '\0';
+		printf("exit %d status %s entries %llu bytes %llu packed %llu kind %u digest %s diff-id %s text %s\n", code,
+		       sbx_err_name((enum sbx_err_code)r.captured.status), (unsigned long long)r.captured.entries,
+		       (unsigned long long)r.captured.bytes, (unsigned long long)r.captured.packed_bytes, r.captured.kind, digest, diff_id,
+		       r.captured.text);
+		return code;
+	}
+	bool whole = n == (ssize_t)sizeof(r.unpacked) && r.unpacked.magic == UNPACK_RESULT_MAGIC;
+	r.unpacked.text[sizeof(r.unpacked.text) - 1] = '\0';
 	printf("exit %d status %s entries %llu bytes %llu text %s\n", code,
-	       whole ? sbx_err_name((enum sbx_err_code)r.status) : "none", (unsigned long long)r.entries,
-	       (unsigned long long)r.bytes, r.text);
+	       whole ? sbx_err_name((enum sbx_err_code)r.unpacked.status) : "none", (unsigned long long)r.unpacked.entries,
+	       (unsigned long long)r.unpacked.bytes, r.unpacked.text);
 	return code;
 }

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/capture.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "images/unpack_result.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/layers.h"
+#include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/unpacker.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define NUMBER_TEXT  24
+#define SKIP_MAX     32u /* LAYER_CAPTURE_SKIP_MAX */
+#define ARGS_MAX     (16u + 2 * SKIP_MAX)
+
+struct capture {
+	struct broker *b;
+	int pidfd, result_fd;
+	struct loop_fd *source;
+	struct broker_asker asker;
+	uint8_t key[BROKER_KEY_BYTES];
+	struct broker_slot_ref ref;
+};
+
+static const char *const form_names[] = {[BROKER_FORM_TAR] = "tar", [BROKER_FORM_TAR_GZIP] = "gzip", [BROKER_FORM_TAR_ZSTD] = "zstd"};
+static const char *const kind_names[] = {NULL, NULL, "oci", "docker"}; /* enum archive_kind */
+
+static void capture_free(struct capture *c)
+{
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+		if (c->b->capture[i] == c)
+			c->b->capture[i] = NULL;
+	loop_fd_remove(c->source);
+	close_keep_errno(c->pidfd);
+	close_keep_errno(c->result_fd);
+	free(c);
+}
+
+/* The worker may be hostile by now: numbers and digests are passed on as its word, a text is made printable. */
+static int judge(const struct capture *c, struct capture_result *ret, struct sbx_err *err)
+{
+	siginfo_t info = {0};
+
+	if (waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait for sandbox-unpack");
+	ssize_t n = read(c->result_fd, ret, sizeof(*ret));
+	if (n != (ssize_t)sizeof(*ret) || ret->magic != CAPTURE_RESULT_MAGIC || ret->text[UNPACK_TEXT_BYTES - 1])
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
+				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+	for (char *t = ret->text; *t; t++)
+		*t = *t < 0x20 || *t > 0x7e ? '?' : *t;
+	if (ret->status != 0) {
+		enum sbx_err_code code = ret->status == SBX_E_LIMIT || ret->status == SBX_E_NO_MEMORY || ret->status == SBX_E_SYSTEM ?
+						 (enum sbx_err_code)ret->status : SBX_E_IMAGE_INVALID;
+		return sbx_err_set(err, code, 0, "%s", ret->text);
+	}
+	if (info.si_code != CLD_EXITED || info.si_status != 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack failed after its result");
+	return 0;
+}
+
+static void capture_ended(void *arg, int fd, uint32_t events)
+{
+	struct capture *c = arg;
+	struct capture_result result = {0};
+	struct broker_capture_reply answer = {0};
+	struct sbx_err err = {0};
+
+	(void)fd;
+	(void)events;
+	int r = judge(c, &result, &err);
+	if (r == 0 && FAULT_POINT("capture-ended"))
+		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
+	if (r == 0) {
+		answer.entries = result.entries;
+		answer.bytes = result.bytes;
+		answer.packed_bytes = result.packed_bytes;
+		answer.kind = result.kind;
+		memcpy(answer.digest, result.digest, sizeof(answer.digest));
+		memcpy(answer.diff_id, result.diff_id, sizeof(answer.diff_id));
+	}
+	broker_capture_done(c->b, &c->asker, r < 0 ? &err : NULL, &answer);
+	capture_free(c);
+}
+
+static int check_file(int fd, int mode, struct sbx_err *err)
+{
+	struct stat st;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fstat(fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, errno, "file");
+	if (!S_ISREG(st.st_mode) || (flags & O_ACCMODE) != mode || (flags & O_PATH))
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "not a regular file opened for %s", mode == O_WRONLY ? "writing only" : "reading and writing");
+	return 0;
+}
+
+static int check_bounds(const struct broker *b, const struct broker_capture_req *req, struct sbx_err *err)
+{
+	if (req->max_bytes <= (uint64_t)b->settings.images_max_unpacked_bytes && req->max_entries <= (uint64_t)b->settings.images_max_entries)
+		return 0;
+	return sbx_err_set(err, SBX_E_LIMIT, 0, "bounds above images.max_unpacked_bytes or images.max_entries");
+}
+
+static int start(struct broker *b, const struct unpacker_job *job, const struct capture_tree *tree, const struct broker_asker *asker,
+		 struct sbx_err *err)
+{
+	struct capture **place = NULL;
+
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES && !place; i++)
+		place = b->capture[i] ? NULL : &b->capture[i];
+	if (!place)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "%d layers and archives are being read; try again", BROKER_MAX_CAPTURES);
+	struct capture *c = calloc(1, sizeof(*c));
+	if (!c)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "capture");
+	*c = (struct capture){.b = b, .pidfd = -1, .result_fd = -1, .asker = *asker, .ref = {.slot = BROKER_NO_SLOT}};
+	if (tree) {
+		memcpy(c->key, tree->key, sizeof(c->key));
+		c->ref = tree->ref;
+	}
+	c->pidfd = unpacker_start(b, job, &c->result_fd);
+	c->source = c->pidfd < 0 ? NULL : loop_fd_add(b->loop, c->pidfd, EPOLLIN, capture_ended, c);
+	if (!c->source) {
+		sbx_err_set(err, SBX_E_SYSTEM, c->pidfd < 0 ? -c->pidfd : errno, "start sandbox-unpack");
+		if (c->pidfd >= 0) /* nobody would wait for it */
+			ignore_result((int)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0));
+		capture_free(c);
+		return -1;
+	}
+	*place = c;
+	return 0;
+}
+
+int capture_start(struct broker *b, const struct broker_capture_req *req, const struct capture_tree *tree, int out_fd,
+		  const struct broker_asker *asker, struct sbx_err *err)
+{
+	char program[] = "sandbox-unpack", o_capture[] = "--capture", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
+	char o_views[] = "--views", o_skip[] = "--skip";
+	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], form[8];
+	char *argv[ARGS_MAX] = {program, o_capture, form, o_bytes, max_bytes, o_entries, max_entries};
+	const int views[2] = {tree->below_fd, tree->merged_fd};
+	size_t n = 7;
+
+	if (check_file(out_fd, O_WRONLY, err) < 0 || check_bounds(b, req, err) < 0)
+		return -1;
+	if (tree->n_skip > SKIP_MAX)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "%zu paths to skip", tree->n_skip);
+	snprintf(form, sizeof(form), "%s", form_names[req->form]);
+	snprintf(max_bytes, sizeof(max_bytes), "%llu", (unsigned long long)req->max_bytes);
+	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
+	if (tree->below_fd >= 0)
+		argv[n++] = o_views;
+	for (size_t i = 0; i < tree->n_skip; i++) {
+		argv[n++] = o_skip;
+		argv[n++] = (char *)(uintptr_t)tree->skip[i]; /* execve() changes nothing behind its const */
+	}
+	const struct unpacker_job job = {.base = tree->base, .in_fd = out_fd, .target_fd = tree->tree_fd, .view_fds = views,
+					 .n_views = tree->below_fd >= 0 ? 2 : 0, .argv = argv};
+	return start(b, &job, tree, asker, err);
+}
+
+int capture_layer(struct broker *b, const struct broker_capture_req *req, int out_fd, const struct broker_asker *asker,
+		  struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+
+	layers_name(req->key, name);
+	if (!layers_present(b, req->key))
+		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
+	auto_fd mount = rootfs_clone(b->layers_fd, name, true, -1);
+	auto_fd fd = mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, mount < 0 ? -mount : errno, "layer %.12s", name);
+	struct capture_tree tree = {.tree_fd = fd, .below_fd = -1, .merged_fd = -1, .base = b->layer_base, .ref = {.slot = BROKER_NO_SLOT}};
+	memcpy(tree.key, req->key, sizeof(tree.key));
+	return capture_start(b, req, &tree, out_fd, asker, err);
+}
+
+int capture_index(struct broker *b, const struct broker_capture_req *req, int file_fd, const struct broker_asker *asker,
+		  struct sbx_err *err)
+{
+	char program[] = "sandbox-unpack", o_index[] = "--index", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries", o_kind[] = "--kind";
+	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], form[8], kind[8];
+	char *argv[ARGS_MAX] = {program, o_index, form, o_bytes, max_bytes, o_entries, max_entries};
+
+	if (check_file(file_fd, O_RDWR, err) < 0 || check_bounds(b, req, err) < 0)
+		return -1;
+	snprintf(form, sizeof(form), "%s", form_names[req->form]);
+	snprintf(max_bytes, sizeof(max_bytes), "%llu", (unsigned long long)req->max_bytes);
+	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
+	if (req->kind) {
+		snprintf(kind, sizeof(kind), "%s", kind_names[req->kind]);
+		argv[7] = o_kind;
+		argv[8] = kind;
+	}
+	const struct unpacker_job job = {.base = b->layer_base, .in_fd = file_fd, .target_fd = b->null_fd, .argv = argv};
+	return start(b, &job, NULL, asker, err);
+}
+
+bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+		if (b->capture[i] && !memcmp(b->capture[i]->key, key, BROKER_KEY_BYTES))
+			return true;
+	return false;
+}
+
+bool capture_uses_life(const struct broker *b, const struct broker_slot_ref *ref)
+{
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+		if (b->capture[i] && b->capture[i]->ref.slot == ref->slot && b->capture[i]->ref.generation == ref->generation)
+			return true;
+	return false;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: starting sandbox-unpack
+ *
+ * One process in namespaces of its own (user, mount, pid, network, ipc, uts), root of a user namespace that maps 65,536 ids of
+ * ours to 0 and up, in which the host can only be read.  It is taken for hostile as soon as it has read the first byte; as pid 1
+ * of its namespace it leaves nothing behind.  images/unpack_result.h says what its descriptors are.
+ */
+#ifndef RUNTIME_UNPACKER_H
+#define RUNTIME_UNPACKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct broker;
+
+struct unpacker_job {
+	uint32_t base;	/* id that is its root */
+	int in_fd;	/* its descriptor 0 */
+	int target_fd;	/* 3: directory */
+	const int *view_fds; /* 5 and up: directories, read-only */
+	size_t n_views;
+	char **argv;
+};
+
+/**
+ * unpacker_start() - Start sandbox-unpack; Return: its pidfd, or -errno
+ * @b:		The broker
+ * @job:	What it gets; all descriptors stay the caller's
+ * @ret_result_fd: Reading end of the pipe for its one result, non-blocking; the caller's
+ */
+int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_result_fd);
+
+#endif
