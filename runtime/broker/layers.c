@@ -359,7 +359,7 @@ static void list_row(struct broker *b, const char *name, struct broker_layers_re
 		row->flags |= BROKER_LAYER_ODD;
 	if (is_host_key(row->key))
 		row->flags |= BROKER_LAYER_HOST;
-	if (slot_layer_lives(b, row->key) || lower_used(b, row->key))
+	if (slot_layer_lives(b, row->key) || lower_used(b, row->key) || capture_uses_layer(b, row->key))
 		row->flags |= BROKER_LAYER_USED;
 	row->made_wall_s = st.st_ctim.tv_sec;
 	out->n++;
