@@ -15,8 +15,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 
+#include <linux/falloc.h>
 #include <linux/limits.h>
 
 #define DATA_BYTES    (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
@@ -24,6 +26,10 @@
 #define PIPE_MIN      65536u /* below this the copy costs less than the detour */
 #define CONTENT_STEP  (1024u * 1024)
 #define RENAME_NOREPLACE_ 1u
+#define AHEAD_MIN     (256u * 1024)
+#define AHEAD_MAX     (64u * 1024 * 1024)
+#define MAGIC_EXT4    0xef53u
+#define MAGIC_OVERLAY 0x794c7630u
 
 /* ---- frames to the agent ---- */
 
@@ -403,28 +409,68 @@ int files_write_all(int fd, const uint8_t *data, size_t n)
 }
 
 struct intake {
-	bool copying; /* this file takes no splice(2) */
-	uint8_t *buf; /* owned */
+	int fd;
+	bool ahead;	    /* room is made before it is needed */
+	uint64_t most;	    /* bytes that can come at all; 0: not known */
+	uint64_t have;	    /* bytes written */
+	uint64_t allocated; /* bytes from the start that have blocks, as far as we made them */
+	uint8_t *buf;	    /* owned */
 };
 
-/* Return: bytes moved from the pipe into @fd, 0 at the end of the pipe, or a negative errno (-EAGAIN: nothing there now). */
-static ssize_t move_content(struct intake *in, int fd)
+/*
+ * ext4 gives blocks to written pages when it writes them out.  A rename over an old file makes it do that at once, for all of
+ * the new one, so that a crash does not leave an empty file: that costs more than the upload itself.  Pages that lie
+ * over blocks which are there already have nothing left to be decided, and nothing is flushed.  So the blocks are made first, in
+ * steps that grow with the file; writing gets faster by it, too.  Only where this is how it works: tmpfs would clear the
+ * pages, and a remote file system be asked once more.
+ */
+static bool wants_blocks_first(int fd)
 {
-	ssize_t n = -1;
+	struct statfs fs;
 
-	if (!in->copying) {
-		n = splice(FILES_PIPE_FD, NULL, fd, NULL, CONTENT_STEP, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-		in->copying = n < 0 && errno == EINVAL;
-	}
-	if (!in->copying)
-		return n < 0 ? -errno : n;
+	return !fstatfs(fd, &fs) && ((uint64_t)fs.f_type == MAGIC_EXT4 || (uint64_t)fs.f_type == MAGIC_OVERLAY);
+}
+
+static void allocate_ahead(struct intake *in, uint64_t need)
+{
+	uint64_t step = in->have < AHEAD_MIN ? AHEAD_MIN : in->have > AHEAD_MAX ? AHEAD_MAX : in->have;
+
+	if (!in->ahead || need <= in->allocated)
+		return;
+	if (in->most && in->most - in->have <= AHEAD_MAX)
+		step = in->most - in->have;
+	if (step < need - in->have)
+		step = need - in->have;
+	/* no room for what may never come is no failure: the write that does not fit says so, as it does without this */
+	in->ahead = !fallocate(in->fd, FALLOC_FL_KEEP_SIZE, (off_t)in->allocated, (off_t)(in->have + step - in->allocated));
+	in->allocated = in->have + step;
+}
+
+/* What was made ahead and not needed goes back. */
+static int cut_surplus(const struct intake *in)
+{
+	return in->allocated > in->have ? sysx_ret(ftruncate(in->fd, (off_t)in->have)) : 0;
+}
+
+/*
+ * Return: bytes moved from the pipe into the file, 0 at the end of the pipe, or a negative errno (-EAGAIN: nothing there
+ * now).  Copied and not spliced: splice(2) fills a file page by page, one large write fills it in large folios.
+ */
+static ssize_t move_content(struct intake *in)
+{
+	ssize_t n;
+
 	if (!in->buf && !(in->buf = malloc(AGENT_WINDOW)))
 		return -ENOMEM;
 	n = read(FILES_PIPE_FD, in->buf, AGENT_WINDOW);
 	if (n <= 0)
 		return n < 0 ? -errno : 0;
-	int r = files_write_all(fd, in->buf, (size_t)n);
-	return r ? r : n;
+	allocate_ahead(in, in->have + (uint64_t)n);
+	int r = files_write_all(in->fd, in->buf, (size_t)n);
+	if (r)
+		return r;
+	in->have += (uint64_t)n;
+	return n;
 }
 
 /* Return: 0 with *@ret_bytes, -EAGAIN when the word has not come, -ECANCELED when it never will. */
@@ -442,18 +488,15 @@ static int completion(uint64_t *ret_bytes)
 }
 
 /* Takes the upload until it is complete.  What was given up is no upload, however much of it came. */
-static int receive_upload(int fd)
+static int receive_upload(struct intake *in)
 {
-	struct intake in = {0};
-	uint64_t have = 0, whole = UINT64_MAX;
+	uint64_t whole = UINT64_MAX;
 	int r = sysx_ret(fcntl(FILES_PIPE_FD, F_SETFL, O_NONBLOCK));
 
-	while (!r && have < whole) {
-		ssize_t n = move_content(&in, fd);
+	while (!r && in->have < whole) {
+		ssize_t n = move_content(in);
 
-		if (n > 0)
-			have += (uint64_t)n;
-		else if (n < 0 && n != -EAGAIN && n != -EINTR)
+		if (n < 0 && n != -EAGAIN && n != -EINTR)
 			r = (int)n;
 		if (n > 0 || r)
 			continue;
@@ -469,8 +512,8 @@ static int receive_upload(int fd)
 			r = -ECANCELED; /* the pipe ends before the bytes that were promised */
 		}
 	}
-	free(in.buf);
-	return r;
+	free(take_ptr(in->buf));
+	return r ? r : cut_surplus(in);
 }
 
 /* ---- content that takes the place of a file in one step ---- */
@@ -648,8 +691,12 @@ static int op_write(struct files_job *job)
 	if (r)
 		return r;
 	r = swap_begin(&s, path);
-	if (!r)
-		r = receive_upload(s.fd);
+	if (!r) {
+		/* not in place: others may write to that file, and the end of what they wrote is not ours to cut */
+		struct intake in = {.fd = s.fd, .most = job->fs.length, .ahead = s.temp && wants_blocks_first(s.fd)};
+
+		r = receive_upload(&in);
+	}
 	if (!r)
 		r = swap_commit(&s, 0755); /* what an upload without a mode has always got: 0777 less the umask */
 	swap_end(&s);
@@ -669,7 +716,8 @@ static int op_append(struct files_job *job)
 	auto_fd fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	return S_ISREG(st.st_mode) ? receive_upload(fd) : -EINVAL;
+	struct intake in = {.fd = fd};
+	return S_ISREG(st.st_mode) ? receive_upload(&in) : -EINVAL;
 }
 
 static int op_mkdir(struct files_job *job)

@@ -914,11 +914,12 @@ static bool turn(struct service *s)
 			read_told_env(s);
 		if (s->cmd_events)
 			cmd_walk(s);
-		more |= pump(s);
-		more |= s->cmd_events;
+		/* before the answers go out: what a child has taken is credit, which may be all that the gateway waits for */
 		for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
 			if (s->streams[i].kind == STREAM_FILES)
 				fs_push(s, &s->streams[i]);
+		more |= pump(s);
+		more |= s->cmd_events;
 		send_status(s);
 	}
 	/*
