@@ -27,6 +27,8 @@ struct receiving {
 	uint8_t want[DIGEST_BYTES];
 	uint64_t size;
 	uint64_t done;
+	uint64_t offset; /* in a file that holds more than the blob */
+	bool from_file;
 	char partial[NAME_SIZE], complete[NAME_SIZE];
 	int fd;
 	struct digest *digest;
@@ -103,7 +105,13 @@ static int receive_all(struct receiving *r, struct sbx_err *err)
 	if (!block)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "blob");
 	for (;;) {
-		ssize_t n = read(STDIN_FILENO, block, BLOCK_BYTES);
+		size_t most = BLOCK_BYTES;
+
+		if (r->from_file && r->size - r->done < most)
+			most = (size_t)(r->size - r->done); /* what is behind it is something else */
+		if (!most)
+			break;
+		ssize_t n = read(STDIN_FILENO, block, most);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -154,6 +162,16 @@ static bool is_complete(struct receiving *r)
 	return true;
 }
 
+/* Several children may read one archive at once: each needs an offset of its own. */
+static int reopen(const struct receiving *r, struct sbx_err *err)
+{
+	auto_fd own = open("/proc/self/fd/0", O_RDONLY | O_CLOEXEC);
+
+	if (own < 0 || dup2(own, STDIN_FILENO) < 0 || lseek(STDIN_FILENO, (off_t)(r->offset + r->done), SEEK_SET) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open the file that holds a blob");
+	return 0;
+}
+
 static int work(struct receiving *r, struct sbx_err *err)
 {
 	struct stat in;
@@ -165,9 +183,9 @@ static int work(struct receiving *r, struct sbx_err *err)
 		return -1;
 	if (report(r, BLOB_REPORT_HAVE, NULL) < 0)
 		return sbx_err_set(err, SBX_E_PEER_GONE, 0, "given up");
-	/* a manifest comes whole, in a file of its own */
-	if (fstat(STDIN_FILENO, &in) == 0 && S_ISREG(in.st_mode) && lseek(STDIN_FILENO, (off_t)r->done, SEEK_SET) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "seek");
+	r->from_file = fstat(STDIN_FILENO, &in) == 0 && S_ISREG(in.st_mode);
+	if (r->from_file && reopen(r, err) < 0)
+		return -1;
 	r->told_mono_ms = mono_ms();
 	int rc = receive_all(r, err);
 	if (rc == 0)
@@ -185,7 +203,8 @@ int blob_receive_main(int argc, char **argv)
 	char hex[2 * DIGEST_BYTES + 1];
 
 	signal(SIGPIPE, SIG_IGN);
-	if (argc != 2 || digest_parse(argv[0], strlen(argv[0]), r.want) < 0 ||
+	if (argc < 2 || argc > 3 || (argc == 3 && num_u64(argv[2], strlen(argv[2]), INT64_MAX / 2, &r.offset) < 0) ||
+	    digest_parse(argv[0], strlen(argv[0]), r.want) < 0 ||
 	    num_u64(argv[1], strlen(argv[1]), INT64_MAX, &r.size) < 0)
 		return 2;
 	hex_encode(r.want, DIGEST_BYTES, hex);

@@ -2,6 +2,7 @@
 #include "images/blob_store.h"
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/num.h"
 
 #include <dirent.h>
@@ -125,6 +126,15 @@ int blob_store_remove(struct blob_store *store, const uint8_t digest[DIGEST_BYTE
 
 	hex_encode(digest, DIGEST_BYTES, name);
 	return unlinkat(store->complete_fd, name, 0) < 0 ? -errno : 0;
+}
+
+void blob_store_forget(struct blob_store *store, const uint8_t digest[DIGEST_BYTES])
+{
+	char name[HEX_SIZE];
+
+	hex_encode(digest, DIGEST_BYTES, name);
+	if ((unlinkat(store->complete_fd, name, 0) < 0 && errno != ENOENT) || (unlinkat(store->partial_fd, name, 0) < 0 && errno != ENOENT))
+		log_warn("blob %.12s is left for a collection: %s", name, strerror(errno));
 }
 
 static DIR *walk(int dir_fd)

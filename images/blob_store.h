@@ -49,6 +49,8 @@ int blob_store_read(const struct blob_store *store, const uint8_t digest[DIGEST_
 		    size_t *ret_len, struct sbx_err *err) SBX_WUR;
 /** blob_store_remove() - Remove the complete blob @digest; Return: 0, -ENOENT or another -errno */
 int blob_store_remove(struct blob_store *store, const uint8_t digest[DIGEST_BYTES]);
+/** blob_store_forget() - Remove what there is of the blob @digest, complete or begun; what a child holds open goes with the child */
+void blob_store_forget(struct blob_store *store, const uint8_t digest[DIGEST_BYTES]);
 /**
  * blob_store_each() - Walk the complete blobs in no order
  * @store:	The store
@@ -94,9 +96,9 @@ struct blob_report {
 };
 
 /**
- * blob_receive_main() - Be the child: descriptor 0, a pipe or a whole file, gives the bytes
- * @argc:	2
- * @argv:	Digest ("sha256:..."), exact size
+ * blob_receive_main() - Be the child: descriptor 0, a pipe or a file, gives the bytes
+ * @argc:	2 or 3
+ * @argv:	Digest ("sha256:..."), exact size; where in the file it begins (0)
  *
  * Return: exit code; 0 when the blob is in the store
  */

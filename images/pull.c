@@ -6,8 +6,10 @@
 #include "images/pull.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
 #include "images/blob_store.h"
@@ -41,6 +43,8 @@ struct blob_job {
 	uint8_t digest[DIGEST_BYTES];
 	uint64_t size, done;
 	int file; /* borrowed from the owner; -1: from the registry */
+	uint64_t file_offset;
+	bool counted; /* among those of images.parallel_blobs */
 	struct transfer *transfer;
 	uint64_t tag; /* of the GET under way; 0: none */
 	bool ended, resumed, again;
@@ -106,6 +110,9 @@ struct pull {
 	struct image_pull_layer shown[LIMIT_LAYERS];
 	struct layer layer[LIMIT_LAYERS];
 	struct sbx_err err; /* why this endpoint failed */
+	bool is_local;
+	bool made; /* the image is in the store */
+	struct image_pull_local local; /* its manifest: only while it begins */
 };
 
 struct image_pulls {
@@ -204,6 +211,7 @@ static int job_start(struct blob_job *job, struct sbx_err *err)
 		.digest = job->digest,
 		.size = job->size,
 		.file = job->file,
+		.file_offset = job->file_offset,
 		.arg = job,
 		.wanted = job_wanted,
 		.progress = job_progress,
@@ -217,7 +225,8 @@ static int job_start(struct blob_job *job, struct sbx_err *err)
 	return job->transfer ? 0 : -1;
 }
 
-static int job_new(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int file, struct sbx_err *err)
+static int job_new(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int file, uint64_t offset, bool counted,
+		   struct sbx_err *err)
 {
 	struct blob_job *job = calloc(1, sizeof(*job));
 
@@ -227,6 +236,8 @@ static int job_new(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t 
 	job->owner = p;
 	job->size = size;
 	job->file = file;
+	job->file_offset = offset;
+	job->counted = counted;
 	memcpy(job->digest, digest, DIGEST_BYTES);
 	job->next = p->set->jobs;
 	p->set->jobs = job;
@@ -260,7 +271,7 @@ static void job_settle(struct blob_job *job)
 	}
 	digest_format(job->digest, text);
 	if (err.code == SBX_E_PEER_GONE)
-		err.code = SBX_E_IMAGE_PULL_FAILED;
+		err.code = p->is_local ? SBX_E_IMAGE_INVALID : SBX_E_IMAGE_PULL_FAILED;
 	sbx_err_wrap(&err, "blob %.19s", text);
 	job_free(job);
 	note_failure(p, &err);
@@ -271,8 +282,23 @@ static unsigned jobs_of(const struct pull *p)
 	unsigned n = 0;
 
 	for (const struct blob_job *j = p->set->jobs; j; j = j->next)
-		n += j->owner == p && j->file < 0;
+		n += j->owner == p && j->counted;
 	return n;
+}
+
+static int find_local(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int *ret_fd, uint64_t *ret_offset,
+		      struct sbx_err *err)
+{
+	char text[DIGEST_TEXT_SIZE];
+	uint64_t is = 0;
+
+	digest_format(digest, text);
+	if (p->local.find(p->local.arg, digest, ret_fd, ret_offset, &is) < 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "blob %s is not there", text);
+	if (is != size)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "blob %s has %llu bytes, its descriptor says %llu", text,
+				   (unsigned long long)is, (unsigned long long)size);
+	return 0;
 }
 
 /*
@@ -290,12 +316,58 @@ static int need_blob(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_
 		return 1;
 	if (r != -ENOENT)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "blob store");
-	if (find_job(p->set, digest) || (file < 0 && jobs_of(p) >= (unsigned)p->set->config.settings->images_parallel_blobs))
+	bool counted = file < 0;
+	uint64_t offset = 0;
+	if (find_job(p->set, digest) || (counted && jobs_of(p) >= (unsigned)p->set->config.settings->images_parallel_blobs))
 		return 0;
-	return job_new(p, digest, size, file, err);
+	if (p->is_local && counted && find_local(p, digest, size, &file, &offset, err) < 0)
+		return -1;
+	return job_new(p, digest, size, file, offset, counted, err);
 }
 
 /* ---- the manifest ---- */
+
+static int take_manifest(struct pull *p, const char *type, struct sbx_err *err);
+
+/* A local pull's manifest, or what its index has chosen, in a file as if it had been fetched. */
+static int take_local(struct pull *p, const void *data, size_t n, const char *type, struct sbx_err *err)
+{
+	p->manifest_fd = memfd_create("manifest", MFD_CLOEXEC);
+	if (p->manifest_fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "memory file");
+	int r = path_write_all(p->manifest_fd, data, n);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "memory file") : take_manifest(p, type, err);
+}
+
+static int take_chosen(struct pull *p, const struct manifest_blob *chosen, struct sbx_err *err)
+{
+	uint64_t offset = 0;
+	int fd = -1;
+
+	/* it was in an earlier archive, perhaps, and this one names it only: the store's is as good */
+	if (blob_store_size(p->set->config.blobs, chosen->digest, NULL) == 0) {
+		auto_free char *kept = NULL;
+		size_t n = 0;
+
+		return blob_store_read(p->set->config.blobs, chosen->digest, MANIFEST_MAX_BYTES, &kept, &n, err) < 0 ?
+			       -1 : take_local(p, kept, n, "", err);
+	}
+	if (find_local(p, chosen->digest, chosen->size, &fd, &offset, err) < 0)
+		return -1;
+	auto_free char *data = malloc((size_t)chosen->size + 1); /* the index's reader has bounded it */
+	if (!data)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "manifest");
+	for (size_t done = 0; done < chosen->size;) {
+		ssize_t n = pread(fd, data + done, (size_t)chosen->size - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EIO, "manifest");
+		done += (size_t)n;
+	}
+	return take_local(p, data, (size_t)chosen->size, "", err);
+}
 
 static int ask_manifest(struct pull *p, const char *ref, struct sbx_err *err)
 {
@@ -405,6 +477,11 @@ static int take_manifest(struct pull *p, const char *type, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the index names another index");
 	memcpy(p->image.index, p->image.manifest, sizeof(p->image.index));
 	digest_format(p->manifest.chosen.digest, p->image.manifest);
+	if (p->is_local) {
+		const struct manifest_blob to = p->manifest.chosen;
+
+		return take_chosen(p, &to, err);
+	}
 	return ask_manifest(p, p->image.manifest, err);
 }
 
@@ -595,6 +672,29 @@ static int advance_layer(struct pull *p, size_t index, struct sbx_err *err)
 
 /* ---- the end ---- */
 
+static bool pull_wants_layer(const struct pull *p, const uint8_t key[DIGEST_BYTES])
+{
+	for (size_t i = 0; p->stage == STAGE_CONTENT && i < p->manifest.n_layers; i++)
+		if (!memcmp(p->layer[i].key, key, DIGEST_BYTES))
+			return true;
+	return false;
+}
+
+static bool pull_wants_blob(const struct pull *p, const uint8_t digest[DIGEST_BYTES])
+{
+	for (size_t i = 0; i < p->n_documents; i++)
+		if (!memcmp(p->document[i].digest, digest, DIGEST_BYTES))
+			return true;
+	if (p->stage != STAGE_CONTENT)
+		return false;
+	if (!memcmp(p->manifest.config.digest, digest, DIGEST_BYTES))
+		return true;
+	for (size_t i = 0; i < p->manifest.n_layers; i++)
+		if (!memcmp(p->manifest.layer[i].digest, digest, DIGEST_BYTES))
+			return true;
+	return false;
+}
+
 static void tell_progress(struct pull *p)
 {
 	struct image_pull_progress progress = {.endpoint = p->endpoint[p->at_endpoint],
@@ -640,10 +740,47 @@ static void clear_try(struct pull *p)
 	p->err = (struct sbx_err){0};
 }
 
+/* What a local pull has put into the stores. */
+struct brought {
+	uint8_t blob[DOCUMENTS_MAX + 1 + LIMIT_LAYERS][DIGEST_BYTES];
+	uint8_t key[LIMIT_LAYERS][DIGEST_BYTES];
+	size_t n_blobs, n_keys;
+};
+
+static void note_brought(const struct pull *p, struct brought *ret)
+{
+	*ret = (struct brought){.n_blobs = 0};
+	for (size_t i = 0; i < p->n_documents; i++)
+		memcpy(ret->blob[ret->n_blobs++], p->document[i].digest, DIGEST_BYTES);
+	if (p->stage != STAGE_CONTENT)
+		return;
+	memcpy(ret->blob[ret->n_blobs++], p->manifest.config.digest, DIGEST_BYTES);
+	for (size_t i = 0; i < p->manifest.n_layers; i++) {
+		memcpy(ret->blob[ret->n_blobs++], p->manifest.layer[i].digest, DIGEST_BYTES);
+		if (p->shown[i].state == IMAGE_LAYER_READY)
+			memcpy(ret->key[ret->n_keys++], p->layer[i].key, DIGEST_BYTES);
+	}
+}
+
+/* Nobody comes back for what a failed import left, as for a pull that broke off. */
+static void drop_brought(struct image_pulls *set, const struct brought *had)
+{
+	for (size_t i = 0; i < had->n_blobs; i++)
+		if (!image_store_blob_used(set->config.images, had->blob[i]) && !image_pulls_wants_blob(set, had->blob[i]))
+			blob_store_forget(set->config.blobs, had->blob[i]);
+	for (size_t i = had->n_keys; i-- > 0;)
+		if (!image_store_layer_used(set->config.images, had->key[i]) && !image_pulls_wants_layer(set, had->key[i]))
+			set->config.hooks.layer_drop(set->config.hooks.arg, had->key[i]);
+}
+
 static void pull_free(struct pull *p)
 {
 	struct image_pulls *set = p->set;
+	bool drop = p->is_local && !p->made;
+	struct brought had;
 
+	if (drop)
+		note_brought(p, &had);
 	for (struct pull **at = &set->pulls; *at; at = &(*at)->next) {
 		if (*at != p)
 			continue;
@@ -661,6 +798,8 @@ static void pull_free(struct pull *p)
 	}
 	explicit_bzero(&p->credentials, sizeof(p->credentials));
 	free(p);
+	if (drop)
+		drop_brought(set, &had);
 	pump_soon(set); /* others may have waited for what it did */
 }
 
@@ -720,6 +859,7 @@ static int put_image(struct pull *p, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
 	image->n_layers = n;
 	image->created_wall_usec = wall_usec();
+	image->local = p->is_local;
 	for (size_t i = 0; i < n; i++) {
 		memcpy(image->layers[i], p->layer[i].key, DIGEST_BYTES);
 		memcpy(image->blobs[i].digest, p->manifest.layer[i].digest, DIGEST_BYTES);
@@ -771,8 +911,11 @@ static int advance(struct pull *p, struct sbx_err *err)
 	}
 	if (!all || !p->has_config)
 		return 0;
+	if (FAULT_POINT("image-put"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (put_image(p, err) < 0)
 		return -1;
+	p->made = true;
 	tell_progress(p);
 	end_pull(p, NULL);
 	return 1;
@@ -794,6 +937,8 @@ static int begin_try(struct pull *p, struct sbx_err *err)
 		.lost = on_fetch_lost,
 	};
 
+	if (p->is_local)
+		return take_local(p, p->local.manifest, p->local.n_manifest, p->local.type, err);
 	p->fetch = fetch_client_new(&config, err);
 	if (!p->fetch)
 		return -1;
@@ -845,9 +990,9 @@ static bool failed_try(struct pull *p)
 		if (begin_try(p, &err) == 0)
 			return false;
 	}
-	log_warn("image %s: pull: %s", p->name, err.msg);
+	log_warn("image %s: %s: %s", p->name, p->is_local ? "import" : "pull", err.msg);
 	/* what the host lacks stays what it is; everything else is the pull's */
-	if (err.code != SBX_E_SYSTEM && err.code != SBX_E_NO_MEMORY && err.code != SBX_E_LIMIT)
+	if (!p->is_local && err.code != SBX_E_SYSTEM && err.code != SBX_E_NO_MEMORY && err.code != SBX_E_LIMIT)
 		err.code = SBX_E_IMAGE_PULL_FAILED;
 	char familiar[IMAGE_REF_TEXT_BYTES];
 	image_ref_familiar(&p->ref, familiar);
@@ -922,8 +1067,10 @@ void image_pulls_free(struct image_pulls *set)
 {
 	if (!set)
 		return;
-	while (set->pulls)
+	while (set->pulls) {
+		set->pulls->is_local = false; /* whom it would tell may be gone: a collection finds what it left */
 		pull_free(set->pulls);
+	}
 	while (set->unpackings) {
 		struct unpacking *u = set->unpackings;
 
@@ -962,7 +1109,7 @@ static bool same_credentials(const struct pull *p, const struct registry_credent
 }
 
 static struct pull *new_pull(struct image_pulls *set, const struct image_ref *ref, const struct registry_credentials *c,
-			     struct sbx_err *err)
+			     const struct image_pull_local *local, struct sbx_err *err)
 {
 	if (set->n_pulls >= IMAGE_PULLS_MAX) {
 		sbx_err_set(err, SBX_E_LIMIT, 0, "%u images are being pulled; try again", set->n_pulls);
@@ -983,7 +1130,13 @@ static struct pull *new_pull(struct image_pulls *set, const struct image_ref *re
 		p->credentials = *c;
 		p->has_credentials = true;
 	}
-	choose_endpoints(p);
+	if (local) {
+		p->is_local = true;
+		p->local = *local;
+		add_endpoint(p, "archive");
+	} else {
+		choose_endpoints(p);
+	}
 	p->next = set->pulls;
 	set->pulls = p;
 	set->n_pulls++;
@@ -994,7 +1147,8 @@ static struct pull *new_pull(struct image_pulls *set, const struct image_ref *re
 	return p;
 }
 
-struct image_pull_ticket *image_pull(struct image_pulls *set, const struct image_pull_request *request, struct sbx_err *err)
+static struct image_pull_ticket *begin_ticket(struct image_pulls *set, const struct image_pull_request *request,
+					      const struct image_pull_local *local, struct sbx_err *err)
 {
 	char canonical[IMAGE_REF_TEXT_BYTES];
 	struct image_ref ref;
@@ -1016,10 +1170,10 @@ struct image_pull_ticket *image_pull(struct image_pulls *set, const struct image
 		return NULL;
 	}
 	image_ref_canonical(&ref, canonical);
-	while (p && (strcmp(p->name, canonical) != 0 || !same_credentials(p, request->credentials) || p->err.code))
+	while (p && (local || p->is_local || strcmp(p->name, canonical) != 0 || !same_credentials(p, request->credentials) || p->err.code))
 		p = p->next;
 	if (!p)
-		p = new_pull(set, &ref, request->credentials, err);
+		p = new_pull(set, &ref, local ? NULL : request->credentials, local, err);
 	if (!p) {
 		free(t);
 		return NULL;
@@ -1034,6 +1188,25 @@ struct image_pull_ticket *image_pull(struct image_pulls *set, const struct image
 	if (request->progress)
 		loop_timer_arm(set->progress, PROGRESS_MS);
 	return t;
+}
+
+struct image_pull_ticket *image_pull(struct image_pulls *set, const struct image_pull_request *request, struct sbx_err *err)
+{
+	return begin_ticket(set, request, NULL, err);
+}
+
+struct image_pull_ticket *image_pull_local(struct image_pulls *set, const struct image_pull_request *request,
+					   const struct image_pull_local *local, struct sbx_err *err)
+{
+	struct image_ref ref;
+
+	if (image_ref_parse(request->ref, strlen(request->ref), &ref, err) < 0)
+		return NULL;
+	if (ref.digest[0]) {
+		sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "\"%.100s\" is no name with a tag", request->ref);
+		return NULL;
+	}
+	return begin_ticket(set, request, local, err);
 }
 
 void image_pull_leave(struct image_pull_ticket *ticket)
@@ -1057,25 +1230,15 @@ void image_pull_leave(struct image_pull_ticket *ticket)
 bool image_pulls_wants_layer(const struct image_pulls *set, const uint8_t key[DIGEST_BYTES])
 {
 	for (const struct pull *p = set->pulls; p; p = p->next)
-		for (size_t i = 0; p->stage == STAGE_CONTENT && i < p->manifest.n_layers; i++)
-			if (!memcmp(p->layer[i].key, key, DIGEST_BYTES))
-				return true;
+		if (pull_wants_layer(p, key))
+			return true;
 	return false;
 }
 
 bool image_pulls_wants_blob(const struct image_pulls *set, const uint8_t digest[DIGEST_BYTES])
 {
-	for (const struct pull *p = set->pulls; p; p = p->next) {
-		for (size_t i = 0; i < p->n_documents; i++)
-			if (!memcmp(p->document[i].digest, digest, DIGEST_BYTES))
-				return true;
-		if (p->stage != STAGE_CONTENT)
-			continue;
-		if (!memcmp(p->manifest.config.digest, digest, DIGEST_BYTES))
+	for (const struct pull *p = set->pulls; p; p = p->next)
+		if (pull_wants_blob(p, digest))
 			return true;
-		for (size_t i = 0; i < p->manifest.n_layers; i++)
-			if (!memcmp(p->manifest.layer[i].digest, digest, DIGEST_BYTES))
-				return true;
-	}
 	return false;
 }

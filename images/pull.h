@@ -94,6 +94,19 @@ struct image_pull_request {
 	void (*done)(void *arg, const char *name, const struct sbx_err *err);
 };
 
+/* An image whose parts are in files of ours: an archive that is imported, the layer of a commit. */
+struct image_pull_local {
+	const void *manifest; /* copied; a manifest or an index, as it is, since its digest counts */
+	size_t n_manifest;
+	const char *type; /* media type that is said of it elsewhere; "": only the document says it */
+	void *arg;	  /* lives until done was called, or the ticket was left */
+	/*
+	 * A blob that the store has not: *@ret_size bytes from *@ret_offset of *@ret_fd, which stays the callee's.  They are hashed
+	 * before they are believed.  Return: 0, or -ENOENT
+	 */
+	int (*find)(void *arg, const uint8_t digest[DIGEST_BYTES], int *ret_fd, uint64_t *ret_offset, uint64_t *ret_size);
+};
+
 /** image_pulls_new() - Make the set; Return: it (image_pulls_free() it), or NULL with @err set */
 struct image_pulls *image_pulls_new(const struct image_pulls_config *config, struct sbx_err *err) SBX_WUR;
 /** image_pulls_free() - Break all off without telling anybody; NULL is fine */
@@ -107,6 +120,19 @@ void image_pulls_free(struct image_pulls *set);
  * Return: a ticket, valid until done was called, or NULL with @err set and done never called
  */
 struct image_pull_ticket *image_pull(struct image_pulls *set, const struct image_pull_request *request, struct sbx_err *err) SBX_WUR;
+/**
+ * image_pull_local() - Make an image of parts that are here; as a pull, but without a registry
+ * @set:	The set
+ * @request:	Its name is the image's, and has no digest; credentials are not looked at
+ * @local:	Copied
+ * @err:	Filled on failure: INVALID_REQUEST (name), IMAGE_INVALID (manifest), LIMIT, SYSTEM, NO_MEMORY
+ *
+ * When it fails, what it brought into the stores and no image uses is removed again.
+ *
+ * Return: a ticket, as image_pull(), or NULL with @err set and done never called
+ */
+struct image_pull_ticket *image_pull_local(struct image_pulls *set, const struct image_pull_request *request,
+					   const struct image_pull_local *local, struct sbx_err *err) SBX_WUR;
 /** image_pull_leave() - Wait no longer: done is not called; the last one who leaves cancels the pull */
 void image_pull_leave(struct image_pull_ticket *ticket);
 /** image_pulls_wants_layer() - Whether a pull under way has unpacked the layer @key, or will */

@@ -28,12 +28,13 @@ struct transfer {
 
 __attribute__((noreturn)) static void be_child(const struct transfer_config *config, int in, int report)
 {
-	char digest[DIGEST_TEXT_SIZE], size[24], name[] = "sandboxd", mode[] = BLOB_RECEIVE_ARGUMENT;
-	char *argv[] = {name, mode, digest, size, NULL};
+	char digest[DIGEST_TEXT_SIZE], size[24], offset[24], name[] = "sandboxd", mode[] = BLOB_RECEIVE_ARGUMENT;
+	char *argv[] = {name, mode, digest, size, offset, NULL};
 	sigset_t none;
 
 	digest_format(config->digest, digest);
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)config->size);
+	snprintf(offset, sizeof(offset), "%llu", (unsigned long long)config->file_offset);
 	/* copies first, above every target */
 	int a = fcntl(in, F_DUPFD_CLOEXEC, SAFE_FD), b = fcntl(blob_store_dir(config->blobs), F_DUPFD_CLOEXEC, SAFE_FD),
 	    c = fcntl(report, F_DUPFD_CLOEXEC, SAFE_FD);

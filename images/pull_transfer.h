@@ -20,7 +20,8 @@ struct transfer_config {
 	const struct blob_store *blobs;
 	const uint8_t *digest;
 	uint64_t size;
-	int file; /* whole content, read from its start; -1: it comes through a pipe */
+	int file; /* holds the content; -1: it comes through a pipe */
+	uint64_t file_offset; /* of the content in @file */
 	void *arg;
 	/* So many bytes are there: get what is behind them into @fd, which is closed after this.  Return: 0, or -1 with @err set */
 	int (*wanted)(void *arg, uint64_t offset, int fd, struct sbx_err *err);
