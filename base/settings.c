@@ -130,9 +130,24 @@ static const char *check_subnet(const char *v)
 static const char *check_range(const char *v)
 {
 	uint32_t addr, prefix;
+	struct ip6_prefix six;
 
-	return parse_ipv4_range(v, &addr, &prefix) ? NULL
-						   : "is not an IPv4 address or range (bits behind the prefix must be 0)";
+	return parse_ipv4_range(v, &addr, &prefix) || !ip6_parse(v, &six) ?
+		       NULL :
+		       "is not an address or range (bits behind the prefix must be 0)";
+}
+
+static const char *check_subnet6(const char *v)
+{
+	struct ip6_prefix six;
+
+	if (!*v)
+		return NULL;
+	if (ip6_parse(v, &six) < 0)
+		return "is not an IPv6 range such as fd12:3456:789a:1::/64 (bits behind the prefix must be 0)";
+	if (six.prefix < 48 || six.prefix > 96)
+		return "needs a prefix of 48 to 96 bits";
+	return ip6_never(six.addr) ? "cannot be given to anybody" : NULL;
 }
 
 static const char *check_upstream(const char *v)
@@ -232,6 +247,7 @@ static const struct {
 	{"log", "level", check_level},
 	{"network", "subnet", check_subnet},
 	{"network", "allow_private", check_range},
+	{"network", "subnet_v6", check_subnet6},
 	{"dns", "upstreams", check_upstream},
 	{"limits", "allow_missing", check_lack},
 	{"storage", "allowed_host_paths", check_absolute},
@@ -365,8 +381,6 @@ static int put_value(struct settings *s, const struct row *row, const struct con
 		*real_of(s, row) = v->real;
 		return 0;
 	case TYPE_SWITCH:
-		if (!strcmp(row->section, "network") && !strcmp(row->key, "ipv6") && v->boolean)
-			return refuse(at, row, "= true is not offered yet");
 		*switch_of(s, row) = v->boolean;
 		return 0;
 	case TYPE_ANY:
@@ -525,6 +539,7 @@ enum derived {
 	DERIVED_DNSD = 1u << 5,
 	DERIVED_ENDPOINT = 1u << 6,
 	DERIVED_FETCH = 1u << 7,
+	DERIVED_SUBNET6 = 1u << 8,
 };
 
 static int derive_text(struct settings *s, char **field, enum derived bit, const char *value, struct sbx_err *err)
@@ -564,6 +579,9 @@ static int derive(struct settings *s, struct sbx_err *err)
 	snprintf(text, sizeof(text), "10.%d.0.0/16", 213 + (int)s->instance);
 	if (derive_text(s, &s->network_subnet, DERIVED_SUBNET, text, err) < 0)
 		return -1;
+	snprintf(text, sizeof(text), "fd53:4258:0:%x::/64", 213u + (unsigned)s->instance);
+	if (derive_text(s, &s->network_subnet_v6, DERIVED_SUBNET6, text, err) < 0)
+		return -1;
 	derive_count(s, &s->isolation_id_base, 0, DERIVED_ID_BASE, 0x78000000 - s->instance * 0x8000000);
 	derive_count(s, &s->isolation_sandboxd_uid, 0, DERIVED_SANDBOXD, s->isolation_id_base - 0x40000);
 	derive_count(s, &s->isolation_gateway_uid, 0, DERIVED_GATEWAY, s->isolation_id_base - 0x3ffff);
@@ -574,6 +592,8 @@ static int derive(struct settings *s, struct sbx_err *err)
 	s->gateway_addr = 0xa9fe0101; /* 169.254.1.1 */
 	if (!parse_ipv4_range(s->network_subnet, &s->subnet_addr, &s->subnet_prefix))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: network.subnet \"%s\"", file, s->network_subnet);
+	if (ip6_parse(s->network_subnet_v6, &s->subnet6) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: network.subnet_v6 \"%s\"", file, s->network_subnet_v6);
 	if (s->server_insecure && !loopback_host(s->server_host))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0,
 				   "%s: server.insecure needs a loopback address in server.host, not \"%s\"", file, s->server_host);
@@ -744,6 +764,7 @@ static void forget_derived(struct settings *s, const struct row *row)
 	} map[] = {
 		{offsetof(struct settings, run_dir), DERIVED_RUN_DIR},
 		{offsetof(struct settings, network_subnet), DERIVED_SUBNET},
+		{offsetof(struct settings, network_subnet_v6), DERIVED_SUBNET6},
 		{offsetof(struct settings, isolation_id_base), DERIVED_ID_BASE},
 		{offsetof(struct settings, isolation_sandboxd_uid), DERIVED_SANDBOXD},
 		{offsetof(struct settings, isolation_gateway_uid), DERIVED_GATEWAY},

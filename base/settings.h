@@ -17,6 +17,8 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include "base/ip6.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,6 +43,7 @@ struct settings {
 	/* Worked out by settings_load() from the fields above; host byte order. */
 	uint32_t subnet_addr;
 	uint32_t subnet_prefix; /* bits */
+	struct ip6_prefix subnet6; /* network.subnet_v6; the low 32 bits of a sandbox's address are its IPv4 address */
 	uint32_t gateway_addr;	/* router and name server as a sandbox sees it: 169.254.1.1 */
 	uint32_t n_warnings;	/* lines logged while reading */
 	uint32_t derived;	/* private: which fields follow from the instance number */

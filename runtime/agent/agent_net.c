@@ -9,12 +9,14 @@
 #include <sys/socket.h>
 
 #include <linux/if.h>
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
 #define LO_IFINDEX 1
 #define N_REQUESTS 6
+#define N_REQUESTS6 3
 
 struct batch {
 	_Alignas(struct nlmsghdr) uint8_t bytes[1024];
@@ -81,6 +83,29 @@ static void build(struct batch *b, const struct launch_setup *s)
 	attr(b, RTA_GATEWAY, &s->gateway_addr, 4);
 }
 
+/* The same in IPv6.  NODAD: nobody else can have the address, and waiting for their silence would take a second. */
+static void build6(struct batch *b, const struct launch_setup *s)
+{
+	uint32_t oif = s->peer_ifindex, flags = IFA_F_NODAD | IFA_F_PERMANENT;
+
+	struct ifaddrmsg *a = begin(b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*a));
+	*a = (struct ifaddrmsg){.ifa_family = AF_INET6, .ifa_prefixlen = 128, .ifa_flags = IFA_F_NODAD | IFA_F_PERMANENT, .ifa_index = oif};
+	attr(b, IFA_LOCAL, s->addr6, 16);
+	attr(b, IFA_ADDRESS, s->addr6, 16);
+	attr(b, IFA_FLAGS, &flags, 4);
+
+	struct ndmsg *n = begin(b, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*n));
+	*n = (struct ndmsg){.ndm_family = AF_INET6, .ndm_ifindex = (int)oif, .ndm_state = NUD_PERMANENT};
+	attr(b, NDA_DST, s->gateway6, 16);
+	attr(b, NDA_LLADDR, s->gateway_mac, 6);
+
+	struct rtmsg *r = begin(b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*r));
+	*r = (struct rtmsg){.rtm_family = AF_INET6, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+			    .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK};
+	attr(b, RTA_OIF, &oif, 4);
+	attr(b, RTA_GATEWAY, s->gateway6, 16);
+}
+
 /* One answer for each request; the first error is the result, the others are still taken. */
 static int read_acks(int fd, int want)
 {
@@ -120,7 +145,9 @@ int net_setup(const struct launch_setup *setup)
 	if (fd < 0)
 		return -errno;
 	build(&b, setup);
+	if (setup->ipv6)
+		build6(&b, setup);
 	if (send(fd, b.bytes, b.n, 0) != (ssize_t)b.n)
 		return -errno;
-	return read_acks(fd, N_REQUESTS);
+	return read_acks(fd, N_REQUESTS + (setup->ipv6 ? N_REQUESTS6 : 0));
 }

@@ -131,9 +131,13 @@ static const char *check_policy(const union broker_any *any)
 	for (uint32_t i = 0; i < p->n_rules; i++) {
 		const struct broker_ip_rule *rule = &p->rule[i];
 
-		if (rule->prefix > 32 || (rule->prefix < 32 && (rule->addr & (UINT32_MAX >> rule->prefix))))
+		const struct ip6_prefix net6 = {rule->addr6, rule->prefix};
+		bool six = rule->flags & BROKER_RULE_IPV6;
+
+		if (six ? rule->addr || rule->prefix > IP6_PREFIX_MAX || !ip6_in(rule->addr6, &net6)
+			: rule->prefix > 32 || (rule->prefix < 32 && (rule->addr & (UINT32_MAX >> rule->prefix))) || !ip6_none(rule->addr6))
 			return "address of a rule";
-		if ((rule->flags & ~(uint32_t)(BROKER_RULE_ALLOW | BROKER_RULE_OPERATOR)) || !ports_ok(rule->port, rule->n_ports))
+		if ((rule->flags & ~(uint32_t)(BROKER_RULE_ALLOW | BROKER_RULE_OPERATOR | BROKER_RULE_IPV6)) || !ports_ok(rule->port, rule->n_ports))
 			return "flags or ports of a rule";
 	}
 	return NULL;
@@ -144,11 +148,14 @@ static const char *check_pin(const union broker_any *any)
 	const struct broker_pin *p = &any->pin;
 	bool pin = p->head.op == BROKER_OP_PIN;
 
-	if (p->zero || p->n_addrs == 0 || p->n_addrs > BROKER_PIN_ADDRS || !ports_ok(p->port, p->n_ports))
+	if (p->ipv6 > 1 || p->n_addrs == 0 || p->n_addrs > (p->ipv6 ? BROKER_PIN_ADDRS6 : BROKER_PIN_ADDRS) || !ports_ok(p->port, p->n_ports))
 		return "counts or ports";
 	if (pin ? !p->lease_ms || p->lease_ms > BROKER_PIN_MS : p->lease_ms != 0)
 		return "lease";
-	for (uint32_t i = 0; i < BROKER_PIN_ADDRS; i++)
+	for (uint32_t i = 0; p->ipv6 && i < BROKER_PIN_ADDRS6; i++)
+		if (ip6_none(p->addr6[i]) != (i >= p->n_addrs))
+			return "addresses";
+	for (uint32_t i = 0; !p->ipv6 && i < BROKER_PIN_ADDRS; i++)
 		if (i < p->n_addrs ? !p->addr[i] : p->addr[i] != 0)
 			return "addresses";
 	return NULL;

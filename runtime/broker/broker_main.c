@@ -291,15 +291,25 @@ static void on_rules_lost(void *arg, const char *text)
 	broker_event(arg, NULL, BROKER_EVENT_LIMIT, text);
 }
 
-static int fill_prefixes(const struct settings_texts *texts, const char *key, struct fw_rules_prefix *out, size_t max, size_t *ret,
-			 struct sbx_err *err)
+struct prefixes {
+	struct fw_rules_prefix *four;
+	struct ip6_prefix *six;
+	size_t *n4, *n6;
+	size_t max;
+};
+
+static int fill_prefixes(const struct settings_texts *texts, const char *key, const struct prefixes *out, struct sbx_err *err)
 {
-	if (texts->n > max)
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s has more than %zu entries", key, max);
-	for (size_t i = 0; i < texts->n; i++)
-		if (fw_rules_parse_prefix(texts->item[i], &out[i]) < 0)
-			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: %s is no IPv4 address or range", key, texts->item[i]);
-	*ret = texts->n;
+	if (texts->n > out->max)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s has more than %zu entries", key, out->max);
+	for (size_t i = 0; i < texts->n; i++) {
+		if (fw_rules_parse_prefix(texts->item[i], &out->four[*out->n4]) == 0)
+			(*out->n4)++;
+		else if (ip6_parse(texts->item[i], &out->six[*out->n6]) == 0)
+			(*out->n6)++;
+		else
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: %s is no address or range", key, texts->item[i]);
+	}
 	return 0;
 }
 
@@ -311,12 +321,15 @@ static int fill_rules(struct broker *b, struct sbx_err *err)
 	b->rules.subnet_addr = b->links_config.subnet_addr;
 	b->rules.subnet_prefix = b->links_config.subnet_prefix;
 	b->rules.quic = b->settings.egress_quic;
-	if (fill_prefixes(&b->settings.network_allow_private, "network.allow_private", b->rules.allow, FW_RULES_ALLOW_MAX, &b->rules.n_allow,
-			  err) < 0)
+	b->rules.ipv6 = b->links_config.ipv6;
+	b->rules.subnet6 = b->links_config.subnet6;
+	const struct prefixes allow = {b->rules.allow, b->rules.allow6, &b->rules.n_allow, &b->rules.n_allow6, FW_RULES_ALLOW_MAX};
+	const struct prefixes doh = {b->rules.doh, b->rules.doh6, &b->rules.n_doh, &b->rules.n_doh6, FW_RULES_DOH_MAX};
+	if (fill_prefixes(&b->settings.network_allow_private, "network.allow_private", &allow, err) < 0)
 		return -1;
 	if (!strcmp(b->settings.egress_doh, "off"))
 		return 0;
-	return fill_prefixes(&b->settings.egress_doh_addresses, "egress.doh_addresses", b->rules.doh, FW_RULES_DOH_MAX, &b->rules.n_doh, err);
+	return fill_prefixes(&b->settings.egress_doh_addresses, "egress.doh_addresses", &doh, err);
 }
 
 static int open_network(struct broker *b, struct sbx_err *err)
@@ -324,7 +337,9 @@ static int open_network(struct broker *b, struct sbx_err *err)
 	b->links_config = (struct links_config){.instance = b->instance,
 						.run_dir = b->run_dir,
 						.subnet_addr = b->settings.subnet_addr,
-						.subnet_prefix = b->settings.subnet_prefix};
+						.subnet_prefix = b->settings.subnet_prefix,
+						.ipv6 = b->settings.network_ipv6,
+						.subnet6 = b->settings.subnet6};
 	if (!links_addr(&b->links_config, b->n_slots - 1))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.subnet has no room for %u sandboxes", b->n_slots);
 	b->links = links_open(&b->links_config, err);
@@ -410,7 +425,8 @@ static void bound_all(struct broker *b)
 
 static int start(struct broker *b, const struct arguments *a, struct sbx_err *err)
 {
-	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths};
+	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths,
+					     .ipv6 = b->settings.network_ipv6};
 	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost, .fill = egress_fill};
 
 	launch_child_normalise();

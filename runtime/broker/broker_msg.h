@@ -10,6 +10,8 @@
 #ifndef RUNTIME_BROKER_MSG_H
 #define RUNTIME_BROKER_MSG_H
 
+#include "base/ip6.h"
+
 #include <stdint.h>
 
 #define BROKER_MAGIC	     0x314b5242u /* "BRK1" */
@@ -325,6 +327,7 @@ struct broker_event_msg {
 #define BROKER_POLICY_RULES 4096u
 #define BROKER_RULE_PORTS   16u /* single ports; a range is at most that many */
 #define BROKER_PIN_ADDRS    64u
+#define BROKER_PIN_ADDRS6   16u
 #define BROKER_PINS_SANDBOX 4096u   /* leases of one sandbox at once, counted by egress_lease_count() (netpolicy/egress_msg.h) */
 #define BROKER_PINS_ALL	    262144u /* of all; 128 bytes of kernel memory each */
 #define BROKER_PIN_MS	    86400000u /* longest lease */
@@ -335,7 +338,7 @@ enum broker_policy_flags {
 	BROKER_POLICY_LAST = 1u << 1, /* of its parts: apply all of them in one transaction */
 	BROKER_POLICY_NAMES = 1u << 2, /* it has rules by name: what would get round them (DoT, DoH, QUIC) is refused */
 };
-enum broker_rule_flags { BROKER_RULE_ALLOW = 1u << 0, BROKER_RULE_OPERATOR = 1u << 1 };
+enum broker_rule_flags { BROKER_RULE_ALLOW = 1u << 0, BROKER_RULE_OPERATOR = 1u << 1, BROKER_RULE_IPV6 = 1u << 2 /* addr6 counts */ };
 
 /* Between rules the tiers decide, not their order: operator deny, operator allow, user deny, user allow, then the default. */
 struct broker_ip_rule {
@@ -344,6 +347,7 @@ struct broker_ip_rule {
 	uint32_t flags;	 /* enum broker_rule_flags */
 	uint32_t n_ports; /* 0: all but 853 */
 	uint16_t port[BROKER_RULE_PORTS]; /* TCP and UDP */
+	struct ip6 addr6; /* host bits 0; with BROKER_RULE_IPV6, else zero */
 };
 
 struct broker_policy {
@@ -371,15 +375,19 @@ struct broker_pin { /* PIN, UNPIN */
 	uint32_t n_addrs;
 	uint32_t n_ports;  /* 0: all but 853 */
 	uint32_t lease_ms; /* PIN: from now; an earlier longer lease of the same address stays */
-	uint32_t zero;
-	uint32_t addr[BROKER_PIN_ADDRS]; /* IPv4, host byte order */
+	uint32_t ipv6; /* 1: addr6 counts */
+	union {
+		uint32_t addr[BROKER_PIN_ADDRS]; /* IPv4, host byte order */
+		struct ip6 addr6[BROKER_PIN_ADDRS6];
+	};
 	uint16_t port[BROKER_RULE_PORTS];
 };
 
 struct broker_flow {
 	struct broker_slot_ref ref;
-	uint32_t addr; /* far end, IPv4, host byte order */
+	uint32_t addr; /* far end, IPv4, host byte order; 0: addr6 */
 	uint32_t zero;
+	struct ip6 addr6;
 };
 
 /* FLOWS (a struct broker_plain_req) is answered by some of these; an address may be named more than once. */

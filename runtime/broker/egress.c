@@ -18,14 +18,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define POLICY_MAGIC  0x314c4f50u /* "POL1" */
-#define RULES_ALL     262144u /* of all sandboxes; 48 bytes each here, some 150 in the kernel */
+#define POLICY_MAGIC  0x324c4f50u /* "POL2" */
+#define RULES_ALL     262144u /* of all sandboxes; 64 bytes each here, some 150 in the kernel */
 #define TABLE_START   64u
 /* What is left of a lease is told in whole milliseconds and takes a while to arrive: this much less is the same lease. */
 #define LEASE_SLACK_MS 1000u
 
 struct lease {
-	uint32_t addr;
+	struct egress_far far;
 	uint32_t port;	 /* 0: all but 853 */
 	uint64_t end_ms; /* on the loop's clock; 0: the place is empty */
 };
@@ -219,23 +219,29 @@ int egress_policy(struct broker *b, struct slot *s, const struct broker_policy *
 
 /* ---- leases ---- */
 
-static size_t place_of(const struct slot_egress *e, uint32_t addr, uint32_t port)
+static bool same_far(const struct egress_far *a, const struct egress_far *b)
 {
-	uint32_t hash = (addr * 2654435761u) ^ (port * 40503u);
+	return a->addr == b->addr && ip6_same(a->six, b->six);
+}
+
+static size_t place_of(const struct slot_egress *e, const struct egress_far *far, uint32_t port)
+{
+	uint64_t word = far->addr ^ far->six.hi * UINT64_C(0x9e3779b97f4a7c15) ^ far->six.lo;
+	uint32_t hash = ((uint32_t)(word ^ word >> 32) * 2654435761u) ^ (port * 40503u);
 
 	for (size_t i = hash >> 7;; i++) {
 		const struct lease *l = &e->lease[i & (e->lease_room - 1)];
 
-		if (!l->end_ms || (l->addr == addr && l->port == port))
+		if (!l->end_ms || (same_far(&l->far, far) && l->port == port))
 			return i & (e->lease_room - 1);
 	}
 }
 
-static struct lease *lease_find(const struct slot_egress *e, uint32_t addr, uint32_t port)
+static struct lease *lease_find(const struct slot_egress *e, const struct egress_far *far, uint32_t port)
 {
 	if (!e->lease_room)
 		return NULL;
-	struct lease *l = &e->lease[place_of(e, addr, port)];
+	struct lease *l = &e->lease[place_of(e, far, port)];
 	return l->end_ms ? l : NULL;
 }
 
@@ -257,7 +263,7 @@ static int lease_make_room(struct broker *b, struct slot_egress *e, size_t more)
 		return -ENOMEM;
 	for (size_t i = 0; i < e->lease_room; i++)
 		if (e->lease[i].end_ms > now)
-			next.lease[place_of(&next, e->lease[i].addr, e->lease[i].port)] = e->lease[i];
+			next.lease[place_of(&next, &e->lease[i].far, e->lease[i].port)] = e->lease[i];
 	b->n_leases -= (uint32_t)(e->n_leases - alive);
 	free(e->lease);
 	e->lease = next.lease;
@@ -266,50 +272,97 @@ static int lease_make_room(struct broker *b, struct slot_egress *e, size_t more)
 	return 0;
 }
 
-static void lease_put(struct broker *b, struct slot_egress *e, uint32_t addr, uint32_t port, uint64_t end_ms)
+static void lease_put(struct broker *b, struct slot_egress *e, const struct egress_far *far, uint32_t port, uint64_t end_ms)
 {
-	struct lease *l = &e->lease[place_of(e, addr, port)];
+	struct lease *l = &e->lease[place_of(e, far, port)];
 
 	if (!l->end_ms) {
 		e->n_leases++;
 		b->n_leases++;
 	}
-	*l = (struct lease){.addr = addr, .port = port, .end_ms = end_ms};
+	*l = (struct lease){.far = *far, .port = port, .end_ms = end_ms};
 }
 
 /* Ends are kept until the table is made anew: taking a place out would hide those behind it. */
-static void lease_cut(struct slot_egress *e, uint32_t addr, uint32_t port)
+static void lease_cut(struct slot_egress *e, const struct egress_far *far, uint32_t port)
 {
-	struct lease *l = lease_find(e, addr, port);
+	struct lease *l = lease_find(e, far, port);
 
 	if (l)
 		l->end_ms = 1;
 }
 
-static bool is_host(const struct broker *b, uint32_t addr)
+/* Where an address lies, of either kind; the rules for both are the same from here on. */
+enum far_kind { FAR_NEVER, FAR_SANDBOX, FAR_HOST, FAR_PRIVATE, FAR_OPEN };
+
+static bool is_host(const struct broker *b, const struct egress_far *far)
 {
 	const struct links_host_addrs *hosts = netwatch_hosts(b->watch);
 
-	for (uint32_t i = 0; i < hosts->n; i++)
-		if (hosts->addr[i] == addr)
+	for (uint32_t i = 0; far->addr && i < hosts->n; i++)
+		if (hosts->addr[i] == far->addr)
+			return true;
+	for (uint32_t i = 0; !far->addr && i < hosts->n6; i++)
+		if (ip6_same(hosts->addr6[i], far->six))
 			return true;
 	return false;
 }
 
-/* What a name may never open, whoever answered it: the order of the router's verdicts. */
-static const char *pin_refused(const struct broker *b, const struct slot *s, uint32_t addr)
+static bool allowed(const struct broker *b, const struct egress_far *far, bool whole)
+{
+	return far->addr ? fw_rules_allowed(&b->rules, far->addr, whole ? 32 : 0) :
+			   fw_rules_allowed6(&b->rules, far->six, whole ? IP6_PREFIX_MAX : 0);
+}
+
+static enum far_kind kind_of(const struct broker *b, const struct egress_far *far)
 {
 	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);
 
-	if (addr >> 16 == LINKS_GATEWAY >> 16)
-		return "a link-local address";
-	if ((addr & subnet) == b->rules.subnet_addr)
+	if (far->addr ? far->addr >> 16 == LINKS_GATEWAY >> 16 : !b->rules.ipv6 || ip6_never(far->six))
+		return FAR_NEVER;
+	if (far->addr ? (far->addr & subnet) == b->rules.subnet_addr : ip6_in(far->six, &b->rules.subnet6))
+		return FAR_SANDBOX;
+	if (is_host(b, far) && !allowed(b, far, true))
+		return FAR_HOST;
+	return (far->addr ? fw_rules_private(far->addr) : ip6_private(far->six)) && !allowed(b, far, false) ? FAR_PRIVATE : FAR_OPEN;
+}
+
+/* What a name may never open, whoever answered it: the order of the router's verdicts. */
+static const char *pin_refused(const struct broker *b, const struct slot *s, const struct egress_far *far)
+{
+	switch (kind_of(b, far)) {
+	case FAR_NEVER:
+		return far->addr || b->rules.ipv6 ? "a link-local address" : "of IPv6, which sandboxes do not have";
+	case FAR_SANDBOX:
 		return "an address of the sandboxes";
-	if (is_host(b, addr) && !fw_rules_allowed(&b->rules, addr, 32))
+	case FAR_HOST:
 		return "an address of the host";
-	if (fw_rules_private(addr) && !fw_rules_allowed(&b->rules, addr, 0) && !(s->egress && egress_plan_names(&s->egress->plan, addr)))
+	case FAR_PRIVATE:
+		if (s->egress && (far->addr ? egress_plan_names(&s->egress->plan, far->addr) : egress_plan_names6(&s->egress->plan, far->six)))
+			return NULL;
 		return "a private address that no rule names";
+	case FAR_OPEN:
+		break;
+	}
 	return NULL;
+}
+
+static const char *far_text(const struct egress_far *far, char out[INET6_ADDRSTRLEN])
+{
+	if (!far->addr)
+		return ip6_text(far->six, out);
+	snprintf(out, INET6_ADDRSTRLEN, "%u.%u.%u.%u", far->addr >> 24, far->addr >> 16 & 255, far->addr >> 8 & 255, far->addr & 255);
+	return out;
+}
+
+static struct egress_far far_of_msg(const struct broker_pin *msg, uint32_t i)
+{
+	return msg->ipv6 ? (struct egress_far){.six = msg->addr6[i]} : (struct egress_far){.addr = msg->addr[i]};
+}
+
+static struct egress_far far_of_pin(const struct fwset_pin *pin)
+{
+	return (struct egress_far){pin->addr, pin->addr6};
 }
 
 /* Fills @pin with what @msg names; Return: how many */
@@ -318,8 +371,12 @@ static size_t list_pins(const struct broker_pin *msg, struct fwset_pin *pin)
 	size_t n = 0;
 
 	for (uint32_t i = 0; i < msg->n_addrs; i++)
-		for (uint32_t p = 0; p < (msg->n_ports ? msg->n_ports : 1); p++)
-			pin[n++] = (struct fwset_pin){.addr = msg->addr[i], .port = msg->n_ports ? msg->port[p] : 0, .timeout_ms = msg->lease_ms};
+		for (uint32_t p = 0; p < (msg->n_ports ? msg->n_ports : 1); p++) {
+			const struct egress_far far = far_of_msg(msg, i);
+
+			pin[n++] = (struct fwset_pin){.addr = far.addr, .addr6 = far.six, .port = msg->n_ports ? msg->port[p] : 0,
+						      .timeout_ms = msg->lease_ms};
+		}
 	return n;
 }
 
@@ -345,16 +402,18 @@ int egress_pin(struct broker *b, struct slot *s, const struct broker_pin *msg, s
 	size_t n = 0, n_new = 0, all = list_pins(msg, pin);
 
 	for (uint32_t i = 0; i < msg->n_addrs; i++) {
-		const char *why = pin_refused(b, s, msg->addr[i]);
+		const struct egress_far far = far_of_msg(msg, i);
+		const char *why = pin_refused(b, s, &far);
+		char text[INET6_ADDRSTRLEN];
 
 		if (why)
-			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%u.%u.%u.%u is %s", msg->addr[i] >> 24, msg->addr[i] >> 16 & 255,
-					   msg->addr[i] >> 8 & 255, msg->addr[i] & 255, why);
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s is %s", far_text(&far, text), why);
 	}
 	if (!e)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "leases");
 	for (size_t i = 0; i < all; i++) {
-		const struct lease *l = lease_find(e, pin[i].addr, pin[i].port);
+		const struct egress_far far = far_of_pin(&pin[i]);
+		const struct lease *l = lease_find(e, &far, pin[i].port);
 
 		if (l && l->end_ms + LEASE_SLACK_MS >= now + pin[i].timeout_ms)
 			continue; /* the kernel has it at least that long */
@@ -365,8 +424,11 @@ int egress_pin(struct broker *b, struct slot *s, const struct broker_pin *msg, s
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "%zu leases of the sandbox, %u of all", e->n_leases, b->n_leases);
 	if (n && fwset_pin(b->fw, s->addr, pin, n, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		lease_put(b, e, pin[i].addr, pin[i].port, now + pin[i].timeout_ms);
+	for (size_t i = 0; i < n; i++) {
+		const struct egress_far far = far_of_pin(&pin[i]);
+
+		lease_put(b, e, &far, pin[i].port, now + pin[i].timeout_ms);
+	}
 	return 0;
 }
 
@@ -375,13 +437,19 @@ int egress_unpin(struct broker *b, struct slot *s, const struct broker_pin *msg,
 	static struct fwset_pin pin[PINS_MAX];
 	size_t n = 0, all = list_pins(msg, pin);
 
-	for (size_t i = 0; i < all; i++)
-		if (s->egress && lease_find(s->egress, pin[i].addr, pin[i].port))
+	for (size_t i = 0; i < all; i++) {
+		const struct egress_far far = far_of_pin(&pin[i]);
+
+		if (s->egress && lease_find(s->egress, &far, pin[i].port))
 			pin[n++] = pin[i];
+	}
 	if (n && fwset_unpin(b->fw, s->addr, pin, n, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		lease_cut(s->egress, pin[i].addr, pin[i].port);
+	for (size_t i = 0; i < n; i++) {
+		const struct egress_far far = far_of_pin(&pin[i]);
+
+		lease_cut(s->egress, &far, pin[i].port);
+	}
 	return 0;
 }
 
@@ -398,7 +466,8 @@ static int each_lease(struct broker *b, struct slot *s, bool add, struct sbx_err
 		const struct lease *l = i < e->lease_room ? &e->lease[i] : NULL;
 
 		if (l && l->end_ms > (add ? now : 0))
-			pin[n++] = (struct fwset_pin){.addr = l->addr, .port = l->port, .timeout_ms = add ? l->end_ms - now : 0};
+			pin[n++] = (struct fwset_pin){.addr = l->far.addr, .addr6 = l->far.six, .port = l->port,
+						      .timeout_ms = add ? l->end_ms - now : 0};
 		if (n && (n == PINS_MAX || !l)) {
 			r = add ? fwset_pin(b->fw, s->addr, pin, n, err) : fwset_unpin(b->fw, s->addr, pin, n, err);
 			n = 0;
@@ -409,46 +478,48 @@ static int each_lease(struct broker *b, struct slot *s, bool add, struct sbx_err
 
 /* ---- what the router says ---- */
 
-static bool leased(const struct broker *b, const struct slot *s, uint32_t addr, uint32_t port)
+static bool leased(const struct broker *b, const struct slot *s, const struct egress_far *far, uint32_t port)
 {
-	const struct lease *l = s->egress ? lease_find(s->egress, addr, port) : NULL;
+	const struct lease *l = s->egress ? lease_find(s->egress, far, port) : NULL;
 
 	return l && l->end_ms > loop_now_ms(b->loop);
 }
 
-static enum broker_refusal by_lease(const struct broker *b, const struct slot *s, uint32_t addr, unsigned protocol, uint16_t port,
-				    enum broker_refusal otherwise)
+static enum broker_refusal by_lease(const struct broker *b, const struct slot *s, const struct egress_far *far, unsigned protocol,
+				    uint16_t port, enum broker_refusal otherwise)
 {
 	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
 	bool quic = protocol == IPPROTO_UDP && (port == 443 || port == 80) && !b->rules.quic;
 
-	if (leased(b, s, addr, 0))
+	if (leased(b, s, far, 0))
 		return quic ? BROKER_REFUSED_QUIC : ports && port == 853 ? BROKER_REFUSED_DOT : BROKER_REFUSED_NONE;
-	if (ports && leased(b, s, addr, port))
+	if (ports && leased(b, s, far, port))
 		return quic ? BROKER_REFUSED_QUIC : BROKER_REFUSED_NONE;
 	return otherwise;
 }
 
-static bool is_doh(const struct broker *b, uint32_t addr)
+static bool is_doh(const struct broker *b, const struct egress_far *far)
 {
+	if (!far->addr)
+		return ip6_in_any(far->six, b->rules.doh6, b->rules.n_doh6);
 	for (size_t i = 0; i < b->rules.n_doh; i++)
-		if (!b->rules.doh[i].prefix || !((addr ^ b->rules.doh[i].addr) >> (32 - b->rules.doh[i].prefix)))
+		if (!b->rules.doh[i].prefix || !((far->addr ^ b->rules.doh[i].addr) >> (32 - b->rules.doh[i].prefix)))
 			return true;
 	return false;
 }
 
-static enum broker_refusal by_mode(const struct broker *b, const struct slot *s, uint32_t addr, unsigned protocol, uint16_t port,
-				   bool other_port)
+static enum broker_refusal by_mode(const struct broker *b, const struct slot *s, const struct egress_far *far, unsigned protocol,
+				   uint16_t port, bool other_port)
 {
 	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-	bool private = fw_rules_private(addr) && !fw_rules_allowed(&b->rules, addr, 0);
+	bool private = kind_of(b, far) == FAR_PRIVATE;
 
 	if (s->mode == EGRESS_MODE_OPEN)
 		return private ? BROKER_REFUSED_PRIVATE : BROKER_REFUSED_NONE;
 	if (s->mode == EGRESS_MODE_LEASED)
-		return by_lease(b, s, addr, protocol, port,
+		return by_lease(b, s, far, protocol, port,
 				other_port ? BROKER_REFUSED_PORT : private ? BROKER_REFUSED_PRIVATE : BROKER_REFUSED_NO_LEASE);
-	enum broker_refusal r = by_lease(b, s, addr, protocol, port, BROKER_REFUSED_COUNT);
+	enum broker_refusal r = by_lease(b, s, far, protocol, port, BROKER_REFUSED_COUNT);
 	if (r != BROKER_REFUSED_COUNT)
 		return r;
 	if (private)
@@ -457,7 +528,7 @@ static enum broker_refusal by_mode(const struct broker *b, const struct slot *s,
 		return BROKER_REFUSED_QUIC;
 	if (ports && port == 853)
 		return BROKER_REFUSED_DOT;
-	return ports && port == 443 && is_doh(b, addr) ? BROKER_REFUSED_DOH : BROKER_REFUSED_NONE;
+	return ports && port == 443 && is_doh(b, far) ? BROKER_REFUSED_DOH : BROKER_REFUSED_NONE;
 }
 
 bool egress_asks_us(const struct slot *s)
@@ -465,24 +536,46 @@ bool egress_asks_us(const struct slot *s)
 	return s->mark && egress_record_mode(s) != EGRESS_MODE_OPEN;
 }
 
-enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t addr, unsigned protocol, uint16_t port)
+/* What does not come past the chains that judge: the router's own address, the sandbox's own. */
+static bool stays_inside(const struct broker *b, const struct slot *s, const struct egress_far *far)
 {
-	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);
+	if (far->addr)
+		return far->addr == LINKS_GATEWAY || far->addr >> 24 == 127 || far->addr == s->addr;
+	return ip6_same(far->six, (struct ip6){0, 1}) ||
+	       (b->rules.ipv6 && (ip6_same(far->six, ip6_of_slot(&b->rules.subnet6, s->addr)) ||
+				  ip6_same(far->six, links_router6(&b->rules.subnet6))));
+}
+
+static enum egress_decision by_rules(const struct slot *s, const struct egress_far *far, unsigned protocol, uint16_t port)
+{
+	if (!s->egress)
+		return EGRESS_DECISION_NEXT;
+	return far->addr ? egress_plan_decide(&s->egress->plan, far->addr, protocol, port) :
+			   egress_plan_decide6(&s->egress->plan, far->six, protocol, port);
+}
+
+enum broker_refusal egress_refuses(struct broker *b, struct slot *s, const struct egress_far *far, unsigned protocol, uint16_t port)
+{
 	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
 
-	if (addr == LINKS_GATEWAY || addr >> 24 == 127 || addr == s->addr)
-		return BROKER_REFUSED_NONE; /* does not come past the chains that judge */
-	if (addr >> 16 == LINKS_GATEWAY >> 16)
+	if (stays_inside(b, s, far))
+		return BROKER_REFUSED_NONE;
+	switch (kind_of(b, far)) {
+	case FAR_NEVER:
 		return BROKER_REFUSED_METADATA;
-	if ((addr & subnet) == b->rules.subnet_addr)
+	case FAR_SANDBOX:
 		return BROKER_REFUSED_SANDBOX;
-	if (is_host(b, addr) && !fw_rules_allowed(&b->rules, addr, 32))
+	case FAR_HOST:
 		return BROKER_REFUSED_HOST;
-	if (!ports && protocol != IPPROTO_ICMP)
+	case FAR_PRIVATE:
+	case FAR_OPEN:
+		break;
+	}
+	if (!ports && protocol != (far->addr ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return BROKER_REFUSED_PROTOCOL;
 	if (!s->mark)
 		return BROKER_REFUSED_CLOSED;
-	switch (s->egress ? egress_plan_decide(&s->egress->plan, addr, protocol, port) : EGRESS_DECISION_NEXT) {
+	switch (by_rules(s, far, protocol, port)) {
 	case EGRESS_DECISION_PASS:
 		return ports && port == 853 ? BROKER_REFUSED_DOT : BROKER_REFUSED_NONE;
 	case EGRESS_DECISION_PASS_PORT:
@@ -492,9 +585,9 @@ enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t ad
 	case EGRESS_DECISION_DENY_USER:
 		return BROKER_REFUSED_RULE_USER;
 	case EGRESS_DECISION_NEXT_PORT:
-		return by_mode(b, s, addr, protocol, port, true);
+		return by_mode(b, s, far, protocol, port, true);
 	case EGRESS_DECISION_NEXT:
-		return by_mode(b, s, addr, protocol, port, false);
+		return by_mode(b, s, far, protocol, port, false);
 	case EGRESS_DECISION_NONE:
 	case EGRESS_DECISION_LIST:
 	default:
@@ -594,9 +687,10 @@ static void on_found(void *arg, uint32_t addr, uint32_t mark, const struct fwset
 		return;
 	}
 	f->seen[s->number] |= !pin;
+	const struct egress_far far = pin ? far_of_pin(pin) : (struct egress_far){0};
 	struct slot_egress *e = pin ? state_of(s) : NULL;
 	if (e && lease_make_room(f->b, e, 1) == 0)
-		lease_put(f->b, e, pin->addr, pin->port, loop_now_ms(f->b->loop) + pin->timeout_ms);
+		lease_put(f->b, e, &far, pin->port, loop_now_ms(f->b->loop) + pin->timeout_ms);
 }
 
 static int put_slot(struct broker *b, struct slot *s, struct sbx_err *err)

@@ -19,6 +19,12 @@
 #include <stdint.h>
 
 struct broker;
+
+/* The far end of a flow. */
+struct egress_far {
+	uint32_t addr; /* host byte order; 0: six */
+	struct ip6 six;
+};
 struct fwset;
 struct slot;
 struct slot_egress;
@@ -57,7 +63,7 @@ bool egress_asks_us(const struct slot *s);
  * egress_refuses() - What the router says of a new connection, without asking it
  * @b:		The broker
  * @s:		The sandbox
- * @addr:	Far end, host byte order
+ * @far:	Far end
  * @protocol:	IPPROTO_*
  * @port:	Far port
  *
@@ -65,7 +71,7 @@ bool egress_asks_us(const struct slot *s);
  *
  * Return: BROKER_REFUSED_NONE when it is let through, or why not
  */
-enum broker_refusal egress_refuses(struct broker *b, struct slot *s, uint32_t addr, unsigned protocol, uint16_t port);
+enum broker_refusal egress_refuses(struct broker *b, struct slot *s, const struct egress_far *far, unsigned protocol, uint16_t port);
 /** egress_end() - Take everything of @s of @b, whose link is gone, out of the kernel; Return: whether nothing is left */
 bool egress_end(struct broker *b, struct slot *s);
 /** egress_record_mode() - What the record of @s keeps for egress_recover(): its mode, and whether a file holds rules */

@@ -8,17 +8,18 @@
 #include <string.h>
 
 #define N_TIERS	 4
-#define MAX_NEST 33
+#define MAX_NEST (IP6_PREFIX_MAX + 1)
 
 /* A rule with its tier; sorted so that what is wider comes before what it holds. */
 struct item {
 	const struct broker_ip_rule *rule;
+	struct ip6_prefix net; /* an IPv4 one stands in the first 32 bits: both kinds are worked out by the same steps, one by one */
 	unsigned tier; /* 0 decides first */
 };
 
 /* All rules of one address and prefix: a slice of the sorted items, by tier. */
 struct scope {
-	uint32_t addr, prefix;
+	struct ip6_prefix net;
 	size_t first[N_TIERS + 1];
 };
 
@@ -26,6 +27,7 @@ struct work {
 	struct item *item;
 	size_t n;
 	struct egress_plan *plan;
+	bool six;
 	struct scope nest[MAX_NEST];
 	size_t depth;
 	uint32_t n_lists;
@@ -40,14 +42,22 @@ static uint32_t mask_of(uint32_t prefix)
 	return prefix ? ~UINT32_C(0) << (32 - prefix) : 0;
 }
 
+static int compare(struct ip6 x, struct ip6 y)
+{
+	if (x.hi != y.hi)
+		return x.hi < y.hi ? -1 : 1;
+	return x.lo < y.lo ? -1 : x.lo > y.lo;
+}
+
 static int by_scope(const void *a, const void *b)
 {
 	const struct item *x = a, *y = b;
+	int order = compare(x->net.addr, y->net.addr);
 
-	if (x->rule->addr != y->rule->addr)
-		return x->rule->addr < y->rule->addr ? -1 : 1;
-	if (x->rule->prefix != y->rule->prefix)
-		return x->rule->prefix < y->rule->prefix ? -1 : 1;
+	if (order)
+		return order;
+	if (x->net.prefix != y->net.prefix)
+		return x->net.prefix < y->net.prefix ? -1 : 1;
 	return (int)x->tier - (int)y->tier;
 }
 
@@ -58,6 +68,15 @@ static int by_prefix(const void *a, const void *b)
 	if (x->prefix != y->prefix)
 		return x->prefix < y->prefix ? -1 : 1;
 	return x->addr < y->addr ? -1 : x->addr > y->addr;
+}
+
+static int by_prefix6(const void *a, const void *b)
+{
+	const struct egress_node6 *x = a, *y = b;
+
+	if (x->net.prefix != y->net.prefix)
+		return x->net.prefix < y->net.prefix ? -1 : 1;
+	return compare(x->net.addr, y->net.addr);
 }
 
 struct steps {
@@ -168,33 +187,37 @@ static int list_of(struct work *w, struct steps *s, uint32_t *ret)
 static int add_node(struct work *w, const struct scope *scope)
 {
 	static struct steps s; /* 3 KiB; nothing here runs twice at once */
-	struct egress_node *node = &w->plan->node[w->plan->n_nodes];
+	struct egress_plan *plan = w->plan;
 	int r = collect(w, &s);
+	uint32_t decision = s.rest;
 
-	*node = (struct egress_node){.addr = scope->addr, .prefix = scope->prefix, .decision = s.rest};
 	if (r == 0 && s.n)
-		r = list_of(w, &s, &node->decision);
-	w->plan->n_nodes += r == 0;
-	return r;
+		r = list_of(w, &s, &decision);
+	if (r < 0)
+		return r;
+	if (w->six)
+		plan->node6[plan->n_nodes6++] = (struct egress_node6){scope->net, decision};
+	else
+		plan->node[plan->n_nodes++] =
+			(struct egress_node){.addr = (uint32_t)(scope->net.addr.hi >> 32), .prefix = scope->net.prefix, .decision = decision};
+	return 0;
 }
 
 static int walk(struct work *w)
 {
 	for (size_t at = 0; at < w->n;) {
-		const struct broker_ip_rule *rule = w->item[at].rule;
-		struct scope scope = {.addr = rule->addr, .prefix = rule->prefix};
+		struct scope scope = {.net = w->item[at].net};
 
 		for (unsigned tier = 0; tier < N_TIERS; tier++) {
 			scope.first[tier] = at;
-			while (at < w->n && w->item[at].rule->addr == scope.addr && w->item[at].rule->prefix == scope.prefix &&
-			       w->item[at].tier == tier)
+			while (at < w->n && ip6_same(w->item[at].net.addr, scope.net.addr) &&
+			       w->item[at].net.prefix == scope.net.prefix && w->item[at].tier == tier)
 				at++;
 		}
 		scope.first[N_TIERS] = at;
-		while (w->depth && (w->nest[w->depth - 1].prefix >= scope.prefix ||
-				    (scope.addr & mask_of(w->nest[w->depth - 1].prefix)) != w->nest[w->depth - 1].addr))
+		while (w->depth && (w->nest[w->depth - 1].net.prefix >= scope.net.prefix || !ip6_in(scope.net.addr, &w->nest[w->depth - 1].net)))
 			w->depth--;
-		w->nest[w->depth++] = scope; /* prefixes grow along it: at most 33 */
+		w->nest[w->depth++] = scope; /* prefixes grow along it: at most MAX_NEST */
 		int r = add_node(w, &scope);
 		if (r < 0)
 			return r;
@@ -202,22 +225,38 @@ static int walk(struct work *w)
 	return 0;
 }
 
+/* The rules of one kind; numbers of lists go on. */
+static int make_kind(struct work *w, const struct broker_ip_rule *rule, size_t n, bool six)
+{
+	w->n = w->depth = 0;
+	w->six = six;
+	for (size_t i = 0; i < n; i++) {
+		const struct ip6_prefix four = {{(uint64_t)rule[i].addr << 32, 0}, rule[i].prefix}, as6 = {rule[i].addr6, rule[i].prefix};
+
+		if (!!(rule[i].flags & BROKER_RULE_IPV6) != six)
+			continue;
+		w->item[w->n++] =
+			(struct item){.rule = &rule[i], .net = six ? as6 : four,
+				      .tier = (rule[i].flags & BROKER_RULE_OPERATOR ? 0u : 2u) + (rule[i].flags & BROKER_RULE_ALLOW ? 1u : 0u)};
+	}
+	qsort(w->item, w->n, sizeof(*w->item), by_scope);
+	return walk(w);
+}
+
 int egress_plan_make(const struct broker_ip_rule *rule, size_t n, struct egress_plan *ret, struct sbx_err *err)
 {
 	auto_free struct item *item = calloc(n ? n : 1, sizeof(*item));
-	struct egress_plan plan = {.node = calloc(n ? n : 1, sizeof(*plan.node))};
-	struct work w = {.item = item, .n = n, .plan = &plan};
+	struct egress_plan plan = {.node = calloc(n ? n : 1, sizeof(*plan.node)), .node6 = calloc(n ? n : 1, sizeof(*plan.node6))};
+	static struct work w; /* 7 KiB */
 
+	w = (struct work){.item = item, .plan = &plan};
 	*ret = (struct egress_plan){0};
-	if (!item || !plan.node) {
+	if (!item || !plan.node || !plan.node6) {
 		egress_plan_clear(&plan);
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "address rules");
 	}
-	for (size_t i = 0; i < n; i++)
-		item[i] = (struct item){.rule = &rule[i],
-					.tier = (rule[i].flags & BROKER_RULE_OPERATOR ? 0u : 2u) + (rule[i].flags & BROKER_RULE_ALLOW ? 1u : 0u)};
-	qsort(item, n, sizeof(*item), by_scope);
-	int r = walk(&w);
+	int r = make_kind(&w, rule, n, false);
+	r = r < 0 ? r : make_kind(&w, rule, n, true);
 	if (r < 0) {
 		egress_plan_clear(&plan);
 		return r == -ENOMEM ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "address rules")
@@ -225,6 +264,7 @@ int egress_plan_make(const struct broker_ip_rule *rule, size_t n, struct egress_
 						  EGRESS_STEPS_MAX, EGRESS_LIST_MAX);
 	}
 	qsort(plan.node, plan.n_nodes, sizeof(*plan.node), by_prefix);
+	qsort(plan.node6, plan.n_nodes6, sizeof(*plan.node6), by_prefix6);
 	*ret = plan;
 	return 0;
 }
@@ -232,6 +272,7 @@ int egress_plan_make(const struct broker_ip_rule *rule, size_t n, struct egress_
 void egress_plan_clear(struct egress_plan *plan)
 {
 	free(plan->node);
+	free(plan->node6);
 	free(plan->port);
 	*plan = (struct egress_plan){0};
 }
@@ -263,29 +304,60 @@ static enum egress_decision in_list(const struct egress_plan *plan, uint32_t lis
 	return rest;
 }
 
+static const struct egress_node6 *find_node6(const struct egress_plan *plan, struct ip6 addr)
+{
+	for (uint32_t prefix = IP6_PREFIX_MAX + 1; plan->n_nodes6 && prefix-- > 0;) {
+		const struct egress_node6 key = {.net = {ip6_mask(addr, prefix), prefix}};
+		const struct egress_node6 *node = bsearch(&key, plan->node6, plan->n_nodes6, sizeof(key), by_prefix6);
+
+		if (node)
+			return node;
+	}
+	return NULL;
+}
+
+static enum egress_decision decide(const struct egress_plan *plan, uint32_t decision, unsigned protocol, uint16_t port)
+{
+	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+
+	return decision < EGRESS_DECISION_LIST ? (enum egress_decision)decision : in_list(plan, decision, ports ? port : 0);
+}
+
+static bool opens_some(const struct egress_plan *plan, uint32_t decision)
+{
+	if (decision == EGRESS_DECISION_PASS)
+		return true;
+	for (size_t i = 0; decision >= EGRESS_DECISION_LIST && i < plan->n_ports; i++)
+		if (plan->port[i].list == decision && (plan->port[i].decision == EGRESS_DECISION_PASS_PORT ||
+						       plan->port[i].decision == EGRESS_DECISION_PASS))
+			return true;
+	return false;
+}
+
 enum egress_decision egress_plan_decide(const struct egress_plan *plan, uint32_t addr, unsigned protocol, uint16_t port)
 {
 	const struct egress_node *node = find_node(plan, addr);
-	bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
 
-	if (!node)
-		return EGRESS_DECISION_NEXT;
-	if (node->decision < EGRESS_DECISION_LIST)
-		return (enum egress_decision)node->decision;
-	return in_list(plan, node->decision, ports ? port : 0);
+	return node ? decide(plan, node->decision, protocol, port) : EGRESS_DECISION_NEXT;
 }
 
 bool egress_plan_names(const struct egress_plan *plan, uint32_t addr)
 {
 	const struct egress_node *node = find_node(plan, addr);
 
-	if (!node)
-		return false;
-	if (node->decision == EGRESS_DECISION_PASS)
-		return true;
-	for (size_t i = 0; node->decision >= EGRESS_DECISION_LIST && i < plan->n_ports; i++)
-		if (plan->port[i].list == node->decision && (plan->port[i].decision == EGRESS_DECISION_PASS_PORT ||
-							     plan->port[i].decision == EGRESS_DECISION_PASS))
-			return true;
-	return false;
+	return node && opens_some(plan, node->decision);
+}
+
+enum egress_decision egress_plan_decide6(const struct egress_plan *plan, struct ip6 addr, unsigned protocol, uint16_t port)
+{
+	const struct egress_node6 *node = find_node6(plan, addr);
+
+	return node ? decide(plan, node->decision, protocol, port) : EGRESS_DECISION_NEXT;
+}
+
+bool egress_plan_names6(const struct egress_plan *plan, struct ip6 addr)
+{
+	const struct egress_node6 *node = find_node6(plan, addr);
+
+	return node && opens_some(plan, node->decision);
 }

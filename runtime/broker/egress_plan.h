@@ -48,6 +48,11 @@ struct egress_node {
 	uint32_t decision; /* enum egress_decision, or a list's number */
 };
 
+struct egress_node6 {
+	struct ip6_prefix net;
+	uint32_t decision;
+};
+
 struct egress_port {
 	uint32_t list;
 	uint32_t port; /* 0: all others, and echo requests */
@@ -57,6 +62,8 @@ struct egress_port {
 struct egress_plan {
 	struct egress_node *node; /* owned; by prefix, then address */
 	size_t n_nodes;
+	struct egress_node6 *node6; /* owned; as node, of the rules for IPv6 */
+	size_t n_nodes6;
 	struct egress_port *port; /* owned; by list, then port */
 	size_t n_ports;
 };
@@ -84,6 +91,10 @@ void egress_plan_clear(struct egress_plan *plan);
  * Return: PASS, DENY_OPERATOR, DENY_USER, NEXT, PASS_PORT or NEXT_PORT
  */
 enum egress_decision egress_plan_decide(const struct egress_plan *plan, uint32_t addr, unsigned protocol, uint16_t port);
+/** egress_plan_decide6() - egress_plan_decide() for an IPv6 address */
+enum egress_decision egress_plan_decide6(const struct egress_plan *plan, struct ip6 addr, unsigned protocol, uint16_t port);
+/** egress_plan_names6() - egress_plan_names() for an IPv6 address */
+bool egress_plan_names6(const struct egress_plan *plan, struct ip6 addr);
 /** egress_plan_names() - Whether some rule of @plan that allows covers @addr, so that a private address may be leased too */
 bool egress_plan_names(const struct egress_plan *plan, uint32_t addr);
 

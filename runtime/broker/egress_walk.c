@@ -74,17 +74,18 @@ struct cutting {
 static bool revoked(void *arg, const struct sockcut_ends *ends)
 {
 	const struct cutting *c = arg;
-	const struct links_flow flow = {.src = c->s->addr, .dst = ends->addr, .sport = ends->near_port, .dport = ends->port,
+	const struct links_flow flow = {.src = c->s->addr, .dst = ends->addr, .dst6 = ends->addr6, .sport = ends->near_port, .dport = ends->port,
 					.protocol = ends->protocol};
+	const struct egress_far far = {ends->addr, ends->addr6};
 	uint32_t mark;
 
 	/* Questions go to the name server from now on: a datagram's socket does not notice, a stream to another server has lost it. */
 	bool lives = ends->port == 53 && egress_asks_us(c->s) ? ends->protocol == IPPROTO_UDP
-		: egress_refuses(c->s->broker, c->s, ends->addr, ends->protocol, ends->port) == BROKER_REFUSED_NONE;
+		: egress_refuses(c->s->broker, c->s, &far, ends->protocol, ends->port) == BROKER_REFUSED_NONE;
 	if (lives)
 		return false;
 	/* Judged since this process was forked, or not known to the router yet: a lease may have come that is not in our copy. */
-	return links_conntrack_mark(c->router_fd, &flow, &mark) == 0 && mark != c->s->mark;
+	return links_conntrack_mark(c->s->broker->links, c->router_fd, &flow, &mark) == 0 && mark != c->s->mark;
 }
 
 _Noreturn static void cut(struct broker *b, const bool *wanted)
@@ -153,7 +154,7 @@ struct listing {
 	uint32_t n;
 };
 
-static void list_flow(void *arg, uint32_t src, uint32_t dst, uint32_t mark)
+static void list_flow(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark)
 {
 	struct listing *l = arg;
 	struct slot *s = egress_slot_of(l->b, src);
@@ -162,14 +163,14 @@ static void list_flow(void *arg, uint32_t src, uint32_t dst, uint32_t mark)
 	/* Flows of an older policy live on only when their next packet is allowed: they count too. */
 	if (!s || !mark || l->n == FLOWS_MAX)
 		return;
-	for (uint32_t i = (src * 2654435761u ^ dst * 40503u);; i++) {
+	for (uint32_t i = (src * 2654435761u ^ (dst + (uint32_t)(dst6.lo ^ dst6.hi ^ dst6.lo >> 32)) * 40503u);; i++) {
 		struct broker_flow *f = &l->flow[i & mask];
 
-		if (f->addr == dst && f->ref.slot == s->number)
+		if (f->addr == dst && ip6_same(f->addr6, dst6) && f->ref.slot == s->number)
 			return;
-		if (f->addr)
+		if (f->addr || !ip6_none(f->addr6))
 			continue;
-		*f = (struct broker_flow){.ref = {.slot = s->number, .generation = s->generation}, .addr = dst};
+		*f = (struct broker_flow){.ref = {.slot = s->number, .generation = s->generation}, .addr = dst, .addr6 = dst6};
 		l->n++;
 		return;
 	}
@@ -186,7 +187,7 @@ _Noreturn static void list(struct broker *b, int fd)
 		_exit(1);
 	}
 	for (uint32_t i = 0; i < 2 * FLOWS_MAX; i++)
-		if (l.flow[i].addr)
+		if (l.flow[i].addr || !ip6_none(l.flow[i].addr6))
 			l.flow[n++] = l.flow[i];
 	const size_t bytes = n * sizeof(*l.flow);
 	_exit(write(fd, l.flow, bytes) == (ssize_t)bytes ? 0 : 1);

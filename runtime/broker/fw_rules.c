@@ -5,7 +5,7 @@
  */
 #include "config.h"
 
-#include "runtime/broker/fw_rules.h"
+#include "runtime/broker/fw_rules_int.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -32,12 +32,6 @@
 /* Thousands of foreign rules (Docker, fail2ban) are read whole, and the first use loads ten modules on a stock kernel. */
 #define CHILD_SECONDS 60u
 #define OUTPUT_MAX    (8u << 20)
-#define DNS_DEFAULT_PER_SECOND 400u
-#define ECHO_BYTES	       1400u
-#define ECHO_PER_SECOND	       10u
-#define LOGS_PER_SECOND	       20u
-#define REFUSALS_PER_SECOND    200u /* by ICMP, a sandbox; the kernel sends 1,000 in all by default */
-#define SOURCES_MAX	       8192u /* four times LIMIT_SANDBOXES: what is deleted counts until its transaction ends */
 
 /* ---- the child ---- */
 
@@ -239,6 +233,14 @@ bool fw_rules_allowed(const struct fw_rules_config *config, uint32_t addr, uint3
 	return false;
 }
 
+bool fw_rules_allowed6(const struct fw_rules_config *config, struct ip6 addr, uint32_t min_prefix)
+{
+	for (size_t i = 0; i < config->n_allow6; i++)
+		if (config->allow6[i].prefix >= min_prefix && ip6_in(addr, &config->allow6[i]))
+			return true;
+	return false;
+}
+
 /*
  * Every packet that may be routed carries this mark: the router's routes exist for it only (links.c), so that nothing is
  * forwarded while the table is missing.  Rejects answer with the mark of what they refuse.
@@ -253,6 +255,7 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\ttype filter hook prerouting priority -450; policy drop;\n"
 		   "\t\tmeta mark set %u\n"
 		   "\t\tiifname \"lo\" accept\n"
+		   "%s"
 		   "\t\tmeta nfproto != ipv4 drop\n"
 		   "\t\tfib saddr . mark . iif oif missing drop\n"
 		   "\t\tiifname \"%s\" accept\n"
@@ -263,7 +266,7 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\ttcp dport 53 goto dns\n"
 		   "\t\taccept\n"
 		   "\t}\n",
-		   LINKS_ROUTE_MARK, c->uplink_router);
+		   LINKS_ROUTE_MARK, c->ipv6 ? "\t\tmeta nfproto ipv6 goto raw6\n" : "", c->uplink_router);
 	/* A ping carries data: few and small ones are enough to see whether something is there. */
 	buf_printf(b,
 		   "\tchain echo {\n"
@@ -495,6 +498,7 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\ttype filter hook forward priority filter; policy drop;\n"
 		   "\t\tjump hold\n"
 		   "\t\tct state invalid drop\n"
+		   "%s"
 		   "\t\tiifname \"%s\" goto inbound\n"
 		   "\t\toifname != \"%s\" goto no_%02d\n"
 		   "\t\tip saddr . ct mark @current accept\n"
@@ -504,7 +508,7 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip daddr . ct mark @current accept\n"
 		   "\t\tct state established,related goto judge\n"
 		   "\t}\n",
-		   c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
+		   c->ipv6 ? "\t\tmeta nfproto ipv6 goto forward6\n" : "", c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
 }
 
 static void put_doh(struct buf *b, const struct fw_rules_config *c)
@@ -523,6 +527,8 @@ static void put_router(struct buf *b, const struct fw_rules_config *c)
 	put_prefix_set(b, "allow_host4", c, 32);
 	put_doh(b, c);
 	put_router_sets(b);
+	if (c->ipv6)
+		fw_rules6_router(b, c);
 	put_router_raw(b, c);
 	put_router_dns(b, c);
 	put_router_local(b, c);
@@ -536,7 +542,7 @@ static void put_router(struct buf *b, const struct fw_rules_config *c)
 uint64_t fw_rules_router_version(const struct fw_rules_config *config)
 {
 	auto_buf text = {0};
-	uint64_t hash = UINT64_C(14695981039346656037) ^ FWSET_CHAINS_VERSION;
+	uint64_t hash = UINT64_C(14695981039346656037) ^ FWSET_CHAINS_VERSION ^ (config->ipv6 ? FWSET_CHAINS6_VERSION << 16 : 0);
 
 	put_router(&text, config);
 	for (const char *c = buf_str(&text); c && *c; c++)
@@ -559,23 +565,32 @@ static void put_host_table(struct buf *b, const struct fw_rules_config *c)
 {
 	const char *up = c->uplink_host;
 	struct dotted subnet = dotted(c->subnet_addr);
+	char subnet6[INET6_ADDRSTRLEN];
 
 	buf_printf(b, "add table inet sandboxd-%s\ndelete table inet sandboxd-%s\ntable inet sandboxd-%s {\n", c->instance, c->instance,
 		   c->instance);
 	put_prefix_set(b, "allow_host4", c, 32);
+	if (c->ipv6)
+		fw_rules6_host_sets(b, c);
 	buf_printf(b,
 		   "\tchain prerouting {\n"
 		   "\t\ttype filter hook prerouting priority raw; policy accept;\n"
-		   "\t\tiifname \"%s\" ip saddr != %s/%u drop\n"
-		   "\t\tiifname \"%s\" meta nfproto != ipv4 drop\n"
+		   "\t\tiifname \"%s\" ip saddr != %s/%u drop\n",
+		   up, subnet.text, c->subnet_prefix);
+	if (c->ipv6)
+		fw_rules6_host_prerouting(b, c);
+	else
+		buf_printf(b, "\t\tiifname \"%s\" meta nfproto != ipv4 drop\n", up);
+	buf_printf(b,
 		   "\t\tiifname != \"%s\" ip saddr %s/%u drop\n"
 		   "\t}\n"
 		   "\tchain input {\n"
 		   "\t\ttype filter hook input priority filter; policy accept;\n"
-		   "\t\tiifname \"%s\" ip daddr @allow_host4 accept\n"
-		   "\t\tiifname \"%s\" drop\n"
-		   "\t}\n",
-		   up, subnet.text, c->subnet_prefix, up, up, subnet.text, c->subnet_prefix, up, up);
+		   "\t\tiifname \"%s\" ip daddr @allow_host4 accept\n",
+		   up, subnet.text, c->subnet_prefix, up);
+	if (c->ipv6)
+		buf_printf(b, "\t\tiifname \"%s\" ip6 daddr @allow_host6 accept\n", up);
+	buf_printf(b, "\t\tiifname \"%s\" drop\n\t}\n", up);
 	buf_printf(b,
 		   "\tchain forward {\n"
 		   "\t\ttype filter hook forward priority filter; policy accept;\n"
@@ -586,10 +601,11 @@ static void put_host_table(struct buf *b, const struct fw_rules_config *c)
 		   "\t}\n"
 		   "\tchain postrouting {\n"
 		   "\t\ttype nat hook postrouting priority srcnat; policy accept;\n"
-		   "\t\tip saddr %s/%u oifname != \"%s\" masquerade\n"
-		   "\t}\n"
-		   "}\n",
+		   "\t\tip saddr %s/%u oifname != \"%s\" masquerade\n",
 		   up, up, up, up, up, subnet.text, c->subnet_prefix, up);
+	if (c->ipv6)
+		buf_printf(b, "\t\tip6 saddr %s/%u oifname != \"%s\" masquerade\n", ip6_text(c->subnet6.addr, subnet6), c->subnet6.prefix, up);
+	buf_puts(b, "\t}\n}\n");
 }
 
 /* ---- chains of others ---- */
@@ -655,16 +671,16 @@ static struct foreign *foreign_at(struct foreign_list *list, const struct walk *
 }
 
 /* Forward chains that would drop what we send: by policy, or (firewalld) by a last reject rule. */
-static bool drops_forwarded(const struct walk *w, const char *line)
+static bool drops_forwarded(const struct walk *w, const char *line, bool ipv6)
 {
-	if (!strcmp(w->family, "ip6") || !strncmp(w->table, "sandboxd-", 9))
+	if ((!ipv6 && !strcmp(w->family, "ip6")) || !strncmp(w->table, "sandboxd-", 9))
 		return false;
 	if (!strcmp(w->table, "firewalld"))
 		return strstr(line, " hook forward ") && strstr(line, "type filter");
 	return strstr(line, "type filter hook forward ") && strstr(line, "policy drop;");
 }
 
-static void scan_foreign(struct buf *ruleset, const char *comment, struct foreign_list *list)
+static void scan_foreign(struct buf *ruleset, const char *comment, bool ipv6, struct foreign_list *list)
 {
 	struct walk w = {0};
 	struct foreign *f;
@@ -682,7 +698,7 @@ static void scan_foreign(struct buf *ruleset, const char *comment, struct foreig
 		walk_line(&w, line);
 		if (!strcmp(w.family, "ip") && !strcmp(w.table, "filter") && !strcmp(w.chain, "DOCKER-USER"))
 			list->docker_user = true;
-		f = drops_forwarded(&w, line) ? foreign_at(list, &w) : NULL;
+		f = drops_forwarded(&w, line, ipv6) ? foreign_at(list, &w) : NULL;
 		if (!f && strstr(line, comment))
 			f = foreign_at(list, &w);
 		if (f && strstr(line, comment))
@@ -738,7 +754,7 @@ int fw_rules_foreign(const struct fw_rules_config *config, struct sbx_err *err)
 	comment_of(config, comment);
 	if (list_ruleset(&ruleset, err) < 0)
 		return -1;
-	scan_foreign(&ruleset, comment, &list);
+	scan_foreign(&ruleset, comment, config->ipv6, &list);
 	put_foreign(&text, config, &list);
 	if (!buf_used(&text))
 		return 0;
@@ -817,7 +833,7 @@ int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
 
 	if (list_ruleset(&ruleset, err) < 0)
 		return -1;
-	scan_foreign(&ruleset, "comment \"sandboxd-", &list);
+	scan_foreign(&ruleset, "comment \"sandboxd-", false, &list);
 	memset(ret, 0, sizeof(*ret));
 	ret->docker = list.docker_user;
 	for (size_t i = 0; i < list.n; i++) {
@@ -830,18 +846,25 @@ int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
 	return 0;
 }
 
-int fw_rules_try(struct sbx_err *err)
+int fw_rules_try(bool ipv6, struct sbx_err *err)
 {
 	static const uint32_t far = 0x01010101;
-	static const struct fwset_pin pin = {.addr = far, .timeout_ms = 60000};
+	static const struct ip6 far6 = {UINT64_C(0x2001) << 48, 1};
+	static const struct fwset_pin pin = {.addr = far, .timeout_ms = 60000}, pin6 = {.addr6 = far6, .timeout_ms = 60000};
 	const struct fw_rules_config config = {.instance = "probe", .uplink_host = "probe0", .uplink_router = "probe1",
-					       .subnet_addr = LINKS_DEFAULT_SUBNET, .subnet_prefix = LINKS_DEFAULT_PREFIX};
+					       .subnet_addr = LINKS_DEFAULT_SUBNET, .subnet_prefix = LINKS_DEFAULT_PREFIX,
+					       .ipv6 = ipv6, .subnet6 = {{UINT64_C(0xfd) << 56, 0}, 64}};
 
 	if (fw_rules_load_host(&config, err) < 0 || fw_rules_load_router(&config, -1, err) < 0)
 		return -1;
 	struct fwset *fw = fwset_open(-1, err);
 	int r = fw ? fwset_hosts(fw, &far, 1, err) : -1;
 	r = r < 0 ? r : fwset_pin(fw, LINKS_DEFAULT_SUBNET + 1, &pin, 1, err);
+	if (fw && ipv6) {
+		fwset_subnet6(fw, &config.subnet6);
+		r = r < 0 ? r : fwset_hosts6(fw, &far6, 1, err);
+		r = r < 0 ? r : fwset_pin(fw, LINKS_DEFAULT_SUBNET + 1, &pin6, 1, err);
+	}
 	r = r < 0 ? r : fwset_release(fw, fw_rules_router_version(&config), err);
 	fwset_free(fw);
 	return r;

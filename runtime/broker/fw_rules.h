@@ -16,6 +16,7 @@
 #define RUNTIME_FW_RULES_H
 
 #include "base/err.h"
+#include "base/ip6.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,6 +44,12 @@ struct fw_rules_config {
 	uint32_t dns_per_second; /* per sandbox; 0: 400 */
 	struct fw_rules_prefix doh[FW_RULES_DOH_MAX]; /* encrypted resolvers, refused where names are judged */
 	size_t n_doh;
+	bool ipv6; /* sandboxes have it: what follows counts */
+	struct ip6_prefix subnet6;
+	struct ip6_prefix allow6[FW_RULES_ALLOW_MAX];
+	size_t n_allow6;
+	struct ip6_prefix doh6[FW_RULES_DOH_MAX];
+	size_t n_doh6;
 	bool quic; /* UDP to 443 and 80 is let through where names are judged */
 };
 
@@ -103,7 +110,9 @@ struct fw_rules_others {
 };
 /** fw_rules_look() - See what other programs' rules of the host do to forwarded packets, into @ret; Return: 0, or -1 with @err set */
 int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err) SBX_WUR;
-/** fw_rules_try() - Load both rule sets in the calling process's network namespace (a probe's own); Return: 0, or -1 with @err set */
-int fw_rules_try(struct sbx_err *err) SBX_WUR;
+/** fw_rules_allowed6() - fw_rules_allowed() for IPv6 */
+bool fw_rules_allowed6(const struct fw_rules_config *config, struct ip6 addr, uint32_t min_prefix);
+/** fw_rules_try() - Load both rule sets (@ipv6: with IPv6) in the calling process's network namespace (a probe's own); Return: 0, or -1 with @err set */
+int fw_rules_try(bool ipv6, struct sbx_err *err) SBX_WUR;
 
 #endif

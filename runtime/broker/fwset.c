@@ -33,7 +33,7 @@
 #define ELEMENT_MAX    128u
 #define SOCKET_BYTES   (16 << 20)
 #define WAIT_S	       2
-#define KEY_WORDS      3u
+#define KEY_WORDS      9u
 #define ALIGN4(n)      (((size_t)(n) + 3u) & ~(size_t)3)
 
 struct fwset {
@@ -44,6 +44,7 @@ struct fwset {
 	size_t len, room;
 	size_t last; /* offset of the last message of the batch */
 	bool failed; /* no memory while it was put together */
+	const struct ip6_prefix *subnet6; /* borrowed; NULL: no IPv6 */
 	bool renews; /* adding an element again moves its timeout (6.12 and later) */
 };
 
@@ -257,13 +258,47 @@ static struct key key_port(uint32_t addr, const struct egress_port *port)
 	return (struct key){.word = {htonl(addr), port->list, port_word(port->port)}, .n = 3};
 }
 
-static struct key key_lease(uint32_t addr, const struct fwset_pin *pin)
+/* ---- the same of IPv6 ---- */
+
+static struct key key6(const struct fwset *fw, uint32_t addr)
 {
+	struct key k = {.n = 4};
+
+	ip6_write(ip6_of_slot(fw->subnet6, addr), k.word);
+	return k;
+}
+
+static struct key key6_with(struct key k, uint32_t word)
+{
+	k.word[k.n++] = word;
+	return k;
+}
+
+static struct key key6_far(struct key k, struct ip6 far)
+{
+	ip6_write(far, k.word + k.n);
+	k.n += 4;
+	return k;
+}
+
+static struct key key6_lease(const struct fwset *fw, uint32_t addr, const struct fwset_pin *pin)
+{
+	struct key k = key6_far(key6(fw, addr), pin->addr6);
+
+	return pin->port ? key6_with(k, port_word(pin->port)) : k;
+}
+
+static struct key key_lease(const struct fwset *fw, uint32_t addr, const struct fwset_pin *pin)
+{
+	if (!ip6_none(pin->addr6))
+		return key6_lease(fw, addr, pin);
 	return (struct key){.word = {htonl(addr), htonl(pin->addr), port_word(pin->port)}, .n = pin->port ? 3 : 2};
 }
 
 static const char *lease_set(const struct fwset_pin *pin)
 {
+	if (!ip6_none(pin->addr6))
+		return pin->port ? "lease6_port" : "lease6";
 	return pin->port ? "lease_port" : "lease";
 }
 
@@ -320,11 +355,62 @@ static void put_ports(struct elems *e, uint32_t addr, const struct egress_plan *
 	}
 }
 
+static int compare_nodes6(const struct egress_node6 *x, const struct egress_node6 *y)
+{
+	if (x->net.prefix != y->net.prefix)
+		return x->net.prefix < y->net.prefix ? -1 : 1;
+	if (x->net.addr.hi != y->net.addr.hi)
+		return x->net.addr.hi < y->net.addr.hi ? -1 : 1;
+	return x->net.addr.lo < y->net.addr.lo ? -1 : x->net.addr.lo > y->net.addr.lo;
+}
+
+static void put_nodes6(struct elems *e, uint32_t addr, const struct egress_plan *old, const struct egress_plan *new, unsigned type)
+{
+	for (size_t i = 0, k = 0; i < old->n_nodes6 || k < new->n_nodes6;) {
+		const struct egress_node6 *x = i < old->n_nodes6 ? &old->node6[i] : NULL;
+		const struct egress_node6 *y = k < new->n_nodes6 ? &new->node6[k] : NULL;
+		int order = !x ? 1 : !y ? -1 : compare_nodes6(x, y);
+		bool same = order == 0 && x->decision == y->decision;
+
+		i += order <= 0;
+		k += order >= 0;
+		if (!same && order <= 0 && type == NFT_MSG_DELSETELEM)
+			elems_put(e, "rules6", type, key6_with(key6_far(key6(e->fw, addr), x->net.addr), x->net.prefix), NULL, 0);
+		if (!same && order >= 0 && type == NFT_MSG_NEWSETELEM)
+			elems_put(e, "rules6", type, key6_with(key6_far(key6(e->fw, addr), y->net.addr), y->net.prefix), &y->decision, 0);
+	}
+}
+
+/* Rules of either kind make it a policy: then names are asked of our name server (the chains `dns` and `dns6`). */
+static uint32_t mode_word(const struct fwset_policy *p, const struct egress_plan *plan)
+{
+	return (uint32_t)p->mode + (plan->n_nodes || plan->n_nodes6 ? EGRESS_MODE_RULES : 0);
+}
+
+/* Nothing here where the router has no IPv6: then its packets are dropped before any chain looks for them. */
+static void put_policy6(struct elems *e, const struct fwset_policy *p, const struct egress_plan *old, const struct egress_plan *new,
+			unsigned type)
+{
+	const uint32_t mark = type == NFT_MSG_NEWSETELEM ? p->mark : p->old_mark;
+	const uint32_t mode = mode_word(p, new);
+	bool adds = type == NFT_MSG_NEWSETELEM;
+
+	if (!e->fw->subnet6)
+		return;
+	put_nodes6(e, p->addr, old, new, type);
+	if (!mark)
+		return;
+	const struct key k = key6(e->fw, p->addr);
+	elems_put(e, "modes6", type, k, adds ? &mode : NULL, 0);
+	elems_put(e, "stamps6", type, k, adds ? &mark : NULL, 0);
+	elems_put(e, "current6", type, key6_with(k, mark), NULL, 0);
+}
+
 int fwset_policy(struct fwset *fw, const struct fwset_policy *p, struct sbx_err *err)
 {
 	const struct egress_plan *old = p->old_plan ? p->old_plan : &no_plan, *new = p->plan ? p->plan : &no_plan;
 	struct elems e = {.fw = fw};
-	uint32_t mode = (uint32_t)p->mode + (new->n_nodes ? EGRESS_MODE_RULES : 0);
+	uint32_t mode = mode_word(p, new);
 
 	batch_begin(fw);
 	if (p->old_mark) {
@@ -334,8 +420,10 @@ int fwset_policy(struct fwset *fw, const struct fwset_policy *p, struct sbx_err 
 	}
 	put_nodes(&e, p->addr, old, new, NFT_MSG_DELSETELEM);
 	put_ports(&e, p->addr, old, new, NFT_MSG_DELSETELEM);
+	put_policy6(&e, p, old, new, NFT_MSG_DELSETELEM);
 	put_nodes(&e, p->addr, old, new, NFT_MSG_NEWSETELEM);
 	put_ports(&e, p->addr, old, new, NFT_MSG_NEWSETELEM);
+	put_policy6(&e, p, old, new, NFT_MSG_NEWSETELEM);
 	if (p->mark) {
 		elems_put(&e, "modes", NFT_MSG_NEWSETELEM, key1(p->addr), &mode, 0);
 		elems_put(&e, "stamps", NFT_MSG_NEWSETELEM, key1(p->addr), &p->mark, 0);
@@ -358,10 +446,10 @@ static void put_pins(struct fwset *fw, uint32_t addr, const struct fwset_pin *pi
 	struct elems e = {.fw = fw};
 
 	for (size_t step = first; step < end; step++) {
-		for (int ports = 0; ports < 2; ports++)
+		for (int kind = 0; kind < 4; kind++)
 			for (size_t i = 0; i < n; i++)
-				if (!!pin[i].port == ports)
-					elems_put(&e, lease_set(&pin[i]), renew[step], key_lease(addr, &pin[i]), NULL,
+				if (!!pin[i].port + 2 * !ip6_none(pin[i].addr6) == kind && (kind < 2 || fw->subnet6))
+					elems_put(&e, lease_set(&pin[i]), renew[step], key_lease(fw, addr, &pin[i]), NULL,
 						  renew[step] == NFT_MSG_DELSETELEM ? 0 : pin[i].timeout_ms ? pin[i].timeout_ms : 1);
 		elems_end(&e);
 	}
@@ -381,16 +469,34 @@ int fwset_unpin(struct fwset *fw, uint32_t addr, const struct fwset_pin *pin, si
 	return commit(fw, "end of leases", err);
 }
 
+/* Without elements a deletion empties the set. */
+static void put_empty(struct fwset *fw, const char *set)
+{
+	struct nlmsghdr *h = table_message(fw, NFT_MSG_DELSETELEM, 0);
+
+	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, FW_RULES_ROUTER_TABLE);
+	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, set);
+	message_end(fw, h);
+}
+
+int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, struct sbx_err *err)
+{
+	struct elems e = {.fw = fw};
+
+	batch_begin(fw);
+	put_empty(fw, "host6");
+	for (size_t i = 0; i < n; i++)
+		elems_put(&e, "host6", NFT_MSG_NEWSETELEM, key6_far((struct key){0}, addr[i]), NULL, 0);
+	elems_end(&e);
+	return commit(fw, "IPv6 host addresses of the router", err);
+}
+
 int fwset_hosts(struct fwset *fw, const uint32_t *addr, size_t n, struct sbx_err *err)
 {
 	struct elems e = {.fw = fw};
 
 	batch_begin(fw);
-	/* Without elements a deletion empties the set. */
-	struct nlmsghdr *h = table_message(fw, NFT_MSG_DELSETELEM, 0);
-	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, FW_RULES_ROUTER_TABLE);
-	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, "host4");
-	message_end(fw, h);
+	put_empty(fw, "host4");
 	for (size_t i = 0; i < n; i++)
 		elems_put(&e, "host4", NFT_MSG_NEWSETELEM, key1(addr[i]), NULL, 0);
 	elems_end(&e);
@@ -471,17 +577,22 @@ static void load_value(struct rule *r, uint32_t reg, uint32_t value)
 	expr_end(r);
 }
 
-static void mask_reg(struct rule *r, uint32_t reg, uint32_t mask)
+static void mask_bytes(struct rule *r, uint32_t reg, const void *mask, uint32_t size)
 {
-	const uint32_t zero = 0;
+	static const uint8_t zero[16];
 
 	expr_begin(r, "bitwise");
 	put_be32(r, NFTA_BITWISE_SREG, reg);
 	put_be32(r, NFTA_BITWISE_DREG, reg);
-	put_be32(r, NFTA_BITWISE_LEN, sizeof(mask));
-	put_value(r->h, NFTA_BITWISE_MASK, &mask, sizeof(mask));
-	put_value(r->h, NFTA_BITWISE_XOR, &zero, sizeof(zero));
+	put_be32(r, NFTA_BITWISE_LEN, size);
+	put_value(r->h, NFTA_BITWISE_MASK, mask, size);
+	put_value(r->h, NFTA_BITWISE_XOR, zero, size);
 	expr_end(r);
+}
+
+static void mask_reg(struct rule *r, uint32_t reg, uint32_t mask)
+{
+	mask_bytes(r, reg, &mask, sizeof(mask));
 }
 
 static void compare(struct rule *r, uint32_t reg, const void *value, size_t size, uint32_t op)
@@ -537,6 +648,57 @@ static void put_rules_chain(struct fwset *fw)
 	rule_begin(&none, fw, "rules");
 	go_to(&none, "base");
 	rule_end(&none);
+}
+
+/* As put_rules_chain(); a new connection of a sandbox with IPv6 rules costs these 129 looks, some 10 us. */
+static void put_rules6_chain(struct fwset *fw)
+{
+	static const struct ip6 ones = {UINT64_MAX, UINT64_MAX};
+	struct rule r;
+
+	for (uint32_t prefix = IP6_PREFIX_MAX + 1; prefix-- > 0;) {
+		uint8_t mask[16];
+
+		ip6_write(ip6_mask(ones, prefix), mask);
+		rule_begin(&r, fw, "rules6");
+		load_ct(&r, NFT_CT_SRC_IP6, NFT_REG32_00);
+		load_ct(&r, NFT_CT_DST_IP6, NFT_REG32_04);
+		mask_bytes(&r, NFT_REG32_04, mask, sizeof(mask));
+		load_value(&r, NFT_REG32_08, prefix);
+		look_up(&r, "rules6", NFT_REG32_00, NFT_REG32_00);
+		store_mark(&r, NFT_REG32_00);
+		go_to(&r, "decide6");
+		rule_end(&r);
+	}
+	rule_begin(&r, fw, "rules6");
+	go_to(&r, "base6");
+	rule_end(&r);
+}
+
+/* As put_lists_chain(): the last word of the source is the IPv4 address under which the ports stand. */
+static void put_lists6_chain(struct fwset *fw)
+{
+	static const uint8_t icmp = IPPROTO_ICMPV6;
+
+	for (int rest = 0; rest < 2; rest++) {
+		struct rule r;
+
+		rule_begin(&r, fw, "lists6");
+		if (!rest) {
+			load_ct(&r, NFT_CT_PROTOCOL, NFT_REG32_00);
+			compare(&r, NFT_REG32_00, &icmp, sizeof(icmp), NFT_CMP_NEQ);
+		}
+		load_ct(&r, NFT_CT_SRC_IP6, NFT_REG32_00);
+		load_mark(&r, NFT_REG32_04);
+		if (rest)
+			load_value(&r, NFT_REG32_05, 0);
+		else
+			load_ct(&r, NFT_CT_PROTO_DST, NFT_REG32_05);
+		look_up(&r, "ports", NFT_REG32_03, NFT_REG32_00);
+		store_mark(&r, NFT_REG32_00);
+		go_to(&r, "decided6");
+		rule_end(&r);
+	}
 }
 
 /* The mark holds a list's number: this port's decision, else that of all others. */
@@ -600,6 +762,10 @@ int fwset_release(struct fwset *fw, uint64_t version, struct sbx_err *err)
 	batch_begin(fw);
 	put_rules_chain(fw);
 	put_lists_chain(fw);
+	if (fw->subnet6) {
+		put_rules6_chain(fw);
+		put_lists6_chain(fw);
+	}
 	/* Without a handle: all rules of the chain, which is the one that stops everything. */
 	struct nlmsghdr *h = table_message(fw, NFT_MSG_DELRULE, 0);
 	mnl_attr_put_strz(h, NFTA_RULE_TABLE, FW_RULES_ROUTER_TABLE);
@@ -617,7 +783,7 @@ int fwset_release(struct fwset *fw, uint64_t version, struct sbx_err *err)
 struct dump {
 	fwset_found *found;
 	void *arg;
-	bool stamps;
+	bool stamps, six;
 };
 
 static const struct nlattr *attr_of(const void *data, size_t size, uint16_t type)
@@ -652,11 +818,39 @@ static bool words_of(const struct nlattr *elem, uint16_t type, uint32_t *out, si
 	return true;
 }
 
-static void take_elem(const struct dump *d, const struct nlattr *elem)
+static void take_left(const struct nlattr *elem, struct fwset_pin *pin)
 {
 	const struct nlattr *left = attr_within(elem, NFTA_SET_ELEM_EXPIRATION);
+
+	if (left && mnl_attr_get_payload_len(left) == sizeof(pin->timeout_ms)) {
+		memcpy(&pin->timeout_ms, mnl_attr_get_payload(left), sizeof(pin->timeout_ms));
+		pin->timeout_ms = be64toh(pin->timeout_ms);
+	}
+}
+
+static void take_elem6(const struct dump *d, const struct nlattr *elem)
+{
+	uint32_t key[9] = {0};
+	struct fwset_pin pin = {0};
+	const uint8_t *port = (const uint8_t *)&key[8];
+
+	if (!words_of(elem, NFTA_SET_ELEM_KEY, key, 9) && !words_of(elem, NFTA_SET_ELEM_KEY, key, 8))
+		return;
+	pin.addr6 = ip6_read(&key[4]);
+	pin.port = (uint32_t)port[0] << 8 | port[1];
+	take_left(elem, &pin);
+	d->found(d->arg, ntohl(key[3]), 0, &pin);
+}
+
+static void take_elem(const struct dump *d, const struct nlattr *elem)
+{
 	uint32_t key[3] = {0}, mark = 0;
 	struct fwset_pin pin = {0};
+
+	if (d->six) {
+		take_elem6(d, elem);
+		return;
+	}
 
 	if (d->stamps) {
 		if (words_of(elem, NFTA_SET_ELEM_KEY, key, 1) && words_of(elem, NFTA_SET_ELEM_DATA, &mark, 1))
@@ -668,10 +862,7 @@ static void take_elem(const struct dump *d, const struct nlattr *elem)
 	const uint8_t *port = (const uint8_t *)&key[2];
 	pin.addr = ntohl(key[1]);
 	pin.port = (uint32_t)port[0] << 8 | port[1];
-	if (left && mnl_attr_get_payload_len(left) == sizeof(pin.timeout_ms)) {
-		memcpy(&pin.timeout_ms, mnl_attr_get_payload(left), sizeof(pin.timeout_ms));
-		pin.timeout_ms = be64toh(pin.timeout_ms);
-	}
+	take_left(elem, &pin);
 	d->found(d->arg, ntohl(key[0]), 0, &pin);
 }
 
@@ -735,12 +926,15 @@ static int dump_set(struct fwset *fw, const char *set, const struct dump *d)
 
 int fwset_each(struct fwset *fw, fwset_found *found, void *arg, struct sbx_err *err)
 {
-	static const char *const sets[] = {"stamps", "lease", "lease_port"};
+	static const char *const sets[] = {"stamps", "lease", "lease_port", "lease6", "lease6_port"};
 	struct dump d = {.found = found, .arg = arg};
 
-	for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
+	for (size_t i = 0; i < (fw->subnet6 ? ARRAY_SIZE(sets) : 3); i++) {
 		d.stamps = i == 0;
+		d.six = i >= 3;
 		int r = dump_set(fw, sets[i], &d);
+		if (r == -ENOENT && d.six)
+			continue; /* a table of before IPv6 was switched on */
 		if (r < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, -r, "read %s of the router's table", sets[i]);
 	}
@@ -830,6 +1024,11 @@ void fwset_free(struct fwset *fw)
 		close(fw->fd);
 	free(fw->buf);
 	free(fw);
+}
+
+void fwset_subnet6(struct fwset *fw, const struct ip6_prefix *subnet6)
+{
+	fw->subnet6 = subnet6;
 }
 
 uint32_t fwset_port_id(const struct fwset *fw)

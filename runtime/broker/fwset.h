@@ -13,6 +13,9 @@
  *	lease	 source . address, with a timeout
  *	lease_port source . address . port, with a timeout
  *
+ * modes6, stamps6, current6, rules6, lease6 and lease6_port are the same for the source's IPv6 address, when the router has IPv6.
+ * Lists of ports are shared: an IPv6 source ends with the IPv4 one.
+ *
  * No element holds a verdict: the kernel would walk all of a verdict map's chains again for each change.  Raw netlink by libmnl
  * (the only file that includes it): one acknowledged element costs about 5 us, by libnftables 50 us and more with each element.
  * A call is one transaction: after it all of it is in force, or nothing.
@@ -30,6 +33,7 @@
 
 /* Counted up with each change of the chains that fwset_release() makes or of what elements mean. */
 #define FWSET_CHAINS_VERSION 1u
+#define FWSET_CHAINS6_VERSION 1u /* of the IPv6 ones */
 
 struct fwset;
 
@@ -37,6 +41,8 @@ struct fwset;
 struct fwset *fwset_open(int router_fd, struct sbx_err *err) SBX_WUR;
 /** fwset_free() - Close @fw; the table stays; NULL is fine */
 void fwset_free(struct fwset *fw);
+/** fwset_subnet6() - From now on each source of @fw has an address in @subnet6 too (borrowed; NULL: none); the table has its sets */
+void fwset_subnet6(struct fwset *fw, const struct ip6_prefix *subnet6);
 /** fwset_port_id() - Netlink port of @fw: the kernel's notices carry it for changes of ours */
 uint32_t fwset_port_id(const struct fwset *fw);
 
@@ -63,6 +69,8 @@ int fwset_release(struct fwset *fw, uint64_t version, struct sbx_err *err) SBX_W
 int fwset_probe(struct fwset *fw, struct sbx_err *err) SBX_WUR;
 /** fwset_hosts() - Replace the set of the host's addresses by the @n of @addr (host byte order); Return: 0 or -1, @err set */
 int fwset_hosts(struct fwset *fw, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
+/** fwset_hosts6() - fwset_hosts() for the host's IPv6 addresses; Return: 0 or -1, @err set */
+int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, struct sbx_err *err) SBX_WUR;
 
 struct fwset_policy {
 	uint32_t addr;	   /* of the sandbox, host byte order */
@@ -86,6 +94,7 @@ int fwset_policy(struct fwset *fw, const struct fwset_policy *p, struct sbx_err 
 
 struct fwset_pin {
 	uint32_t addr; /* far end, host byte order */
+	struct ip6 addr6; /* it instead, unless it is none */
 	uint32_t port; /* 0: all but 853 */
 	uint64_t timeout_ms;
 };

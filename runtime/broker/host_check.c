@@ -31,6 +31,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "base/num.h"
+#include "base/path.h"
 #include "base/settings.h"
 
 #include "runtime/broker/cgroup.h"
@@ -450,10 +451,9 @@ static int try_nft(const char *arg)
 {
 	struct sbx_err err;
 
-	(void)arg;
 	if (unshare(CLONE_NEWNET) < 0)
 		return errno;
-	return fw_rules_try(&err) < 0 ? (err.sys > 0 && err.sys < 128 ? err.sys : EOPNOTSUPP) : 0;
+	return fw_rules_try(arg != NULL, &err) < 0 ? (err.sys > 0 && err.sys < 128 ? err.sys : EOPNOTSUPP) : 0;
 }
 
 static enum host_verdict probe_NFT(const struct host_check_context *context, char *found, size_t size)
@@ -462,6 +462,24 @@ static enum host_verdict probe_NFT(const struct host_check_context *context, cha
 
 	(void)context;
 	snprintf(found, size, "the router's and the host's rules in a namespace of their own: %s", sys ? strerror(sys) : "load");
+	return sys ? HOST_FAIL : HOST_OK;
+}
+
+static enum host_verdict probe_IPV6(const struct host_check_context *context, char *found, size_t size)
+{
+	char off[16];
+	int sys;
+
+	if (!context->ipv6) {
+		snprintf(found, size, "network.ipv6 is false: sandboxes have none");
+		return HOST_OK;
+	}
+	if (path_read_head(AT_FDCWD, "/proc/sys/net/ipv6/conf/all/disable_ipv6", off, sizeof(off)) < 0 || *off != '0') {
+		snprintf(found, size, "this kernel has no IPv6, or it is switched off (net.ipv6.conf.all.disable_ipv6)");
+		return HOST_FAIL;
+	}
+	sys = in_child(try_nft, "6");
+	snprintf(found, size, "the rules with IPv6 in a namespace of their own: %s", sys ? strerror(sys) : "load");
 	return sys ? HOST_FAIL : HOST_OK;
 }
 

@@ -43,6 +43,7 @@ struct host_check_context {
 	const char *state_dir;	 /* borrowed; where layers and uppers lie */
 	const struct cgroup *cg; /* borrowed; NULL: the cgroup rows say that it is not open */
 	const struct settings_texts *host_paths; /* borrowed; storage.allowed_host_paths; NULL: none */
+	bool ipv6;	 /* network.ipv6 */
 };
 
 /**

@@ -408,6 +408,11 @@ static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx
 
 	memcpy(setup.gateway_mac, s->link.gateway_mac, sizeof(setup.gateway_mac));
 	memcpy(setup.own_mac, s->link.own_mac, sizeof(setup.own_mac));
+	if (b->links_config.ipv6) {
+		setup.ipv6 = 1;
+		ip6_write(ip6_of_slot(&b->links_config.subnet6, s->addr), setup.addr6);
+		ip6_write(LINKS_GATEWAY6, setup.gateway6);
+	}
 	for (; n_own < ARRAY_SIZE(fifo_names) && r == 0; n_own++) {
 		/* read-write, so that the agent never sees an end of file while a daemon is restarted */
 		fd[n_own] = openat(s->dir_fd, fifo_names[n_own], O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);

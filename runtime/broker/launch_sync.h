@@ -81,6 +81,9 @@ struct launch_setup {
 	uint32_t filter_agent_len;   /* instructions */
 	uint32_t filter_payload_len;
 	uint32_t peer_ifindex; /* of eth0 inside */
+	uint32_t ipv6;	       /* 1: the next two count */
+	uint8_t addr6[16];
+	uint8_t gateway6[16]; /* link-local; the same hardware address as gateway_addr */
 };
 
 /* Descriptors of ROOT: the root mount, then (HOST_USR) the /usr mount, then one mount per volume. */

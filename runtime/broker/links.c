@@ -39,6 +39,9 @@
 /* Both ends of the transfer net of the uplink; seen by nobody but the two routing tables. */
 #define UPLINK_HOST_ADDR   0xa9fefd01u /* 169.254.253.1 */
 #define UPLINK_ROUTER_ADDR 0xa9fefd02u
+/* Next hops only: no interface has them. */
+#define UPLINK_HOST_ADDR6   ((struct ip6){UINT64_C(0xfe80) << 48, 0x53420001u})
+#define UPLINK_ROUTER_ADDR6 ((struct ip6){UINT64_C(0xfe80) << 48, 0x53420002u})
 #define ROUTE_RULE_PRIO	   100u
 #define ROUTER_FILE	   "router"
 #define ROUTER_UPLINK	   "uplink"
@@ -221,6 +224,17 @@ static struct nl_addr *ip_addr(uint32_t addr, uint32_t prefix)
 	return a;
 }
 
+static struct nl_addr *ip6_addr(struct ip6 addr, uint32_t prefix)
+{
+	uint8_t wire[16];
+
+	ip6_write(addr, wire);
+	struct nl_addr *a = nl_addr_build(AF_INET6, wire, sizeof(wire));
+	if (a)
+		nl_addr_set_prefixlen(a, (int)prefix);
+	return a;
+}
+
 static int ifindex_of(struct nl_sock *sock, const char *name)
 {
 	auto_nl(rtnl_link) link = NULL;
@@ -243,10 +257,9 @@ static int set_up(struct nl_sock *sock, int ifindex, bool up)
 	return rtnl_link_change(sock, change, change, 0);
 }
 
-static int add_neigh(struct nl_sock *sock, int ifindex, uint32_t addr, const uint8_t mac[6])
+static int put_neigh(struct nl_sock *sock, int ifindex, struct nl_addr *dst, const uint8_t mac[6])
 {
 	auto_nl(rtnl_neigh) neigh = rtnl_neigh_alloc();
-	auto_nl(nl_addr) dst = ip_addr(addr, 32);
 	auto_nl(nl_addr) lladdr = mac_addr(mac);
 
 	if (!neigh || !dst || !lladdr)
@@ -258,27 +271,39 @@ static int add_neigh(struct nl_sock *sock, int ifindex, uint32_t addr, const uin
 	return rtnl_neigh_add(sock, neigh, NLM_F_CREATE | NLM_F_REPLACE);
 }
 
-/* @via 0: the destination is on the link. */
-static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t prefix, uint32_t via)
+static int add_neigh(struct nl_sock *sock, int ifindex, uint32_t addr, const uint8_t mac[6])
+{
+	auto_nl(nl_addr) dst = ip_addr(addr, 32);
+
+	return put_neigh(sock, ifindex, dst, mac);
+}
+
+static int add_neigh6(struct nl_sock *sock, int ifindex, struct ip6 addr, const uint8_t mac[6])
+{
+	auto_nl(nl_addr) dst = ip6_addr(addr, IP6_PREFIX_MAX);
+
+	return put_neigh(sock, ifindex, dst, mac);
+}
+
+/* @gateway NULL: the destination is on the link. */
+static int put_route(struct nl_sock *sock, int ifindex, int family, struct nl_addr *to, struct nl_addr *gateway)
 {
 	auto_nl(rtnl_route) route = rtnl_route_alloc();
-	auto_nl(nl_addr) to = ip_addr(dst, prefix);
-	auto_nl(nl_addr) gateway = via ? ip_addr(via, 32) : NULL;
 	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
 
-	if (!route || !to || !hop || (via && !gateway)) {
+	if (!route || !to || !hop) {
 		if (hop)
 			rtnl_route_nh_free(hop);
 		return -NLE_NOMEM;
 	}
 	rtnl_route_nh_set_ifindex(hop, ifindex);
-	if (via) {
+	if (gateway) {
 		rtnl_route_nh_set_gateway(hop, gateway);
 		rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
 	}
-	rtnl_route_set_family(route, AF_INET);
+	rtnl_route_set_family(route, (uint8_t)family);
 	rtnl_route_set_table(route, RT_TABLE_MAIN);
-	rtnl_route_set_scope(route, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+	rtnl_route_set_scope(route, gateway || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
 	rtnl_route_set_protocol(route, RTPROT_STATIC);
 	rtnl_route_set_type(route, RTN_UNICAST);
 	if (rtnl_route_set_dst(route, to) < 0) {
@@ -290,10 +315,10 @@ static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t p
 }
 
 /* Every address is local for what the packet filter marks as a question for the name server. */
-static int add_names_route(struct nl_sock *sock)
+static int add_names_route(struct nl_sock *sock, int family)
 {
 	auto_nl(rtnl_route) route = rtnl_route_alloc();
-	auto_nl(nl_addr) all = ip_addr(0, 0);
+	auto_nl(nl_addr) all = family == AF_INET ? ip_addr(0, 0) : ip6_addr((struct ip6){0}, 0);
 	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
 
 	if (!route || !all || !hop) {
@@ -302,7 +327,7 @@ static int add_names_route(struct nl_sock *sock)
 		return -NLE_NOMEM;
 	}
 	rtnl_route_nh_set_ifindex(hop, 1);
-	rtnl_route_set_family(route, AF_INET);
+	rtnl_route_set_family(route, (uint8_t)family);
 	rtnl_route_set_table(route, LINKS_NAMES_MARK);
 	rtnl_route_set_scope(route, RT_SCOPE_HOST);
 	rtnl_route_set_protocol(route, RTPROT_STATIC);
@@ -315,10 +340,26 @@ static int add_names_route(struct nl_sock *sock)
 	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
 }
 
-static int add_lo_addr(struct nl_sock *sock, uint32_t addr)
+/* @via 0: the destination is on the link. */
+static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t prefix, uint32_t via)
+{
+	auto_nl(nl_addr) to = ip_addr(dst, prefix);
+	auto_nl(nl_addr) gateway = via ? ip_addr(via, 32) : NULL;
+
+	return via && !gateway ? -NLE_NOMEM : put_route(sock, ifindex, AF_INET, to, gateway);
+}
+
+static int add_route6(struct nl_sock *sock, int ifindex, struct ip6_prefix dst, struct ip6 via)
+{
+	auto_nl(nl_addr) to = ip6_addr(dst.addr, dst.prefix);
+	auto_nl(nl_addr) gateway = ip6_none(via) ? NULL : ip6_addr(via, IP6_PREFIX_MAX);
+
+	return !ip6_none(via) && !gateway ? -NLE_NOMEM : put_route(sock, ifindex, AF_INET6, to, gateway);
+}
+
+static int put_lo_addr(struct nl_sock *sock, struct nl_addr *local)
 {
 	auto_nl(rtnl_addr) a = rtnl_addr_alloc();
-	auto_nl(nl_addr) local = ip_addr(addr, 32);
 	int r;
 
 	if (!a || !local)
@@ -328,6 +369,20 @@ static int add_lo_addr(struct nl_sock *sock, uint32_t addr)
 		return -NLE_INVAL;
 	r = rtnl_addr_add(sock, a, 0);
 	return r == -NLE_EXIST ? 0 : r;
+}
+
+static int add_lo_addr(struct nl_sock *sock, uint32_t addr)
+{
+	auto_nl(nl_addr) local = ip_addr(addr, 32);
+
+	return put_lo_addr(sock, local);
+}
+
+static int add_lo_addr6(struct nl_sock *sock, struct ip6 addr)
+{
+	auto_nl(nl_addr) local = ip6_addr(addr, IP6_PREFIX_MAX);
+
+	return put_lo_addr(sock, local);
 }
 
 /* ---- veth ---- */
@@ -389,9 +444,31 @@ static void uplink_name(const char *instance, char name[IFNAMSIZ])
 	snprintf(name, IFNAMSIZ, "sbx%08xu", hash);
 }
 
-static const struct netns_sysctl router_sysctls[] = {
+static const struct netns_sysctl no_ipv6_sysctls[] = {
 	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true},
 	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
+};
+
+/* No interface makes itself an address or believes what it hears; addr_gen_mode 1 is "none". */
+static const struct netns_sysctl ipv6_sysctls[] = {
+	{"/proc/sys/net/ipv6/conf/all/addr_gen_mode", "1", false},
+	{"/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1", false},
+	{"/proc/sys/net/ipv6/conf/all/accept_ra", "0", false},
+	{"/proc/sys/net/ipv6/conf/default/accept_ra", "0", false},
+	{"/proc/sys/net/ipv6/conf/all/accept_redirects", "0", false},
+	{"/proc/sys/net/ipv6/conf/default/accept_redirects", "0", false},
+	{"/proc/sys/net/ipv6/conf/all/accept_source_route", "-1", false},
+	{"/proc/sys/net/ipv6/conf/default/accept_source_route", "-1", false},
+	{"/proc/sys/net/ipv6/conf/default/accept_dad", "0", false},
+	{"/proc/sys/net/ipv6/conf/all/forwarding", "1", false},
+	{"/proc/sys/net/ipv6/conf/default/forwarding", "1", false},
+	{"/proc/sys/net/ipv6/fwmark_reflect", "1", false},
+	{"/proc/sys/net/ipv6/icmp/ratelimit", "0", false},
+	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "0", false},
+	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "0", false},
+};
+
+static const struct netns_sysctl router_sysctls[] = {
 	{"/proc/sys/net/ipv4/ip_forward", "1", false},
 	/* What the router says itself goes back by the mark of what it answers. */
 	{"/proc/sys/net/ipv4/fwmark_reflect", "1", false},
@@ -410,13 +487,13 @@ static const struct netns_sysctl router_sysctls[] = {
 	{"/proc/sys/net/ipv4/conf/default/arp_ignore", "8", false},
 };
 
-static struct rtnl_rule *route_rule(uint32_t prio, uint32_t table)
+static struct rtnl_rule *route_rule(int family, uint32_t prio, uint32_t table)
 {
 	struct rtnl_rule *rule = rtnl_rule_alloc();
 
 	if (!rule)
 		return NULL;
-	rtnl_rule_set_family(rule, AF_INET);
+	rtnl_rule_set_family(rule, family);
 	rtnl_rule_set_prio(rule, prio);
 	rtnl_rule_set_table(rule, table);
 	rtnl_rule_set_action(rule, FR_ACT_TO_TBL);
@@ -424,13 +501,13 @@ static struct rtnl_rule *route_rule(uint32_t prio, uint32_t table)
 }
 
 /* The routes stay in the main table, but only marked packets are shown it. */
-static int guard_routes(struct nl_sock *sock)
+static int guard_routes(struct nl_sock *sock, int family)
 {
 	static const struct {
 		uint32_t prio, table;
 	} open_rules[] = {{32766, RT_TABLE_MAIN}, {32767, RT_TABLE_DEFAULT}};
-	auto_nl(rtnl_rule) marked = route_rule(ROUTE_RULE_PRIO, RT_TABLE_MAIN);
-	auto_nl(rtnl_rule) names = route_rule(ROUTE_RULE_PRIO, LINKS_NAMES_MARK);
+	auto_nl(rtnl_rule) marked = route_rule(family, ROUTE_RULE_PRIO, RT_TABLE_MAIN);
+	auto_nl(rtnl_rule) names = route_rule(family, ROUTE_RULE_PRIO, LINKS_NAMES_MARK);
 
 	if (FAULT_POINT("links-guard"))
 		return 0;
@@ -447,13 +524,34 @@ static int guard_routes(struct nl_sock *sock)
 	if (r < 0 && r != -NLE_EXIST)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(open_rules); i++) {
-		auto_nl(rtnl_rule) rule = route_rule(open_rules[i].prio, open_rules[i].table);
+		auto_nl(rtnl_rule) rule = route_rule(family, open_rules[i].prio, open_rules[i].table);
 
 		r = rule ? rtnl_rule_delete(sock, rule, 0) : -NLE_NOMEM;
 		if (r < 0 && r != -NLE_OBJ_NOTFOUND)
 			return r;
 	}
 	return 0;
+}
+
+static int prepare_router6(struct links *links, struct sbx_err *err)
+{
+	int r;
+
+	if (!links->config.ipv6) {
+		r = set_sysctls(links->router_fd, no_ipv6_sysctls, ARRAY_SIZE(no_ipv6_sysctls));
+		return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the router namespace") : 0;
+	}
+	r = set_sysctls(links->router_fd, ipv6_sysctls, ARRAY_SIZE(ipv6_sysctls));
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_HOST_LACKS, -r, "network.ipv6 = true, but this kernel has no IPv6 or it is switched off");
+	r = guard_routes(links->router, AF_INET6);
+	if (r < 0)
+		return fail_nl(err, r, "IPv6 routing rules of the router");
+	r = add_lo_addr6(links->router, links_router6(&links->config.subnet6));
+	if (r < 0)
+		return fail_nl(err, r, "IPv6 address of the router");
+	r = add_names_route(links->router, AF_INET6);
+	return r < 0 ? fail_nl(err, r, "route of the questions for names by IPv6") : 0;
 }
 
 static int prepare_router(struct links *links, struct sbx_err *err)
@@ -465,34 +563,60 @@ static int prepare_router(struct links *links, struct sbx_err *err)
 	r = set_up(links->router, 1, true);
 	if (r < 0)
 		return fail_nl(err, r, "bring the router's lo up");
-	r = guard_routes(links->router);
+	r = guard_routes(links->router, AF_INET);
 	if (r < 0)
 		return fail_nl(err, r, "routing rules of the router");
 	r = add_lo_addr(links->router, LINKS_GATEWAY);
 	if (r < 0)
 		return fail_nl(err, r, "gateway address of the router");
-	r = add_names_route(links->router);
-	return r < 0 ? fail_nl(err, r, "route of the questions for names") : 0;
+	r = add_names_route(links->router, AF_INET);
+	return r < 0 ? fail_nl(err, r, "route of the questions for names") : prepare_router6(links, err);
+}
+
+/* The host's end: no address of its own, so that nothing of the host listens on it. */
+static int prepare_uplink6(const struct links *links, struct sbx_err *err)
+{
+	static const struct {
+		const char *name, *value;
+	} list[] = {{"addr_gen_mode", "1"}, {"accept_ra", "0"}, {"accept_redirects", "0"}, {"disable_ipv6", "0"}};
+	size_t first = links->config.ipv6 ? 0 : ARRAY_SIZE(list) - 1;
+	char path[96];
+	int r = 0;
+
+	for (size_t i = first; !r && i < ARRAY_SIZE(list); i++) {
+		snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", links->uplink, list[i].name);
+		r = path_write_file(AT_FDCWD, path, links->config.ipv6 ? list[i].value : "1", 1);
+	}
+	if (r == -ENOENT && !links->config.ipv6)
+		return 0;
+	return r < 0 ? sbx_err_set(err, links->config.ipv6 ? SBX_E_HOST_LACKS : SBX_E_SYSTEM, -r, "write %s", path) : 0;
 }
 
 static int open_uplink(struct links *links, struct sbx_err *err)
 {
 	struct veth v = {.name = links->uplink, .mac = uplink_host_mac, .peer_name = ROUTER_UPLINK,
 			 .peer_mac = uplink_router_mac, .peer_netns_fd = links->router_fd};
-	char path[96];
 	int host = ifindex_of(links->host, links->uplink), router = ifindex_of(links->router, ROUTER_UPLINK), r;
 
 	if (host > 0 && router > 0)
-		return 0;
+		return prepare_uplink6(links, err);
 	/* An interface without its other half in our router belongs to somebody else, or to a router that is gone and took it. */
 	if (host > 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, 0, "interface %s exists and is not ours", links->uplink);
 	r = add_veth(links->host, &v);
 	if (r < 0)
 		return fail_nl(err, r, "make the uplink");
-	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", links->uplink);
-	r = path_write_file(AT_FDCWD, path, "1", 1);
-	return r < 0 && r != -ENOENT ? sbx_err_set(err, SBX_E_SYSTEM, -r, "write %s", path) : 0;
+	return prepare_uplink6(links, err);
+}
+
+static int uplink_up6(struct links *links, int host, int router)
+{
+	static const struct ip6_prefix all;
+	int r = add_neigh6(links->host, host, UPLINK_ROUTER_ADDR6, uplink_router_mac);
+
+	r = r < 0 ? r : add_neigh6(links->router, router, UPLINK_HOST_ADDR6, uplink_host_mac);
+	r = r < 0 ? r : add_route6(links->host, host, links->config.subnet6, UPLINK_ROUTER_ADDR6);
+	return r < 0 ? r : add_route6(links->router, router, all, UPLINK_HOST_ADDR6);
 }
 
 static int uplink_up(struct links *links, int host, int router)
@@ -503,7 +627,8 @@ static int uplink_up(struct links *links, int host, int router)
 	r = r < 0 ? r : add_neigh(links->host, host, UPLINK_ROUTER_ADDR, uplink_router_mac);
 	r = r < 0 ? r : add_neigh(links->router, router, UPLINK_HOST_ADDR, uplink_host_mac);
 	r = r < 0 ? r : add_route(links->host, host, links->config.subnet_addr, links->config.subnet_prefix, UPLINK_ROUTER_ADDR);
-	return r < 0 ? r : add_route(links->router, router, 0, 0, UPLINK_HOST_ADDR);
+	r = r < 0 ? r : add_route(links->router, router, 0, 0, UPLINK_HOST_ADDR);
+	return r < 0 || !links->config.ipv6 ? r : uplink_up6(links, host, router);
 }
 
 int links_uplink_set(struct links *links, bool up, struct sbx_err *err)
@@ -516,6 +641,8 @@ int links_uplink_set(struct links *links, bool up, struct sbx_err *err)
 	r = up ? uplink_up(links, host, router) : set_up(links->host, host, false);
 	return r < 0 ? fail_nl(err, r, up ? "take the uplink up" : "take the uplink down") : 0;
 }
+
+static int check_subnet6(struct links *links, struct sbx_err *err);
 
 struct links *links_open(const struct links_config *config, struct sbx_err *err)
 {
@@ -533,7 +660,7 @@ struct links *links_open(const struct links_config *config, struct sbx_err *err)
 		sbx_err_set(err, SBX_E_SYSTEM, errno, "open own network namespace");
 	else if (!links_check_subnet(config->subnet_addr, config->subnet_prefix, links->uplink, err) && !open_router(links, err) &&
 		 !open_nl(&links->host, links->host_fd, err) && !open_nl(&links->router, links->router_fd, err) &&
-		 !prepare_router(links, err) && !open_uplink(links, err))
+		 !check_subnet6(links, err) && !prepare_router(links, err) && !open_uplink(links, err))
 		return links;
 	sbx_err_wrap(err, "network of instance %s", config->instance);
 	links_free(links);
@@ -572,6 +699,16 @@ int links_purge(struct links *links, struct sbx_err *err)
 	if (unlink(path) < 0 && errno != ENOENT)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "remove %s", path);
 	return r < 0 ? fail_nl(err, r, "remove the uplink") : 0;
+}
+
+const struct ip6_prefix *links_subnet6(const struct links *links)
+{
+	return links->config.ipv6 ? &links->config.subnet6 : NULL;
+}
+
+struct ip6 links_router6(const struct ip6_prefix *subnet6)
+{
+	return ip6_of_slot(subnet6, LINKS_GATEWAY); /* no sandbox's: their IPv4 addresses are others */
 }
 
 int links_router_fd(const struct links *links)
@@ -615,19 +752,25 @@ static int netns_of(pid_t pid)
 	return fd < 0 ? -errno : fd;
 }
 
-static int prepare_netns(int netns_fd, gid_t gid_first, uint32_t n_gids)
+static int prepare_netns(int netns_fd, bool ipv6, gid_t gid_first, uint32_t n_gids)
 {
 	char range[32];
+	/* lo is there already and keeps ::1; eth0 comes later and takes the default. */
+	static const struct netns_sysctl none[] = {{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true}};
+	static const struct netns_sysctl fixed[] = {
+		{"/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1", false},
+		{"/proc/sys/net/ipv6/conf/default/accept_ra", "0", false},
+		{"/proc/sys/net/ipv6/conf/default/accept_redirects", "0", false},
+	};
 	const struct netns_sysctl list[] = {
-		/* lo is there already and keeps ::1; eth0 comes later and takes the default. */
-		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
 		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
 		{"/proc/sys/net/ipv4/ping_group_range", range, false},
 	};
 
 	/* Host ids: the file is read in the writer's user namespace. */
 	snprintf(range, sizeof(range), "%u %u", gid_first, gid_first + (n_gids ? n_gids - 1 : 0));
-	return set_sysctls(netns_fd, list, n_gids ? ARRAY_SIZE(list) : ARRAY_SIZE(list) - 1);
+	int r = ipv6 ? set_sysctls(netns_fd, fixed, ARRAY_SIZE(fixed)) : set_sysctls(netns_fd, none, ARRAY_SIZE(none));
+	return r < 0 ? r : set_sysctls(netns_fd, list, n_gids ? ARRAY_SIZE(list) : ARRAY_SIZE(list) - 1);
 }
 
 int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
@@ -646,7 +789,7 @@ int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t a
 	end.own_mac[0] = 0x02;
 	memcpy(end.own_mac + 2, &wire, 4);
 	links_name(generation, end.ifname);
-	r = prepare_netns(netns, gid_first, n_gids);
+	r = prepare_netns(netns, links->config.ipv6, gid_first, n_gids);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the sandbox's network");
 	if (FAULT_POINT("links-attach"))
@@ -659,6 +802,12 @@ int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t a
 		return fail_nl(err, ifindex, "find link of the sandbox");
 	r = add_neigh(links->router, ifindex, addr, end.own_mac);
 	r = r < 0 ? r : add_route(links->router, ifindex, addr, 32, 0);
+	if (links->config.ipv6) {
+		const struct ip6_prefix six = {ip6_of_slot(&links->config.subnet6, addr), IP6_PREFIX_MAX};
+
+		r = r < 0 ? r : add_neigh6(links->router, ifindex, six.addr, end.own_mac);
+		r = r < 0 ? r : add_route6(links->router, ifindex, six, (struct ip6){0});
+	}
 	if (r < 0)
 		return fail_nl(err, r, "route to the sandbox");
 	end.ifindex = (uint32_t)ifindex;
@@ -718,6 +867,36 @@ int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, str
 	return 0;
 }
 
+static int dns_socket6(struct links *links, int type, struct sbx_err *err)
+{
+	struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_port = htons(53)}; /* any address, as dns_socket() */
+	auto_fd fd = links_netns_socket(links->router_fd, AF_INET6, type, 0);
+	int on = 1;
+	uint32_t mark = LINKS_ROUTE_MARK;
+
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "IPv6 socket of the name server");
+	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &on, sizeof(on)) < 0 ||
+	    (type == SOCK_DGRAM && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on)) < 0) ||
+	    bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 256) < 0))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "bind the name server's IPv6 socket");
+	return take_fd(&fd);
+}
+
+int links_dns_sockets6(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err)
+{
+	auto_fd udp = dns_socket6(links, SOCK_DGRAM, err);
+	auto_fd tcp = udp < 0 ? -1 : dns_socket6(links, SOCK_STREAM, err);
+
+	if (udp < 0 || tcp < 0)
+		return -1;
+	*ret_udp_fd = take_fd(&udp);
+	*ret_tcp_fd = take_fd(&tcp);
+	return 0;
+}
+
 /* ---- the host's routes and addresses ---- */
 
 static uint32_t mask_of(uint32_t prefix)
@@ -729,6 +908,7 @@ struct overlap_search {
 	uint32_t addr, prefix;
 	int own_ifindex;
 	uint32_t found_addr, found_prefix;
+	struct ip6_prefix subnet6, found6;
 	bool found;
 };
 
@@ -792,12 +972,67 @@ int links_check_subnet(uint32_t addr, uint32_t prefix, const char *own_dev, stru
 			   search.found_prefix);
 }
 
+/* Another instance's route lies beside ours or is refused here; default routes cover everything by intent. */
+static void check_route6(struct nl_object *object, void *arg)
+{
+	struct rtnl_route *route = (struct rtnl_route *)object;
+	struct overlap_search *search = arg;
+	struct nl_addr *dst = rtnl_route_get_dst(route);
+	struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, 0);
+	struct ip6_prefix to;
+
+	if (!dst || nl_addr_get_len(dst) != sizeof(struct in6_addr) || rtnl_route_get_table(route) == RT_TABLE_LOCAL ||
+	    rtnl_route_get_type(route) != RTN_UNICAST || (hop && search->own_ifindex > 0 && rtnl_route_nh_get_ifindex(hop) == search->own_ifindex))
+		return;
+	to = (struct ip6_prefix){ip6_read(nl_addr_get_binary_addr(dst)), nl_addr_get_prefixlen(dst)};
+	if (to.prefix > 3 && (to.prefix < search->subnet6.prefix ? ip6_in(search->subnet6.addr, &to) : ip6_in(to.addr, &search->subnet6))) {
+		search->found = true;
+		search->found6 = to;
+	}
+}
+
+static int check_subnet6(struct links *links, struct sbx_err *err)
+{
+	struct overlap_search search = {.subnet6 = links->config.subnet6, .own_ifindex = ifindex_of(links->host, links->uplink)};
+	char ours[INET6_ADDRSTRLEN], other[INET6_ADDRSTRLEN];
+	auto_nl(nl_cache) routes = NULL;
+	int r;
+
+	if (!links->config.ipv6)
+		return 0;
+	r = rtnl_route_alloc_cache(links->host, AF_INET6, 0, &routes);
+	if (r < 0)
+		return fail_nl(err, r, "list the host's IPv6 routes");
+	nl_cache_foreach(routes, check_route6, &search);
+	if (!search.found)
+		return 0;
+	return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.subnet_v6 %s/%u overlaps the host's route to %s/%u: choose another one",
+			   ip6_text(search.subnet6.addr, ours), search.subnet6.prefix, ip6_text(search.found6.addr, other), search.found6.prefix);
+}
+
+static void take_addr6(const struct nl_addr *local, struct links_host_addrs *list)
+{
+	struct ip6 addr = ip6_read(nl_addr_get_binary_addr(local));
+
+	if (ip6_same(addr, (struct ip6){0, 1}))
+		return;
+	for (uint32_t i = 0; i < list->n6; i++)
+		if (ip6_same(list->addr6[i], addr))
+			return;
+	if (list->n6 == ARRAY_SIZE(list->addr6))
+		list->truncated = true;
+	else
+		list->addr6[list->n6++] = addr;
+}
+
 static void take_addr(struct nl_object *object, void *arg)
 {
 	struct nl_addr *local = rtnl_addr_get_local((struct rtnl_addr *)object);
 	struct links_host_addrs *list = arg;
 	uint32_t wire, addr;
 
+	if (local && nl_addr_get_len(local) == sizeof(struct in6_addr))
+		take_addr6(local, list);
 	if (!local || nl_addr_get_len(local) != sizeof(wire))
 		return;
 	memcpy(&wire, nl_addr_get_binary_addr(local), sizeof(wire));
@@ -834,6 +1069,7 @@ int links_host_addrs(struct links_host_addrs *ret, struct sbx_err *err)
 
 struct out_search {
 	const struct fw_rules_prefix *allow;
+	const struct ip6_prefix *allow6;
 	size_t n_allow;
 	struct nl_sock *sock;
 	struct links_if_list *list;
@@ -876,24 +1112,56 @@ static void take_route(struct nl_object *object, void *arg)
 		take_if(search, rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(route, i)));
 }
 
-int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
-		  struct sbx_err *err)
+static void take_route6(struct nl_object *object, void *arg)
 {
-	struct out_search search = {.allow = allow, .n_allow = n_allow, .list = ret, .sock = nl_socket_alloc()};
+	struct rtnl_route *route = (struct rtnl_route *)object;
+	struct out_search *search = arg;
+	struct nl_addr *dst = rtnl_route_get_dst(route);
+	struct ip6_prefix to = {.prefix = dst ? nl_addr_get_prefixlen(dst) : 0};
+	bool wanted = to.prefix <= 3; /* 2000::/3 is a default route too */
+
+	if (rtnl_route_get_table(route) == RT_TABLE_LOCAL || rtnl_route_get_type(route) != RTN_UNICAST)
+		return;
+	if (dst && nl_addr_get_len(dst) == sizeof(struct in6_addr))
+		to.addr = ip6_read(nl_addr_get_binary_addr(dst));
+	for (size_t i = 0; !wanted && i < search->n_allow; i++)
+		wanted = to.prefix < search->allow6[i].prefix ? ip6_in(search->allow6[i].addr, &to) : ip6_in(to.addr, &search->allow6[i]);
+	for (int i = 0; wanted && i < rtnl_route_get_nnexthops(route); i++)
+		take_if(search, rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(route, i)));
+}
+
+static int out_ifs(struct out_search *search, int family, const char *uplink, struct sbx_err *err)
+{
 	auto_nl(nl_cache) routes = NULL;
 	int r;
 
-	if (!search.sock)
+	search->sock = nl_socket_alloc();
+	if (!search->sock)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "netlink socket");
-	memset(ret, 0, sizeof(*ret));
-	snprintf(ret->name[ret->n++], IFNAMSIZ, "%s", uplink);
-	r = nl_connect(search.sock, NETLINK_ROUTE);
+	memset(search->list, 0, sizeof(*search->list));
+	snprintf(search->list->name[search->list->n++], IFNAMSIZ, "%s", uplink);
+	r = nl_connect(search->sock, NETLINK_ROUTE);
 	if (!r)
-		r = rtnl_route_alloc_cache(search.sock, AF_INET, 0, &routes);
+		r = rtnl_route_alloc_cache(search->sock, family, 0, &routes);
 	if (!r)
-		nl_cache_foreach(routes, take_route, &search);
-	nl_socket_free(search.sock);
+		nl_cache_foreach(routes, family == AF_INET ? take_route : take_route6, search);
+	nl_socket_free(search->sock);
 	return r < 0 ? fail_nl(err, r, "list the host's routes") : 0;
+}
+
+int links_out_ifs6(const struct ip6_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret, struct sbx_err *err)
+{
+	struct out_search search = {.allow6 = allow, .n_allow = n_allow, .list = ret};
+
+	return out_ifs(&search, AF_INET6, uplink, err);
+}
+
+int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
+		  struct sbx_err *err)
+{
+	struct out_search search = {.allow = allow, .n_allow = n_allow, .list = ret};
+
+	return out_ifs(&search, AF_INET, uplink, err);
 }
 
 int links_try_lo_up(void)

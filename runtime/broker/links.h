@@ -6,6 +6,8 @@
  * broker.  One veth pair, the uplink, leads from the host into it.  A sandbox has one veth, whose other end is born inside
  * its namespace: a /32 address there, a /32 route and a permanent neighbour in the router, no ARP on either side, no IPv6
  * on it.  The gateway and name server is LINKS_GATEWAY for all of them; the address lies on the router's lo.
+ * With network.ipv6 a link carries a /128 of subnet6 besides, by the same means: permanent neighbours, no link-local address on
+ * any end of ours or of the sandbox, no router advertisement sent or heard.
  * The router's routes are for packets with LINKS_ROUTE_MARK only, which the packet filter gives: where the filter's rules were
  * flushed nothing is forwarded, not even between two sandboxes.
  *
@@ -18,6 +20,7 @@
 #define RUNTIME_LINKS_H
 
 #include "base/err.h"
+#include "base/ip6.h"
 
 #include <net/if.h>
 #include <stdbool.h>
@@ -26,6 +29,7 @@
 
 #define LINKS_GATEWAY	     0xa9fe0101u /* 169.254.1.1, host byte order */
 #define LINKS_NAMES_MARK     0x54u	 /* questions for the name server, whatever their address: delivered to it in the router */
+#define LINKS_GATEWAY6	     ((struct ip6){UINT64_C(0xfe80) << 48, 0x5342u}) /* next hop in a sandbox; an address of no interface */
 #define LINKS_ROUTE_MARK     0x53u	 /* packets without it have no route in the router: fw_rules.c gives it */
 #define LINKS_PEER_IFINDEX   2		 /* of eth0 in every sandbox */
 #define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */
@@ -38,6 +42,8 @@ struct links_config {
 	const char *run_dir;  /* borrowed; absolute */
 	uint32_t subnet_addr; /* host byte order */
 	uint32_t subnet_prefix;
+	bool ipv6;
+	struct ip6_prefix subnet6; /* at most 96 bits */
 };
 
 struct links_end {
@@ -63,6 +69,8 @@ struct links *links_open(const struct links_config *config, struct sbx_err *err)
 void links_free(struct links *links);
 /** links_purge() - Unmount the router namespace of @links and delete its uplink (uninstall, end of a test); Return: 0 or -1, @err set */
 int links_purge(struct links *links, struct sbx_err *err) SBX_WUR;
+/** links_subnet6() - The IPv6 addresses of the sandboxes, or NULL when there are none */
+const struct ip6_prefix *links_subnet6(const struct links *links);
 /** links_router_fd() - The router's network namespace; borrowed from @links */
 int links_router_fd(const struct links *links);
 /** links_uplink_host() - Name of the host's end of the uplink of @links */
@@ -92,7 +100,7 @@ uint32_t links_addr(const struct links_config *config, uint32_t slot);
  * @ret:	Filled on success
  * @err:	Filled on failure: SYSTEM
  *
- * Also sets the sysctls of the new namespace: no IPv6 on eth0 (::1 stays), ports from 0 free, ping for the sandbox's gids.
+ * Also sets the sysctls of the new namespace: no IPv6 on eth0 (::1 stays) or none that configures itself, ports from 0 free, ping for the sandbox's gids.
  * The child then brings eth0 up and adds address, neighbour and default route (struct launch_setup).
  *
  * Return: 0, or -1 with @err set; what was made goes with the namespace
@@ -120,18 +128,20 @@ int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err
 
 /** links_conntrack_drop_many() - links_conntrack_drop() for @n addresses with one walk of the table; same results */
 int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
-/** links_conntrack_each() - Tell @found (with @arg; source, destination in host byte order, mark) of all connections in the router of @links; Return: 0 or -1, @err set */
-int links_conntrack_each(struct links *links, void (*found)(void *arg, uint32_t src, uint32_t dst, uint32_t mark), void *arg,
-			 struct sbx_err *err) SBX_WUR;
+/* A connection by its first packet; the source is the sandbox's IPv4 address also where @dst is 0 and @dst6 counts. */
+typedef void links_conntrack_found(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark);
+/** links_conntrack_each() - Tell @found (with @arg; source, destination in host byte order (0: @dst6), mark) of all connections in the router of @links; Return: 0 or -1, @err set */
+int links_conntrack_each(struct links *links, links_conntrack_found *found, void *arg, struct sbx_err *err) SBX_WUR;
 struct links_flow {
-	uint32_t src, dst; /* host byte order */
+	uint32_t src, dst; /* host byte order; dst 0: IPv6 */
+	struct ip6 dst6;   /* with the address of src in subnet6 as source */
 	uint16_t sport, dport;
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 };
 /** links_conntrack_open() - A socket for links_conntrack_mark() in the router of @links; Return: descriptor, or -1 with @err set */
 int links_conntrack_open(struct links *links, struct sbx_err *err) SBX_WUR;
-/** links_conntrack_mark() - The mark of the connection @flow by the socket @sock into @ret; Return: 0, -ENOENT (there is none) or -errno */
-int links_conntrack_mark(int sock, const struct links_flow *flow, uint32_t *ret);
+/** links_conntrack_mark() - The mark of the connection @flow of a router of @links by the socket @sock into @ret; Return: 0, -ENOENT (there is none) or -errno */
+int links_conntrack_mark(const struct links *links, int sock, const struct links_flow *flow, uint32_t *ret);
 /** links_conntrack_count() - Connections in the router of @links, all sandboxes together (microseconds); Return: count, or -1, @err set */
 int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
 
@@ -147,6 +157,10 @@ int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
  * Return: 0, or -1 with @err set
  */
 int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err) SBX_WUR;
+/** links_dns_sockets6() - As links_dns_sockets() for the router's IPv6 address, with IPV6_RECVPKTINFO; only with network.ipv6 */
+int links_dns_sockets6(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err) SBX_WUR;
+/** links_router6() - The router's own IPv6 address within @subnet6: name server and sender of what it refuses */
+struct ip6 links_router6(const struct ip6_prefix *subnet6);
 
 /**
  * links_netns_socket() - Make a socket in another network namespace
@@ -173,6 +187,8 @@ int links_check_subnet(uint32_t addr, uint32_t prefix, const char *own_dev, stru
 struct links_host_addrs {
 	uint32_t addr[256]; /* host byte order, without 127.0.0.0/8 */
 	uint32_t n;
+	struct ip6 addr6[256]; /* without ::1 */
+	uint32_t n6;
 	bool truncated; /* the host has more: their ranges stay closed by the private and input rules only */
 };
 /** links_host_addrs() - Addresses of the host's interfaces (called in the host's namespace) into @ret; Return: 0 or -1, @err set */
@@ -196,6 +212,19 @@ struct links_if_list {
  */
 int links_out_ifs(const struct fw_rules_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
 		  struct sbx_err *err) SBX_WUR;
+
+/**
+ * links_out_ifs6() - As links_out_ifs() for IPv6
+ * @allow:	Those of network.allow_private
+ * @n_allow:	Their number
+ * @uplink:	Our own uplink; always the first of the list
+ * @ret:	Filled
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_out_ifs6(const struct ip6_prefix *allow, size_t n_allow, const char *uplink, struct links_if_list *ret,
+		   struct sbx_err *err) SBX_WUR;
 
 /** links_try_lo_up() - Bring lo up in the calling process's network namespace (a probe's own); Return: 0 or -1 */
 int links_try_lo_up(void);

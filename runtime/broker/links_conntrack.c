@@ -72,6 +72,7 @@ static const struct nlattr *attr_within(const struct nlattr *a, uint16_t type)
 struct wires {
 	const uint32_t *wire;
 	size_t n;
+	const struct ip6_prefix *subnet6; /* NULL: no IPv6; else what lies in it ends with one of the wires */
 };
 
 static int by_number(const void *a, const void *b)
@@ -85,6 +86,12 @@ static bool attr_is_addr(const struct nlattr *a, const struct wires *wires)
 {
 	uint32_t wire;
 
+	if (a && wires->subnet6 && a->nla_len == ATTR_HEAD + sizeof(struct in6_addr)) {
+		struct ip6 six = ip6_read((const uint8_t *)a + ATTR_HEAD);
+
+		wire = htonl((uint32_t)six.lo);
+		return ip6_in(six, wires->subnet6) && bsearch(&wire, wires->wire, wires->n, sizeof(wire), by_number);
+	}
 	if (!a || a->nla_len != ATTR_HEAD + sizeof(wire))
 		return false;
 	memcpy(&wire, (const uint8_t *)a + ATTR_HEAD, sizeof(wire));
@@ -99,7 +106,8 @@ static bool concerns(const void *attrs, size_t len, const struct wires *wire)
 	for (size_t i = 0; i < ARRAY_SIZE(tuples); i++) {
 		const struct nlattr *ip = attr_within(attr_find(attrs, len, tuples[i]), CTA_TUPLE_IP);
 
-		if (attr_is_addr(attr_within(ip, CTA_IP_V4_SRC), wire) || attr_is_addr(attr_within(ip, CTA_IP_V4_DST), wire))
+		if (attr_is_addr(attr_within(ip, CTA_IP_V4_SRC), wire) || attr_is_addr(attr_within(ip, CTA_IP_V4_DST), wire) ||
+		    attr_is_addr(attr_within(ip, CTA_IP_V6_SRC), wire) || attr_is_addr(attr_within(ip, CTA_IP_V6_DST), wire))
 			return true;
 	}
 	return false;
@@ -107,7 +115,7 @@ static bool concerns(const void *attrs, size_t len, const struct wires *wire)
 
 struct found {
 	struct wires wires;
-	void (*each)(void *arg, uint32_t src, uint32_t dst, uint32_t mark); /* told of all instead */
+	links_conntrack_found *each; /* told of all instead */
 	void *each_arg;
 	bool count_only; /* an answer with the number of all entries is expected */
 	uint32_t entries;
@@ -125,12 +133,21 @@ static uint32_t word_of(const struct nlattr *a)
 	return ntohl(wire);
 }
 
+static struct ip6 six_of(const struct nlattr *a)
+{
+	return a && a->nla_len == ATTR_HEAD + sizeof(struct in6_addr) ? ip6_read((const uint8_t *)a + ATTR_HEAD) : (struct ip6){0};
+}
+
 static void tell_entry(const struct found *found, const void *attrs, size_t len)
 {
 	const struct nlattr *ip = attr_within(attr_find(attrs, len, CTA_TUPLE_ORIG), CTA_TUPLE_IP);
+	struct ip6 src6 = six_of(attr_within(ip, CTA_IP_V6_SRC)), dst6 = six_of(attr_within(ip, CTA_IP_V6_DST));
+	bool six = found->wires.subnet6 && ip6_in(src6, found->wires.subnet6);
 
-	found->each(found->each_arg, word_of(attr_within(ip, CTA_IP_V4_SRC)), word_of(attr_within(ip, CTA_IP_V4_DST)),
-		    word_of(attr_find(attrs, len, CTA_MARK)));
+	if (!ip6_none(dst6) && !six)
+		return; /* of nobody */
+	found->each(found->each_arg, six ? (uint32_t)src6.lo : word_of(attr_within(ip, CTA_IP_V4_SRC)),
+		    word_of(attr_within(ip, CTA_IP_V4_DST)), dst6, word_of(attr_find(attrs, len, CTA_MARK)));
 }
 
 static void take_entry(struct found *found, const struct nlmsghdr *h)
@@ -221,7 +238,7 @@ static int one_round(int sock, struct found *found, uint32_t *seq)
 
 	found->n = 0;
 	found->more = false;
-	r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_INET, NULL, ++*seq);
+	r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, found->wires.subnet6 ? AF_UNSPEC : AF_INET, NULL, ++*seq);
 	r = r ? r : read_answers(sock, *seq, found);
 	for (size_t i = 0; !r && i < found->n; i++) {
 		r = ask(sock, IPCTNL_MSG_CT_DELETE, NLM_F_ACK, found->list[i].family, &found->list[i], ++*seq);
@@ -282,15 +299,14 @@ int links_conntrack_count(struct links *links, struct sbx_err *err)
 	return found.entries > INT32_MAX ? INT32_MAX : (int)found.entries;
 }
 
-int links_conntrack_each(struct links *links, void (*each)(void *arg, uint32_t src, uint32_t dst, uint32_t mark), void *arg,
-			 struct sbx_err *err)
+int links_conntrack_each(struct links *links, links_conntrack_found *each, void *arg, struct sbx_err *err)
 {
-	struct found found = {.each = each, .each_arg = arg};
+	struct found found = {.each = each, .each_arg = arg, .wires.subnet6 = links_subnet6(links)};
 	auto_fd sock = open_socket(links, err);
 
 	if (sock < 0)
 		return -1;
-	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_INET, NULL, 1);
+	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, found.wires.subnet6 ? AF_UNSPEC : AF_INET, NULL, 1);
 	r = r ? r : read_answers(sock, 1, &found);
 	return r ? sbx_err_set(err, SBX_E_SYSTEM, -r, "list connections") : 0;
 }
@@ -318,25 +334,35 @@ static void end_attr(const struct tuple *t, struct nlattr *nest)
 	nest->nla_len = (uint16_t)(t->data + t->len - (const uint8_t *)nest);
 }
 
-static void take_mark(void *arg, uint32_t src, uint32_t dst, uint32_t mark)
+static void take_mark(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark)
 {
 	(void)src;
 	(void)dst;
+	(void)dst6;
 	*(uint32_t *)arg = mark;
 }
 
-int links_conntrack_mark(int sock, const struct links_flow *flow, uint32_t *ret)
+int links_conntrack_mark(const struct links *links, int sock, const struct links_flow *flow, uint32_t *ret)
 {
-	struct tuple t = {.family = AF_INET};
-	struct found found = {.each = take_mark, .each_arg = ret};
+	const struct ip6_prefix *subnet6 = flow->dst ? NULL : links_subnet6(links);
+	struct tuple t = {.family = subnet6 ? AF_INET6 : AF_INET};
+	struct found found = {.each = take_mark, .each_arg = ret, .wires.subnet6 = subnet6};
+	uint8_t src6[16], dst6[16];
 	const uint32_t src = htonl(flow->src), dst = htonl(flow->dst);
 	const uint16_t sport = htons(flow->sport), dport = htons(flow->dport);
 	static uint32_t seq;
 
 	struct nlattr *orig = put_attr(&t, CTA_TUPLE_ORIG | NLA_F_NESTED, NULL, 0);
 	struct nlattr *ip = put_attr(&t, CTA_TUPLE_IP | NLA_F_NESTED, NULL, 0);
-	put_attr(&t, CTA_IP_V4_SRC, &src, sizeof(src));
-	put_attr(&t, CTA_IP_V4_DST, &dst, sizeof(dst));
+	if (subnet6) {
+		ip6_write(ip6_of_slot(subnet6, flow->src), src6);
+		ip6_write(flow->dst6, dst6);
+		put_attr(&t, CTA_IP_V6_SRC, src6, sizeof(src6));
+		put_attr(&t, CTA_IP_V6_DST, dst6, sizeof(dst6));
+	} else {
+		put_attr(&t, CTA_IP_V4_SRC, &src, sizeof(src));
+		put_attr(&t, CTA_IP_V4_DST, &dst, sizeof(dst));
+	}
 	end_attr(&t, ip);
 	struct nlattr *proto = put_attr(&t, CTA_TUPLE_PROTO | NLA_F_NESTED, NULL, 0);
 	put_attr(&t, CTA_PROTO_NUM, &flow->protocol, sizeof(flow->protocol));
@@ -345,7 +371,7 @@ int links_conntrack_mark(int sock, const struct links_flow *flow, uint32_t *ret)
 	end_attr(&t, proto);
 	end_attr(&t, orig);
 	*ret = 0;
-	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_ACK, AF_INET, &t, ++seq);
+	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_ACK, t.family, &t, ++seq);
 	return r ? r : read_answers(sock, seq, &found);
 }
 
@@ -353,7 +379,7 @@ int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t 
 {
 	auto_free struct tuple *list = malloc(TUPLES_MAX * sizeof(*list));
 	auto_free uint32_t *wire = calloc(n ? n : 1, sizeof(*wire));
-	struct found found = {.wires = {.wire = wire, .n = n}, .list = list};
+	struct found found = {.wires = {.wire = wire, .n = n, .subnet6 = links_subnet6(links)}, .list = list};
 	uint32_t seq = 0;
 	int deleted = 0, r = 0;
 

@@ -8,17 +8,21 @@
 #include "runtime/broker/netwatch.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/path.h"
 
 #include "runtime/broker/fw_rules.h"
 #include "runtime/broker/fwset.h"
@@ -120,6 +124,55 @@ static void router_ready(void *arg, int fd, uint32_t events)
 
 /* ---- the host: addresses, forwarding ---- */
 
+static bool sysctl_exists(const char *path)
+{
+	char file[128];
+
+	snprintf(file, sizeof(file), "/proc/sys/%s", path);
+	return access(file, F_OK) == 0;
+}
+
+/*
+ * Without a switch for single interfaces (6.17 and later) forwarding is one for the whole host, and a host that forwards
+ * neither hears router advertisements nor keeps the default route that they gave it, but for interfaces with accept_ra 2.
+ */
+static int forward_everywhere(struct netwatch *w, struct sbx_err *err)
+{
+	struct if_nameindex *all = if_nameindex();
+	char path[96], value[16];
+	int r = 0;
+
+	if (!all)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "interfaces of the host");
+	for (const struct if_nameindex *i = all; r >= 0 && i->if_index; i++) {
+		snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_ra", i->if_name);
+		if (path_read_head(AT_FDCWD, path, value, sizeof(value)) > 0 && *value == '1')
+			r = sysctl_record_set(w->run_dir, path + strlen("/proc/sys/"), "2", err);
+	}
+	if_freenameindex(all);
+	/* The host's own uplink end was told 0 and stays so; interfaces that come later are like those that are there. */
+	if (r >= 0 && path_read_head(AT_FDCWD, "/proc/sys/net/ipv6/conf/default/accept_ra", value, sizeof(value)) > 0 && *value == '1')
+		r = sysctl_record_set(w->run_dir, "net/ipv6/conf/default/accept_ra", "2", err);
+	return r < 0 ? -1 : sysctl_record_set(w->run_dir, "net/ipv6/conf/all/forwarding", "1", err);
+}
+
+static int set_forwarding6(struct netwatch *w, struct sbx_err *err)
+{
+	struct links_if_list list;
+	char path[96];
+
+	if (links_out_ifs6(w->rules.allow6, w->rules.n_allow6, links_uplink_host(w->links), &list, err) < 0)
+		return -1;
+	for (uint32_t i = 0; i < list.n; i++) {
+		snprintf(path, sizeof(path), "net/ipv6/conf/%s/force_forwarding", list.name[i]);
+		if (!sysctl_exists(path))
+			return forward_everywhere(w, err) < 0 ? -1 : 0;
+		if (sysctl_record_set(w->run_dir, path, "1", err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int set_forwarding(struct netwatch *w, struct sbx_err *err)
 {
 	struct links_if_list list;
@@ -132,7 +185,7 @@ static int set_forwarding(struct netwatch *w, struct sbx_err *err)
 		if (sysctl_record_set(w->run_dir, path, "1", err) < 0)
 			return -1;
 	}
-	return 0;
+	return w->rules.ipv6 ? set_forwarding6(w, err) : 0;
 }
 
 static int follow_addrs(struct netwatch *w, struct sbx_err *err)
@@ -141,9 +194,10 @@ static int follow_addrs(struct netwatch *w, struct sbx_err *err)
 
 	if (links_host_addrs(&now, err) < 0)
 		return -1;
-	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])))
+	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])) && now.n6 == w->addrs.n6 &&
+	    !memcmp(now.addr6, w->addrs.addr6, now.n6 * sizeof(now.addr6[0])))
 		return 0;
-	if (fwset_hosts(w->fw, now.addr, now.n, err) < 0)
+	if (fwset_hosts(w->fw, now.addr, now.n, err) < 0 || (w->rules.ipv6 && fwset_hosts6(w->fw, now.addr6, now.n6, err) < 0))
 		return -1;
 	w->addrs = now;
 	return 0;
@@ -183,7 +237,8 @@ static int load_router(struct netwatch *w, bool adopt, struct sbx_err *err)
 		ignore_result(w->hooks.fill(w->hooks.arg, w->fw, NETWATCH_FILL_READ, &none));
 	if (ready < 0 || (!ready && fw_rules_load_router(&w->rules, links_router_fd(w->links), err) < 0))
 		return -1;
-	if (fwset_hosts(w->fw, w->addrs.addr, w->addrs.n, err) < 0 || fwset_probe(w->fw, err) < 0)
+	if (fwset_hosts(w->fw, w->addrs.addr, w->addrs.n, err) < 0 || fwset_probe(w->fw, err) < 0 ||
+	    (w->rules.ipv6 && fwset_hosts6(w->fw, w->addrs.addr6, w->addrs.n6, err) < 0))
 		return -1;
 	int filled = w->hooks.fill ? w->hooks.fill(w->hooks.arg, w->fw, ready ? NETWATCH_FILL_ADOPT : NETWATCH_FILL_FRESH, err) : 0;
 	if (filled > 0)
@@ -381,13 +436,15 @@ static void retry(void *arg)
 static int start(struct netwatch *w, struct sbx_err *err)
 {
 	/* NETCONF: writing ip_forward resets what was set for each interface. */
-	static const uint32_t host_groups[] = {RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF};
+	static const uint32_t host_groups[] = {RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF,
+					       RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_NETCONF};
+	const size_t n_host_groups = w->rules.ipv6 ? ARRAY_SIZE(host_groups) : ARRAY_SIZE(host_groups) / 2;
 	static const uint32_t link_groups[] = {RTNLGRP_LINK};
 	static const uint32_t nft_groups[] = {NFNLGRP_NFTABLES};
 
 	/* Listening comes before looking, so that nothing is missed in between. */
 	w->router_fd = open_watch(links_router_fd(w->links), NETLINK_ROUTE, link_groups, ARRAY_SIZE(link_groups), err);
-	w->host_fd = w->router_fd < 0 ? -1 : open_watch(-1, NETLINK_ROUTE, host_groups, ARRAY_SIZE(host_groups), err);
+	w->host_fd = w->router_fd < 0 ? -1 : open_watch(-1, NETLINK_ROUTE, host_groups, n_host_groups, err);
 	w->nft_fd = w->host_fd < 0 ? -1 : open_watch(-1, NETLINK_NETFILTER, nft_groups, ARRAY_SIZE(nft_groups), err);
 	if (w->nft_fd < 0)
 		return -1;
@@ -398,6 +455,8 @@ static int start(struct netwatch *w, struct sbx_err *err)
 	w->retry = loop_timer_new(w->loop, retry, w);
 	w->reload = loop_timer_new(w->loop, reload_router, w);
 	w->fw = fwset_open(links_router_fd(w->links), err);
+	if (w->fw)
+		fwset_subnet6(w->fw, links_subnet6(w->links));
 	if (!w->fw || watch_table(w, err) < 0)
 		return -1;
 	w->table_src = loop_fd_add(w->loop, w->table_fd, EPOLLIN, table_ready, w);

@@ -38,18 +38,20 @@ static int ask(int fd, uint16_t type, uint16_t flags, const struct inet_diag_req
 	return sendto(fd, &req, sizeof(req), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0 ? -errno : 0;
 }
 
-/* An IPv6 socket may speak IPv4 by mapped addresses; what is not IPv4 does not leave the sandbox. */
+/* An IPv6 socket may speak IPv4 by mapped addresses. */
 static bool ends_of(const struct inet_diag_msg *m, struct sockcut_ends *ret)
 {
 	static const uint32_t mapped[3] = {0, 0, UINT32_C(0xffff)};
 
-	if (m->idiag_family == AF_INET6 &&
-	    (m->id.idiag_dst[0] != mapped[0] || m->id.idiag_dst[1] != mapped[1] || m->id.idiag_dst[2] != htonl(mapped[2])))
-		return false;
-	ret->near_addr = ntohl(m->id.idiag_src[m->idiag_family == AF_INET6 ? 3 : 0]);
-	ret->addr = ntohl(m->id.idiag_dst[m->idiag_family == AF_INET6 ? 3 : 0]);
 	ret->near_port = ntohs(m->id.idiag_sport);
 	ret->port = ntohs(m->id.idiag_dport);
+	if (m->idiag_family == AF_INET6 &&
+	    (m->id.idiag_dst[0] != mapped[0] || m->id.idiag_dst[1] != mapped[1] || m->id.idiag_dst[2] != htonl(mapped[2]))) {
+		ret->addr6 = ip6_read(m->id.idiag_dst);
+		return !ip6_none(ret->addr6);
+	}
+	ret->near_addr = ntohl(m->id.idiag_src[m->idiag_family == AF_INET6 ? 3 : 0]);
+	ret->addr = ntohl(m->id.idiag_dst[m->idiag_family == AF_INET6 ? 3 : 0]);
 	return ret->addr != 0;
 }
 

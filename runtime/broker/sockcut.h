@@ -14,13 +14,15 @@
 #define RUNTIME_SOCKCUT_H
 
 #include "base/err.h"
+#include "base/ip6.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 /* One connected socket; addresses and ports in host byte order. */
 struct sockcut_ends {
-	uint32_t near_addr, addr;
+	uint32_t near_addr, addr; /* addr 0: addr6 is the far end */
+	struct ip6 addr6;
 	uint16_t near_port, port;
 	uint8_t protocol;
 };
@@ -30,7 +32,7 @@ typedef bool sockcut_judge(void *arg, const struct sockcut_ends *ends);
 
 /**
  * sockcut_here() - Judge and end sockets of the calling process's network namespace
- * @judge:	Called for each socket with an IPv4 far end
+ * @judge:	Called for each socket
  * @arg:	Handed to it
  *
  * Return: sockets ended, or -errno

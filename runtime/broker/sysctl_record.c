@@ -56,7 +56,7 @@ static bool is_wanted_by_others(const char *path)
 	char value[16];
 	size_t n = strlen(path);
 
-	return n > sizeof(suffix) && !strcmp(path + n - (sizeof(suffix) - 1), suffix) &&
+	return n > sizeof(suffix) && !strncmp(path, "net/ipv4/", 9) && !strcmp(path + n - (sizeof(suffix) - 1), suffix) &&
 	       path_read_head(AT_FDCWD, "/proc/sys/net/ipv4/ip_forward", value, sizeof(value)) > 0 && *value == '1';
 }
 

@@ -149,7 +149,9 @@ static void test_settings_refused(void)
 		{"subnet with host bits", "[network]\nsubnet = \"10.1.2.3/16\"\n", ":2: network.subnet"},
 		{"subnet too small for the slots", "[network]\nsubnet = \"10.1.0.0/24\"\n", "fewer addresses"},
 		{"private range", "[network]\nallow_private = [\n\"10.0.0.8\",\n\"10.0.0.300\"]\n", ":4: network.allow_private member 2"},
-		{"IPv6", "[network]\nipv6 = true\n", ":2: network.ipv6"},
+		{"IPv6 range with host bits", "[network]\nsubnet_v6 = \"fd00:1::1/64\"\n", ":2: network.subnet_v6"},
+		{"IPv6 range that has no room for IPv4 addresses", "[network]\nsubnet_v6 = \"fd00:1::/112\"\n", ":2: network.subnet_v6"},
+		{"link-local range for sandboxes", "[network]\nsubnet_v6 = \"fe80::/64\"\n", ":2: network.subnet_v6"},
 		{"upstream", "[dns]\nupstreams = [\"dns.example\"]\n", ":2: dns.upstreams"},
 		{"relative host path", "[storage]\nallowed_host_paths = [\"data\"]\n", ":2: storage.allowed_host_paths"},
 		{"host path that is no string", "[storage]\nallowed_host_paths = [1]\n", ":2: storage.allowed_host_paths"},
@@ -228,6 +230,7 @@ static void test_derived(void)
 	is_str(s.run_dir, "/run/sandboxd/3", "its run directory");
 	is_str(s.network_subnet, "10.216.0.0/16", "its subnet");
 	ok(s.subnet_addr == 0x0ad80000 && s.subnet_prefix == 16, "the subnet as numbers");
+	ok(s.subnet6.addr.hi == UINT64_C(0xfd534258000000d8) && !s.subnet6.addr.lo && s.subnet6.prefix == 64, "and that of IPv6: %s", s.network_subnet_v6);
 	is_int(s.isolation_id_base, 0x78000000 - 3 * 0x8000000, "its ids");
 	is_int(s.isolation_gateway_uid, s.isolation_id_base - 0x3ffff, "its gateway's id");
 	ok(settings_set(&s, "run_dir", "/run/x", &err) == 0 && settings_set(&s, "instance", "4", &err) == 0, "set by hand");

@@ -57,13 +57,25 @@ static bool same(enum egress_decision a, enum egress_decision b, uint16_t port)
 	return a == b || (a_pass && b_pass && port != 853);
 }
 
+/* The same rule in IPv6: the net is that of the last bits. */
+static struct broker_ip_rule mirror(struct broker_ip_rule r)
+{
+	r.addr6 = (struct ip6){UINT64_C(0x20010db800000000), r.addr};
+	r.addr = 0;
+	r.prefix += 96;
+	r.flags |= BROKER_RULE_IPV6;
+	return r;
+}
+
 static void differential(void)
 {
+	struct broker_ip_rule before[7];
+	size_t n_before = 0;
 	static const uint16_t port_of[] = {80, 443, 853, 22};
 	unsigned seed = 7, wrong = 0, n_asked = 0;
 
 	for (int round = 0; round < 4000; round++) {
-		struct broker_ip_rule rule[7];
+		struct broker_ip_rule rule[7], both[14];
 		struct egress_plan plan;
 		struct sbx_err err;
 		size_t n = (size_t)(rand_r(&seed) % 8);
@@ -76,7 +88,10 @@ static void differential(void)
 			rule[i] = rule_of((0x0a000000u | (uint32_t)(rand_r(&seed) & 15)) & mask, prefix, (uint32_t)rand_r(&seed) & 3, n_ports,
 					  n_ports > 0 ? port_of[rand_r(&seed) % 4] : 0, n_ports > 1 ? port_of[rand_r(&seed) % 4] : 0);
 		}
-		if (egress_plan_make(rule, n, &plan, &err) < 0) {
+		memcpy(both, rule, sizeof(rule));
+		for (size_t i = 0; i < n_before; i++)
+			both[n + i] = mirror(before[i]);
+		if (egress_plan_make(both, n + n_before, &plan, &err) < 0) {
 			wrong++;
 			continue;
 		}
@@ -87,11 +102,18 @@ static void differential(void)
 			enum egress_decision want = model(rule, n, addr, ports, port);
 			enum egress_decision got = egress_plan_decide(&plan, addr, ports ? IPPROTO_TCP : IPPROTO_ICMP, port);
 
+			struct ip6 addr6 = {UINT64_C(0x20010db800000000), addr};
+			enum egress_decision want6 = model(before, n_before, addr, ports, port);
+			enum egress_decision got6 = egress_plan_decide6(&plan, addr6, ports ? IPPROTO_TCP : IPPROTO_ICMPV6, port);
+
 			n_asked++;
+			wrong += !same(want6, got6, port);
 			if (!same(want, got, port) && wrong++ < 5)
 				printf("# round %d: 10.0.0.%u:%u want %d got %d\n", round, k, port, (int)want, (int)got);
 		}
 		egress_plan_clear(&plan);
+		memcpy(before, rule, sizeof(rule));
+		n_before = n;
 	}
 	ok(wrong == 0, "%u questions to 4000 small policies are answered as the tiers say (%u wrong)", n_asked, wrong);
 }
@@ -144,7 +166,15 @@ static void decoding(void)
 	ROW(true, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].addr = 0x0a000000, any.policy.rule[0].prefix = 8), "a net");
 	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].addr = 0x0a000001, any.policy.rule[0].prefix = 8), "host bits");
 	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].prefix = 33), "33 bits");
-	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].flags = 4), "an unknown flag of a rule");
+	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].flags = 8), "an unknown flag of a rule");
+	ROW(true, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0] = mirror(rule_of(5, 32, ALLOW, 0, 0, 0))), "an IPv6 address");
+	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0] = mirror(rule_of(5, 31, ALLOW, 0, 0, 0))), "IPv6 host bits");
+	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0] = mirror(rule_of(5, 33, ALLOW, 0, 0, 0))), "129 bits");
+	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].addr6.lo = 1), "an IPv6 address in a rule for IPv4");
+	ROW(true, pin, sizeof(any.pin), (any.pin.n_addrs = 16, any.pin.ipv6 = 1, memset(any.pin.addr6, 1, sizeof(any.pin.addr6)), any.pin.lease_ms = 1), "16 IPv6 leases");
+	ROW(false, pin, sizeof(any.pin), (any.pin.n_addrs = 17, any.pin.ipv6 = 1, memset(any.pin.addr6, 1, sizeof(any.pin.addr6)), any.pin.lease_ms = 1), "17 of them");
+	ROW(false, pin, sizeof(any.pin), (any.pin.n_addrs = 1, any.pin.ipv6 = 1, any.pin.lease_ms = 1), "the address ::");
+	ROW(false, pin, sizeof(any.pin), (any.pin.n_addrs = 1, any.pin.ipv6 = 2, any.pin.addr6[0].lo = 1, any.pin.lease_ms = 1), "a kind that is none");
 	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].n_ports = 1), "port 0");
 	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].n_ports = 17), "17 ports");
 	ROW(false, policy, sizeof(any.policy), (any.policy.n_rules = 1, any.policy.rule[0].port[0] = 80), "a port that is not counted");
@@ -173,6 +203,24 @@ static void private_ranges(void)
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		ok(fw_rules_private(rows[i].addr) == rows[i].want, "private: %s", rows[i].why);
+	static const struct {
+		const char *addr;
+		bool never, private;
+	} sixes[] = {
+		{"::", true, true}, {"::1", true, true}, {"::ffff:10.0.0.1", true, true}, {"::ffff:8.8.8.8", true, true}, {"::10.0.0.1", true, true},
+		{"64:ff9b::10.0.0.1", true, true}, {"64:ff9b::808:808", true, true}, {"64:ff9b:1::1", true, true}, {"fe80::1", true, true},
+		{"febf::1", true, true}, {"ff02::1", true, true}, {"fd00:ec2::254", true, true}, {"fd20:ce::254", true, true},
+		{"fec0::1", false, true}, {"fc00::1", false, true}, {"fd12:3456::1", false, true}, {"2001::1", false, true},
+		{"2001:2::1", false, true}, {"2002:a00:1::1", false, true}, {"100::1", false, true}, {"4000::1", false, true},
+		{"2001:db8::1", false, false}, {"2001:200::1", false, false}, {"2a00:1450::1", false, false}, {"3fff::1", false, false},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(sixes); i++) {
+		struct ip6_prefix p;
+
+		ok(ip6_parse(sixes[i].addr, &p) == 0 && p.prefix == 128 && ip6_never(p.addr) == sixes[i].never &&
+			   ip6_private(p.addr) == sixes[i].private,
+		   "IPv6: %s is %s", sixes[i].addr, sixes[i].never ? "never reached" : sixes[i].private ? "private" : "of the internet");
+	}
 }
 
 int main(void)
