@@ -7,7 +7,9 @@
 
 #include "base/cleanup.h"
 
-#include "netpolicy/dnsd_int.h"
+#include "base/settings.h"
+#include "netpolicy/dns_judge.h"
+#include "netpolicy/dns_cache.h"
 #include "netpolicy/fqdn.h"
 
 #define BUCKETS 1024u

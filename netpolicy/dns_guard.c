@@ -28,34 +28,9 @@ struct dns_guard {
 	struct loop_fd *source;
 };
 
-/* An address of the host is open when the configuration names it whole, as it is in the kernel's rules. */
-static bool named_whole(const struct dns_guard *g, uint32_t addr)
-{
-	for (size_t i = 0; i < g->guards.n_private_allowed; i++)
-		if (g->allowed[i].prefix == 32 && g->allowed[i].addr == addr)
-			return true;
-	return false;
-}
-
-static bool allowed_range(const struct dns_guard *g, uint32_t addr)
-{
-	for (size_t i = 0; i < g->guards.n_private_allowed; i++)
-		if (!g->allowed[i].prefix || (addr ^ g->allowed[i].addr) >> (32 - g->allowed[i].prefix) == 0)
-			return true;
-	return false;
-}
-
 enum egress_reason dns_guard_refuses(const struct dns_guard *g, const struct policy *policy, uint32_t addr)
 {
-	enum egress_reason why = policy_guard(&g->guards, addr);
-
-	if (why == EGRESS_REASON_HOST && named_whole(g, addr))
-		return EGRESS_REASON_NONE;
-	if (why != EGRESS_REASON_NONE || !policy_is_private(addr))
-		return why;
-	if (allowed_range(g, addr) || (policy && policy_addr_named(policy, addr)))
-		return EGRESS_REASON_NONE;
-	return EGRESS_REASON_PRIVATE;
+	return policy_leads_to(policy, &g->guards, addr);
 }
 
 static int parse_range(const char *text, struct policy_range *ret)

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "netpolicy/dnsd_int.h"
+#include "base/settings.h"
+#include "netpolicy/dns_judge.h"
 #include "netpolicy/fqdn.h"
 
 struct host {
@@ -65,7 +66,7 @@ size_t dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t le
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < hosts->n && n < DNS_ADDRS_MAX; i++)
+	for (size_t i = 0; i < hosts->n && n < DNS_HOSTS_ADDRS; i++)
 		if (hosts->host[i].len == len && !memcmp(hosts->host[i].name, name, len))
 			out[n++] = hosts->host[i].addr;
 	return n;

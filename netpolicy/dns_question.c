@@ -10,55 +10,10 @@
 #include "base/cleanup.h"
 
 #include "netpolicy/dnsd_int.h"
-#include "netpolicy/fqdn.h"
-
-/* Firefox asks for it, and leaves its own encrypted resolver off when it does not exist. */
-static const char doh_canary[] = "use-application-dns.net";
-
-static bool is(const char *text, size_t len, const char *name)
-{
-	return len == strlen(name) && !memcmp(text, name, len);
-}
-
-static bool is_or_below(const char *text, size_t len, const char *parent)
-{
-	return is(text, len, parent) || fqdn_is_below(text, len, parent);
-}
-
-/* Names that no public server has: they are asked for only when a rule means them. */
-static bool is_local_only(const char *text, size_t len)
-{
-	return !memchr(text, '.', len) || is_or_below(text, len, "local") || is_or_below(text, len, "onion");
-}
 
 struct dns_verdict dns_judge(const struct dnsd *d, const struct dns_sandbox *s, const char *text, size_t len, bool odd)
 {
-	struct dns_verdict v = {.allow = true, .reason = EGRESS_REASON_DEFAULT, .rule = EGRESS_NO_RULE};
-	struct policy_verdict p;
-
-	if (s->policy && !odd) {
-		p = policy_decide_name(s->policy, text, len);
-		v.allow = p.allow;
-		v.reason = p.reason;
-		v.rule = p.rule;
-		v.by_rule = p.rule != EGRESS_NO_RULE;
-		v.which = v.by_rule ? policy_at(s->policy, p.rule) : NULL;
-	} else if (odd && !(s->flags & EGRESS_SET_ALLOW_ALL) && s->policy) {
-		/* No rule can name it, also no rule that denies. */
-		v.allow = false;
-	}
-	if (!v.allow || odd)
-		return v;
-	if (!v.by_rule && len && is_local_only(text, len)) {
-		v.allow = false;
-		return v;
-	}
-	if (is(text, len, doh_canary) || dns_doh_denies(d->doh, text, len, v.which)) {
-		v.allow = false;
-		v.by_rule = true;
-		v.reason = EGRESS_REASON_DOH;
-	}
-	return v;
+	return dns_judge_name(s->policy, d->doh, text, len, odd);
 }
 
 static void tell(struct dnsd *d, const struct dns_sandbox *s, const struct dns_asker *a, enum egress_event_kind kind,
@@ -135,6 +90,8 @@ static bool answer_by_type(struct dnsd *d, const struct dns_sandbox *s, const st
 	}
 	return false;
 }
+
+_Static_assert(DNS_HOSTS_ADDRS <= DNS_ADDRS_MAX, "fixed addresses fit into an answer");
 
 static bool answer_static(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *a)
 {
@@ -220,7 +177,7 @@ void dns_question(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker 
 	const struct dns_query *q = &a->query;
 	struct dns_verdict v;
 
-	if (!q->odd && is_or_below(q->text, q->text_len, "localhost")) {
+	if (!q->odd && dns_judge_is_local(q->text, q->text_len)) {
 		answer_localhost(d, a);
 		return;
 	}

@@ -17,6 +17,7 @@
 #include "netpolicy/dns_cache.h"
 #include "netpolicy/dns_exchange.h"
 #include "netpolicy/dns_guard.h"
+#include "netpolicy/dns_judge.h"
 #include "netpolicy/dns_lease.h"
 #include "netpolicy/dns_sandbox.h"
 #include "netpolicy/dns_upstream.h"
@@ -32,8 +33,6 @@ struct dns_tcp;
 struct dns_conn;
 struct dns_lookup;
 struct dns_lookups;
-struct dns_doh;
-struct dns_hosts;
 
 struct dnsd_counts {
 	uint64_t questions, answered, denied, failed, rate_limited, pins, pin_failures, rebind_stripped, tunnel_suspected;
@@ -110,38 +109,12 @@ void dns_tcp_drop(struct dns_tcp *tcp, const struct dns_sandbox *s);
 
 /* ---- dns_question.c ---- */
 
-struct dns_verdict {
-	bool allow;
-	bool by_rule; /* a rule decided, or the list of encrypted resolvers: an explicit verdict */
-	enum egress_reason reason;
-	uint32_t rule;
-	const struct policy_rule *which; /* NULL: none; valid until the policy is replaced */
-};
-
 /** dns_judge() - What the policy of @s says to the name @text of @len bytes; @odd: it has no canonical form */
 struct dns_verdict dns_judge(const struct dnsd *d, const struct dns_sandbox *s, const char *text, size_t len, bool odd);
 /** dns_question() - Judge the parsed question of @asker, which is copied when it must wait, and answer it now or later */
 void dns_question(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *asker);
 /** dns_answer_denied() - Tell @asker "no such name" because of @v */
 void dns_answer_denied(struct dnsd *d, const struct dns_sandbox *s, const struct dns_asker *asker, const struct dns_verdict *v);
-
-/* ---- dns_doh.c ---- */
-
-/** dns_doh_new() - The names of known encrypted resolvers, the built-in ones and egress.doh_list; Return: NULL with @err set */
-struct dns_doh *dns_doh_new(const struct settings *settings, struct sbx_err *err) SBX_WUR;
-/** dns_doh_free() - Release it; NULL is fine */
-void dns_doh_free(struct dns_doh *doh);
-/** dns_doh_denies() - Whether a rule (NULL: none) is not enough to ask for the canonical @name of @len bytes */
-bool dns_doh_denies(const struct dns_doh *doh, const char *name, size_t len, const struct policy_rule *rule);
-
-/* ---- dns_hosts.c ---- */
-
-/** dns_hosts_new() - dns.static_hosts of @settings; Return: NULL with @err set */
-struct dns_hosts *dns_hosts_new(const struct settings *settings, struct sbx_err *err) SBX_WUR;
-/** dns_hosts_free() - Release it; NULL is fine */
-void dns_hosts_free(struct dns_hosts *hosts);
-/** dns_hosts_find() - Addresses of the canonical @name of @len bytes into @out (DNS_ADDRS_MAX); Return: their number; 0: not listed */
-size_t dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, uint32_t *out);
 
 /* ---- dns_lookup.c ---- */
 

@@ -38,16 +38,16 @@ static const uint8_t reasons[BROKER_REFUSED_COUNT] = {
 	[BROKER_REFUSED_NO_LEASE] = EGRESS_REASON_NO_LEASE,	 [BROKER_REFUSED_LIMIT] = EGRESS_REASON_LIMIT,
 };
 
-/* The rule that denies (or whose ports do not fit), so that the event names it. */
-static uint32_t rule_of(const struct dns_sandbox *s, const struct dns_packet *p, const struct dns_lease *newest)
+/* What the policy says to the packet, so that the event names the rule that denies, or whose ports do not fit. */
+static struct policy_verdict verdict_of(const struct dns_sandbox *s, const struct dns_packet *p, const struct dns_lease *newest)
 {
 	struct policy_flow flow = {.addr = p->target, .port = p->port, .protocol = p->protocol, .lease_rule = EGRESS_NO_RULE};
 
 	if (!s->policy)
-		return EGRESS_NO_RULE;
+		return (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_NONE};
 	if (newest)
 		flow.lease_rule = policy_decide_name(s->policy, newest->name, newest->name_len).rule;
-	return policy_decide_addr(s->policy, NULL, &flow).rule;
+	return policy_decide_addr(s->policy, NULL, &flow);
 }
 
 static void one_packet(struct dnsd_log *log, const struct dns_packet *p)
@@ -72,8 +72,15 @@ static void one_packet(struct dnsd_log *log, const struct dns_packet *p)
 	note.addr = p->target;
 	note.port = p->port;
 	note.protocol = p->protocol;
-	if (note.reason == EGRESS_REASON_RULE || note.reason == EGRESS_REASON_PORT)
-		note.rule = rule_of(s, p, newest);
+	if (note.reason == EGRESS_REASON_RULE || note.reason == EGRESS_REASON_PORT || (note.reason == EGRESS_REASON_NO_LEASE && newest)) {
+		const struct policy_verdict v = verdict_of(s, p, newest);
+
+		/* The kernel knows no lease for this port; that the name has one for others is known here. */
+		if (note.reason != EGRESS_REASON_NO_LEASE || v.reason == EGRESS_REASON_PORT) {
+			note.rule = v.rule;
+			note.reason = note.reason == EGRESS_REASON_NO_LEASE ? v.reason : note.reason;
+		}
+	}
 	dnsd_event(d, s, &note);
 }
 

@@ -133,7 +133,8 @@ static struct kept *copy_event(const struct egress_event *e, const struct policy
 		.reason = (enum egress_reason)e->reason,
 		.rule_index = rule ? e->rule_index : EGRESS_NO_RULE,
 		.count = e->count,
-		.addr = e->addr,
+		/* what was taken out of an answer is what the event is about */
+		.addr = e->kind == EGRESS_EVENT_REBIND_STRIPPED && e->n_addrs ? e->addrs[0] : e->addr,
 		.port = e->port,
 		.qtype = e->qtype,
 		.protocol = e->protocol,

@@ -5,7 +5,8 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_m
 	netpolicy/dns_exchange.c netpolicy/dns_exchange.h netpolicy/dns_guard.c netpolicy/dns_guard.h \
 	netpolicy/dns_limits.c netpolicy/dns_limits.h netpolicy/dns_sandbox.c netpolicy/dns_sandbox.h \
 	netpolicy/dns_cache.c netpolicy/dns_cache.h netpolicy/dns_lease.c netpolicy/dns_lease.h \
-	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h
+	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h \
+	netpolicy/dns_judge.c netpolicy/dns_judge.h netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
 	netpolicy/policy.c netpolicy/policy_addr.c netpolicy/policy.h netpolicy/policy_int.h \
@@ -27,7 +28,7 @@ EXTRA_DIST += tests/fuzz/corpus/policy_json
 
 pkglibexec_PROGRAMS += sandbox-dnsd
 sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c netpolicy/dnsd_int.h netpolicy/dns_proxy.c netpolicy/dns_tcp.c netpolicy/dns_question.c \
-	netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c netpolicy/dns_lookup.c netpolicy/dnsd_broker.c \
+	netpolicy/dns_lookup.c netpolicy/dnsd_broker.c \
 	netpolicy/dnsd_policy.c netpolicy/dnsd_event.c netpolicy/dnsd_log.c
 sandbox_dnsd_LDADD = libnetpolicy.a libbase.a
 
@@ -48,7 +49,8 @@ EXTRA_DIST += tests/fuzz/corpus/nflog tests/fuzz/corpus/policy_wire
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
 ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh
-EXTRA_DIST += tests/system/egress_lib.sh tests/system/egress_lib.py
+ROOT_TESTS += tests/system/egress_explain.sh
+EXTRA_DIST += tests/system/egress_lib.sh tests/system/egress_lib.py tests/system/egress_explain.py
 EXTRA_DIST += tests/system/dnsd_rows.py tests/system/dnsd_tunnel.py tests/system/dnsd_lib.py
 check_PROGRAMS += tests/unit/test_policy_link
 UNIT_TESTS += tests/unit/test_policy_link

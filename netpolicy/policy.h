@@ -93,13 +93,15 @@ struct policy_range {
 	uint32_t addr, prefix;
 };
 struct policy_guards {
-	const struct policy_range *host; /* addresses of the host */
+	const struct policy_range *host; /* addresses of the host; open to rules are those that private_allowed names alone */
 	size_t n_host;
 	const struct policy_range *sandboxes;
 	size_t n_sandboxes;
 	const struct policy_range *private_allowed; /* network.allow_private */
 	size_t n_private_allowed;
 	bool quic; /* UDP to 443 and 80 passes also under rules for names */
+	const struct policy_range *doh; /* DNS over HTTPS: closed at port 443 where all is allowed and rules for names deny */
+	size_t n_doh;
 };
 
 /**
@@ -127,7 +129,8 @@ struct policy_flow {
  * @flow:	Address, port and the lease
  *
  * Order: guards, operator deny, operator allow, user deny, user allow, lease, private ranges, default.  Where rules name names,
- * what would get round them is denied: QUIC to what a name opened, port 853 where no rule says it, both under a default allow.
+ * what would get round them is denied: QUIC to what a name opened, port 853 where no rule says it, both under a default allow,
+ * and there port 443 of the DoH addresses.
  *
  * Return: the verdict
  */
@@ -135,6 +138,17 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 
 /** policy_addr_named() - Whether an allow rule of addresses covers @addr, so that a name may lead there even if it is private */
 bool policy_addr_named(const struct policy *p, uint32_t addr);
+
+/**
+ * policy_leads_to() - May a name that is allowed lead to this address?
+ * @p:		Sealed; NULL: none
+ * @guards:	The host's
+ * @addr:	IPv4, host byte order
+ *
+ * Return: NONE, or why the address is taken out of the answer: what policy_guard() says, or PRIVATE where neither the
+ * configuration nor a rule names it
+ */
+enum egress_reason policy_leads_to(const struct policy *p, const struct policy_guards *guards, uint32_t addr);
 
 /** policy_reason_name() - "rule", "default", "metadata" ... as events show it; "unknown" for what is none */
 const char *policy_reason_name(enum egress_reason reason);

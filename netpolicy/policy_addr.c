@@ -112,11 +112,19 @@ static const struct covered nothing_covered = {
 	{EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE}, EGRESS_NO_RULE,
 };
 
+static bool named_alone(const struct policy_guards *guards, uint32_t addr)
+{
+	for (size_t i = 0; i < guards->n_private_allowed; i++)
+		if (guards->private_allowed[i].prefix == 32 && guards->private_allowed[i].addr == addr)
+			return true;
+	return false;
+}
+
 enum egress_reason policy_guard(const struct policy_guards *guards, uint32_t addr)
 {
 	if (in_ranges(never, ARRAY_SIZE(never), addr))
 		return EGRESS_REASON_METADATA;
-	if (guards && in_ranges(guards->host, guards->n_host, addr))
+	if (guards && in_ranges(guards->host, guards->n_host, addr) && !named_alone(guards, addr))
 		return EGRESS_REASON_HOST;
 	if (guards && in_ranges(guards->sandboxes, guards->n_sandboxes, addr))
 		return EGRESS_REASON_SANDBOX;
@@ -168,6 +176,8 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 		return denied(EGRESS_REASON_QUIC, EGRESS_NO_RULE);
 	if (p->default_allow && p->table && flow->port == POLICY_PORT_DOT)
 		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
+	if (p->default_allow && p->table && flow->port == 443 && guards && in_ranges(guards->doh, guards->n_doh, flow->addr))
+		return denied(EGRESS_REASON_DOH, EGRESS_NO_RULE);
 	if (p->default_allow)
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_DEFAULT, c.other_port);
@@ -180,6 +190,16 @@ bool policy_addr_named(const struct policy *p, uint32_t addr)
 	/* Any port will do: which ones are open is the packet filter's business. */
 	cover_all(p, addr, 0, &c);
 	return c.tier[OPERATOR_ALLOW] != EGRESS_NO_RULE || c.tier[USER_ALLOW] != EGRESS_NO_RULE || c.other_port != EGRESS_NO_RULE;
+}
+
+enum egress_reason policy_leads_to(const struct policy *p, const struct policy_guards *guards, uint32_t addr)
+{
+	enum egress_reason why = policy_guard(guards, addr);
+
+	if (why != EGRESS_REASON_NONE || !policy_is_private(addr) ||
+	    in_ranges(guards->private_allowed, guards->n_private_allowed, addr) || (p && policy_addr_named(p, addr)))
+		return why;
+	return EGRESS_REASON_PRIVATE;
 }
 
 static const char *const reason_names[] = {

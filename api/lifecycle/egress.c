@@ -12,6 +12,7 @@
 #include "base/jv.h"
 #include "base/num.h"
 #include "base/settings.h"
+#include "netpolicy/dns_judge.h"
 #include "netpolicy/policy_json.h"
 #include "netpolicy/policy_link.h"
 #include "runtime/sandbox.h"
@@ -24,6 +25,7 @@
 
 #define RANGES_MAX 96u
 #define LAST_MAX   5u
+#define NAME_SERVER 0xa9fe0101u /* 169.254.1.1 */
 
 /* ---- journal ---- */
 
@@ -60,7 +62,7 @@ struct asking {
 struct finding {
 	struct policy_verdict v;
 	const struct policy *policy;
-	bool resolved; /* the name has addresses open */
+	uint32_t addr; /* that decided against an allowed name; 0: none */
 	char note[200];
 };
 
@@ -97,17 +99,35 @@ static void add_range(struct policy_range *list, size_t *n, uint32_t addr, uint3
 		list[(*n)++] = (struct policy_range){addr, prefix};
 }
 
-struct guard_ranges {
-	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX];
+/* What the host says about every sandbox, as the packet filter and the name server have it. */
+struct host_words {
+	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX], doh[RANGES_MAX * 3];
 	struct policy_guards guards;
+	struct dns_doh *names; /* owned */
+	struct dns_hosts *hosts; /* owned */
 };
 
-static void fill_guards(const struct settings *s, struct guard_ranges *g)
+static void add_ranges(const struct settings_texts *from, struct policy_range *list, size_t *n)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		struct target t;
+
+		if (!target_parse(from->item[i], &t, NULL) && t.kind == EGRESS_RULE_IPV4)
+			add_range(list, n, t.addr, t.prefix);
+	}
+}
+
+static void clear_words(struct host_words *h)
+{
+	dns_doh_free(h->names);
+	dns_hosts_free(h->hosts);
+}
+
+static int fill_words(const struct settings *s, struct host_words *h, struct sbx_err *err)
 {
 	struct ifaddrs *all = NULL;
-	size_t n_sandboxes = 0;
 
-	*g = (struct guard_ranges){.guards = {.host = g->host, .sandboxes = g->sandboxes, .private_allowed = g->allowed}};
+	*h = (struct host_words){.guards = {.host = h->host, .sandboxes = h->sandboxes, .private_allowed = h->allowed, .doh = h->doh}};
 	if (getifaddrs(&all) == 0) {
 		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
 			struct sockaddr_in in;
@@ -115,83 +135,172 @@ static void fill_guards(const struct settings *s, struct guard_ranges *g)
 			if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 				continue;
 			memcpy(&in, i->ifa_addr, sizeof(in));
-			add_range(g->host, &g->guards.n_host, ntohl(in.sin_addr.s_addr), 32);
+			add_range(h->host, &h->guards.n_host, ntohl(in.sin_addr.s_addr), 32);
 		}
 		freeifaddrs(all);
 	}
-	g->guards.quic = s->egress_quic;
-	add_range(g->sandboxes, &n_sandboxes, s->subnet_addr, s->subnet_prefix);
-	g->guards.n_sandboxes = n_sandboxes;
-	for (size_t i = 0; i < s->network_allow_private.n; i++) {
-		struct target t;
-
-		if (!target_parse(s->network_allow_private.item[i], &t, NULL) && t.kind == EGRESS_RULE_IPV4)
-			add_range(g->allowed, &g->guards.n_private_allowed, t.addr, t.prefix);
-	}
+	h->guards.quic = s->egress_quic;
+	add_range(h->sandboxes, &h->guards.n_sandboxes, s->subnet_addr, s->subnet_prefix);
+	add_ranges(&s->network_allow_private, h->allowed, &h->guards.n_private_allowed);
+	if (strcmp(s->egress_doh, "off") != 0)
+		add_ranges(&s->egress_doh_addresses, h->doh, &h->guards.n_doh);
+	h->names = dns_doh_new(s, err);
+	h->hosts = h->names ? dns_hosts_new(s, err) : NULL;
+	return h->hosts ? 0 : -1;
 }
 
-static struct policy_verdict judge_addr(const struct asking *a, const struct policy *p, uint32_t addr, uint32_t lease_rule)
+/*
+ * @lease_rule opened the address for a name.  Where all is allowed by default names open nothing, so nothing is held open by them
+ * against what the filter says to everybody.  Without a port in the question one that a rule opens will do.
+ */
+static struct policy_verdict judge_addr(const struct asking *a, const struct host_words *h, const struct policy *p, uint32_t addr,
+					uint32_t lease_rule)
 {
-	struct guard_ranges ranges;
-	const struct policy_flow flow = {
-		.addr = addr, .port = (uint16_t)(a->port ? a->port : 443), .protocol = a->protocol, .lease_rule = lease_rule};
+	struct policy_flow flow = {.addr = addr, .port = (uint16_t)(a->port ? a->port : 443), .protocol = a->protocol,
+				   .lease_rule = policy_default_allow(p) ? EGRESS_NO_RULE : lease_rule};
+	struct policy_verdict v = policy_decide_addr(p, &h->guards, &flow);
 
-	fill_guards(a->call->context->settings, &ranges);
-	return policy_decide_addr(p, &ranges.guards, &flow);
+	if (a->port || v.allow || v.reason != EGRESS_REASON_PORT || v.rule == EGRESS_NO_RULE || !policy_at(p, v.rule)->n_ports)
+		return v;
+	flow.port = policy_at(p, v.rule)->ports[0].first;
+	return policy_decide_addr(p, &h->guards, &flow);
 }
 
-static void judge_name(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f)
-{
-	const struct policy_rule *rule;
+/* Address that a name leads to which nobody has looked up: no rule is likely to be about it. */
+#define SOME_ADDRESS 0xc0000201u /* 192.0.2.1 */
 
-	f->v = policy_decide_name(f->policy, a->target.name, strlen(a->target.name));
-	if (!f->v.allow)
+/* Where a name leads, as far as anybody knows. */
+struct leads {
+	uint32_t addr[EGRESS_PINS_MAX + DNS_HOSTS_ADDRS];
+	uint32_t n;
+	bool fixed; /* by the operator: not held against private ranges */
+	bool guess;
+};
+
+static void find_leads(const struct asking *a, const struct host_words *h, const struct egress_pins_reply *pins, struct leads *l)
+{
+	const struct journal *j = egress_events_journal(a->call->context->events);
+	const char *name = a->target.name;
+	uint64_t after = 0;
+
+	*l = (struct leads){0};
+	for (; pins && l->n < pins->n_pins; l->n++)
+		l->addr[l->n] = pins->pin[l->n].addr;
+	uint32_t fixed[DNS_HOSTS_ADDRS], n_fixed = (uint32_t)dns_hosts_find(h->hosts, name, strlen(name), fixed);
+	if (n_fixed) {
+		memcpy(l->addr, fixed, n_fixed * sizeof(fixed[0]));
+		l->n = n_fixed;
+		l->fixed = true;
+	}
+	/* What was taken out of the last answer is not open, but known. */
+	for (const struct journal_event *e; !l->n && (e = journal_next(j, a->id, after)); after = e->number)
+		if (e->kind == EGRESS_EVENT_REBIND_STRIPPED && e->addr && !strcmp(e->name, name))
+			l->addr[0] = e->addr;
+	if (!l->n && l->addr[0])
+		l->n = 1;
+	if (l->n)
 		return;
-	rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
-	if (a->port && rule && !policy_rule_port(rule, (uint16_t)a->port)) {
-		f->v = (struct policy_verdict){false, f->v.rule, a->port == POLICY_PORT_DOT && !rule->n_ports ? EGRESS_REASON_DOT : EGRESS_REASON_PORT};
+	l->addr[l->n++] = SOME_ADDRESS;
+	l->guess = true;
+}
+
+static struct policy_verdict judge_lead(const struct asking *a, const struct host_words *h, const struct policy *p, const struct leads *l,
+					uint32_t addr, const struct dns_verdict *name)
+{
+	enum egress_reason why = l->fixed || l->guess ? EGRESS_REASON_NONE : policy_leads_to(p, &h->guards, addr);
+	struct policy_verdict v = {false, EGRESS_NO_RULE, why};
+
+	if (why == EGRESS_REASON_NONE)
+		v = judge_addr(a, h, p, addr, name->rule);
+	if (v.allow && v.rule == EGRESS_NO_RULE) {
+		v.rule = name->rule;
+		v.reason = name->reason;
+	}
+	return v;
+}
+
+static void judge_name(const struct asking *a, const struct host_words *h, const struct egress_pins_reply *pins, struct finding *f)
+{
+	const char *name = a->target.name;
+	struct dns_verdict v = dns_judge_name(f->policy, h->names, name, strlen(name), false);
+	struct leads leads;
+
+	f->v = (struct policy_verdict){v.allow, v.rule, v.reason};
+	if (dns_judge_is_local(name, strlen(name))) {
+		f->v = (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
+		snprintf(f->note, sizeof(f->note), "this is the sandbox itself");
 		return;
 	}
-	/* The rules for addresses are asked for each address that the name has now. */
-	for (uint32_t i = 0; pins && i < pins->n_pins; i++) {
-		struct policy_verdict v = judge_addr(a, f->policy, pins->pin[i].addr, f->v.rule);
+	if (!v.allow) {
+		if (v.reason == EGRESS_REASON_DEFAULT && policy_default_allow(f->policy))
+			snprintf(f->note, sizeof(f->note), "a name that no public server has is looked up only when a rule allows it");
+		return;
+	}
+	find_leads(a, h, pins, &leads);
+	/* A client tries one address behind the other: the first that passes is the answer. */
+	for (uint32_t i = 0; i < leads.n; i++) {
+		f->v = judge_lead(a, h, f->policy, &leads, leads.addr[i], &v);
+		if (f->v.allow)
+			break;
+	}
+	struct in_addr in = {htonl(leads.addr[leads.n - 1])};
+	char text[INET_ADDRSTRLEN];
 
-		f->resolved = true;
-		if (v.allow)
+	if (!leads.guess && !f->v.allow)
+		f->addr = leads.addr[leads.n - 1];
+	if (leads.guess)
+		snprintf(f->note, sizeof(f->note), "it has not been looked up lately: rules for addresses may still be about where it leads");
+	else if (!f->v.allow)
+		snprintf(f->note, sizeof(f->note), "the name is allowed, its address %s is not", inet_ntop(AF_INET, &in, text, sizeof(text)));
+}
+
+/* By any of the names that lead there. */
+static void judge_address(const struct asking *a, const struct host_words *h, const struct egress_pins_reply *pins, struct finding *f)
+{
+	f->v = judge_addr(a, h, f->policy, a->target.addr, EGRESS_NO_RULE);
+	for (uint32_t i = 0; pins && i < pins->n_pins && !f->v.allow && !policy_default_allow(f->policy); i++) {
+		const char *name = pins->pin[i].name;
+		struct dns_verdict v = dns_judge_name(f->policy, h->names, name, strlen(name), false);
+
+		if (!v.allow || !v.which)
 			continue;
-		struct in_addr in = {htonl(pins->pin[i].addr)};
-		char addr[INET_ADDRSTRLEN];
-
-		snprintf(f->note, sizeof(f->note), "the name is allowed, its address %s is not", inet_ntop(AF_INET, &in, addr, sizeof(addr)));
-		f->v = v;
-		return;
+		f->v = judge_addr(a, h, f->policy, a->target.addr, v.rule);
+		if (f->v.allow && f->v.rule == v.rule)
+			snprintf(f->note, sizeof(f->note), "open because %.150s was looked up", name);
 	}
+	/* The filter's own word for an address that only a name could have opened. */
+	if (!f->v.allow && f->v.reason == EGRESS_REASON_DEFAULT)
+		f->v.reason = EGRESS_REASON_NO_LEASE;
 }
 
-static void judge(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f)
+/* Whoever is asked by port 53 is the sandbox's name server, as soon as there is a policy. */
+static bool is_name_server(const struct asking *a, const struct policy *p)
 {
-	uint32_t lease = EGRESS_NO_RULE;
+	return a->port == 53 && a->target.kind == EGRESS_RULE_IPV4 && a->target.addr < 0xe0000000u &&
+	       (!policy_default_allow(p) || policy_count(p) || a->target.addr == NAME_SERVER);
+}
 
-	if (a->target.kind == EGRESS_RULE_DOMAIN) {
-		judge_name(a, pins, f);
-		return;
-	}
+static int judge(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f, struct sbx_err *err)
+{
+	struct host_words h;
+
 	if (a->target.kind == EGRESS_RULE_IPV6) {
 		f->v = (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_PROTOCOL};
 		snprintf(f->note, sizeof(f->note), "sandboxes have no IPv6");
-		return;
+		return 0;
 	}
-	for (uint32_t i = 0; pins && i < pins->n_pins && lease == EGRESS_NO_RULE; i++) {
-		struct policy_verdict v = policy_decide_name(f->policy, pins->pin[i].name, strlen(pins->pin[i].name));
-
-		if (v.allow && v.rule != EGRESS_NO_RULE) {
-			lease = v.rule;
-			snprintf(f->note, sizeof(f->note), "open because %.150s was looked up", pins->pin[i].name);
-		}
+	if (is_name_server(a, f->policy)) {
+		f->v = (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
+		snprintf(f->note, sizeof(f->note), "the sandbox's own name server answers at port 53 of every address");
+		return 0;
 	}
-	f->v = judge_addr(a, f->policy, a->target.addr, lease);
-	if (!f->v.allow)
-		f->note[0] = '\0';
+	int r = fill_words(a->call->context->settings, &h, err);
+	if (r == 0 && a->target.kind == EGRESS_RULE_DOMAIN)
+		judge_name(a, &h, pins, f);
+	else if (r == 0)
+		judge_address(a, &h, pins, f);
+	clear_words(&h);
+	return r;
 }
 
 static bool about(const struct asking *a, const struct journal_event *e)
@@ -232,11 +341,16 @@ static void write_remedy(struct jw *w, const struct asking *a, const struct find
 	const struct policy_rule *rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
 
 	if (f->v.allow || f->v.reason == EGRESS_REASON_METADATA || f->v.reason == EGRESS_REASON_HOST || f->v.reason == EGRESS_REASON_SANDBOX ||
-	    f->v.reason == EGRESS_REASON_PROTOCOL || f->v.reason == EGRESS_REASON_DOT || (rule && rule->flags & EGRESS_RULE_OPERATOR))
+	    f->v.reason == EGRESS_REASON_PROTOCOL || f->v.reason == EGRESS_REASON_DOT || f->v.reason == EGRESS_REASON_QUIC || (rule && rule->flags & EGRESS_RULE_OPERATOR))
 		return;
+	struct in_addr in = {htonl(f->addr)};
+	char addr[INET_ADDRSTRLEN];
+
 	jw_key(w, "remedy");
 	jw_object(w);
-	if (f->v.reason == EGRESS_REASON_RULE && rule && !*rule->name) {
+	if (f->v.reason == EGRESS_REASON_PRIVATE && f->addr) {
+		jw_key_str(w, "allow", inet_ntop(AF_INET, &in, addr, sizeof(addr))); /* no rule for a name opens such an address */
+	} else if (f->v.reason == EGRESS_REASON_RULE && rule && !*rule->name) {
 		jw_key_str(w, "remove", rule->text); /* a deny of addresses beats every allow of the same hand */
 	} else {
 		jw_key_str(w, "allow", f->v.reason == EGRESS_REASON_PORT && rule ? rule->text : a->text);
@@ -319,9 +433,12 @@ static void answer(struct asking *a, const struct egress_pins_reply *pins)
 		auto_buf body = {0};
 		struct jw w = {.out = &body};
 
-		judge(a, pins, &f);
-		write_finding(&w, a, &f, pins);
-		api_reply_json(a->call, 200, &body);
+		if (judge(a, pins, &f, &err) < 0) {
+			api_reply_error(a->call, &err);
+		} else {
+			write_finding(&w, a, &f, pins);
+			api_reply_json(a->call, 200, &body);
+		}
 	}
 	free(a);
 }

@@ -404,7 +404,7 @@ X""", 80)))
         policy(sid, "PUT", D("+ok.test"))
 
 
-def suite():
+def suite(daemon):
     sid, other, free = rows_api()
     rows_inside(sid)
     rows_overlay(sid)

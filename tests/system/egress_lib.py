@@ -7,7 +7,8 @@ run, world = os.environ["EGRESS_RUN"], os.environ["EGRESS_WORLD"]
 build = os.environ.get("top_builddir", ".")
 OK, OTH = "198.51.100.10", "198.51.100.11"
 KEY = "the-key"
-NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH}
+NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH,
+         "dns.google": "8.8.8.8", "use-application-dns.net": OK}
 count = failed = 0
 
 
@@ -63,8 +64,14 @@ def one(c):
             c.sendall(b"tick\n"); time.sleep(0.01)
     except OSError:
         pass
-for addr in ("198.51.100.10", "198.51.100.11", "10.9.0.5", "169.254.169.254"):
+def echo(s):
+    while True:
+        data, peer = s.recvfrom(2000)
+        s.sendto(data, peer)
+for addr in ("198.51.100.10", "198.51.100.11", "10.9.0.5", "169.254.169.254", "8.8.8.8"):
     for port in (80, 443, 853, 9000):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((addr, port))
+        threading.Thread(target=echo, args=(s,), daemon=True).start()
         s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((addr, port)); s.listen(64)
         threading.Thread(target=serve, args=(s,), daemon=True).start()
 print("up", flush=True)
@@ -184,15 +191,19 @@ deny_webhook_attributes = ["team=core"]
 [isolation]
 slots = 40
 """)
-    out = open(log, "a")
-    p = subprocess.Popen([build + "/sandboxd", "--standalone", "--config", config], stdout=out, stderr=out,
-                         env=dict(os.environ, SBX_FAULT_FILE=fault))
+    p = launch()
     for _ in range(600):
         if "sandboxd ready" in open(log).read():
             return p
         time.sleep(0.05)
     print("Bail out! the daemon did not start\n# " + open(log).read()[-3000:].replace("\n", "\n# "))
     sys.exit(1)
+
+
+def launch():
+    """the daemon, by the configuration that start() wrote"""
+    out = open(log, "a")
+    return subprocess.Popen([build + "/sandboxd", "--standalone", "--config", config], stdout=out, stderr=out, env=dict(os.environ, SBX_FAULT_FILE=fault))
 
 
 def child(name):
@@ -281,7 +292,7 @@ def run_suite(suite):
         write(f, "")
     daemon = start()
     try:
-        suite()
+        suite(daemon)
     except Exception as e:  # noqa: BLE001: one failed row, and the log that may say why
         import traceback
 

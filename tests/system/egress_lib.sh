@@ -6,6 +6,7 @@ command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
 chmod 755 "$run" # the run directory is below it, and our processes have ids of their own
 world_up
 in_ns "$world" ip addr add 198.51.100.11/24 dev w0
+in_ns "$world" ip addr add 8.8.8.8/32 dev w0
 ip route add 10.9.0.5 dev out
 # A number that no daemon of this host has, now or by what it left.
 for n in 9 8 7 6 5 4 3 2 1 12 11; do

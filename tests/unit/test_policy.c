@@ -216,8 +216,9 @@ static void test_names(void)
 	}
 }
 
-static const struct policy_range host_range = {0xcb007105u, 32}, sandboxes_range = {0x0ad50000u, 16}, allowed_range = {0x0a090000u, 16};
-static const struct policy_guards guards = {&host_range, 1, &sandboxes_range, 1, &allowed_range, 1, false};
+static const struct policy_range host_ranges[] = {{0xcb007105u, 32}, {0xcb007106u, 32}}, sandboxes_range = {0x0ad50000u, 16};
+static const struct policy_range allowed_ranges[] = {{0x0a090000u, 16}, {0xcb007106u, 32}}, doh_range = {0x08080800u, 24};
+static const struct policy_guards guards = {host_ranges, 2, &sandboxes_range, 1, allowed_ranges, 2, false, &doh_range, 1};
 
 static const struct {
 	const char *why;
@@ -262,6 +263,12 @@ static const struct {
 	{"multicast, everything named", true, {"+0.0.0.0/0"}, "224.0.0.251", 5353, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_METADATA},
 	{"host, named", true, {"+203.0.113.5"}, "203.0.113.5", 22, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_HOST},
 	{"other sandbox, named", true, {"+10.213.0.9"}, "10.213.0.9", 22, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_SANDBOX},
+	{"host, by the configuration, default allow", true, {NULL}, "203.0.113.6", 22, EGRESS_NO_RULE, true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT},
+	{"host, by the configuration, default deny", false, {NULL}, "203.0.113.6", 22, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT},
+	{"DNS over HTTPS where names are judged", true, {"-a.test"}, "8.8.8.8", 443, EGRESS_NO_RULE, false, EGRESS_NO_RULE, EGRESS_REASON_DOH},
+	{"its other ports", true, {"-a.test"}, "8.8.8.8", 80, EGRESS_NO_RULE, true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT},
+	{"DNS over HTTPS where no name is", true, {"-10.0.0.0/8"}, "8.8.8.8", 443, EGRESS_NO_RULE, true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT},
+	{"DNS over HTTPS by a rule for its address", true, {"+8.8.8.8", "-a.test"}, "8.8.8.8", 443, EGRESS_NO_RULE, true, 0, EGRESS_REASON_RULE},
 	{"everything named", false, {"+0.0.0.0/0"}, "8.8.8.8", 80, EGRESS_NO_RULE, true, 0, EGRESS_REASON_RULE},
 };
 
@@ -359,6 +366,8 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 		has_names = has_names || *policy_at(p, i)->name;
 	if (policy_default_allow(p) && has_names && (quic || flow->port == 853))
 		return (struct policy_verdict){false, EGRESS_NO_RULE, quic ? EGRESS_REASON_QUIC : EGRESS_REASON_DOT};
+	if (policy_default_allow(p) && has_names && flow->port == 443 && flow->addr >> 8 == 0x080808)
+		return (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_DOH};
 	if (policy_default_allow(p))
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return (struct policy_verdict){false, closed, closed == EGRESS_NO_RULE ? EGRESS_REASON_DEFAULT : EGRESS_REASON_PORT};
@@ -371,7 +380,7 @@ static const char *const alphabet[] = {
 };
 static const char *const asked[] = {"", "test", "a.test", "x.a.test", "y.a.test", "q.x.a.test", "xa.test", "b.test", "a.test.b"};
 static const uint32_t reached[] = {0xc633640au, 0xc633640bu, 0xc6336420u, 0x0a000008u, 0x0a090005u, 0xa9fea9feu, 0x08080808u, 0x0ad50001u};
-static const uint16_t ports[] = {80, 22, 853};
+static const uint16_t ports[] = {80, 22, 443, 853};
 
 static bool same(struct policy_verdict a, struct policy_verdict b)
 {
