@@ -419,7 +419,7 @@ static void import_answer(void *arg, const struct api_answer *answer)
 	struct pending *p = arg;
 	struct gw_import_reply reply = {.head = {.tag = p->tag}};
 
-	send_import(p->conn, &reply, answer, -1);
+	send_import(p->conn, &reply, answer, answer->stream_fd > 0 ? answer->stream_fd : -1);
 	pending_free(p);
 }
 

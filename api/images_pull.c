@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/images_pull.h"
 
-#include "api/images_int.h"
+#include "api/images_events.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/log.h"
@@ -16,128 +16,37 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- events ---- */
-
-struct event_stream {
+/* Who waits for a pull. */
+struct waiting {
 	const struct api_context *context;
-	struct image_pull_ticket *ticket; /* NULL: nothing more is pulled for it */
-	struct loop_fd *source;
-	int fd;
-	struct buf out; /* what the pipe did not take */
-	bool last;	/* the final event is in it */
+	struct image_pull_ticket *ticket;
+	struct images_events *events;
 };
 
-static void stream_free(struct event_stream *s)
+static void on_cancel(void *arg)
 {
-	if (s->ticket)
-		image_pull_leave(s->ticket);
-	loop_fd_remove(s->source);
-	close_keep_errno(s->fd);
-	buf_free(&s->out);
-	free(s);
+	struct waiting *w = arg;
+
+	if (w->ticket)
+		image_pull_leave(w->ticket);
+	free(w);
 }
 
-/* Return: false when nobody reads any more */
-static bool flush(struct event_stream *s)
+static void on_progress(void *arg, const struct image_pull_progress *progress)
 {
-	while (buf_used(&s->out)) {
-		ssize_t n = write(s->fd, buf_peek(&s->out), buf_used(&s->out));
+	struct waiting *w = arg;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN)
-			return false;
-		if (n < 0)
-			break;
-		buf_consume(&s->out, (size_t)n);
-	}
-	loop_fd_events(s->source, buf_used(&s->out) ? EPOLLOUT : 0);
-	return true;
-}
-
-static void on_pipe(void *arg, int fd, uint32_t events)
-{
-	struct event_stream *s = arg;
-
-	(void)fd;
-	if ((events & (EPOLLERR | EPOLLHUP)) || !flush(s) || (s->last && !buf_used(&s->out)))
-		stream_free(s);
-}
-
-static void add_event(struct event_stream *s, const struct buf *json)
-{
-	buf_puts(&s->out, "data: ");
-	buf_append(&s->out, buf_peek(json), buf_used(json));
-	buf_puts(&s->out, "\n\n");
-}
-
-static void on_progress(void *arg, const struct image_pull_progress *p)
-{
-	static const char *const states[IMAGE_LAYER_STATE_COUNT] = {
-		[IMAGE_LAYER_WAITING] = "waiting", [IMAGE_LAYER_PULLING] = "pulling", [IMAGE_LAYER_PULLED] = "pulled",
-		[IMAGE_LAYER_UNPACKING] = "unpacking", [IMAGE_LAYER_READY] = "ready"};
-	struct event_stream *s = arg;
-	auto_buf json = {0};
-	struct jw w = {.out = &json};
-	char digest[DIGEST_TEXT_SIZE];
-
-	if (buf_used(&s->out))
-		return; /* a slow reader misses some of these, never the last event */
-	jw_object(&w);
-	jw_key_str(&w, "type", "progress");
-	jw_key_str(&w, "endpoint", p->endpoint);
-	jw_key_u64(&w, "bytes", p->done);
-	jw_key_u64(&w, "total", p->total);
-	jw_key(&w, "layers");
-	jw_array(&w);
-	for (size_t i = 0; i < p->n_layers; i++) {
-		digest_format(p->layers[i].digest, digest);
-		jw_object(&w);
-		jw_key_str(&w, "digest", digest);
-		jw_key_u64(&w, "size", p->layers[i].size);
-		jw_key_u64(&w, "bytes", p->layers[i].done);
-		jw_key_str(&w, "state", states[p->layers[i].state]);
-		jw_object_end(&w);
-	}
-	jw_array_end(&w);
-	jw_object_end(&w);
-	add_event(s, &json);
-	flush(s); /* a reader that is gone is seen by the loop */
-}
-
-static void finish(struct event_stream *s, const struct image *image, const struct sbx_err *err)
-{
-	auto_buf json = {0};
-	struct jw w = {.out = &json};
-
-	s->ticket = NULL;
-	jw_object(&w);
-	if (image) {
-		jw_key_str(&w, "type", "done");
-		jw_key(&w, "image");
-		images_render(&w, image);
-	} else {
-		auto_buf body = {0};
-
-		api_error_body(err, &body); /* an object of its own: its members are taken over */
-		jw_key_str(&w, "type", "error");
-		jw_key(&w, "error");
-		jw_raw(&w, buf_peek(&body), buf_used(&body));
-	}
-	jw_object_end(&w);
-	add_event(s, &json);
-	s->last = true;
-	/* also when the pipe takes it at once: freed from the loop, never from here */
-	loop_fd_events(s->source, EPOLLOUT);
+	images_events_progress(w->events, progress);
 }
 
 static void on_pulled(void *arg, const char *name, const struct sbx_err *err)
 {
-	struct event_stream *s = arg;
+	struct waiting *w = arg;
 	struct sbx_err mine = *err;
-	const struct image *image = mine.code ? NULL : image_store_find(s->context->images, name, &mine);
+	const struct image *image = mine.code ? NULL : image_store_find(w->context->images, name, &mine);
 
-	finish(s, image, &mine);
+	images_events_finish(w->events, image, &mine);
+	free(w);
 }
 
 /* ---- the request ---- */
@@ -188,29 +97,6 @@ static int take_wanted(const struct jv *root, const char *configured, struct wan
 	return 0;
 }
 
-static struct event_stream *stream_new(const struct api_context *context, int *ret_fd, struct sbx_err *err)
-{
-	struct event_stream *s = calloc(1, sizeof(*s));
-	int fds[2];
-
-	if (!s || pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
-		sbx_err_set(err, s ? SBX_E_SYSTEM : SBX_E_NO_MEMORY, s ? errno : 0, "pipe for events");
-		free(s);
-		return NULL;
-	}
-	s->context = context;
-	s->fd = fds[1];
-	s->source = loop_fd_add(context->loop, s->fd, 0, on_pipe, s);
-	if (!s->source) {
-		close(fds[0]);
-		stream_free(s);
-		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "events");
-		return NULL;
-	}
-	*ret_fd = fds[0];
-	return s;
-}
-
 int images_pull_begin(const struct api_context *context, const char *body, size_t n, int *ret_fd, struct sbx_err *err)
 {
 	auto_jv root = NULL;
@@ -229,27 +115,35 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 	}
 	if (!strcmp(wanted.policy, "always"))
 		here = NULL;
-	struct event_stream *s = stream_new(context, ret_fd, err);
-	if (!s)
+	struct waiting *w = calloc(1, sizeof(*w));
+	if (!w)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
+	w->context = context;
+	w->events = images_events_new(context, on_cancel, w, ret_fd, err);
+	if (!w->events) {
+		free(w);
 		return -1;
+	}
 	if (here) {
-		finish(s, here, NULL);
+		images_events_finish(w->events, here, NULL);
+		free(w);
 		return 0;
 	}
 	const struct image_pull_request request = {
 		.ref = wanted.ref,
 		.credentials = wanted.has_auth ? &wanted.auth : NULL,
-		.arg = s,
+		.arg = w,
 		.progress = on_progress,
 		.done = on_pulled,
 	};
-	s->ticket = image_pull(context->pulls, &request, err);
+	w->ticket = image_pull(context->pulls, &request, err);
 	explicit_bzero(&wanted.auth, sizeof(wanted.auth));
-	if (s->ticket)
+	if (w->ticket)
 		return 0;
 	close(*ret_fd);
 	*ret_fd = -1;
-	stream_free(s);
+	images_events_drop(w->events);
+	free(w);
 	return -1;
 }
 

@@ -292,6 +292,7 @@ static void import_answered(void *arg, struct gw_reply *reply, const struct sbx_
 {
 	struct importing *im = arg;
 	struct http_request *req = im->req;
+	struct gateway *gw = im->gw;
 	struct gw_import_reply head;
 
 	free(im);
@@ -304,7 +305,10 @@ static void import_answered(void *arg, struct gw_reply *reply, const struct sbx_
 		return;
 	}
 	memcpy(&head, reply->head, sizeof(head));
-	answer_with(req, head.status, reply->strings);
+	if (reply->n_fds == 1 && head.status == 200)
+		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]));
+	else
+		answer_with(req, head.status, reply->strings);
 }
 
 static void import_complete(void *user, struct http_request *req)

@@ -114,4 +114,15 @@ int client_image(struct cli *cli, const char *image, struct jv **ret, struct sbx
  */
 int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err) SBX_WUR;
 
+/**
+ * client_events() - Follow the events of a pull or an import, with bars on a terminal
+ * @http:	Its answer has begun
+ * @quiet:	Show nothing
+ * @ret:	The last event, "done"; jv_free() it
+ * @err:	Filled on failure: what the daemon said, PEER_GONE, PROTOCOL
+ *
+ * Return: 0, or -1 with @err set
+ */
+int client_events(struct http_client *http, bool quiet, struct jv **ret, struct sbx_err *err) SBX_WUR;
+
 #endif

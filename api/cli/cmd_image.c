@@ -63,7 +63,16 @@ static ssize_t blob_source(void *arg, void *out, size_t size, struct sbx_err *er
 	return n;
 }
 
-static int start_tar(struct blob *b, const char *directory, struct sbx_err *err)
+/* What skopeo, umoci and buildah write; a root file system has none of these at its top. */
+static bool is_layout(const char *directory)
+{
+	auto_fd dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return dir >= 0 && faccessat(dir, "oci-layout", F_OK, 0) == 0 && faccessat(dir, "index.json", F_OK, 0) == 0 &&
+	       faccessat(dir, "blobs", F_OK, 0) == 0;
+}
+
+static int start_tar(struct blob *b, const char *directory, bool layout, struct sbx_err *err)
 {
 	int pipe_fd[2];
 
@@ -73,12 +82,15 @@ static int start_tar(struct blob *b, const char *directory, struct sbx_err *err)
 	if (b->tar == 0) {
 		/* one file system: what is mounted in the tree (proc, sys) is not part of it */
 		static const char *const argv[] = {"tar", "--numeric-owner", "--one-file-system", "-c", "-f", "-", "-C"};
-		const char *full[ARRAY_SIZE(argv) + 3];
+		static const char *const all[] = {".", NULL}, *const parts[] = {"oci-layout", "index.json", "blobs", NULL};
+		const char *full[ARRAY_SIZE(argv) + 1 + ARRAY_SIZE(parts)];
 
 		memcpy(full, argv, sizeof(argv));
 		full[ARRAY_SIZE(argv)] = directory;
-		full[ARRAY_SIZE(argv) + 1] = ".";
-		full[ARRAY_SIZE(argv) + 2] = NULL;
+		if (layout)
+			memcpy(full + ARRAY_SIZE(argv) + 1, parts, sizeof(parts));
+		else
+			memcpy(full + ARRAY_SIZE(argv) + 1, all, sizeof(all));
 		if (dup2(pipe_fd[1], STDOUT_FILENO) < 0)
 			_exit(126);
 		execvp("tar", (char *const *)(uintptr_t)full); /* execvp() changes nothing behind its const */
@@ -93,7 +105,7 @@ static int start_tar(struct blob *b, const char *directory, struct sbx_err *err)
 	return 0;
 }
 
-static int open_blob(struct blob *b, const char *path, struct sbx_err *err)
+static int open_blob(struct blob *b, const char *path, const char *kind, struct sbx_err *err)
 {
 	struct stat st;
 
@@ -110,7 +122,7 @@ static int open_blob(struct blob *b, const char *path, struct sbx_err *err)
 	if (S_ISDIR(st.st_mode)) {
 		close(b->fd);
 		b->fd = -1;
-		return start_tar(b, path, err);
+		return start_tar(b, path, is_layout(path) && !(kind && !strcmp(kind, "rootfs")), err);
 	}
 	if (S_ISREG(st.st_mode) && strcmp(path, "-") != 0)
 		b->length = (int64_t)st.st_size;
@@ -153,15 +165,15 @@ static int import(struct cli *cli, const struct cli_args *args, struct blob *b, 
 					      .source = blob_source, .source_arg = b, .source_len = b->length};
 	struct http_client_response response;
 	auto_buf target = {0};
-	auto_free char *answer = NULL;
 	const char *env;
 	size_t at = 0;
-	size_t n = 0;
 
 	if (!http)
 		return -1;
-	buf_puts(&target, "/v1/images/import?name=");
-	client_escape(&target, args->operands[1]);
+	buf_puts(&target, "/v1/images/import?events=true");
+	add_query(&target, "name", args->operands[1]);
+	add_query(&target, "kind", cli_text(args, "kind"));
+	add_query(&target, "ref", cli_text(args, "ref"));
 	add_query(&target, "format", cli_text(args, "format") ? cli_text(args, "format") : format);
 	while ((env = cli_next(args, "env", &at)))
 		add_query(&target, "env", env);
@@ -175,23 +187,20 @@ static int import(struct cli *cli, const struct cli_args *args, struct blob *b, 
 	http_client_timeout(http, 0);
 	if (client_begin(cli, http, &request, &response, err) < 0)
 		return -1;
-	if (http_client_body(http, CLIENT_BODY_MAX, &answer, &n, err) < 0)
-		return -1;
-	*ret = jv_parse(answer, n, err);
-	return *ret ? 0 : -1;
+	return client_events(http, cli_flag(args, "quiet"), ret, err);
 }
 
 int cmd_image_import(struct cli *cli, const struct cli_args *args)
 {
 	struct sbx_err err = {0};
-	struct jv *root = NULL;
+	auto_jv last = NULL;
 	struct blob b;
 	char size[32];
 	int64_t bytes = 0;
-	int rc = open_blob(&b, args->operands[0], &err);
+	int rc = open_blob(&b, args->operands[0], cli_text(args, "kind"), &err);
 
 	if (rc == 0)
-		rc = import(cli, args, &b, &root, &err);
+		rc = import(cli, args, &b, &last, &err);
 	close_keep_errno(b.fd);
 	if (b.tar >= 0) { /* it ends by the closed pipe */
 		struct sbx_err ignored;
@@ -200,16 +209,18 @@ int cmd_image_import(struct cli *cli, const struct cli_args *args)
 	}
 	if (rc < 0)
 		return cli_fail(cli, &err);
+	const struct jv *root = jv_get(last, "image");
+	const char *name = jv_str(jv_get(root, "name"));
 	if (cli->format != CLI_TABLE) {
 		out_value(cli->format, root);
+	} else if (cli_flag(args, "quiet")) {
+		printf("%s\n", name ? name : "");
 	} else {
-		const char *name = jv_str(jv_get(root, "name"));
 
 		if (jv_i64(jv_get(root, "bytes"), &bytes) < 0)
 			bytes = 0;
 		out_bytes((uint64_t)bytes, size, sizeof(size));
 		printf("%s  %s   (sandboxctl run --image %s -it)\n", name ? name : "", size, name ? name : "NAME");
 	}
-	jv_free(root);
 	return 0;
 }

@@ -134,7 +134,7 @@ static int read_events(struct http_client *http, struct showing *s, struct jv **
 		if (n < 0)
 			return -1;
 		if (n == 0)
-			return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the daemon ended the stream before the pull was over");
+			return sbx_err_set(err, SBX_E_PEER_GONE, 0, "the daemon ended the stream before it was done");
 		buf_commit(&in, (size_t)n);
 		while ((end = memchr(buf_peek(&in), '\n', buf_used(&in)))) {
 			size_t len = (size_t)(end - buf_peek(&in));
@@ -147,6 +147,13 @@ static int read_events(struct http_client *http, struct showing *s, struct jv **
 				break;
 		}
 	}
+}
+
+int client_events(struct http_client *http, bool quiet, struct jv **ret, struct sbx_err *err)
+{
+	struct showing s = {.bars = isatty(STDERR_FILENO) == 1, .quiet = quiet, .said_mono_ms = mono_ms()};
+
+	return read_events(http, &s, ret, err);
 }
 
 static int write_auth(struct jw *w, const char *user, struct sbx_err *err)

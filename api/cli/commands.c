@@ -84,6 +84,9 @@ static const struct cli_option import_options[] = {
 	{"user", 'u', "USER", "user to run as: name, uid or uid:gid", 0},
 	{"cmd", 'c', "COMMAND", "command to run when none is given", 0},
 	{"format", 'f', "FORMAT", "tar, tar.gz or tar.zst (default: by the content)", 0},
+	{"kind", 'k', "KIND", "rootfs, oci or docker (default: by the content)", 0},
+	{"ref", 'r', "NAME", "which image of an archive that has several", 0},
+	{"quiet", 'q', NULL, "print the name only", 0},
 	END,
 };
 
@@ -209,13 +212,18 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl image gc --free 2g\n",
 	 gc_options, -1, 0, 0, cmd_image_gc},
 	{"image", "df", "", "show what images take on the disk", "  sandboxctl image df\n", no_options, -1, 0, 0, cmd_image_df},
-	{"image", "import", "FILE|DIRECTORY|- NAME", "make an image from a root file system",
+	{"image", "import", "FILE|DIRECTORY|- [NAME]", "make an image from an archive or a tree",
 	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"
-	 "packed with tar on the way.\n"
+	 "packed with tar on the way.  An OCI layout and what docker save wrote bring\n"
+	 "configuration and name; anything else is a root file system, which -e, -w, -u\n"
+	 "and -c are for.\n"
 	 "\n"
 	 "  debootstrap stable root && sandboxctl image import root debian:12\n"
-	 "  docker export \"$container\" | sandboxctl image import - mine:1\n",
-	 import_options, -1, 2, 2, cmd_image_import},
+	 "  docker export \"$container\" | sandboxctl image import - mine:1\n"
+	 "  docker save mine:2 | sandboxctl image import -\n"
+	 "  skopeo copy docker://debian:12 oci:layout:12\n"
+	 "  sandboxctl image import layout debian:12\n",
+	 import_options, -1, 1, 2, cmd_image_import},
 	{"image", "rm", "NAME...", "remove images", "  sandboxctl image rm debian:12\n", no_options, -1, 1, -1, cmd_image_rm},
 	{"egress", "get", "ID", "show what a sandbox may reach", "  sandboxctl egress get 7f3a\n", no_options, -1, 1, 1, cmd_egress_get},
 	{"egress", "set", "ID [FILE|-]", "replace the whole policy of a sandbox",

@@ -413,7 +413,9 @@ static void test_import(int fd)
 	} refusals[] = {
 		{"no key", "/v1/images/import?name=a", "", 401, "MISSING_API_KEY"},
 		{"a wrong key", "/v1/images/import?name=a", "x", 401, "INVALID_API_KEY"},
-		{"no name", "/v1/images/import", KEY, 400, "name is required"},
+		{"no name", "/v1/images/import?kind=rootfs", KEY, 400, "name is required"},
+		{"an unknown kind", "/v1/images/import?name=a&kind=zip", KEY, 400, "kind"},
+		{"one of a root file system", "/v1/images/import?name=a&kind=rootfs&ref=b", KEY, 400, "ref"},
 		{"an empty name", "/v1/images/import?name=", KEY, 400, "name is required"},
 		{"a name that climbs", "/v1/images/import?name=../x", KEY, 400, ""},
 		{"the embedded image's name", "/v1/images/import?name=host", KEY, 400, "cannot be given"},
