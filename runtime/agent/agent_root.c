@@ -172,30 +172,56 @@ static int stage_dev(struct root_stage *s)
 }
 
 /*
+ * Return: descriptor of a read-only mount of a directory of the stage, or -errno.  No file system of its own: each one that is
+ * mounted on the host costs every memory group a place in the kernel's table of what can be reclaimed, for good.
+ */
+static int read_only(int stage_fd, const char *dir)
+{
+	auto_fd fd = mount_clone(stage_fd, dir);
+
+	if (fd < 0)
+		return fd;
+	int r = mount_attr(fd, SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC | SYSX_MOUNT_RDONLY);
+	return r ? r : take_fd(&fd);
+}
+
+/*
  * /run/sandbox: a file that only we write, through a descriptor that we hold since before there was a tenant, and a read-only
- * mount of it.  A tmpfs of its own, so that what is in it can neither be filled up nor linked by anybody else.
+ * mount of its directory.  Nobody else reaches the stage, so what is in it can neither be filled up nor linked.
  */
 static int stage_denied(struct root_stage *s)
 {
-	static const struct option size[] = {{"size", "128k"}, {"nr_inodes", "4"}, {"mode", "0755"}, {0}};
-	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
 	const char *name = strrchr(AGENT_DENIED_LOG, '/') + 1;
 
-	auto_fd fs = mount_new("tmpfs", size, attrs);
-	int r = stage_tree(s->stage_fd, "denied", fs);
-	if (r)
-		return r;
-	s->denied_fd = openat(fs, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+	if (mkdirat(s->stage_fd, "denied", 0755) < 0)
+		return -errno;
+	auto_fd dir = openat(s->stage_fd, "denied", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return -errno;
+	s->denied_fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 	if (s->denied_fd < 0 || fchmod(s->denied_fd, 0444) < 0)
 		return -errno;
-	s->denied_tree_fd = mount_clone(fs, "");
-	return s->denied_tree_fd < 0 ? s->denied_tree_fd : mount_attr(s->denied_tree_fd, attrs | SYSX_MOUNT_RDONLY);
+	s->denied_tree_fd = read_only(s->stage_fd, "denied");
+	return s->denied_tree_fd < 0 ? s->denied_tree_fd : 0;
+}
+
+/* What hides a directory: an empty one, attached because older kernels clone nothing else. */
+static int stage_empty(const struct root_stage *s, int *ret_fd)
+{
+	if (mkdirat(s->stage_fd, "nothing", 0755) < 0)
+		return -errno;
+	auto_fd fd = read_only(s->stage_fd, "nothing");
+	int r = stage_tree(s->stage_fd, "empty", fd);
+	if (!r)
+		*ret_fd = take_fd(&fd);
+	return r;
 }
 
 int root_stage(int dev_fd, struct root_stage *s, enum launch_stage *ret_stage)
 {
-	static const struct option small[] = {{"size", "64k"}, {"nr_inodes", "32"}, {"mode", "0755"}, {0}};
+	static const struct option small[] = {{"size", "192k"}, {"nr_inodes", "32"}, {"mode", "0755"}, {0}};
 	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
+	auto_fd empty = -1;
 
 	*s = (struct root_stage){.stage_fd = -1, .proc_fd = -1, .sys_fd = -1, .dev_fd = dev_fd, .devpts_fd = -1, .denied_fd = -1,
 				 .denied_tree_fd = -1};
@@ -226,8 +252,7 @@ int root_stage(int dev_fd, struct root_stage *s, enum launch_stage *ret_stage)
 		r = stage_tree(s->stage_fd, "sys", s->sys_fd);
 	if (r)
 		return r;
-	auto_fd empty = mount_new("tmpfs", small, attrs | SYSX_MOUNT_RDONLY);
-	r = stage_tree(s->stage_fd, "empty", empty);
+	r = stage_empty(s, &empty);
 	if (!r)
 		r = stage_denied(s);
 	if (r)

@@ -51,5 +51,14 @@ int bench_json_string(const struct bench_answer *a, const char *key, char *out, 
  * @ret:	Filled; a process that is gone counts as 0
  */
 void bench_memory_read(const char *pids, struct bench_memory *ret);
+/**
+ * bench_memory_group_kb() - What one empty memory group costs on this kernel as it is now
+ *
+ * A group has a table of all that can be reclaimed, which is as long as the most file systems that were mounted at once since
+ * the boot: the same sandbox costs more where a thousand of them ran before.
+ *
+ * Return: kB of slab and per-processor memory, or a negative number where no group can be made
+ */
+double bench_memory_group_kb(void);
 
 #endif
