@@ -46,8 +46,9 @@ static void reply_text(const struct where *at, uint32_t status, const char *head
 static void reply_error(const struct where *at, const struct sbx_err *err)
 {
 	int status = sbx_err_status(err->code);
+	bool theirs = status < 500 || err->code == SBX_E_NOT_READY || err->code == SBX_E_PEER_GONE;
 
-	reply_text(at, (uint32_t)status, "", status >= 500 && err->code != SBX_E_NOT_READY ? sbx_err_meaning(err->code) : err->msg);
+	reply_text(at, (uint32_t)status, "", theirs ? err->msg : sbx_err_meaning(err->code));
 }
 
 static const char *mode_of(const struct policy *p)

@@ -40,6 +40,7 @@ struct dns_leases {
 	uint32_t unused; /* list through links.next */
 	uint32_t n;
 	uint32_t *bucket; /* owned */
+	uint32_t elements; /* of the kernel, of the records that belong to a sandbox */
 };
 
 static uint32_t *bucket_of(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr)
@@ -187,6 +188,8 @@ static void adopt(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 	*b = i;
 	list_append(t, s, i);
 	s->n_leases++;
+	s->lease_elements += egress_lease_count(t->record[i].n_ports);
+	t->elements += egress_lease_count(t->record[i].n_ports);
 }
 
 static void release(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
@@ -198,6 +201,8 @@ static void release(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 	*at = t->links[i].next_in_bucket;
 	list_remove(t, s, i);
 	s->n_leases--;
+	s->lease_elements -= egress_lease_count(t->record[i].n_ports);
+	t->elements -= egress_lease_count(t->record[i].n_ports);
 	t->n--;
 	__atomic_store_n(&t->record[i].valid, 0, __ATOMIC_RELEASE);
 	put_unused(t, i);
@@ -255,27 +260,44 @@ static uint32_t make(struct dns_leases *t, struct dns_sandbox *s, const struct d
 	return i;
 }
 
-int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, struct dns_lease *ret_evicted,
-		    bool *ret_grows)
+static bool is_of(const struct dns_lease *r, const struct dns_lease_want *w)
+{
+	return same_ports(r, w->port, w->n_ports) && r->name_len == w->name_len && !memcmp(r->name, w->name, w->name_len);
+}
+
+bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, struct dns_lease *ret_evicted)
+{
+	uint32_t more = egress_lease_count(w->n_ports);
+	const struct dns_lease *r;
+
+	for (uint32_t i = 0; (r = dns_leases_find(t, s, w->addr, &i));)
+		if (is_of(r, w))
+			return false;
+	if (!s->lease_first || (s->lease_elements + more <= DNS_LEASES_SANDBOX && t->elements + more <= DNS_LEASES_ALL))
+		return false;
+	*ret_evicted = t->record[s->lease_first];
+	ret_evicted->valid = dns_leases_forget(t, s, s->lease_first);
+	return true;
+}
+
+int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, bool *ret_grows)
 {
 	uint64_t kernel_until = 0;
 	uint32_t mine = 0;
 	struct dns_lease *r;
 
-	ret_evicted->valid = 0;
 	for (uint32_t i = 0; (r = dns_leases_find(t, s, w->addr, &i));) {
 		if (!same_ports(r, w->port, w->n_ports))
 			continue;
 		if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_UNSURE)) == DNS_LEASE_PINNED && r->until_ms > kernel_until)
 			kernel_until = r->until_ms;
-		if (r->name_len == w->name_len && !memcmp(r->name, w->name, w->name_len))
+		if (is_of(r, w))
 			mine = i;
 	}
 	*ret_grows = w->until_ms > kernel_until;
-	if (!mine && s->n_leases >= DNS_LEASES_SANDBOX) {
-		*ret_evicted = t->record[s->lease_first];
-		ret_evicted->valid = dns_leases_forget(t, s, s->lease_first);
-	}
+	if (!mine && (s->lease_elements + egress_lease_count(w->n_ports) > DNS_LEASES_SANDBOX ||
+		      t->elements + egress_lease_count(w->n_ports) > DNS_LEASES_ALL))
+		return -ENOSPC;
 	if (!mine)
 		mine = make(t, s, w);
 	if (!mine)
@@ -320,7 +342,7 @@ void dns_leases_drop(struct dns_leases *t, struct dns_sandbox *s)
 
 uint32_t dns_leases_adopt(struct dns_leases *t, struct dns_sandbox *s)
 {
-	for (uint32_t i = 1; i < t->n_made && s->n_leases < DNS_LEASES_SANDBOX; i++) {
+	for (uint32_t i = 1; i < t->n_made && s->lease_elements < DNS_LEASES_SANDBOX; i++) {
 		const struct dns_lease *r = &t->record[i];
 
 		if (r->valid == LEASE_VALID && !t->links[i].adopted && r->slot == s->ref.slot && r->generation == s->ref.generation)

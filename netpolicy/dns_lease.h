@@ -18,8 +18,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DNS_LEASES_SANDBOX 4096u
-#define DNS_LEASES_ALL	   262144u
+/* By what they count: the broker has the same limits, so that what fits here fits there. */
+#define DNS_LEASES_SANDBOX EGRESS_LEASES_SANDBOX
+#define DNS_LEASES_ALL	   EGRESS_LEASES_ALL
 #define DNS_LEASE_PORTS	   16u
 #define DNS_LEASE_VIA	   186u
 /* A record is kept this long after the kernel's lease has ended, whose clock began a little later. */
@@ -78,17 +79,27 @@ struct dns_lease_want {
 };
 
 /**
+ * dns_leases_make_room() - Let the record give way that was used longest ago, when there is no room for @want
+ * @t:		The table
+ * @s:		Of the sandbox
+ * @want:	What dns_leases_take() will be given
+ * @ret_evicted: The record; its valid is not 0 when the kernel must be told
+ *
+ * Called until it returns false.
+ *
+ * Return: whether one has given way
+ */
+bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, struct dns_lease *ret_evicted);
+/**
  * dns_leases_take() - Note that a name opens an address
  * @t:		The table
  * @s:		Of the sandbox
  * @want:	What; the name is not longer than a canonical one
- * @ret_evicted: Filled with the record that had to give way, which must be unpinned; its valid is 0 when there was none
  * @ret_grows:	Whether the kernel's lease of this address and ports ends earlier than @want says: it must be pinned
  *
- * Return: 0, or -ENOSPC
+ * Return: 0, or -ENOSPC: a limit is reached
  */
-int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, struct dns_lease *ret_evicted,
-		    bool *ret_grows);
+int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, bool *ret_grows) SBX_WUR;
 
 /** dns_leases_next() - The record behind @index (0: the first) of @s, NULL at the end; @index becomes its own */
 struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t *index);

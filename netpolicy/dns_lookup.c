@@ -182,6 +182,18 @@ static void fail(struct dns_lookup *l, enum dns_ede ede, const char *text)
 	lookup_free(l);
 }
 
+/* As other limits are told: the sandbox hears REFUSED, and its log says why. */
+static void refuse_limit(struct dns_lookup *l)
+{
+	struct dnsd *d = l->d;
+
+	d->counts.rate_limited++;
+	tell(l, EGRESS_EVENT_RATE_LIMITED, EGRESS_REASON_LIMIT, DNS_REFUSED, NULL, 0, "addresses open at once");
+	for (const struct dns_asker *a = l->askers; a; a = a->next)
+		dns_reply(d, a, dns_error_build(&a->query, DNS_REFUSED, DNS_EDE_PROHIBITED, d->out + 2));
+	lookup_free(l);
+}
+
 static void deny(struct dns_lookup *l, const struct dns_verdict *v)
 {
 	for (const struct dns_asker *a = l->askers; a; a = a->next)
@@ -301,10 +313,11 @@ static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, 
 		if (!pinned && (l->s->n_leases >= UNPINNED_SANDBOX || dns_leases_count(d->leases) >= UNPINNED_ALL))
 			return 0;
 		want.addr = l->answer.addr[i];
-		r = dns_leases_take(d->leases, l->s, &want, &evicted, &grows);
+		while (dns_leases_make_room(d->leases, l->s, &want, &evicted))
+			unpin_evicted(l, &evicted);
+		r = dns_leases_take(d->leases, l->s, &want, &grows);
 		if (r < 0)
 			return r;
-		unpin_evicted(l, &evicted);
 		if (grows)
 			grown[n++] = want.addr;
 	}
@@ -348,7 +361,10 @@ void dns_lookup_pinned(struct dns_lookup *l, int status)
 	if (status) {
 		l->d->counts.pin_failures++;
 		doubt(l);
-		fail(l, DNS_EDE_NONE, "the kernel did not open the addresses");
+		if (status == SBX_E_LIMIT)
+			refuse_limit(l);
+		else
+			fail(l, DNS_EDE_NONE, "the kernel did not open the addresses");
 		return;
 	}
 	opened(l);
@@ -384,7 +400,10 @@ static void open_addresses(struct dns_lookup *l)
 	}
 	if (n < 0) {
 		d->counts.pin_failures++;
-		fail(l, DNS_EDE_NONE, "the addresses cannot be opened");
+		if (n == -ENOSPC)
+			refuse_limit(l);
+		else
+			fail(l, DNS_EDE_NONE, "the addresses cannot be opened");
 		return;
 	}
 	opened(l);

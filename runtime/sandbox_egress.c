@@ -658,7 +658,9 @@ static void on_wait(void *arg)
 	struct sbx_err late;
 	bool more = false;
 
-	sbx_err_set(&late, SBX_E_PEER_GONE, 0, "the name server of the sandboxes is not there; try again");
+	sbx_err_set(&late, SBX_E_PEER_GONE, 0,
+		    "the policy was not changed, the old one is in force: sandbox-dnsd is not running. It is started again by itself: try again in "
+		    "some seconds; if that does not help, the server's log says why it ends");
 	for (struct sandbox_entry *e = m->newest, *older; e; e = older) {
 		older = e->older;
 		if (!has_change(e) || e->egress.first->step != CHANGE_WAITING)

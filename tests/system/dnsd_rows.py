@@ -501,6 +501,34 @@ def row_70():
        (len(broker.open_for(5)), len(broker.log)))
 
 
+def error_code(name):
+    """the number of an error, which is its place in errors.def"""
+    lines = open(os.environ.get("top_srcdir", ".") + "/base/errors.def").read().split("\nSBX_ERR(")[1:]
+    return [l.split(",")[0] for l in lines].index(name) + 1
+
+
+def lease_limit():
+    """what an address opened by ports counts is the same for dnsd and the broker"""
+    control.set(5, "D +*.many.test:80,443,8000-8003")
+    broker.pins.clear()
+    elements = lambda: sum(len(p) or 1 for s, _, p in broker.pins if s == 5)
+    most = good = 0
+    for i in range(20):
+        m = tcp_ask(5, [question(f"p{i}.many.test")])
+        good += bool(m) and m[0].rcode == NOERROR
+        most = max(most, elements())
+    ok(good == 20 and 4000 < most <= 4096, f"1,280 addresses with six ports each: no failure, {most} elements at most", (good, most))
+    control.set(5, "D +ok.test")
+    broker.pin_status = error_code("LIMIT")
+    control.events.clear()
+    m = ask(5, "ok.test", edns=1232)
+    broker.pin_status = 0
+    e = control.find(kind="rate_limited", name="ok.test", slot=5)
+    ok(m.rcode == REFUSED and m.ede == 18 and e and e[0].reason == "limit" and "open at once" in e[0].text,
+       "a broker that has no room all the same: REFUSED, and an event with the reason", (m.raw, e))
+    ok(ask(5, "ok.test").addrs() == [OK], "and when it has, an answer")
+
+
 # ---- beyond the rows ----
 
 
@@ -758,7 +786,7 @@ def killed():
 ok(broker.ready.wait(30) and control.up.wait(30), "dnsd finds broker and sandboxd")
 control.synced()
 for what in (row_31, row_32, rows_33_to_37, row_38, row_39, row_40, rows_41_to_44, rows_45_to_47, row_48, rows_49_to_52, rows_53_54, rows_55_56, row_57,
-             row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_67, row_68, row_69, row_70, brakes, encrypted_resolvers,
+             row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_67, row_68, row_69, row_70, lease_limit, brakes, encrypted_resolvers,
              ports, policy_changes, identity, packets, events_under_load, counters, absences, killed):
     only = sys.argv[1:]
     if not only or what.__name__ in only:

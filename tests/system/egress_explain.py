@@ -159,6 +159,18 @@ def while_away(monitor):
        f"kill -9 of sandboxd: {len(meanwhile)} denials while it was away are in the journal, each once", (meanwhile, names))
 
 
+def without_dnsd(monitor):
+    """a change while the name server is away is refused, and says what to do"""
+    sid = create(D("+ok.test"))
+    os.kill(monitor, signal.SIGSTOP)
+    os.kill(child("dnsd"), signal.SIGKILL)
+    s, v = policy(sid, "PATCH", D("+new.test")["egress"])
+    os.kill(monitor, signal.SIGCONT)
+    ok(s == 503 and "sandbox-dnsd is not running" in v and "try again" in v and "old one is in force" in v, "a change while dnsd is away: 503, with what to do", (s, v))
+    ok(policy(sid)[1]["policy"] == D("+ok.test"), "and GET shows the old policy")
+    ok(until(lambda: policy(sid, "PATCH", D("+new.test")["egress"])[0] == 200), "which is changed when dnsd is back")
+
+
 def bad_overlays():
     """a start with a file of the operator that does not read"""
     for name, text in (("deny", "ok.test\nnot a name\n"), ("allow", "10.0.0.0/33\n"), ("deny", "*\n")):
@@ -176,6 +188,7 @@ def suite(daemon):
     table()
     before_it_is_tried()
     while_away(daemon.pid)
+    without_dnsd(daemon.pid)
     daemon.terminate()
     daemon.wait(60)
     bad_overlays()

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "netpolicy/dns_answer.h"
 #include "netpolicy/dns_cache.h"
 #include "netpolicy/dns_lease.h"
@@ -239,7 +240,7 @@ static uint64_t lease_until(struct dns_leases *t, struct dns_sandbox *s, uint32_
 static void test_leases(void)
 {
 	static const uint8_t boot[16] = {1}, other_boot[16] = {2};
-	static const uint16_t port[] = {443, 8443};
+	static const uint16_t port[] = {443, 8443}, wide[DNS_LEASE_PORTS] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 	struct dns_sandbox s = {.ref = {3, 7}}, again = {.ref = {3, 7}}, stranger = {.ref = {3, 8}};
 	struct dns_lease_want w = {.addr = 0xc0000201, .name = "a.test", .name_len = 6, .flags = DNS_LEASE_PINNED, .until_ms = 100000, .now_ms = 10};
 	char path[] = "/tmp/test_dns.XXXXXX";
@@ -251,17 +252,17 @@ static void test_leases(void)
 	bool grows;
 
 	unlink(path);
-	ok(t && !dns_leases_take(t, &s, &w, &evicted, &grows) && grows, "a new address goes to the kernel");
+	ok(t && !dns_leases_take(t, &s, &w, &grows) && grows, "a new address goes to the kernel");
 	w.until_ms = 90000;
-	ok(!dns_leases_take(t, &s, &w, &evicted, &grows) && !grows && lease_until(t, &s, w.addr) == 100000, "a shorter lease does not shorten");
+	ok(!dns_leases_take(t, &s, &w, &grows) && !grows && lease_until(t, &s, w.addr) == 100000, "a shorter lease does not shorten");
 	w.name = "b.test";
-	ok(!dns_leases_take(t, &s, &w, &evicted, &grows) && !grows, "another name with the same address: the kernel has it");
+	ok(!dns_leases_take(t, &s, &w, &grows) && !grows, "another name with the same address: the kernel has it");
 	w.port = port;
 	w.n_ports = 2;
-	ok(!dns_leases_take(t, &s, &w, &evicted, &grows) && grows && s.n_leases == 3, "with other ports it is another opening");
+	ok(!dns_leases_take(t, &s, &w, &grows) && grows && s.n_leases == 3, "with other ports it is another opening");
 	w.n_ports = 0;
 	w.name = "c.test";
-	dns_leases_take(t, &s, &w, &evicted, &grows);
+	ok(!dns_leases_take(t, &s, &w, &grows) && s.lease_elements == 5, "an address opened by two ports counts two");
 	for (const struct dns_lease *r; (r = dns_leases_next(t, &s, &at)) && strcmp(r->name, "a.test") != 0;)
 		;
 	ok(at && !dns_leases_forget(t, &s, at), "one owner goes, another stays: not closed");
@@ -281,14 +282,26 @@ static void test_leases(void)
 	w.until_ms = 300000;
 	for (uint32_t i = 0; i < DNS_LEASES_SANDBOX + 10; i++) {
 		w.addr = 0x0b000000 + i;
-		if (dns_leases_take(t, &again, &w, &evicted, &grows))
+		while (dns_leases_make_room(t, &again, &w, &evicted))
+			many += evicted.valid != 0;
+		if (dns_leases_take(t, &again, &w, &grows))
 			break;
-		many += evicted.valid != 0;
 	}
 	ok(many == 10 && again.n_leases == DNS_LEASES_SANDBOX && !lease_until(t, &again, 0x0b000000), "the oldest give way: %u", many);
+	w.addr = 2;
+	w.port = wide;
+	w.n_ports = DNS_LEASE_PORTS;
+	ok(dns_leases_take(t, &again, &w, &grows) == -ENOSPC, "sixteen ports do not fit without room");
+	for (many = 0; dns_leases_make_room(t, &again, &w, &evicted);)
+		many += evicted.valid != 0;
+	ok(many == DNS_LEASE_PORTS && !dns_leases_take(t, &again, &w, &grows) && again.lease_elements == DNS_LEASES_SANDBOX,
+	   "sixteen whole addresses give way for them: %u", many);
+	w.n_ports = 0;
+	many = 10;
 	dns_leases_drop(t, &again);
+	is_int(again.lease_elements, 0, "nothing is left to count");
 	w.addr = 1;
-	dns_leases_take(t, &again, &w, &evicted, &grows);
+	ignore_result(dns_leases_take(t, &again, &w, &grows));
 	dns_leases_close(t);
 	for (off_t i = 1; i <= DNS_LEASES_SANDBOX; i++)
 		many += pwrite(fd, "\xff\xff", 2, i * 512 + 34) != 2;
