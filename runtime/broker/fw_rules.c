@@ -260,21 +260,23 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tfib saddr . mark . iif oif missing drop\n"
 		   "\t\tiifname \"%s\" accept\n"
 		   "\t\tip hdrlength != 5 drop\n"
-		   "\t\tip frag-off & 0x3fff != 0 drop\n"
+		   "%s"
 		   "\t\tip protocol icmp goto echo\n"
 		   "\t\tudp dport 53 goto dns\n"
 		   "\t\ttcp dport 53 goto dns\n"
 		   "\t\taccept\n"
 		   "\t}\n",
-		   LINKS_ROUTE_MARK, c->ipv6 ? "\t\tmeta nfproto ipv6 goto raw6\n" : "", c->uplink_router);
+		   LINKS_ROUTE_MARK, c->ipv6 ? "\t\tmeta nfproto ipv6 goto raw6\n" : "", c->uplink_router,
+		   FAULT_POINT("fw-fragments") ? "" : "\t\tip frag-off & 0x3fff != 0 drop\n");
 	/* A ping carries data: few and small ones are enough to see whether something is there. */
+	buf_puts(b, "\tchain echo {\n");
+	if (!FAULT_POINT("fw-echo-size"))
+		buf_printf(b, "\t\tip length > %u drop\n", ECHO_BYTES + 28);
 	buf_printf(b,
-		   "\tchain echo {\n"
-		   "\t\tip length > %u drop\n"
 		   "\t\tupdate @echo_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
 		   "\t\taccept\n"
 		   "\t}\n",
-		   ECHO_BYTES + 28, ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
+		   ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
 }
 
 /*

@@ -158,14 +158,21 @@ int btc_hello(struct btc *t)
 {
 	struct broker_hello hello = {.version = BROKER_VERSION};
 	union broker_any any;
-	char path[TEXT_SIZE];
 
-	snprintf(path, sizeof(path), "%s/run/broker.sock", t->dir);
 	for (int i = 0; i < START_MS / 20; i++) {
-		t->fd = btc_connect(t, t->sandboxd_uid);
-		if (t->fd >= 0)
-			break;
 		int status;
+
+		t->fd = btc_connect(t, t->sandboxd_uid);
+		/*
+		 * The socket of a broker that has just ended takes connections for as long as a child of it has not ended too; those
+		 * are closed without an answer.
+		 */
+		if (t->fd >= 0 && btc_call(t, &hello, sizeof(hello), BROKER_OP_HELLO, -1, &any, NULL) == sizeof(any.hello_reply)) {
+			t->hello = any.hello_reply;
+			return any.hello_reply.status ? -1 : 0;
+		}
+		close_keep_errno(t->fd);
+		t->fd = -1;
 		if (waitpid(t->pid, &status, WNOHANG) == t->pid) {
 			printf("# the broker ended with status 0x%x\n", (unsigned)status);
 			t->pid = 0;
@@ -173,10 +180,7 @@ int btc_hello(struct btc *t)
 		}
 		poll(NULL, 0, 20); /* its start has no other sign than the socket */
 	}
-	if (t->fd < 0 || btc_call(t, &hello, sizeof(hello), BROKER_OP_HELLO, -1, &any, NULL) != sizeof(any.hello_reply))
-		return -1;
-	t->hello = any.hello_reply;
-	return any.hello_reply.status ? -1 : 0;
+	return -1;
 }
 
 static bool isolated;

@@ -2,6 +2,7 @@
 #include "tests/system/egress_world.h"
 
 #include "base/cleanup.h"
+#include "base/err.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -121,7 +122,7 @@ int world_dnsd(struct world *w)
 	w->dnsd_fd = btc_connect(w->t, w->t->dnsd_uid);
 	if (w->dnsd_fd < 0 || !btc_send(w->t, w->dnsd_fd, &hello, sizeof(hello), BROKER_OP_HELLO, -1))
 		return -1;
-	return btc_recv(w->dnsd_fd, &any, NULL, 10000) == sizeof(any.hello_reply) ? 0 : -1;
+	return btc_recv(w->dnsd_fd, &any, NULL, WAIT_MS) == sizeof(any.hello_reply) ? 0 : -1;
 }
 
 int world_start(struct world *w, struct btc *t, const char *name, const char *extra)
@@ -171,7 +172,13 @@ int box_make(struct world *w, struct box *box, bool open_policy)
 	btc_host_create(w->t, &create);
 	if (!open_policy)
 		create.flags &= ~(uint32_t)BROKER_CREATE_EGRESS_OPEN;
-	int r = btc_create(w->t, &create, &box->made, box->fds);
+	int r = SBX_E_LIMIT;
+	/* Those that were ended give their slots back when nothing of them is left. */
+	for (long end = now_ms() + WAIT_MS; r == SBX_E_LIMIT && now_ms() < end;) {
+		r = btc_create(w->t, &create, &box->made, box->fds);
+		if (r == SBX_E_LIMIT)
+			poll(NULL, 0, 20);
+	}
 	if (r)
 		return r;
 	snprintf(path, sizeof(path), "/proc/%u/ns/net", box->made.pid);
@@ -232,7 +239,7 @@ int pin_set(struct world *w, const struct box *box, uint32_t op, uint32_t addr, 
 
 	msg.addr[0] = addr;
 	msg.port[0] = port;
-	if (!btc_send(w->t, w->dnsd_fd, &msg, sizeof(msg), op, -1) || btc_recv(w->dnsd_fd, &any, NULL, 10000) != sizeof(any.reply))
+	if (!btc_send(w->t, w->dnsd_fd, &msg, sizeof(msg), op, -1) || btc_recv(w->dnsd_fd, &any, NULL, WAIT_MS) != sizeof(any.reply))
 		return -1;
 	if (any.reply.status && getenv("VERBOSE"))
 		printf("# %s\n", any.reply.text);
@@ -254,7 +261,7 @@ static int socket_error(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &size) < 0 ? errno : e;
 }
 
-int tcp_try(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int *ret_fd)
+static int tcp_within(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int ms, int *ret_fd)
 {
 	struct sockaddr_in to = at(addr, port);
 	int fd = sock_in(w, net_fd, AF_INET, SOCK_STREAM, 0);
@@ -262,7 +269,7 @@ int tcp_try(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int
 	int e = connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0;
 
 	if (e == EINPROGRESS)
-		e = poll(&p, 1, 900) == 1 ? socket_error(fd) : ETIMEDOUT;
+		e = poll(&p, 1, ms) == 1 ? socket_error(fd) : ETIMEDOUT;
 	if (e || !ret_fd)
 		close(fd);
 	if (ret_fd)
@@ -270,98 +277,226 @@ int tcp_try(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int
 	return e;
 }
 
-static unsigned seen(struct world *w, uint32_t addr, bool forget)
+int tcp_try(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int *ret_fd)
+{
+	return tcp_within(w, net_fd, addr, port, WAIT_MS, ret_fd);
+}
+
+int tcp_quiet(const struct world *w, int net_fd, uint32_t addr, uint16_t port)
+{
+	return tcp_within(w, net_fd, addr, port, QUIET_MS, NULL);
+}
+
+bool closes(const struct world *w, const struct box *box, uint32_t addr, uint16_t port)
+{
+	for (long end = now_ms() + WAIT_MS; now_ms() < end; poll(NULL, 0, 50))
+		if (tcp_within(w, box->net_fd, addr, port, WAIT_MS, NULL) != 0)
+			return true;
+	return false;
+}
+
+bool opens(const struct world *w, const struct box *box, uint32_t addr, uint16_t port)
+{
+	/* a handshake that was lost is begun anew rather than waited for */
+	for (long end = now_ms() + WAIT_MS; now_ms() < end; poll(NULL, 0, 20))
+		if (tcp_within(w, box->net_fd, addr, port, 1500, NULL) == 0)
+			return true;
+	return false;
+}
+
+/* What is looked for outside: packets to an address, of one protocol and port (0: any). */
+struct look {
+	uint32_t addr;
+	uint8_t protocol;
+	uint16_t port;
+};
+
+/* Counts what has arrived; @most ends it. */
+static unsigned seen(struct world *w, const struct look *look, unsigned most)
 {
 	uint8_t buf[128];
 	unsigned n = 0;
+	ssize_t size;
 
-	while (recv(w->packet_fd, buf, sizeof(buf), MSG_DONTWAIT) >= 20) {
+	while (n < most && (size = recv(w->packet_fd, buf, sizeof(buf), MSG_DONTWAIT)) >= 20) {
 		const struct iphdr *ip = (const void *)buf;
-		struct sockaddr_ll from;
+		size_t head = ip->ihl * 4u;
 
-		(void)from;
-		n += ntohl(ip->daddr) == addr;
-		if (n && !forget)
-			break;
+		if (ntohl(ip->daddr) != look->addr || (look->protocol && ip->protocol != look->protocol))
+			continue;
+		if (look->port && ((size_t)size < head + 4 || (buf[head + 2] << 8 | buf[head + 3]) != look->port))
+			continue;
+		n++;
 	}
 	return n;
+}
+
+static void forget(struct world *w)
+{
+	seen(w, &(struct look){0}, UINT32_MAX);
 }
 
 unsigned world_seen(struct world *w, uint32_t addr)
 {
 	/* what was sent before is on its way through softirqs of other processors at most */
 	poll(NULL, 0, 20);
-	return seen(w, addr, true);
+	return seen(w, &(struct look){.addr = addr}, UINT32_MAX);
 }
 
-/* Waits for a packet at the world's end or an error at this one. */
-static int arrival(struct world *w, int fd, uint32_t addr)
+unsigned world_wait(struct world *w, uint32_t addr, unsigned n)
+{
+	struct pollfd p = {.fd = w->packet_fd, .events = POLLIN};
+	unsigned have = 0;
+
+	for (long end = now_ms() + WAIT_MS; have < n && now_ms() < end;)
+		if (poll(&p, 1, 1000) == 1)
+			have += seen(w, &(struct look){.addr = addr}, n - have);
+	return have + world_seen(w, addr);
+}
+
+/* Waits for the packet at the world's end or an error at this one. */
+static int arrival(struct world *w, int fd, const struct look *look, int ms)
 {
 	struct pollfd p[2] = {{.fd = fd, .events = 0}, {.fd = w->packet_fd, .events = POLLIN}};
 
-	for (long end = now_ms() + 900; now_ms() < end;) {
-		if (poll(p, 2, 900) <= 0)
+	for (long end = now_ms() + ms, left; (left = end - now_ms()) > 0;) {
+		if (poll(p, 2, (int)left) <= 0)
 			return ETIMEDOUT;
-		if (p[0].revents)
-			return socket_error(fd);
-		if (seen(w, addr, false))
+		if (seen(w, look, 1))
 			return 0;
+		int e = p[0].revents ? socket_error(fd) : 0;
+		if (e)
+			return e;
 	}
 	return ETIMEDOUT;
 }
 
-int udp_try(struct world *w, int net_fd, uint32_t addr, uint16_t port)
+static int send_until(struct world *w, int fd, const void *data, size_t size, const struct look *look, bool once)
 {
-	struct sockaddr_in to = at(addr, port);
+	struct sockaddr_in to = at(look->addr, look->port);
+	int e;
+
+	forget(w);
+	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
+		return errno;
+	long end = now_ms() + (once ? QUIET_MS : WAIT_MS);
+	do {
+		if (send(fd, data, size, 0) < 0)
+			return errno;
+		e = arrival(w, fd, look, once ? QUIET_MS : 1000);
+	} while (e == ETIMEDOUT && now_ms() < end);
+	return e;
+}
+
+static int udp_within(struct world *w, int net_fd, uint32_t addr, uint16_t port, bool once)
+{
 	auto_fd fd = sock_in(w, net_fd, AF_INET, SOCK_DGRAM, 0);
 
-	seen(w, 0, true);
-	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || send(fd, "x", 1, 0) < 0)
-		return errno;
-	return arrival(w, fd, addr);
+	return send_until(w, fd, "x", 1, &(struct look){.addr = addr, .protocol = IPPROTO_UDP, .port = port}, once);
+}
+
+int udp_try(struct world *w, int net_fd, uint32_t addr, uint16_t port)
+{
+	return udp_within(w, net_fd, addr, port, false);
+}
+
+int udp_quiet(struct world *w, int net_fd, uint32_t addr, uint16_t port)
+{
+	return udp_within(w, net_fd, addr, port, true);
+}
+
+static int ping_within(struct world *w, int net_fd, uint32_t addr, size_t bytes, bool once)
+{
+	auto_fd fd = sock_in(w, net_fd, AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+	uint8_t buf[2048] = {ICMP_ECHO};
+	int on = 1;
+
+	setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on));
+	return send_until(w, fd, buf, sizeof(struct icmphdr) + bytes, &(struct look){.addr = addr, .protocol = IPPROTO_ICMP}, once);
 }
 
 int ping_try(struct world *w, int net_fd, uint32_t addr, size_t bytes)
 {
-	struct sockaddr_in to = at(addr, 0);
-	auto_fd fd = sock_in(w, net_fd, AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
-	uint8_t buf[2048] = {ICMP_ECHO};
+	return ping_within(w, net_fd, addr, bytes, false);
+}
 
-	seen(w, 0, true);
-	int on = 1;
-	setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on));
-	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || send(fd, buf, sizeof(struct icmphdr) + bytes, 0) < 0)
-		return errno;
-	return arrival(w, fd, addr);
+int ping_quiet(struct world *w, int net_fd, uint32_t addr, size_t bytes)
+{
+	return ping_within(w, net_fd, addr, bytes, true);
+}
+
+static int listener(const struct world *w, uint16_t port)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ports); i++)
+		if (ports[i] == port)
+			return w->listen_fd[i];
+	return -1;
+}
+
+void world_drain(struct world *w, uint16_t port)
+{
+	for (int fd; (fd = accept(listener(w, port), NULL, NULL)) >= 0;)
+		close(fd);
 }
 
 int world_accept(struct world *w, uint16_t port)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
-		struct pollfd p = {.fd = w->listen_fd[i], .events = POLLIN};
-		int last = -1, fd;
+	struct pollfd p = {.fd = listener(w, port), .events = POLLIN};
 
-		if (ports[i] != port || poll(&p, 1, 1000) != 1)
-			continue;
-		while ((fd = accept4(w->listen_fd[i], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-			close_keep_errno(last);
-			last = fd;
-		}
-		return last;
-	}
-	return -1;
+	return poll(&p, 1, WAIT_MS) == 1 ? accept4(p.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) : -1;
 }
 
-bool moves(int from, int to, int ms)
+bool moves(int from, int to)
 {
 	struct pollfd p = {.fd = to, .events = POLLIN};
 	char buf[256];
+	size_t have = 0;
 
 	while (recv(to, buf, sizeof(buf), MSG_DONTWAIT) > 0)
 		;
 	if (send(from, "hello", 5, MSG_NOSIGNAL | MSG_DONTWAIT) != 5)
 		return false;
-	return poll(&p, 1, ms) == 1 && recv(to, buf, sizeof(buf), MSG_DONTWAIT) == 5;
+	while (have < 5 && poll(&p, 1, WAIT_MS) == 1) {
+		ssize_t n = recv(to, buf, sizeof(buf), MSG_DONTWAIT);
+
+		if (n <= 0)
+			return false;
+		have += (size_t)n;
+	}
+	return have == 5;
+}
+
+bool flow_open(struct world *w, struct flow *f, const struct box *box, uint32_t addr)
+{
+	/*
+	 * A connection is in the queue a moment after its opener heard that it is made: one that was opened and closed just before
+	 * may come first.  The right one is that over which the first bytes come.
+	 */
+	*f = (struct flow){.in = -1, .out = -1};
+	world_drain(w, 8080);
+	if (tcp_try(w, box->net_fd, addr, 8080, &f->in) != 0 || send(f->in, "first", 5, MSG_NOSIGNAL) != 5)
+		return false;
+	struct pollfd p = {.events = POLLIN};
+	char buf[8];
+	do {
+		close_keep_errno(f->out);
+		f->out = p.fd = world_accept(w, 8080);
+		if (f->out < 0 || poll(&p, 1, WAIT_MS) != 1)
+			return false;
+	} while (recv(f->out, buf, sizeof(buf), MSG_DONTWAIT) <= 0);
+	return flow_lives(f);
+}
+
+bool flow_lives(const struct flow *f)
+{
+	return moves(f->in, f->out) && moves(f->out, f->in);
+}
+
+void flow_close(struct flow *f)
+{
+	close_keep_errno(f->in);
+	close_keep_errno(f->out);
+	f->in = f->out = -1;
 }
 
 int wait_error(int fd, int ms, int *ret)
@@ -369,7 +504,7 @@ int wait_error(int fd, int ms, int *ret)
 	struct pollfd p = {.fd = fd, .events = 0};
 	long start = now_ms();
 
-	if (poll(&p, 1, ms) != 1)
+	if (poll(&p, 1, ms ? ms : WAIT_MS) != 1)
 		return -1;
 	*ret = socket_error(fd);
 	return (int)(now_ms() - start);

@@ -27,6 +27,13 @@ struct world {
 	int dnsd_fd; /* connection to the broker as sandbox-dnsd */
 };
 
+/*
+ * What is waited for has this long: no more than a machine that stands still may need.  Nothing is checked to be fast; what is
+ * to be refused or to arrive says so by an event, and only what is to be silent costs its time (the _quiet functions).
+ */
+#define WAIT_MS	 60000
+#define QUIET_MS 400
+
 struct box {
 	struct broker_create_reply made;
 	int fds[2];
@@ -46,7 +53,7 @@ int world_run(int net_fd, const char *command, char *out, size_t size);
 /** sock_in() - A non-blocking socket of the namespace @net_fd; Return: descriptor, dies on failure */
 int sock_in(const struct world *w, int net_fd, int family, int type, int protocol);
 
-/** box_make() - Make a sandbox; @open: without a policy; Return: 0 or the broker's status */
+/** box_make() - Make a sandbox, as soon as a slot is free; @open: without a policy; Return: 0 or the broker's status */
 int box_make(struct world *w, struct box *box, bool open);
 /** box_end() - Kill @box and close what the test holds of it */
 void box_end(struct world *w, struct box *box);
@@ -60,17 +67,48 @@ int pin_set(struct world *w, const struct box *box, uint32_t op, uint32_t addr, 
 
 /** tcp_try() - Connect from @net_fd to @addr:@port; Return: 0 or the errno; the socket in @ret_fd (NULL: closed) */
 int tcp_try(const struct world *w, int net_fd, uint32_t addr, uint16_t port, int *ret_fd);
-/** udp_try() - Send a datagram from @net_fd to @addr:@port; Return: 0 (it arrived), the errno it was refused with, or ETIMEDOUT */
+/** tcp_quiet() - As tcp_try(), where nothing may answer: ETIMEDOUT after QUIET_MS */
+int tcp_quiet(const struct world *w, int net_fd, uint32_t addr, uint16_t port);
+/**
+ * udp_try() - Send datagrams from @net_fd to @addr:@port, one a second, until one arrives or is refused
+ *
+ * Datagrams may be lost and the router tells of so many refusals a second: neither is an answer.
+ *
+ * Return: 0 (it arrived), the errno it was refused with, or ETIMEDOUT
+ */
 int udp_try(struct world *w, int net_fd, uint32_t addr, uint16_t port);
-/** ping_try() - Send one echo request of @bytes; Return: as udp_try() */
+/** udp_quiet() - One datagram, where nothing may answer; Return: as udp_try(), ETIMEDOUT after QUIET_MS */
+int udp_quiet(struct world *w, int net_fd, uint32_t addr, uint16_t port);
+/** ping_try() - Send echo requests of @bytes, one a second; Return: as udp_try() */
 int ping_try(struct world *w, int net_fd, uint32_t addr, size_t bytes);
-/** world_accept() - The outside end of the connection that came last to @port; Return: descriptor or -1 */
+/** ping_quiet() - One echo request of @bytes; Return: as udp_quiet() */
+int ping_quiet(struct world *w, int net_fd, uint32_t addr, size_t bytes);
+/** world_drain() - Forget the connections to @port that wait to be accepted */
+void world_drain(struct world *w, uint16_t port);
+/** world_accept() - The outside end of the next connection to @port; Return: descriptor or -1 */
 int world_accept(struct world *w, uint16_t port);
-/** world_seen() - Packets for @addr that arrived outside since the last call; the rest is forgotten */
+/** world_seen() - Packets for @addr that arrived outside since the last call, after a moment; the rest is forgotten */
 unsigned world_seen(struct world *w, uint32_t addr);
-/** moves() - Whether bytes written to @from arrive at @to within @ms */
-bool moves(int from, int to, int ms);
-/** wait_error() - Milliseconds until the socket @fd has an error or ends, at most @ms; -1: none; the errno in @ret */
+/** world_wait() - Wait until @n packets for @addr have arrived outside since the last call; Return: how many have, at the end of WAIT_MS less */
+unsigned world_wait(struct world *w, uint32_t addr, unsigned n);
+/** moves() - Whether bytes written to @from arrive at @to */
+bool moves(int from, int to);
+
+struct flow {
+	int in, out; /* the sandbox's end, the world's */
+};
+
+/** flow_open() - A connection from @box to port 8080 of @addr over which bytes have passed both ways; Return: whether it is there */
+bool flow_open(struct world *w, struct flow *f, const struct box *box, uint32_t addr);
+/** flow_lives() - Whether bytes pass over @f, both ways */
+bool flow_lives(const struct flow *f);
+/** flow_close() - Close both ends of @f */
+void flow_close(struct flow *f);
+/** closes() - Wait until new connections from @box to @addr:@port are refused; Return: whether they are at last */
+bool closes(const struct world *w, const struct box *box, uint32_t addr, uint16_t port);
+/** opens() - Wait until a connection from @box to @addr:@port is made, silence included; Return: whether it was at last */
+bool opens(const struct world *w, const struct box *box, uint32_t addr, uint16_t port);
+/** wait_error() - Milliseconds until the socket @fd has an error or ends, at most @ms (0: WAIT_MS); -1: none; the errno in @ret */
 int wait_error(int fd, int ms, int *ret);
 /** now_ms() - Monotonic milliseconds */
 long now_ms(void);

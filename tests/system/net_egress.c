@@ -2,7 +2,7 @@
 /*
  * The packet half of egress policies: what a sandbox reaches under a policy, what it does not, and what happens to live flows when
  * the policy changes.  Rows carry the numbers of the contract's table.  SBX_FAULT=NAME:fail takes a guard away:
- * egress-cut (sockets of revoked flows), fw-dns (questions to any name server are ours).
+ * egress-cut (sockets of revoked flows), fw-dns (questions to any name server are ours), fw-fragments, fw-echo-size.
  */
 #include "tests/system/egress_world.h"
 #include "tests/tap.h"
@@ -102,7 +102,7 @@ static void default_deny(struct box *box)
 	is_refused(udp_try(&w, box->net_fd, A_OK, 443), "71: QUIC by address");
 	is_refused(tcp_try(&w, box->net_fd, A_DOH, 443, NULL), "71: DNS over HTTPS by address");
 	is_refused(tcp_try(&w, box->net_fd, A_DOH, 853, NULL), "71: DNS over TLS by address");
-	ok(udp_try(&w, box->net_fd, A_DOH, 53) != 0, "71: another name server is not reached");
+	ok(udp_quiet(&w, box->net_fd, A_DOH, 53) != 0, "71: another name server is not reached");
 	ok(world_seen(&w, A_OK) == 0, "71: nothing arrived");
 }
 
@@ -136,7 +136,7 @@ static void thousand_leases(struct box *box)
 		if (pin_set(&w, box, BROKER_OP_PIN, A_MANY + i, 0, MIN) != 0 || tcp_try(&w, box->net_fd, A_MANY + i, 80, NULL) != 0)
 			failed++;
 		if (i % 100 == 0)
-			close_keep_errno(world_accept(&w, 80));
+			world_drain(&w, 80);
 	}
 	ok(failed == 0, "72: %u addresses, each reached right after it was leased (%d failed)", all, failed);
 	for (uint32_t i = 1; i <= all; i++)
@@ -277,6 +277,27 @@ static void raw_ip(const struct box *box, uint32_t src, uint32_t dst, uint8_t pr
 	ignore_result(sendto(fd, buf, ihl * 4 + 12, 0, (struct sockaddr *)&to, sizeof(to)));
 }
 
+/* One datagram in two pieces, as a sandbox would send them that hopes that only the first one is looked at. */
+static void fragments(const struct box *box, uint32_t dst)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(dst)};
+	auto_fd fd = sock_in(&w, box->net_fd, AF_INET, SOCK_RAW, IPPROTO_RAW);
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t buf[36] = {0};
+
+		*(struct iphdr *)(void *)buf = (struct iphdr){.version = 4, .ihl = 5, .tot_len = htons(36), .id = htons(77),
+							      .frag_off = htons(i ? 2 : 0x2000), .ttl = 64, .protocol = 17,
+							      .saddr = htonl(box->made.addr), .daddr = htonl(dst)};
+		if (!i) {
+			buf[21] = 99; /* ports 99 and 7, 32 bytes, no checksum */
+			buf[23] = 7;
+			buf[25] = 32;
+		}
+		ignore_result(sendto(fd, buf, sizeof(buf), 0, (struct sockaddr *)&to, sizeof(to)));
+	}
+}
+
 static void frame(const struct box *box, uint32_t dst, uint16_t type)
 {
 	uint8_t buf[60] = {0};
@@ -313,7 +334,7 @@ static void raw_attacks(struct box *a, struct box *b)
 	frame(a, A_OTH, ETH_P_IP);
 	ok(world_seen(&w, A_OTH) == 0, "81: frames of a packet socket to another address");
 	frame(a, A_OK, ETH_P_IP);
-	ok(world_seen(&w, A_OK) > 0, "81: the same to the leased address arrive");
+	ok(world_wait(&w, A_OK, 1) > 0, "81: the same to the leased address arrive");
 	raw_ip(a, a->made.addr, A_OTH, 17, 0, 5);
 	raw_ip(a, a->made.addr, A_OTH, 6, 0, 5);
 	ok(world_seen(&w, A_OTH) == 0, "81: raw packets with the router's own mark (SO_MARK)");
@@ -323,28 +344,29 @@ static void raw_attacks(struct box *a, struct box *b)
 	raw_ip(a, 0x7f000001, A_OTH, 17, 0, 5);
 	raw_ip(a, b->made.addr, A_OK, 17, 0, 5);
 	ok(world_seen(&w, A_OTH) == 0, "82: with the neighbour's, the host's, the gateway's address as source");
-	raw_ip(a, a->made.addr, A_OK, 17, 0x2000, 5);
-	raw_ip(a, a->made.addr, A_OK, 17, 8, 5);
 	raw_ip(a, a->made.addr, A_OK, 17, 0, 6);
-	ok(world_seen(&w, A_OK) == 0, "fragments and IP options, even to the leased address");
+	ok(world_seen(&w, A_OK) == 0, "IP options, even to the leased address");
+	fragments(a, A_OK);
+	ok(world_seen(&w, A_OK) == 0, "fragments that are a whole datagram together");
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		raw_ip(a, a->made.addr, A_OK, others[i], 0, 5);
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		raw_ip(b, b->made.addr, A_OK, others[i], 0, 5);
 	ok(world_seen(&w, A_OK) == 0, "SCTP, GRE, ESP, AH, 6in4 and others, leased or open");
 	raw_ip(a, a->made.addr, A_OK, 17, 0, 5);
-	ok(world_seen(&w, A_OK) == 1, "and plain UDP made the same way arrives");
+	ok(world_wait(&w, A_OK, 1) == 1, "and plain UDP made the same way arrives");
 	frame(a, A_OK, ETH_P_IPV6);
 	frame(a, A_OK, ETH_P_ARP);
 	ok(world_sh(a->net_fd, "ip -6 addr show dev eth0 | grep -q inet6") != 0, "85: no IPv6 address");
 	ok(world_sh(w.router_fd, "nft list chain inet sandboxd raw | grep -q 'meta nfproto != ipv4 drop'") == 0, "85: IPv6 frames end in the router");
-	ok(udp_try(&w, b->net_fd, 0xe00000fb, 5353) != 0 && udp_try(&w, b->net_fd, 0xffffffff, 67) != 0, "multicast and broadcast");
+	ok(udp_quiet(&w, b->net_fd, 0xe00000fb, 5353) != 0 && udp_quiet(&w, b->net_fd, 0xffffffff, 67) != 0, "multicast and broadcast");
 	ok(ping_try(&w, b->net_fd, A_OK, 1400) == 0, "an echo request of 1,400 bytes");
-	ok(ping_try(&w, b->net_fd, A_OK, 1401) == ETIMEDOUT, "one of 1,401 does not pass");
+	ok(ping_quiet(&w, b->net_fd, A_OK, 1401) == ETIMEDOUT, "one of 1,401 does not pass");
 	unsigned arrived = 0;
 	for (int i = 0; i < 100; i++)
 		raw_ip(b, b->made.addr, A_OK, 17, 0, 5);
-	world_seen(&w, A_OK);
+	ok(world_wait(&w, A_OK, 100) == 100, "100 datagrams made by hand arrive");
+	long start = now_ms();
 	auto_fd ping = sock_in(&w, b->net_fd, AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(A_OK)};
 	for (int i = 0; i < 200; i++) {
@@ -352,31 +374,24 @@ static void raw_attacks(struct box *a, struct box *b)
 
 		ignore_result(sendto(ping, echo, sizeof(echo), 0, (struct sockaddr *)&to, sizeof(to)));
 	}
+	/* 20 at once and 10 a second from then on, however long this took */
 	arrived = world_seen(&w, A_OK);
-	ok(arrived <= 40, "a ping tunnel: %u of 200 echo requests pass", arrived);
+	ok(arrived > 0 && arrived <= 40 + (unsigned)(now_ms() - start) / 100, "a ping tunnel: %u of 200 echo requests pass", arrived);
 }
 
 /* ---- live flows ---- */
 
-struct flow {
-	int in, out; /* the sandbox's end, the world's */
-};
-
-static bool flow_open(struct flow *f, const struct box *box, uint32_t addr)
+/* A lease that is over soon, and a connection made within it: on a machine that stands still the next try has longer. */
+static bool brief_lease(const struct box *box, uint32_t addr, struct flow *f)
 {
-	f->out = -1;
-	for (int fd; (fd = accept(w.listen_fd[4], NULL, NULL)) >= 0;)
-		close(fd);
-	if (tcp_try(&w, box->net_fd, addr, 8080, &f->in) != 0)
-		return false;
-	f->out = world_accept(&w, 8080);
-	return f->out >= 0 && moves(f->in, f->out, 1000) && moves(f->out, f->in, 1000);
-}
-
-static void flow_close(struct flow *f)
-{
-	close_keep_errno(f->in);
-	close_keep_errno(f->out);
+	for (uint32_t ms = 1500; ms <= 24000; ms *= 2) {
+		if (pin_set(&w, box, BROKER_OP_PIN, addr, 0, ms) != 0)
+			return false;
+		if (flow_open(&w, f, box, addr))
+			return true;
+		flow_close(f);
+	}
+	return false;
 }
 
 static void live_flows(struct box *box)
@@ -384,22 +399,20 @@ static void live_flows(struct box *box)
 	struct flow f, g, idle;
 	int e = 0;
 
-	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0 && pin_set(&w, box, BROKER_OP_PIN, A_OTH, 0, 1500) == 0 && flow_open(&f, box, A_OTH),
-	   "86: a connection to an address leased for 1.5 s");
-	poll(NULL, 0, 2500);
-	is_refused(tcp_try(&w, box->net_fd, A_OTH, 8080, NULL), "86: a new one after the lease");
-	ok(moves(f.in, f.out, 1000) && moves(f.out, f.in, 1000), "86: the old one goes on, both ways");
+	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0 && brief_lease(box, A_OTH, &f), "86: a connection to an address with a brief lease");
+	ok(closes(&w, box, A_OTH, 8080), "86: the lease ends for new ones");
+	ok(flow_lives(&f), "86: the old one goes on, both ways");
 	flow_close(&f);
 
-	ok(pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, 10 * MIN) == 0 && flow_open(&f, box, A_OK), "88: a connection");
+	ok(pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, 10 * MIN) == 0 && flow_open(&w, &f, box, A_OK), "88: a connection");
 	const struct broker_ip_rule other = rule_v4(A_MANY, 24, ALLOW, 0, NULL);
 	uint32_t mark[2] = {0, 0};
 	int lost = 0;
 	for (int i = 0; i < 20; i++) {
 		lost += policy_set(&w, box, 0, &other, 1, &mark[i % 2]) != 0;
-		lost += !moves(f.in, f.out, 1000);
+		lost += !moves(f.in, f.out);
 		lost += policy_set(&w, box, 0, &other, 1, &mark[i % 2]) != 0;
-		lost += !moves(f.out, f.in, 1000);
+		lost += !moves(f.out, f.in);
 	}
 	ok(lost == 0 && mark[0] != mark[1], "88: 40 unrelated policies with new marks: nothing is lost, either way (%d)", lost);
 	ok(tcp_try(&w, box->net_fd, A_OK, 80, NULL) == 0, "88: the leased address is open as before");
@@ -408,8 +421,8 @@ static void live_flows(struct box *box)
 	/* revocation: one flow sends, one only receives, one is idle, one is UDP */
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(5432), .sin_addr.s_addr = htonl(A_OK)};
 	auto_fd udp = sock_in(&w, box->net_fd, AF_INET, SOCK_DGRAM, 0);
-	ok(connect(udp, (struct sockaddr *)&to, sizeof(to)) == 0 && send(udp, "x", 1, 0) == 1 && flow_open(&g, box, A_OK) &&
-	   flow_open(&idle, box, A_OK), "89: flows that send, receive, wait, and UDP");
+	ok(connect(udp, (struct sockaddr *)&to, sizeof(to)) == 0 && send(udp, "x", 1, 0) == 1 && flow_open(&w, &g, box, A_OK) &&
+	   flow_open(&w, &idle, box, A_OK), "89: flows that send, receive, wait, and UDP");
 	ok(pin_set(&w, box, BROKER_OP_UNPIN, A_OK, 0, 0) == 0, "89: the lease is taken away");
 	long start = now_ms();
 	ok(policy_set(&w, box, 0, &other, 1, NULL) == 0, "89: and the policy comes anew");
@@ -418,13 +431,13 @@ static void live_flows(struct box *box)
 		int fd;
 	} ends[] = {{"the one that sends", f.in}, {"the one that receives", g.in}, {"the idle one", idle.in}, {"the UDP one", udp}};
 	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
-		int ms = wait_error(ends[i].fd, 1000, &e);
+		int ms = wait_error(ends[i].fd, 0, &e);
 
-		ok(ms >= 0 && (quick || now_ms() - start <= 100) && e == ECONNABORTED, "89: %s ended (%ld ms: %s)", ends[i].what, now_ms() - start, strerror(e));
+		ok(ms >= 0 && e == ECONNABORTED, "89: %s ended (%ld ms: %s)", ends[i].what, now_ms() - start, strerror(e));
 	}
 	world_seen(&w, 0);
 	ignore_result(send(g.out, "push", 4, MSG_NOSIGNAL));
-	int ms = wait_error(g.out, 1000, &e);
+	int ms = wait_error(g.out, 0, &e);
 	ok(ms >= 0 && e == ECONNRESET, "89: the far side is reset when it sends (%d ms: %s)", ms, strerror(e));
 	flow_close(&f);
 	flow_close(&g);
@@ -439,11 +452,11 @@ static void router_alone(struct box *box)
 	struct flow f, g;
 	int e = 0;
 
-	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0 && pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, MIN) == 0 && flow_open(&f, box, A_OK) &&
-	   flow_open(&g, box, A_OK), "two connections");
+	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0 && pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, MIN) == 0 && flow_open(&w, &f, box, A_OK) &&
+	   flow_open(&w, &g, box, A_OK), "two connections");
 	/* what narrows is the lease; that nobody sends POLICY keeps the broker from ending sockets */
 	ok(pin_set(&w, box, BROKER_OP_UNPIN, A_OK, 0, 0) == 0, "the lease ends");
-	ok(moves(f.in, f.out, 500), "the mark is still current: it goes on");
+	ok(moves(f.in, f.out), "the mark is still current: it goes on");
 	char command[200];
 	struct in_addr in = {htonl(box->made.addr)};
 	snprintf(command, sizeof(command), "m=$(nft list set inet sandboxd current | grep -o '%s . 0x[0-9a-f]*' | tail -n 1); "
@@ -451,9 +464,9 @@ static void router_alone(struct box *box)
 	kill(t.pid, SIGSTOP); /* it would put its own table back at once */
 	ok(world_sh(w.router_fd, command) == 0, "the mark is taken out by hand");
 	ignore_result(send(f.in, "x", 1, MSG_NOSIGNAL));
-	ok(wait_error(f.in, 1000, &e) >= 0 && (e == ECONNRESET || e == ECONNREFUSED), "the sandbox's next packet is reset (%s)", strerror(e));
+	ok(wait_error(f.in, 0, &e) >= 0 && (e == ECONNRESET || e == ECONNREFUSED), "the sandbox's next packet is reset (%s)", strerror(e));
 	ignore_result(send(g.out, "x", 1, MSG_NOSIGNAL));
-	ok(wait_error(g.out, 1000, &e) >= 0 && e == ECONNRESET, "the far side's next packet is reset (%s)", strerror(e));
+	ok(wait_error(g.out, 0, &e) >= 0 && e == ECONNRESET, "the far side's next packet is reset (%s)", strerror(e));
 	flow_close(&f);
 	flow_close(&g);
 	kill(t.pid, SIGCONT);
@@ -467,9 +480,11 @@ static void flows_listed(struct box *box)
 	struct flow f;
 	bool found = false, last = false;
 
-	ok(pin_set(&w, box, BROKER_OP_PIN, A_OTH, 0, 2000) == 0 && flow_open(&f, box, A_OTH), "87: a connection to a leased address");
+	long start = now_ms();
+	ok(brief_lease(box, A_OTH, &f), "87: a connection to an address with a brief lease");
+	long lease_end = now_ms() + (now_ms() - start > 1400 ? 24000 : 1500);
 	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_FLOWS, -1);
-	while (!last && btc_recv(w.dnsd_fd, &any, NULL, 5000) == sizeof(any.flows_reply) && any.flows_reply.status == 0) {
+	while (!last && btc_recv(w.dnsd_fd, &any, NULL, WAIT_MS) == sizeof(any.flows_reply) && any.flows_reply.status == 0) {
 		last = any.flows_reply.last;
 		for (uint32_t i = 0; i < any.flows_reply.n_flows; i++)
 			found |= any.flows_reply.flow[i].addr == A_OTH && any.flows_reply.flow[i].ref.slot == box->made.ref.slot &&
@@ -477,7 +492,8 @@ static void flows_listed(struct box *box)
 	}
 	ok(found && last, "87: the broker tells that it lives");
 	ok(pin_set(&w, box, BROKER_OP_PIN, A_OTH, 0, 6 * MIN) == 0, "87: the lease is renewed");
-	poll(NULL, 0, 2500);
+	while (now_ms() < lease_end)
+		poll(NULL, 0, 100);
 	ok(tcp_try(&w, box->net_fd, A_OTH, 80, NULL) == 0, "87: a new connection after the first lease's end");
 	ok(pin_set(&w, box, BROKER_OP_PIN, A_OTH, 0, 1000) == 0, "43: a shorter lease comes");
 	poll(NULL, 0, 1500);
@@ -487,8 +503,6 @@ static void flows_listed(struct box *box)
 }
 
 /* ---- questions to other name servers ---- */
-
-#define ANSWER_MS 10000
 
 /* One question from @box to @addr, answered through the socket of the name server as sandbox-dnsd does it. */
 static const char *ask_udp(const struct box *box, int server, uint32_t addr, int *ret_ifindex)
@@ -508,7 +522,7 @@ static const char *ask_udp(const struct box *box, int server, uint32_t addr, int
 
 	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || send(fd, "question", 8, 0) != 8)
 		return "not sent";
-	if (poll(p, 1, ANSWER_MS) != 1 || recvmsg(server, &msg, MSG_DONTWAIT) != 8)
+	if (poll(p, 1, WAIT_MS) != 1 || recvmsg(server, &msg, MSG_DONTWAIT) != 8)
 		return "did not come to the name server";
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
@@ -523,7 +537,7 @@ static const char *ask_udp(const struct box *box, int server, uint32_t addr, int
 	if (sendmsg(server, &msg, MSG_DONTWAIT) != 6)
 		return "not answered";
 	/* a connected socket takes only what comes from the asked address */
-	return poll(&p[1], 1, ANSWER_MS) == 1 && recv(fd, text, sizeof(text), MSG_DONTWAIT) == 6 ? NULL : "the answer did not come from the asked address";
+	return poll(&p[1], 1, WAIT_MS) == 1 && recv(fd, text, sizeof(text), MSG_DONTWAIT) == 6 ? NULL : "the answer did not come from the asked address";
 }
 
 static const char *ask_tcp(const struct box *box, int server, uint32_t addr)
@@ -536,13 +550,13 @@ static const char *ask_tcp(const struct box *box, int server, uint32_t addr)
 	if (tcp_try(&w, box->net_fd, addr, 53, &in) != 0)
 		return "no connection";
 	auto_fd near = in;
-	if (poll(&p, 1, ANSWER_MS) != 1)
+	if (poll(&p, 1, WAIT_MS) != 1)
 		return "nothing to accept";
 	auto_fd far = accept4(server, (struct sockaddr *)&from, &n_from, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (far < 0 || getsockname(far, (struct sockaddr *)&local, &n_local) < 0 || ntohl(local.sin_addr.s_addr) != addr ||
 	    ntohl(from.sin_addr.s_addr) != box->made.addr)
 		return "accepted with other addresses";
-	return moves(near, far, ANSWER_MS) && moves(far, near, ANSWER_MS) ? NULL : "no bytes pass";
+	return moves(near, far) && moves(far, near) ? NULL : "no bytes pass";
 }
 
 static int tracked(void)
@@ -576,7 +590,7 @@ static void other_resolvers(struct box *box, struct box *open)
 	int fds[2] = {-1, -1}, ifindex = 0, other = 0, before;
 
 	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_DNS_SOCKETS, -1);
-	if (!ok(btc_recv(w.dnsd_fd, &any, fds, ANSWER_MS) > 0 && fds[0] >= 0 && fds[1] >= 0, "38: sockets of the name server"))
+	if (!ok(btc_recv(w.dnsd_fd, &any, fds, WAIT_MS) > 0 && fds[0] >= 0 && fds[1] >= 0, "38: sockets of the name server"))
 		return;
 	ok(policy_set(&w, open, BROKER_POLICY_DEFAULT_ALLOW, NULL, 0, NULL) == 0, "38: the neighbour has no policy");
 	for (size_t k = 0; k < ARRAY_SIZE(policies); k++) {
@@ -603,7 +617,7 @@ static void other_resolvers(struct box *box, struct box *open)
 	/* a stream to the server itself, from before the policy, has lost it */
 	int stream = -1, e = 0;
 	ok(tcp_try(&w, open->net_fd, A_DOH, 53, &stream) == 0 && policy_set(&w, open, 0, NULL, 0, NULL) == 0 &&
-	   wait_error(stream, ANSWER_MS, &e) >= 0 && e == ECONNABORTED, "38: a stream to it ends with the policy that comes (%s)", strerror(e));
+	   wait_error(stream, WAIT_MS, &e) >= 0 && e == ECONNABORTED, "38: a stream to it ends with the policy that comes (%s)", strerror(e));
 	close_keep_errno(stream);
 	ok(!ask_udp(open, fds[0], A_DOH, &other) && other != ifindex, "38: and its questions come by its own link from now on");
 	ok(policy_set(&w, open, BROKER_POLICY_DEFAULT_ALLOW, NULL, 0, NULL) == 0, "38: no policy again");
@@ -614,32 +628,37 @@ static void other_resolvers(struct box *box, struct box *open)
 
 /* ---- the log ---- */
 
-/* Reads one logged packet as somebody without rights: its prefix into @prefix; Return: milliseconds since @start, -1: none */
-static int read_log(int fd, char prefix[32], uint32_t *src)
+/*
+ * Reads logged packets as somebody without rights until one from @src to @dst comes; what other packets of earlier steps still
+ * lead to is passed over.  Its prefix into @prefix; Return: milliseconds, -1: none
+ */
+static int read_log(int fd, uint32_t src, uint32_t dst, char prefix[32])
 {
-	uint8_t buf[4096];
+	static uint8_t buf[4096];
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	long start = now_ms();
 
-	prefix[0] = '\0';
-	*src = 0;
-	if (poll(&p, 1, 1000) != 1)
-		return -1;
-	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
-	size_t at = NLMSG_HDRLEN + sizeof(struct nfgenmsg);
-	while (n > 0 && at + 4 <= (size_t)n) {
-		const struct nlattr *a = (const void *)(buf + at);
+	while (poll(&p, 1, WAIT_MS) == 1) {
+		ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+		size_t at = NLMSG_HDRLEN + sizeof(struct nfgenmsg);
+		uint32_t ends[2] = {0, 0};
 
-		if (a->nla_len < 4)
-			break;
-		if ((a->nla_type & NLA_TYPE_MASK) == NFULA_PREFIX)
-			snprintf(prefix, 32, "%s", (const char *)a + 4);
-		if ((a->nla_type & NLA_TYPE_MASK) == NFULA_PAYLOAD)
-			memcpy(src, buf + at + 4 + 12, 4);
-		at += (a->nla_len + 3u) & ~3u;
+		prefix[0] = '\0';
+		while (n > 0 && at + 4 <= (size_t)n) {
+			const struct nlattr *a = (const void *)(buf + at);
+
+			if (a->nla_len < 4)
+				break;
+			if ((a->nla_type & NLA_TYPE_MASK) == NFULA_PREFIX)
+				snprintf(prefix, 32, "%s", (const char *)a + 4);
+			if ((a->nla_type & NLA_TYPE_MASK) == NFULA_PAYLOAD)
+				memcpy(ends, buf + at + 4 + 12, sizeof(ends));
+			at += (a->nla_len + 3u) & ~3u;
+		}
+		if (ntohl(ends[0]) == src && ntohl(ends[1]) == dst)
+			return (int)(now_ms() - start);
 	}
-	*src = ntohl(*src);
-	return (int)(now_ms() - start);
+	return -1;
 }
 
 static void the_log(struct box *box, struct box *other)
@@ -663,10 +682,9 @@ static void the_log(struct box *box, struct box *other)
 	union broker_any any;
 	char prefix[32], want[32];
 	int fds[2] = {-1, -1};
-	uint32_t src;
 
 	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_LOG_SOCKET, -1);
-	ok(btc_recv(w.dnsd_fd, &any, fds, 5000) == sizeof(any.reply) && any.reply.status == 0 && fds[0] >= 0, "the socket of the log");
+	ok(btc_recv(w.dnsd_fd, &any, fds, WAIT_MS) == sizeof(any.reply) && any.reply.status == 0 && fds[0] >= 0, "the socket of the log");
 	ok(policy_set(&w, box, 0, rule, 3, NULL) == 0 && pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, MIN) == 0, "a policy with reasons");
 	poll(NULL, 0, 1500); /* the limit of earlier refusals */
 	while (recv(fds[0], want, sizeof(want), MSG_DONTWAIT | MSG_TRUNC) > 0)
@@ -684,9 +702,9 @@ static void the_log(struct box *box, struct box *other)
 		}
 		if (syscall(SYS_setresuid, -1, 65534, -1) < 0)
 			abort();
-		int ms = read_log(fds[0], prefix, &src);
+		int ms = read_log(fds[0], box->made.addr, rows[i].addr, prefix);
 		snprintf(want, sizeof(want), "sbx%02d", (int)rows[i].reason);
-		ok(refused(e) && !strcmp(prefix, want) && src == box->made.addr && (quick || ms <= 50), "refused with the reason %s, logged %d ms later", prefix, ms);
+		ok(refused(e) && !strcmp(prefix, want) && ms >= 0, "refused with the reason %s, logged %d ms later", prefix, ms);
 		if (strcmp(prefix, want) != 0)
 			printf("# want %s, errno %s\n", want, strerror(e));
 	}
@@ -694,15 +712,22 @@ static void the_log(struct box *box, struct box *other)
 		abort();
 	/* rate: a flood logs a few packets only */
 	int n = 0;
+	auto_fd udp = sock_in(&w, box->net_fd, AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(7), .sin_addr.s_addr = htonl(A_MANY + 9)};
+	struct pollfd p = {.fd = fds[0], .events = POLLIN};
+	long start = now_ms();
 	for (int i = 0; i < 300; i++)
-		udp_try(&w, box->net_fd, A_MANY + 9, 7);
+		ignore_result(sendto(udp, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)));
+	poll(&p, 1, WAIT_MS);
+	poll(NULL, 0, 100);
 	while (recv(fds[0], prefix, sizeof(prefix), MSG_DONTWAIT | MSG_TRUNC) > 0)
 		n++;
-	ok(n > 0 && n <= 150, "300 refusals: %d are logged", n);
+	/* 40 at once and 20 a second from then on, however long this took */
+	ok(n > 0 && n <= 60 + (now_ms() - start) / 50, "300 refusals: %d are logged", n);
 	close_keep_errno(fds[0]);
 	close_keep_errno(fds[1]);
 	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_LOG_SOCKET, -1);
-	ok(btc_recv(w.dnsd_fd, &any, fds, 5000) == sizeof(any.reply) && any.reply.status == 0, "the next name server gets it again");
+	ok(btc_recv(w.dnsd_fd, &any, fds, WAIT_MS) == sizeof(any.reply) && any.reply.status == 0, "the next name server gets it again");
 	close_keep_errno(fds[0]);
 }
 
@@ -771,7 +796,7 @@ static void the_end(void)
 		return;
 	ok(mentions(&box) >= 4, "93: the kernel has %u elements for it", mentions(&box));
 	box_end(&w, &box);
-	for (int i = 0; i < 200 && mentions(&box); i++)
+	for (long end = now_ms() + WAIT_MS; mentions(&box) && now_ms() < end;)
 		poll(NULL, 0, 50);
 	ok(mentions(&box) == 0, "93: after its end none");
 	/* slots are taken oldest first: the address comes again after the other 63 */
@@ -793,7 +818,7 @@ static void storm(void)
 	static struct box box[10];
 	int leaked = 0, made = 0;
 
-	for (int round = 0; round < (quick ? 1 : 5); round++) {
+	for (int round = 0; round < (quick ? 1 : 20); round++) {
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++) {
 			made += box_make(&w, &box[i], false) == 0;
 			leaked += tcp_try(&w, box[i].net_fd, A_OK, 80, NULL) == 0;
@@ -803,7 +828,7 @@ static void storm(void)
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++)
 			box_end(&w, &box[i]);
 	}
-	ok(made == (quick ? 10 : 50) && leaked == 0, "94: %d sandboxes with default deny, the first packet before and after the policy: %d passed", made, leaked);
+	ok(made == (quick ? 10 : 200) && leaked == 0, "94: %d sandboxes with default deny, the first packet before and after the policy: %d passed", made, leaked);
 }
 
 int main(void)
