@@ -377,6 +377,8 @@ static void stat_done(void *arg, const struct sandbox_figures *f, const struct s
 		reply.cpu_usec = f->cpu_usec;
 		reply.cpu_millicores = f->cpu_millicores;
 		reply.mono_usec = f->mono_usec;
+		reply.disk_used_bytes = f->disk_used_bytes;
+		reply.disk_limit_bytes = f->disk_limit_bytes;
 	}
 	gw_conn_send(p->conn, &reply.head, sizeof(reply), NULL, 0, NULL, 0);
 	pending_free(p);

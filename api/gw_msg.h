@@ -163,6 +163,8 @@ struct gw_stat_reply {
 	uint32_t cpu_millicores; /* limit, or 1000 * the host's processors */
 	uint32_t zero;
 	int64_t mono_usec; /* when read */
+	uint64_t disk_used_bytes;
+	uint64_t disk_limit_bytes; /* 0: none */
 };
 
 struct gw_access_reply {

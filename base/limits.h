@@ -34,6 +34,8 @@
 #define LIMIT_FLOWS		 4096u
 /* Buffers of sockets: cgroup v1 counts them apart, and the host has 9 % of its memory for all TCP together. */
 #define LIMIT_SOCKET_BYTES	 (64ull * 1024 * 1024)
+/* Least disk limit: below, a file system's own tables leave nothing. */
+#define LIMIT_DISK_MIN_MIB	 16u
 #define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
 
 /* A client's line buffer ends at 4 MiB (Go SDK); escaping makes a byte at most six. */

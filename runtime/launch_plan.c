@@ -418,19 +418,22 @@ static void plan_limits(const struct settings *settings, const struct sandbox_sp
 	msg->memory_bytes = spec->memory_bytes;
 	msg->cpu_millicores = spec->cpu_millicores;
 	msg->pids_max = spec->pids_max;
+	msg->disk_mib = spec->disk_mib;
 }
 
 /* What the request leaves open comes from the configuration, and is then part of what the sandbox is shown with. */
 static void default_limits(const struct settings *settings, const struct admission_host *host, struct sandbox_spec *spec)
 {
 	uint64_t memory = 0;
-	uint32_t cpu = 0;
+	uint32_t cpu = 0, disk = 0;
 
-	/* Both texts were checked when the daemon started. */
+	/* All texts were checked when the daemon started. */
 	if (!spec->memory_bytes && resources_memory(settings->limits_default_memory, &memory) == 0)
 		spec->memory_bytes = memory;
 	if (!spec->cpu_millicores && resources_cpu(settings->limits_default_cpu, &cpu) == 0)
 		spec->cpu_millicores = cpu;
+	if (!spec->disk_mib && resources_disk(settings->limits_default_disk, &disk) == 0)
+		spec->disk_mib = disk;
 	if (!spec->pids_max)
 		spec->pids_max = settings->limits_default_pids ? (uint32_t)settings->limits_default_pids : admission_default_pids(settings, host);
 }

@@ -2,6 +2,7 @@
 #include "runtime/resources.h"
 
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "base/num.h"
 
 #include <errno.h>
@@ -54,6 +55,19 @@ int resources_memory(const char *text, uint64_t *ret_bytes)
 	*ret_bytes = value >= 0x1p62 ? UINT64_C(1) << 62 : (uint64_t)value;
 	if (value > 0 && !*ret_bytes)
 		*ret_bytes = 1;
+	return 0;
+}
+
+int resources_disk(const char *text, uint32_t *ret_mib)
+{
+	uint64_t bytes = 0;
+	int r = resources_memory(text, &bytes);
+
+	if (r < 0)
+		return r;
+	if (bytes && (bytes < (uint64_t)LIMIT_DISK_MIN_MIB << 20 || bytes >> 20 > UINT32_MAX))
+		return -ERANGE;
+	*ret_mib = (uint32_t)(bytes >> 20);
 	return 0;
 }
 

@@ -15,6 +15,14 @@
 int resources_memory(const char *text, uint64_t *ret_bytes);
 /** resources_cpu() - "2", "0.5", "500m" into thousandths of a processor, at least 1; Return: 0 or -EINVAL (also <= 0) */
 int resources_cpu(const char *text, uint32_t *ret_millicores);
+/**
+ * resources_disk() - A size as for memory into MiB for "disk"; 0 means no limit
+ *
+ * Rounded down, so that a limit is never more than what was asked for.
+ *
+ * Return: 0, -EINVAL, or -ERANGE: less than LIMIT_DISK_MIN_MIB, or more than a file system can be (the caller refuses it)
+ */
+int resources_disk(const char *text, uint32_t *ret_mib);
 /** resources_count() - A positive whole number, for "pids"; Return: 0 or -EINVAL */
 int resources_count(const char *text, uint32_t *ret);
 

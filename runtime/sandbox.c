@@ -899,8 +899,11 @@ static int open_state(struct sandbox_manager *m, int state_dir_fd, struct sbx_er
 static int check_default_limits(const struct settings *settings, struct sbx_err *err)
 {
 	uint64_t memory;
-	uint32_t cpu;
+	uint32_t cpu, disk;
 
+	if (*settings->limits_default_disk && resources_disk(settings->limits_default_disk, &disk) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_disk \"%s\" is not a size such as 2Gi, of %uMi at least",
+				   settings->limits_default_disk, LIMIT_DISK_MIN_MIB);
 	if (*settings->limits_default_memory && resources_memory(settings->limits_default_memory, &memory) < 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_memory \"%s\" is not a size such as 512Mi",
 				   settings->limits_default_memory);

@@ -79,6 +79,7 @@ struct sandbox_spec {
 	uint64_t memory_bytes;	 /* 0: no limit asked for */
 	uint32_t cpu_millicores; /* 0: no limit asked for */
 	uint32_t pids_max;	 /* 0: the configured default */
+	uint32_t disk_mib;	 /* 0: no limit asked for */
 	uint32_t renew_extend_s; /* extensions access.renew.extend.seconds; 0: none */
 	struct policy *policy;	 /* owned, sealed; NULL: none was asked for, everything is allowed */
 	bool image_entrypoint;	 /* take the image's ENTRYPOINT and CMD (sandboxctl without a command) */
@@ -224,6 +225,7 @@ void sandbox_open_socket(struct sandbox_manager *m, const uint8_t id[16], int fa
 
 struct sandbox_figures {
 	uint64_t memory_bytes, memory_limit_bytes, memory_peak_bytes, cpu_usec, oom_kills;
+	uint64_t disk_used_bytes, disk_limit_bytes, disk_used_inodes, disk_limit_inodes; /* all 0: nobody counts */
 	uint32_t cpu_millicores, pids;
 	int64_t mono_usec;
 };

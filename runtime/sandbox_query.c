@@ -237,6 +237,10 @@ static void on_stat(void *arg, const union broker_any *reply, const int *fds, si
 			.cpu_millicores = reply->stat_reply.cpu_millicores ? reply->stat_reply.cpu_millicores :
 									     reply->stat_reply.n_cpus * 1000,
 			.pids = reply->stat_reply.pids,
+			.disk_used_bytes = reply->stat_reply.disk_used_bytes,
+			.disk_limit_bytes = reply->stat_reply.disk_limit_bytes,
+			.disk_used_inodes = reply->stat_reply.disk_used_inodes,
+			.disk_limit_inodes = reply->stat_reply.disk_limit_inodes,
 			.mono_usec = (int64_t)mono_usec(),
 		};
 	call.done(call.arg, err->code ? NULL : &figures, err);

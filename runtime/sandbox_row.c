@@ -65,6 +65,7 @@ void row_write_spec(const struct sandbox_spec *spec, struct buf *out)
 	key_u64_text(&w, "memory_bytes", spec->memory_bytes);
 	jw_key_i64(&w, "cpu_millicores", spec->cpu_millicores);
 	jw_key_i64(&w, "pids_max", spec->pids_max);
+	jw_key_i64(&w, "disk_mib", spec->disk_mib);
 	jw_key_i64(&w, "renew_extend_s", spec->renew_extend_s);
 	jw_key_bool(&w, "image_entrypoint", spec->image_entrypoint);
 	jw_object_end(&w);
@@ -186,6 +187,7 @@ static int read_spec(const struct jv *root, const struct jv *metadata, struct sa
 	ret->timeout_s = read_number(root, "timeout_s");
 	ret->cpu_millicores = (uint32_t)read_number(root, "cpu_millicores");
 	ret->pids_max = (uint32_t)read_number(root, "pids_max");
+	ret->disk_mib = (uint32_t)read_number(root, "disk_mib");
 	ret->renew_extend_s = (uint32_t)read_number(root, "renew_extend_s");
 	ret->image_entrypoint = read_bool(root, "image_entrypoint");
 	return 0;

@@ -18,6 +18,7 @@ const struct cli_option cli_global_options[] = {
 	{"pull", 0, "POLICY", "missing, always or never (default: the daemon's images.pull_policy)", 0}, \
 	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g", 0}, \
 	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m", 0}, \
+	{"disk", 0, "SIZE", "what it may write to disk, such as 512m or 2g", 0}, \
 	{"env", 'e', "NAME=VALUE", "environment; NAME alone takes the caller's value", CLI_REPEAT}, \
 	{"volume", 'v', "SRC:DST[:OPTS]", "host path or volume name, at DST; OPTS: ro, sub=PATH", CLI_REPEAT}, \
 	{"name", 0, "NAME", "name for ls and for other commands (metadata \"name\")", 0}, \

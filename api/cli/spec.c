@@ -200,14 +200,16 @@ static int write_limits(const struct cli_args *args, struct jw *w, struct sbx_er
 {
 	const char *memory = cli_text(args, "memory");
 	const char *cpu = cli_text(args, "cpu");
-	char size[32];
+	const char *disk = cli_text(args, "disk");
+	char size[32], disk_size[32];
 
-	if (memory && spec_size(memory, size, err) < 0)
+	if ((memory && spec_size(memory, size, err) < 0) || (disk && spec_size(disk, disk_size, err) < 0))
 		return -1;
 	jw_key(w, "resourceLimits");
 	jw_object(w);
 	jw_key_str(w, "cpu", cpu);
 	jw_key_str(w, "memory", memory ? size : NULL);
+	jw_key_str(w, "disk", disk ? disk_size : NULL);
 	jw_object_end(w);
 	return 0;
 }

@@ -76,6 +76,12 @@ static void write_figures(struct buf *out, const struct gw_stat_reply *before, c
 		jw_key(&w, "memory_used_in_mib");
 		jw_double(&w, used);
 	}
+	if (now->disk_limit_bytes) { /* ours, and only where there is a limit: the host's disk is nobody's business inside */
+		jw_key(&w, "disk_total_mib");
+		jw_double(&w, (double)now->disk_limit_bytes / MIB);
+		jw_key(&w, "disk_used_mib");
+		jw_double(&w, (double)now->disk_used_bytes / MIB);
+	}
 	jw_key_i64(&w, "timestamp", wall_usec() / 1000);
 	jw_object_end(&w);
 }

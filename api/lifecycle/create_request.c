@@ -460,8 +460,13 @@ static int take_limit(const char *key, const char *text, struct sandbox_spec *sp
 		r = !strcmp(text, "0") ? 0 : resources_cpu(text, &spec->cpu_millicores);
 	else if (!strcmp(key, "pids"))
 		r = resources_count(text, &spec->pids_max);
+	else if (!strcmp(key, "disk") || !strcmp(key, "ephemeral-storage"))
+		r = resources_disk(text, &spec->disk_mib);
 	else
 		log_info("create: resourceLimits.%.32s is not known here and has no effect", key);
+	if (r == -ERANGE)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "resourceLimits.%s: \"%.32s\" is not between %uMi and what a file system can be",
+				   key, text, LIMIT_DISK_MIN_MIB);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "resourceLimits.%s: \"%.32s\" is not a quantity", key, text);
 	return 0;

@@ -58,6 +58,10 @@ static void put_resources(struct buf *out, const struct sandbox_spec *spec)
 		buf_printf(out, "  pids         %u\n", spec->pids_max);
 	else
 		buf_puts(out, "  pids         default\n");
+	if (spec->disk_mib)
+		buf_printf(out, "  disk         %u MiB\n", spec->disk_mib);
+	else
+		buf_puts(out, "  disk         no limit\n");
 }
 
 static void put_inspect(struct buf *out, const struct sandbox *s)
@@ -155,6 +159,10 @@ static void inspect_figures(void *arg, const struct sandbox_figures *f, const st
 	if (!err->code) {
 		buf_printf(&step->text, "Usage:\n  memory       %llu MiB\n  peak         %llu MiB\n  processes    %u\n",
 			   (unsigned long long)(f->memory_bytes >> 20), (unsigned long long)(f->memory_peak_bytes >> 20), f->pids);
+		if (f->disk_used_bytes || f->disk_limit_bytes)
+			buf_printf(&step->text, "  disk         %llu of %llu MiB, %llu of %llu inodes\n", (unsigned long long)(f->disk_used_bytes >> 20),
+				   (unsigned long long)(f->disk_limit_bytes >> 20), (unsigned long long)f->disk_used_inodes,
+				   (unsigned long long)f->disk_limit_inodes);
 		buf_printf(&step->text, "OOM kills:     %llu\n", (unsigned long long)f->oom_kills);
 	}
 	api_reply_text(step->call, &step->text, "");

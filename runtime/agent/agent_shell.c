@@ -21,7 +21,7 @@
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 
-#define ARM_FDS	 (2 + LAUNCH_MAX_VOLUMES)
+#define ARM_FDS	 (3 + LAUNCH_MAX_VOLUMES)
 #define MAX_FDS	 (ARM_FDS > LAUNCH_SETUP_FDS_MAX ? ARM_FDS : LAUNCH_SETUP_FDS_MAX)
 
 struct shell {
@@ -256,8 +256,10 @@ static int take_root(struct shell *sh)
 	int n = receive(m, sizeof(*m), LAUNCH_ROOT, fd);
 	int r = n < 0 ? n : 0;
 	if (!r && (m->n_volumes > LAUNCH_MAX_VOLUMES || !memchr(m->nameserver, 0, sizeof(m->nameserver)) ||
-		   (uint32_t)n != 1u + (m->flags & LAUNCH_ROOT_HOST_USR ? 1u : 0u) + m->n_volumes))
+		   (uint32_t)n != 1u + (m->flags & LAUNCH_ROOT_HOST_USR ? 1u : 0u) + (m->flags & LAUNCH_ROOT_SPOOL ? 1u : 0u) + m->n_volumes))
 		r = -EPROTO;
+	if (!r && (m->flags & LAUNCH_ROOT_SPOOL))
+		replace_fd(&sh->agent->spool_fd, fd[n - 1]);
 	if (!r)
 		r = root_mount(&sh->stage, m, fd, &sh->names, &sh->at, &sh->detail);
 	munmap(m, sizeof(*m));

@@ -37,7 +37,7 @@ static const char *check_create(const union broker_any *any)
 	const uint32_t known = BROKER_CREATE_HOST_USR | BROKER_CREATE_NO_MEMORY_LIMIT | BROKER_CREATE_NO_PIDS_LIMIT |
 			       BROKER_CREATE_NO_CPU_LIMIT | BROKER_CREATE_NO_SWAP_LIMIT | BROKER_CREATE_EGRESS_OPEN;
 
-	if (c->zero || (c->flags & ~known))
+	if (c->flags & ~known)
 		return "flags";
 	if (c->n_layers == 0 || c->n_layers > BROKER_MAX_LAYERS || c->n_volumes > BROKER_MAX_VOLUMES)
 		return "counts";

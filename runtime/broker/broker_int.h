@@ -58,6 +58,7 @@ struct slot_use {
 struct broker_image {
 	uint32_t n_layers; /* 0: none */
 	bool host_usr;
+	uint32_t disk_mib; /* size of the disk image below its upper; 0: none */
 	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
 };
 
@@ -94,6 +95,9 @@ struct slot {
 	uint32_t oom_looks; /* times looked for the victim of an OOM that was announced */
 	uint64_t made_ms;
 	bool has_files; /* sandboxes/<slot>.<generation> exists */
+	int disk_fd;	   /* mount of its own disk image (disk.h); -1: none */
+	uint32_t disk_mib; /* size of that, or of the one it waits for; 0: its upper lies on the state directory's file system */
+	bool disk_waits;   /* for a disk that is being made */
 	struct broker_create *create; /* owned; waits for the shell, or is being armed */
 	struct broker_asker creator;
 	struct broker_asker killer[BROKER_KILL_WAITERS];
@@ -114,6 +118,7 @@ struct host_root {
 };
 
 struct connection;
+struct disk;
 struct egress_walk;
 struct fwset;
 struct slot_egress;
@@ -169,6 +174,7 @@ struct broker {
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
 	struct capture *capture[BROKER_MAX_CAPTURES];
 	struct trash *trash;
+	struct disk *disk;
 	struct flows *flows;
 	struct egress_walk *walk;
 };

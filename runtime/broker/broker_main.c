@@ -17,6 +17,7 @@
 #include "runtime/admission.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capset.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_walk.h"
 #include "runtime/broker/host_check.h"
@@ -28,6 +29,7 @@
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/trash.h"
+#include "runtime/resources.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -346,6 +348,17 @@ static int open_network(struct broker *b, struct sbx_err *err)
 	return b->links ? fill_rules(b, err) : -1;
 }
 
+static int open_disks(struct broker *b, struct sbx_err *err)
+{
+	const char *text = b->settings.limits_default_disk;
+	uint32_t mib = 0;
+
+	if (*text && resources_disk(text, &mib) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_disk \"%.32s\" is not a size such as 2Gi, of %uMi at least", text,
+				   LIMIT_DISK_MIN_MIB);
+	return disk_init(b, mib, err);
+}
+
 /* ---- the pool ---- */
 
 static void refill(void *arg)
@@ -368,6 +381,8 @@ static void refill(void *arg)
 	struct slot *stale = b->pool.n >= target && quiet >= QUIET_MS ? launch_stale(b) : NULL;
 	if (stale)
 		slot_kill(b, stale);
+	if (quiet >= QUIET_MS && disk_pool_lacks(b))
+		disk_pool_step(b);
 	b->refill_due = false;
 }
 
@@ -376,11 +391,13 @@ static void plan_refill(struct broker *b)
 {
 	uint64_t quiet = loop_now_ms(b->loop) - b->last_request_ms;
 
-	if (b->refill_due || !b->free_slots.first || b->n_making >= MAX_MAKING ||
-	    (b->pool.n + b->n_making >= (uint32_t)b->settings.pool_target && !launch_stale(b)))
+	bool shells = b->free_slots.first && b->n_making < MAX_MAKING &&
+		      (b->pool.n + b->n_making < (uint32_t)b->settings.pool_target || launch_stale(b));
+	bool disks = disk_pool_lacks(b);
+	if (b->refill_due || (!shells && !disks))
 		return;
 	b->refill_due = true;
-	loop_timer_arm(b->refill, b->pool.n && quiet < QUIET_MS ? (uint32_t)(QUIET_MS - quiet) : 1);
+	loop_timer_arm(b->refill, (b->pool.n || !shells) && quiet < QUIET_MS ? (uint32_t)(QUIET_MS - quiet) : 1);
 }
 
 /* ---- serving ---- */
@@ -441,7 +458,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	if (host_check_start(&context, &b->host_features, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
-	if (slots_init(b, err) < 0 || flows_init(b, err) < 0 || egress_walk_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
+	if (open_disks(b, err) < 0 || slots_init(b, err) < 0 || flows_init(b, err) < 0 || egress_walk_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "start");
 	int live = slots_recover(b, err);
 	if (live < 0)

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define BROKER_MAGIC	     0x314b5242u /* "BRK1" */
-#define BROKER_VERSION	     1u
+#define BROKER_VERSION	     2u
 #define BROKER_KEY_BYTES     32u
 #define BROKER_MAX_LAYERS    127u
 #define BROKER_MAX_VOLUMES   16u
@@ -134,7 +134,7 @@ struct broker_create {
 	uint32_t pids_max;	 /* 0: the broker's default */
 	uint64_t memory_bytes;	 /* 0: none */
 	uint32_t cpu_millicores; /* 0: none */
-	uint32_t zero;
+	uint32_t disk_mib;	 /* what it may write to disk; 0: no limit */
 	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
 	struct broker_volume volume[BROKER_MAX_VOLUMES];
 };
@@ -185,6 +185,10 @@ struct broker_stat_reply {
 	uint32_t pids_max;
 	uint32_t n_cpus; /* of the host */
 	uint64_t host_memory_bytes;
+	uint64_t disk_used_bytes;  /* 0 with limit 0: nobody counts */
+	uint64_t disk_limit_bytes; /* 0: none */
+	uint64_t disk_used_inodes;
+	uint64_t disk_limit_inodes;
 	char text[BROKER_TEXT_BYTES];
 };
 

@@ -12,6 +12,7 @@
 #include "runtime/broker/broker_decode.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capture.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_walk.h"
 #include "runtime/broker/freezer.h"
@@ -31,7 +32,7 @@
 
 #define SEND_BUFFER_BYTES (4 << 20) /* LIST answers up to 2000 messages at once */
 #define DESCRIPTORS_OWN	      256u
-#define DESCRIPTORS_PER_SLOT  10u	    /* pidfd, groups, record, two helper namespaces, launch socket, mounts while it is made */
+#define DESCRIPTORS_PER_SLOT  11u	    /* pidfd, disk, groups, record, two helper namespaces, launch socket, mounts while it is made */
 #define REQUESTS_PER_TURN 16	    /* then the next connection has its turn */
 
 enum who { WHO_SANDBOXD = 1u << 0, WHO_DNSD = 1u << 1 };
@@ -212,6 +213,8 @@ static int check_create(const struct broker *b, const struct broker_create *c, s
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "the host's /usr goes with the host image only");
 	if (c->memory_bytes > INT64_MAX || c->cpu_millicores > 1000u * 4096 || c->pids_max > 1u << 22)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits beyond those of any host");
+	if (disk_check(b, c->disk_mib, err) < 0)
+		return -1;
 	uint32_t in_use = b->n_slots - b->free_slots.n;
 	struct rlimit fds = {0};
 	if (getrlimit(RLIMIT_NOFILE, &fds) == 0 && fds.rlim_cur < DESCRIPTORS_OWN + (rlim_t)(in_use + 1) * DESCRIPTORS_PER_SLOT)
@@ -350,7 +353,9 @@ static int on_thaw(struct broker *b, const struct request *r, struct sbx_err *er
 static int on_stat(struct broker *b, const struct request *r, struct sbx_err *err)
 {
 	struct cgroup_figures f = {0};
+	struct disk_figures disk;
 
+	disk_read(b, r->slot, &disk);
 	if (cgroup_stat(b->cg, &r->slot->cg, &f, err) < 0)
 		return -1;
 	struct broker_stat_reply answer = {
@@ -364,6 +369,10 @@ static int on_stat(struct broker *b, const struct request *r, struct sbx_err *er
 		.pids_max = f.pids_max,
 		.n_cpus = b->n_cpus,
 		.host_memory_bytes = b->host_memory_bytes,
+		.disk_used_bytes = disk.used_bytes,
+		.disk_limit_bytes = disk.limit_bytes,
+		.disk_used_inodes = disk.used_inodes,
+		.disk_limit_inodes = disk.limit_inodes,
 	};
 	send_message(r->c, &answer, sizeof(answer), BROKER_OP_SANDBOX_STAT, r->any->head.tag, NULL, 0);
 	return 0;

@@ -35,6 +35,9 @@
 #include "base/settings.h"
 
 #include "runtime/broker/cgroup.h"
+#include "runtime/broker/disk_format.h"
+#include "runtime/broker/disk_loop.h"
+#include "runtime/broker/disk_quota.h"
 #include "runtime/broker/fw_rules.h"
 #include "runtime/broker/links.h"
 #include "runtime/broker/sockcut.h"
@@ -402,22 +405,25 @@ static enum host_verdict probe_MOUNT_MAX(const struct host_check_context *contex
 	return at_least("fs/mount-max", 10000, HOST_WARN, found, size);
 }
 
-/* Q_GETINFO of project quotas needs the device; FS_XFLAG_PROJINHERIT can be set on any ext4, so ask the mount options. */
-static enum host_verdict probe_PRJQUOTA(const struct host_check_context *context, char *found, size_t size)
+/* In the order in which the broker chooses (disk.c), but for limits.disk_backend. */
+static enum host_verdict probe_DISK(const struct host_check_context *context, char *found, size_t size)
 {
-	auto_file mounts = fopen("/proc/self/mountinfo", "re");
-	struct stat st;
-	char line[4096], want[32];
-	bool quota = false;
+	const char *what = "";
+	auto_fd dir = open(context->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (!mounts || stat(context->state_dir, &st) < 0)
-		return HOST_WARN;
-	snprintf(want, sizeof(want), " %u:%u ", (unsigned)(st.st_dev >> 8 & 0xfff), (unsigned)(st.st_dev & 0xff));
-	while (fgets(line, sizeof(line), mounts))
-		if (strstr(line, want) && (strstr(line, "prjquota") || strstr(line, "pquota")))
-			quota = true;
-	snprintf(found, size, "%s on %s %s project quotas", context->state_dir, fs_name(context->state_dir), quota ? "with" : "without");
-	return quota ? HOST_OK : HOST_WARN;
+	if (dir >= 0 && disk_quota_enforced(dir)) {
+		snprintf(found, size, "project quotas of %s on %s", fs_name(context->state_dir), context->state_dir);
+		return HOST_OK;
+	}
+	int r = disk_loop_ready(&what);
+	bool ready = r == 0 && disk_format_ready();
+	if (r < 0)
+		snprintf(found, size, "%s on %s without project quotas; no loop images: %s: %s", fs_name(context->state_dir), context->state_dir, what,
+			 strerror(-r));
+	else
+		snprintf(found, size, "%s on %s without project quotas; %s", fs_name(context->state_dir), context->state_dir,
+			 ready ? "loop images are used" : "no loop images: no mke2fs");
+	return ready ? HOST_OK : HOST_WARN;
 }
 
 /* ---- cgroups ---- */

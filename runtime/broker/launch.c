@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/launch_sync.h"
@@ -64,11 +65,14 @@ static int make_fifos(const struct slot *s)
 }
 
 /* Everything of a life belongs to its B from the start: the trash worker, which is nobody else, can remove it. */
-static int make_directories(int parent, const char *name)
+static int make_directories(struct broker *b, const struct slot *s, const char *name)
 {
-	if (mkdirat(parent, name, 0700) < 0)
+	if (mkdirat(b->sandboxes_fd, name, 0700) < 0)
 		return -errno;
-	auto_fd dir = path_open_beneath(parent, name, O_RDONLY | O_DIRECTORY);
+	auto_fd dir = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	int r = dir < 0 ? dir : disk_tag(b, s, dir);
+	if (r < 0)
+		return r;
 	if (dir >= 0 && (mkdirat(dir, "upper", UPPER_MODE) < 0 || mkdirat(dir, "work", 0700) < 0))
 		return -errno;
 	return take_fd(&dir);
@@ -95,7 +99,7 @@ static int make_files(struct broker *b, struct slot *s, int *ret_spool_fd)
 	launch_dir_name(s, name);
 	s->has_files = true;
 	idmap_act_as(slot_base(b, s));
-	auto_fd dir = make_directories(b->sandboxes_fd, name);
+	auto_fd dir = make_directories(b, s, name);
 	*ret_spool_fd = dir < 0 ? dir : make_spool(dir);
 	idmap_act_as(0);
 	return *ret_spool_fd < 0 ? *ret_spool_fd : 0;
@@ -159,10 +163,25 @@ static int mounts(struct broker *b, struct slot *s, const struct broker_image *i
 	return 0;
 }
 
+/* Kept output counts as well: the spool from before there was a limit is replaced by one on the disk. */
+static int spool_on_disk(struct broker *b, struct slot *s, struct launch_root *root, int *fd, size_t *n, struct sbx_err *err)
+{
+	auto_fd dir = openat(s->disk_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	idmap_act_as(slot_base(b, s));
+	fd[*n] = dir < 0 ? -errno : make_spool(dir);
+	idmap_act_as(0);
+	if (fd[*n] < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd[*n], "spool on the disk of slot %u", s->number);
+	++*n;
+	root->flags |= LAUNCH_ROOT_SPOOL;
+	return 0;
+}
+
 /* @c: whose volumes; NULL: nobody's yet */
 static int give_root(struct broker *b, struct slot *s, const struct broker_image *image, const struct broker_create *c, struct sbx_err *err)
 {
-	int fd[2 + BROKER_MAX_VOLUMES];
+	int fd[3 + BROKER_MAX_VOLUMES];
 	size_t n = 0;
 	struct launch_root root = {.msg = LAUNCH_ROOT, .flags = image->host_usr ? LAUNCH_ROOT_HOST_USR : 0};
 
@@ -170,6 +189,8 @@ static int give_root(struct broker *b, struct slot *s, const struct broker_image
 		 b->settings.gateway_addr >> 16 & 0xff, b->settings.gateway_addr >> 8 & 0xff, b->settings.gateway_addr & 0xff);
 	s->host_usr = image->host_usr;
 	int r = mounts(b, s, image, c, &root, fd, &n, err);
+	if (r == 0 && s->disk_fd >= 0)
+		r = spool_on_disk(b, s, &root, fd, &n, err);
 	if (r == 0) {
 		struct iovec iov = {.iov_base = &root, .iov_len = sizeof(root)};
 
@@ -240,7 +261,12 @@ static void shell_ready(struct broker *b, struct slot *s)
 	/* in a turn of its own: a request waits for one of the two at most */
 	if (!root_wanted(b)) {
 		into_pool(b, s);
-	} else if (give_root(b, s, &b->likely, NULL, &err) < 0) {
+		return;
+	}
+	int r = b->likely.disk_mib && s->disk_fd < 0 ? disk_take(b, s, b->likely.disk_mib, &err) : 1;
+	if (r == 0)
+		return; /* launch_disk_done() goes on */
+	if (r < 0 || give_root(b, s, &b->likely, NULL, &err) < 0) {
 		b->likely.n_layers = 0; /* until a create says what the image is now */
 		launch_failed(b, s, &err);
 	}
@@ -516,14 +542,14 @@ static void note_use(struct slot *s)
 			memcpy(s->use->claim[s->n_claims++], c->volume[i].claim, sizeof(s->use->claim[0]));
 }
 
-static bool has_image(const struct slot *s, bool host_usr, uint32_t n_layers, const void *layers)
+static bool has_image(const struct slot *s, bool host_usr, uint32_t disk_mib, uint32_t n_layers, const void *layers)
 {
-	return s->host_usr == host_usr && s->n_layers == n_layers && !memcmp(s->use->layer, layers, sizeof(s->use->layer[0]) * n_layers);
+	return s->host_usr == host_usr && s->disk_mib == disk_mib && s->n_layers == n_layers && !memcmp(s->use->layer, layers, sizeof(s->use->layer[0]) * n_layers);
 }
 
-static bool fits(const struct slot *s, const struct broker_create *c)
+static bool fits(const struct broker *b, const struct slot *s, const struct broker_create *c)
 {
-	return !c->n_volumes && has_image(s, c->flags & BROKER_CREATE_HOST_USR, c->n_layers, c->layer);
+	return !c->n_volumes && has_image(s, c->flags & BROKER_CREATE_HOST_USR, disk_of_root(b, c->disk_mib), c->n_layers, c->layer);
 }
 
 struct slot *launch_from_pool(struct broker *b, const struct broker_create *c)
@@ -531,7 +557,7 @@ struct slot *launch_from_pool(struct broker *b, const struct broker_create *c)
 	struct slot *bare = NULL;
 
 	for (struct slot *s = b->pool.first; s; s = s->next) {
-		if (s->rooted && fits(s, c)) {
+		if (s->rooted && fits(b, s, c)) {
 			slot_list_remove(&b->pool, s);
 			return s;
 		}
@@ -548,7 +574,7 @@ struct slot *launch_stale(const struct broker *b)
 	const struct broker_image *now = &b->likely;
 
 	for (struct slot *s = now->n_layers && b->n_likely_creates >= RETIRE_CREATES ? b->pool.first : NULL; s; s = s->next)
-		if (s->rooted && !has_image(s, now->host_usr, now->n_layers, now->layer))
+		if (s->rooted && !has_image(s, now->host_usr, now->disk_mib, now->n_layers, now->layer))
 			return s;
 	return NULL;
 }
@@ -557,11 +583,14 @@ static void note_image(struct broker *b, const struct broker_create *c)
 {
 	bool host_usr = c->flags & BROKER_CREATE_HOST_USR;
 	size_t bytes = sizeof(c->layer[0]) * c->n_layers;
-	bool same = b->likely.n_layers == c->n_layers && b->likely.host_usr == host_usr && !memcmp(b->likely.layer, c->layer, bytes);
+	uint32_t disk_mib = disk_of_root(b, c->disk_mib);
+	bool same = b->likely.disk_mib == disk_mib && b->likely.n_layers == c->n_layers && b->likely.host_usr == host_usr && !memcmp(b->likely.layer, c->layer, bytes);
 
 	b->n_likely_creates = same ? b->n_likely_creates + 1 : 1;
 	b->likely.n_layers = c->n_layers;
 	b->likely.host_usr = host_usr;
+	b->likely.disk_mib = disk_mib;
+	disk_note(b, c->disk_mib);
 	memcpy(b->likely.layer, c->layer, bytes);
 }
 
@@ -587,7 +616,7 @@ static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	int r = slot_set_state(b, s, BROKER_SLOT_ARMING);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "record of slot %u", s->number);
-	if (limit(b, s, err) < 0)
+	if (limit(b, s, err) < 0 || disk_limit(b, s, s->create->disk_mib, err) < 0)
 		return -1;
 	if (FAULT_POINT("arm-mounts"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
@@ -604,10 +633,47 @@ static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	return 0;
 }
 
+/* Return: 1, it has what it needs; 0, it waits; or -1 with @err set */
+static int needs_disk(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	uint32_t mib = disk_of_root(b, s->create->disk_mib);
+
+	if (!mib || s->disk_fd >= 0)
+		return 1;
+	int r = disk_take(b, s, mib, err);
+	if (r)
+		return r;
+	/* the shell's own messages change nothing from here on */
+	r = slot_set_state(b, s, BROKER_SLOT_ARMING);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "record of slot %u", s->number);
+	loop_timer_arm(s->deadline, BROKER_LAUNCH_MS);
+	return 0;
+}
+
 void launch_arm(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
+	int r = needs_disk(b, s, &err);
 
-	if (arm_shell(b, s, &err) < 0)
+	if (r < 0 || (r > 0 && arm_shell(b, s, &err) < 0))
 		launch_failed(b, s, &err);
+}
+
+void launch_disk_done(struct broker *b, struct slot *s, const struct sbx_err *failed)
+{
+	struct sbx_err err = {0};
+
+	s->disk_waits = false;
+	if (s->state != BROKER_SLOT_MAKING && s->state != BROKER_SLOT_ARMING)
+		return; /* it is ending; disk_end() has given the disk back or will */
+	if (failed) {
+		b->likely.n_layers = s->create ? b->likely.n_layers : 0; /* until a create says what the image is now */
+		launch_failed(b, s, failed);
+	} else if (s->create) {
+		launch_arm(b, s);
+	} else if (!root_wanted(b) || give_root(b, s, &b->likely, NULL, &err) < 0) {
+		b->likely.n_layers = 0;
+		launch_failed(b, s, &err);
+	}
 }

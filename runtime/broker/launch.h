@@ -29,6 +29,8 @@ struct slot *launch_from_pool(struct broker *b, const struct broker_create *crea
 struct slot *launch_stale(const struct broker *b);
 /** launch_arm() - Make the shell of slot @s of @b what s->create asks for; a failure is answered to the create */
 void launch_arm(struct broker *b, struct slot *s);
+/** launch_disk_done() - Slot @s of @b, which waited, has its disk, or @failed says why it has none */
+void launch_disk_done(struct broker *b, struct slot *s, const struct sbx_err *failed);
 /** launch_end() - Close the launch socket of @s and forget its deadline */
 void launch_end(struct slot *s);
 #define LAUNCH_CHANNEL_FDS 4u

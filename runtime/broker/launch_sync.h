@@ -86,8 +86,8 @@ struct launch_setup {
 	uint8_t gateway6[16]; /* link-local; the same hardware address as gateway_addr */
 };
 
-/* Descriptors of ROOT: the root mount, then (HOST_USR) the /usr mount, then one mount per volume. */
-enum launch_root_flags { LAUNCH_ROOT_HOST_USR = 1u << 0 };
+/* Descriptors of ROOT: the root mount, then (HOST_USR) the /usr mount, then one mount per volume, then (SPOOL) a spool that replaces that of SETUP. */
+enum launch_root_flags { LAUNCH_ROOT_HOST_USR = 1u << 0, LAUNCH_ROOT_SPOOL = 1u << 1 };
 
 struct launch_volume {
 	uint32_t read_only;

@@ -11,6 +11,8 @@ libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/
 	runtime/broker/netlog.c runtime/broker/netlog.h runtime/broker/sockcut.c runtime/broker/sockcut.h \
 	runtime/broker/fw_rules.c runtime/broker/fw_rules6.c runtime/broker/fw_rules.h runtime/broker/fw_rules_int.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
 	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h \
+	runtime/broker/disk_quota.c runtime/broker/disk_quota.h runtime/broker/disk_loop.c runtime/broker/disk_loop.h \
+	runtime/broker/disk_format.c runtime/broker/disk_format.h \
 	runtime/broker/host_check.c runtime/broker/host_check.h runtime/broker/host_check.def \
 	runtime/broker/host_purge.c runtime/broker/host_purge.h
 
@@ -34,6 +36,7 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/launch.c runtime/broker/launch.h \
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
 	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/idmap.c runtime/broker/idmap.h \
+	runtime/broker/disk.c runtime/broker/disk.h runtime/broker/disk_worker.c runtime/broker/disk_worker.h \
 	runtime/broker/layers.c runtime/broker/layers.h runtime/broker/capture.c runtime/broker/capture.h runtime/broker/unpacker.c runtime/broker/unpacker.h runtime/broker/volumes.c runtime/broker/volumes.h \
 	runtime/broker/freezer.c runtime/broker/freezer.h runtime/broker/host_probe.c runtime/broker/host_probe.h runtime/broker/trash.c runtime/broker/trash.h runtime/broker/flows.c runtime/broker/flows.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
 	runtime/broker/capset.c runtime/broker/capset.h runtime/admission.c runtime/admission.h runtime/resources.c runtime/resources.h
@@ -97,6 +100,10 @@ check_PROGRAMS += tests/system/broker_threats
 ROOT_TESTS += tests/system/broker_threats
 tests_system_broker_threats_SOURCES = tests/system/broker_threats.c
 tests_system_broker_threats_LDADD = libbtc.a libbase.a
+check_PROGRAMS += tests/system/disk_limits
+ROOT_TESTS += tests/system/disk_limits
+tests_system_disk_limits_SOURCES = tests/system/disk_limits.c
+tests_system_disk_limits_LDADD = libbtc.a libbase.a
 check_PROGRAMS += tests/system/broker_images
 ROOT_TESTS += tests/system/broker_images
 tests_system_broker_images_SOURCES = tests/system/broker_images.c

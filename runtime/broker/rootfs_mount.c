@@ -182,7 +182,7 @@ int rootfs_init(struct broker *b, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
 	b->stage_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	b->upper_fd = fcntl(b->null_fd, F_DUPFD_CLOEXEC, UPPER_FD_FROM);
-	if (b->stage_fd < 0 || b->upper_fd < 0 || mkdir("m", MODE_DIR) < 0)
+	if (b->stage_fd < 0 || b->upper_fd < 0 || mkdir("m", MODE_DIR) < 0 || mkdir("u", 0700) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
 	for (unsigned i = 0; i < BROKER_MAX_LAYERS; i++) {
 		char name[LOWER_NAME_SIZE];
@@ -320,6 +320,14 @@ static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
 	return fd;
 }
 
+/* Kernels before 6.15 take no detached mount for an upper.  Return: descriptor of its root, or -errno */
+static int attach_disk(struct broker *b, const struct slot *s)
+{
+	int r = sys_move_mount(s->disk_fd, b->stage_fd, "u");
+
+	return r < 0 ? r : fcntl(s->disk_fd, F_DUPFD_CLOEXEC, 0);
+}
+
 int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
 {
 	char name[32];
@@ -327,7 +335,7 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 	int fd = -1;
 
 	launch_dir_name(s, name);
-	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	auto_fd files = s->disk_fd < 0 ? path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY) : attach_disk(b, s);
 	if (files < 0 || dup3(files, b->upper_fd, O_CLOEXEC) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, files < 0 ? -files : errno, "files of slot %u", s->number);
 	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
@@ -340,6 +348,8 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
 	}
 	detach_layers(attached);
+	if (s->disk_fd >= 0 && umount2("u", UNMOUNT_DETACH) < 0)
+		log_error("a disk stays on the staging tmpfs: %s", strerror(errno));
 	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
 		log_error("descriptor of an upper stays open: %s", strerror(errno));
 	return fd < 0 ? -1 : fd;

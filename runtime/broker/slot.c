@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_plan.h"
 #include "runtime/broker/flows.h"
@@ -228,6 +229,7 @@ static void slot_reset(struct slot *s)
 			   .pidfd = -1,
 			   .dir_fd = -1,
 			   .launch_fd = -1,
+			   .disk_fd = -1,
 			   .layer_ns_fd = layer_ns_fd,
 			   .volume_ns_fd = volume_ns_fd};
 	cgroup_slot_init(&s->cg);
@@ -374,6 +376,7 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->pid_source = NULL;
 	replace_fd(&s->pidfd, -1);
 	launch_end(s);
+	disk_end(b, s);
 	put_away_files(b, s);
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);

@@ -91,7 +91,6 @@ static void test_decode(void)
 		{"flags", offsetof(struct broker_create, flags) + 1},
 		{"layer count", offsetof(struct broker_create, n_layers)},
 		{"volume count", offsetof(struct broker_create, n_volumes)},
-		{"reserved field", offsetof(struct broker_create, zero)},
 		{"layer behind the last", offsetof(struct broker_create, layer) + BROKER_KEY_BYTES},
 		{"volume behind the last", offsetof(struct broker_create, volume) + sizeof(struct broker_volume)},
 		{"byte behind the NUL", offsetof(struct broker_create, volume) + offsetof(struct broker_volume, rel) + 10},

@@ -504,7 +504,7 @@ static void test_golden(void)
 	fake_manager_reset();
 	call("POST", "/v1/sandboxes",
 	     "{\"image\":{\"uri\":\"host\",\"auth\":null},\"entrypoint\":[\"tail -f '/dev/null'\"],\"timeout\":\"600\","
-	     "\"resource_limits\":{\"cpu\":\"500m\",\"memory\":\"64Mi\",\"pids\":\"50\",\"gpu\":\"all\"},\"env\":{\"A\":\"1\",\"B\":null,\"C\":\"\"},"
+	     "\"resource_limits\":{\"cpu\":\"500m\",\"memory\":\"64Mi\",\"pids\":\"50\",\"disk\":\"1.5Gi\",\"gpu\":\"all\"},\"env\":{\"A\":\"1\",\"B\":null,\"C\":\"\"},"
 	     "\"metadata\":{\"team\":\"core\",\"ex.com/stage\":\"\"},\"secureAccess\":false,\"networkPolicy\":null,\"volumes\":null,"
 	     "\"platform\":{\"os\":\" Linux \",\"arch\":\"" "AMD64" "\"},\"credentialProxy\":{\"enabled\":false},\"unknown\":[1,{}],"
 	     "\"extensions\":{\"access.renew.extend.seconds\":\" 600 \",\"poolRef\":\"  \",\"other\":\"x\"}}",
@@ -519,6 +519,7 @@ static void test_golden(void)
 		is_int(fake.last->cpu_millicores, 500, "cpu");
 		is_int((long long)fake.last->memory_bytes, 64 << 20, "memory");
 		is_int(fake.last->pids_max, 50, "pids");
+		is_int(fake.last->disk_mib, 1536, "disk");
 		is_int(fake.last->renew_extend_s, 600, "renew extension");
 		ok(fake.last->n_env == 2 && !strcmp(fake.last->env[1].key, "C") && !fake.last->env[1].value[0],
 		   "null variables are dropped, empty ones kept");

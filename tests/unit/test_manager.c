@@ -275,7 +275,7 @@ static void test_rows(void)
 	const struct sandbox_spec spec = {
 		.image_uri = image, .entrypoint = entrypoint, .env = &pair, .n_env = 1, .metadata = &pair, .n_metadata = 1,
 		.volumes = &volume, .n_volumes = 1, .platform_arch = arch, .timeout_s = -1, .memory_bytes = UINT64_C(1) << 62,
-		.cpu_millicores = 10, .pids_max = 64, .renew_extend_s = 5, .image_entrypoint = true,
+		.cpu_millicores = 10, .pids_max = 64, .disk_mib = 77, .renew_extend_s = 5, .image_entrypoint = true,
 	};
 	auto_buf text = {0};
 	auto_buf metadata = {0};
@@ -292,7 +292,7 @@ static void test_rows(void)
 		   !back.volumes[0].create && back.volumes[0].remove_at_end && !strcmp(back.volumes[0].sub_path, sub),
 	   "volumes");
 	ok(!back.platform_os && !strcmp(back.platform_arch, arch) && back.timeout_s == -1, "platform, timeout");
-	ok(back.memory_bytes == UINT64_C(1) << 62 && back.cpu_millicores == 10 && back.pids_max == 64, "limits beyond 2^53 too");
+	ok(back.memory_bytes == UINT64_C(1) << 62 && back.cpu_millicores == 10 && back.pids_max == 64 && back.disk_mib == 77, "limits beyond 2^53 too");
 	ok(back.renew_extend_s == 5 && back.image_entrypoint, "the rest");
 	sandbox_spec_free(&back);
 	sandbox_spec_free(&back);

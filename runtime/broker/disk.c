@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/disk.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/fdpass.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk_loop.h"
+#include "runtime/broker/disk_worker.h"
+#include "runtime/broker/idmap.h"
+#include "runtime/broker/launch.h"
+#include "runtime/broker/slot.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define MIB		  (UINT64_C(1) << 20)
+#define POOL_MAX	  64
+#define FULL_DIVISOR	  20 /* below a twentieth free, only what fits is begun */
+#define UPPER_MODE	  0755
+#define PATH_SIZE	  64
+#define ID_FORMAT	  0x3f000u /* below id_base, in our own range: mke2fs runs as it */
+#define NAME_POOL	  "p%llu"
+
+enum backend { BACKEND_NONE = 0, BACKEND_QUOTA, BACKEND_LOOP };
+
+struct ready {
+	int fd; /* the mount */
+	uint32_t mib;
+	char name[DISK_NAME_BYTES];
+};
+
+struct disk {
+	enum backend backend;
+	char lacks[BROKER_TEXT_BYTES]; /* BACKEND_NONE: why */
+	int dir_fd;
+	uint32_t bytes_per_inode;
+	struct ready ready[POOL_MAX];
+	uint32_t n_ready, n_asked;
+	uint32_t next_mib; /* what the pool is filled with; 0: with nothing */
+	uint64_t number;   /* of the next image */
+	int sock;	   /* to the worker; -1: none runs */
+	int pidfd;
+	struct loop_fd *sock_source, *pid_source;
+};
+
+/* ---- start ---- */
+
+static void sweep(int dir_fd)
+{
+	auto_dir dir = fdopendir(path_open_beneath(dir_fd, "", O_RDONLY | O_DIRECTORY));
+
+	for (struct dirent *e; dir && (e = readdir(dir));)
+		if ((e->d_name[0] == 'p' || e->d_name[0] == 't') && unlinkat(dir_fd, e->d_name, 0) < 0)
+			log_warn("image %.64s of an earlier pool stays: %s", e->d_name, strerror(errno));
+}
+
+static void choose(struct broker *b, struct disk *d)
+{
+	const char *wish = b->settings.limits_disk_backend, *what = "";
+	bool any = !strcmp(wish, "auto");
+	int r = any || !strcmp(wish, "loop") ? disk_loop_ready(&what) : 0;
+
+	if ((any || !strcmp(wish, "quota")) && disk_quota_enforced(b->state_fd))
+		d->backend = BACKEND_QUOTA;
+	else if (!strcmp(wish, "none"))
+		snprintf(d->lacks, sizeof(d->lacks), "limits.disk_backend is \"none\"");
+	else if (!strcmp(wish, "quota"))
+		snprintf(d->lacks, sizeof(d->lacks), "the file system of the state directory enforces no project quotas");
+	else if (r < 0)
+		snprintf(d->lacks, sizeof(d->lacks), "no project quotas on the state directory, and no loop images: %s: %s", what, strerror(-r));
+	else if (!disk_format_ready())
+		snprintf(d->lacks, sizeof(d->lacks), "no project quotas on the state directory, and no mke2fs (package e2fsprogs) for loop images");
+	else
+		d->backend = BACKEND_LOOP;
+}
+
+int disk_init(struct broker *b, uint32_t mib, struct sbx_err *err)
+{
+	static const char *const wishes[] = {"auto", "quota", "loop", "none"};
+	struct disk *d = calloc(1, sizeof(*d));
+	bool known = false;
+
+	if (!d)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "disks");
+	*d = (struct disk){.sock = -1, .pidfd = -1, .bytes_per_inode = (uint32_t)b->settings.limits_disk_bytes_per_inode};
+	b->disk = d;
+	for (size_t i = 0; i < ARRAY_SIZE(wishes); i++)
+		known |= !strcmp(b->settings.limits_disk_backend, wishes[i]);
+	if (!known)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.disk_backend \"%.32s\" is not auto, quota, loop or none",
+				   b->settings.limits_disk_backend);
+	d->dir_fd = path_make_dir(b->state_fd, "disks", 0, 0, 0700);
+	if (d->dir_fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -d->dir_fd, "directory disks of the state directory");
+	sweep(d->dir_fd);
+	choose(b, d);
+	disk_note(b, mib);
+	log_info("disk limits: %s", d->backend == BACKEND_QUOTA ? "project quotas" : d->backend == BACKEND_LOOP ? "loop images" : d->lacks);
+	return 0;
+}
+
+/* ---- what may be asked for ---- */
+
+int disk_check(const struct broker *b, uint32_t mib, struct sbx_err *err)
+{
+	struct statfs fs;
+
+	if (!mib)
+		return 0;
+	if (b->disk->backend == BACKEND_NONE)
+		return sbx_err_set(err, SBX_E_HOST_LACKS, 0, "disk limits cannot be enforced here: %s", b->disk->lacks);
+	if (mib < LIMIT_DISK_MIN_MIB)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: it has to have %u MiB at least", mib, LIMIT_DISK_MIN_MIB);
+	if (fstatfs(b->state_fd, &fs) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s", b->state_dir);
+	uint64_t block = (uint64_t)fs.f_bsize, total = fs.f_blocks * block, left = fs.f_bavail * block, bytes = mib * MIB;
+	if (bytes > total)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: the file system of the state directory has %llu MiB", mib,
+				   (unsigned long long)(total / MIB));
+	if (bytes > left && left < total / FULL_DIVISOR)
+		return sbx_err_set(err, SBX_E_STATE_FULL, 0, "the file system of the state directory has %llu MiB left for a disk of %u MiB",
+				   (unsigned long long)(left / MIB), mib);
+	return 0;
+}
+
+uint32_t disk_of_root(const struct broker *b, uint32_t mib)
+{
+	return b->disk->backend == BACKEND_LOOP && !FAULT_POINT("disk-unlimited") ? mib : 0;
+}
+
+void disk_note(struct broker *b, uint32_t mib)
+{
+	if (mib)
+		b->disk->next_mib = mib;
+}
+
+/* ---- the worker ---- */
+
+static void worker_gone(struct broker *b)
+{
+	struct disk *d = b->disk;
+	struct sbx_err err;
+	siginfo_t info;
+
+	loop_fd_remove(d->sock_source);
+	loop_fd_remove(d->pid_source);
+	d->sock_source = d->pid_source = NULL;
+	if (d->pidfd >= 0) {
+		/* A socket that ended first: it is on its way out, or does not keep the protocol. */
+		ignore_result(syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0));
+		ignore_result(waitid(P_PIDFD, (id_t)d->pidfd, &info, WEXITED));
+	}
+	replace_fd(&d->pidfd, -1);
+	replace_fd(&d->sock, -1);
+	d->n_asked = 0;
+	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes disks ended");
+	log_error("%s", err.msg);
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
+		if (b->slot[i].disk_waits)
+			launch_disk_done(b, &b->slot[i], &err);
+}
+
+static void worker_ended(void *arg, int fd, uint32_t events)
+{
+	(void)fd, (void)events;
+	worker_gone(arg);
+}
+
+static void serve_waiters(struct broker *b)
+{
+	struct sbx_err err = {0};
+
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES && b->disk->n_ready; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (!s->disk_waits)
+			continue;
+		int r = disk_take(b, s, s->disk_mib, &err);
+		if (r)
+			launch_disk_done(b, s, r < 0 ? &err : NULL);
+	}
+}
+
+static void fail_waiters(struct broker *b, uint32_t mib, const struct sbx_err *err)
+{
+	bool told = false;
+
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
+		if (b->slot[i].disk_waits && b->slot[i].disk_mib == mib) {
+			launch_disk_done(b, &b->slot[i], err);
+			told = true;
+		}
+	if (!told)
+		log_error("pool of disks: %s", err->msg);
+	if (b->disk->next_mib == mib)
+		b->disk->next_mib = 0; /* until a create asks again: else it fails for ever */
+}
+
+static void made(struct broker *b, const struct disk_done *done, int fd)
+{
+	struct disk *d = b->disk;
+	struct sbx_err err;
+
+	d->n_asked -= d->n_asked > 0;
+	if (done->status) {
+		sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
+		fail_waiters(b, (uint32_t)(done->bytes / MIB), &err);
+		return;
+	}
+	if (d->n_ready == POOL_MAX) {
+		close(fd);
+		return;
+	}
+	struct ready *ready = &d->ready[d->n_ready++];
+	*ready = (struct ready){.fd = fd, .mib = (uint32_t)(done->bytes / MIB)};
+	memcpy(ready->name, done->name, sizeof(ready->name));
+	serve_waiters(b);
+}
+
+static void on_worker(void *arg, int sock, uint32_t events)
+{
+	struct broker *b = arg;
+	struct disk_done done;
+	int fd = -1;
+	size_t n_fds = 0;
+
+	(void)events;
+	ssize_t n = fdpass_recv(sock, &done, sizeof(done), &fd, 1, &n_fds);
+	if (n == -EAGAIN)
+		return;
+	bool good = n == sizeof(done) && !done.name[sizeof(done.name) - 1] && !done.text[sizeof(done.text) - 1] && done.status >= 0 &&
+		    done.status < SBX_E_COUNT && (done.kind == DISK_JOB_MAKE && !done.status ? n_fds == 1 : n_fds == 0);
+	if (good && done.kind == DISK_JOB_MAKE) {
+		made(b, &done, fd);
+		return;
+	}
+	if (n_fds)
+		close(fd);
+	worker_gone(b);
+}
+
+static int start_worker(struct broker *b, struct sbx_err *err)
+{
+	struct disk *d = b->disk;
+	int pair[2], pidfd = -1;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "socket of the process that makes disks");
+	auto_fd ours = pair[0];
+	auto_fd theirs = pair[1];
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
+	if (pid < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "start the process that makes disks");
+	if (pid == 0)
+		disk_worker_run(&(struct disk_worker_config){.sock = theirs, .dir_fd = d->dir_fd, .format_uid = b->id_base - ID_FORMAT});
+	d->pidfd = pidfd;
+	d->sock = take_fd(&ours);
+	d->sock_source = loop_fd_add(b->loop, d->sock, EPOLLIN, on_worker, b);
+	d->pid_source = loop_fd_add(b->loop, d->pidfd, EPOLLIN, worker_ended, b);
+	if (d->sock_source && d->pid_source)
+		return 0;
+	worker_gone(b);
+	return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "watch the process that makes disks");
+}
+
+static int send_job(struct broker *b, const struct disk_job *job, int fd, struct sbx_err *err)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)job, .iov_len = sizeof(*job)};
+
+	if (b->disk->sock < 0 && start_worker(b, err) < 0)
+		return -1;
+	int r = fdpass_send(b->disk->sock, &iov, 1, &fd, fd < 0 ? 0 : 1);
+	return r < 0 ? sbx_err_set(err, r == -EAGAIN ? SBX_E_LIMIT : SBX_E_SYSTEM, -r, "ask for a disk") : 0;
+}
+
+static int ask_one(struct broker *b, uint32_t mib, struct sbx_err *err)
+{
+	struct disk *d = b->disk;
+	struct disk_job job = {.kind = DISK_JOB_MAKE, .form = {.bytes = mib * MIB, .bytes_per_inode = d->bytes_per_inode}};
+
+	snprintf(job.name, sizeof(job.name), NAME_POOL, (unsigned long long)d->number++);
+	if (send_job(b, &job, -1, err) < 0)
+		return -1;
+	d->n_asked++;
+	return 0;
+}
+
+static void throw_away(struct broker *b, int fd)
+{
+	const struct disk_job job = {.kind = DISK_JOB_END};
+	struct sbx_err err;
+
+	/* The last close writes or drops what is not written yet: that is not for the loop. */
+	if (send_job(b, &job, fd, &err) < 0) {
+		log_warn("%s: the broker ends a disk itself", err.msg);
+		disk_loop_throw_away(fd);
+		return;
+	}
+	close(fd);
+}
+
+/* ---- the pool ---- */
+
+static uint32_t target(const struct broker *b)
+{
+	uint32_t want = (uint32_t)b->settings.pool_disks;
+
+	return b->disk->backend == BACKEND_LOOP && b->disk->next_mib ? want < POOL_MAX ? want : POOL_MAX : 0;
+}
+
+static const struct ready *other_size(const struct disk *d)
+{
+	for (uint32_t i = 0; i < d->n_ready; i++)
+		if (d->ready[i].mib != d->next_mib)
+			return &d->ready[i];
+	return NULL;
+}
+
+bool disk_pool_lacks(const struct broker *b)
+{
+	const struct disk *d = b->disk;
+
+	/* one at a time: what a create waits for comes before */
+	return d->n_asked == 0 && (d->n_ready < target(b) || (d->n_ready && other_size(d)));
+}
+
+static void forget(struct broker *b, uint32_t at)
+{
+	struct disk *d = b->disk;
+
+	if (unlinkat(d->dir_fd, d->ready[at].name, 0) < 0)
+		log_warn("image %s of the pool stays: %s", d->ready[at].name, strerror(errno));
+	throw_away(b, d->ready[at].fd);
+	d->ready[at] = d->ready[--d->n_ready];
+}
+
+void disk_pool_step(struct broker *b)
+{
+	struct disk *d = b->disk;
+	const struct ready *old = other_size(d);
+	struct sbx_err err;
+
+	if (old && d->n_ready >= target(b))
+		forget(b, (uint32_t)(old - d->ready));
+	if (d->n_ready < target(b) && d->n_asked == 0 && ask_one(b, d->next_mib, &err) < 0) {
+		log_error("pool of disks: %s", err.msg);
+		d->next_mib = 0;
+	}
+}
+
+/* ---- a life ---- */
+
+/* Whole projects of a slot's own id range; the low bits of a generation come back after 65536 lives, long after its trash. */
+static uint32_t project(const struct broker *b, const struct slot *s)
+{
+	return slot_base(b, s) + (s->generation & (BROKER_IDS_PER_SLOT - 1));
+}
+
+int disk_tag(const struct broker *b, const struct slot *s, int dir_fd)
+{
+	return b->disk->backend == BACKEND_QUOTA ? disk_quota_tag(dir_fd, project(b, s)) : 0;
+}
+
+/* The root of the file system becomes what the directory of a life is: its owner's, with upper and work. */
+static int hand_over(struct broker *b, struct slot *s, int fd)
+{
+	uint32_t base = slot_base(b, s);
+
+	if (fchownat(fd, "", base, base, AT_EMPTY_PATH) < 0)
+		return -errno;
+	idmap_act_as(base);
+	int r = mkdirat(fd, "upper", UPPER_MODE) < 0 || mkdirat(fd, "work", 0700) < 0 ? -errno : 0;
+	idmap_act_as(0);
+	return r;
+}
+
+int disk_take(struct broker *b, struct slot *s, uint32_t mib, struct sbx_err *err)
+{
+	struct disk *d = b->disk;
+	char name[32];
+	uint32_t at = 0;
+
+	s->disk_mib = mib;
+	while (at < d->n_ready && d->ready[at].mib != mib)
+		at++;
+	if (at == d->n_ready) {
+		if (!s->disk_waits && ask_one(b, mib, err) < 0)
+			return -1;
+		s->disk_waits = true;
+		return 0;
+	}
+	launch_dir_name(s, name);
+	auto_fd dir = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	int r = dir < 0 ? dir : renameat(d->dir_fd, d->ready[at].name, dir, DISK_IMAGE) < 0 ? -errno : 0;
+	if (r == 0 && FAULT_POINT("disk-taken"))
+		r = -EIO;
+	if (r == 0)
+		r = hand_over(b, s, d->ready[at].fd);
+	s->disk_waits = false;
+	s->disk_fd = d->ready[at].fd;
+	d->ready[at] = d->ready[--d->n_ready];
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "disk of slot %u", s->number) : 1;
+}
+
+int disk_limit(const struct broker *b, const struct slot *s, uint32_t mib, struct sbx_err *err)
+{
+	if (b->disk->backend != BACKEND_QUOTA || !mib)
+		return 0;
+	uint64_t bytes = mib * MIB;
+	int r = FAULT_POINT("disk-unlimited") ? 0 : disk_quota_limit(b->state_fd, project(b, s), bytes, bytes / b->disk->bytes_per_inode);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "project quota of slot %u", s->number) : 0;
+}
+
+void disk_end(struct broker *b, struct slot *s)
+{
+	int fd = s->disk_fd;
+
+	s->disk_fd = -1;
+	s->disk_waits = false;
+	if (fd >= 0)
+		throw_away(b, fd);
+	/* A project without limits and without files leaves no entry in the quota file. */
+	if (b->disk->backend == BACKEND_QUOTA && disk_quota_limit(b->state_fd, project(b, s), 0, 0) < 0)
+		log_debug("quota of slot %u: %s", s->number, strerror(errno));
+}
+
+void disk_read(const struct broker *b, const struct slot *s, struct disk_figures *ret)
+{
+	char path[PATH_SIZE], image[PATH_SIZE];
+	struct statfs fs;
+	struct stat st;
+
+	memset(ret, 0, sizeof(*ret));
+	if (b->disk->backend == BACKEND_QUOTA) {
+		if (disk_quota_read(b->state_fd, project(b, s), ret) < 0)
+			memset(ret, 0, sizeof(*ret));
+		return;
+	}
+	launch_dir_name(s, image);
+	strncat(image, "/" DISK_IMAGE, sizeof(image) - strlen(image) - 1);
+	/* The image tells after a restart too that there is a limit, the root what is used: its upper is all that is in it. */
+	snprintf(path, sizeof(path), "/proc/%d/root", (int)s->pid);
+	if (fstatat(b->sandboxes_fd, image, &st, AT_SYMLINK_NOFOLLOW) < 0 || statfs(path, &fs) < 0)
+		return;
+	uint64_t block = (uint64_t)fs.f_bsize;
+	*ret = (struct disk_figures){.limit_bytes = (uint64_t)st.st_size,
+				     .used_bytes = (uint64_t)st.st_size - fs.f_bavail * block,
+				     .used_inodes = fs.f_files - fs.f_ffree,
+				     .limit_inodes = fs.f_files};
+}

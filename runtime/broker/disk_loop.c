@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/broker/disk_loop.h"
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CONTROL	      "/dev/loop-control"
+#define PATH_SIZE     48
+#define BLOCK_BYTES   4096u
+#define TRIES_FREE    16 /* somebody else may take the device that was free */
+#define TRIES_HELD    50 /* an image whose last mount is just going */
+#define HELD_MS	      20
+#define EXT4_SHUTDOWN _IOR('X', 125, uint32_t) /* EXT4_IOC_SHUTDOWN, which no header of user space has */
+#define SHUTDOWN_DROP 2u		       /* EXT4_GOING_FLAGS_NOLOGFLUSH */
+
+int disk_loop_ready(const char **what)
+{
+	char line[64];
+	int found = 0;
+	auto_fd control = open(CONTROL, O_RDWR | O_CLOEXEC);
+
+	*what = CONTROL;
+	if (control < 0)
+		return -errno;
+	*what = "ext4";
+	auto_file types = fopen("/proc/filesystems", "re");
+	while (types && fgets(line, sizeof(line), types))
+		found |= strcmp(line, "\text4\n") == 0;
+	if (found)
+		return 0;
+	/* A module that is not loaded is in no list: the first mount loads it. */
+	auto_fd fs = (int)syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC);
+	return fs < 0 ? -errno : 0;
+}
+
+/* ---- devices ---- */
+
+static int configure(int device, int image_fd)
+{
+	struct loop_config config = {
+		.fd = (uint32_t)image_fd,
+		.block_size = BLOCK_BYTES,
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+	};
+
+	if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+	return ioctl(device, LOOP_CONFIGURE, &config) < 0 ? -errno : 0;
+}
+
+static int attach(int image_fd, char path[PATH_SIZE], struct sbx_err *err)
+{
+	auto_fd control = open(CONTROL, O_RDWR | O_CLOEXEC);
+
+	if (control < 0)
+		return sbx_err_set(err, SBX_E_HOST_LACKS, errno, "%s: this host offers no loop devices", CONTROL);
+	for (int i = 0; i < TRIES_FREE; i++) {
+		int number = ioctl(control, LOOP_CTL_GET_FREE);
+
+		if (number < 0)
+			return sbx_err_set(err, SBX_E_HOST_LACKS, errno, "no loop device is free");
+		snprintf(path, PATH_SIZE, "/dev/loop%d", number);
+		auto_fd device = open(path, O_RDWR | O_CLOEXEC);
+		if (device < 0)
+			return sbx_err_set(err, SBX_E_HOST_LACKS, errno, "%s", path);
+		int r = configure(device, image_fd);
+		if (r == 0)
+			return take_fd(&device);
+		if (r != -EBUSY)
+			return sbx_err_set(err, SBX_E_SYSTEM, -r, "attach an image to %s", path);
+	}
+	return sbx_err_set(err, SBX_E_SYSTEM, EBUSY, "every free loop device was taken by somebody else");
+}
+
+/* The device that has the file of @st, held open; Return: descriptor, or -ENOENT */
+static int find(const struct stat *st, char path[PATH_SIZE])
+{
+	auto_dir dir = opendir("/sys/block");
+	struct loop_info64 info;
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		if (strncmp(e->d_name, "loop", 4) != 0 || strlen(e->d_name) > 16)
+			continue;
+		snprintf(path, PATH_SIZE, "/dev/%.16s", e->d_name);
+		auto_fd device = open(path, O_RDWR | O_CLOEXEC);
+		if (device >= 0 && ioctl(device, LOOP_GET_STATUS64, &info) == 0 && info.lo_inode == st->st_ino && info.lo_device == st->st_dev)
+			return take_fd(&device);
+	}
+	return -ENOENT;
+}
+
+static int open_device(int image_fd, char path[PATH_SIZE], struct sbx_err *err)
+{
+	struct stat st;
+
+	if (fstat(image_fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of a disk");
+	for (int i = 0; i < TRIES_HELD; i++) {
+		/* The device keeps this very description open, and with it the lock. */
+		if (flock(image_fd, LOCK_EX | LOCK_NB) == 0)
+			return attach(image_fd, path, err);
+		if (errno != EWOULDBLOCK)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "lock an image");
+		int device = find(&st, path);
+		if (device >= 0)
+			return device;
+		poll(NULL, 0, HELD_MS); /* it is between its device and nobody; the kernel tells no one when that ends */
+	}
+	return sbx_err_set(err, SBX_E_SYSTEM, EBUSY, "the image is held by another process");
+}
+
+/* ---- mounts ---- */
+
+static int mount_ext4(const char *path, unsigned flags)
+{
+	const struct {
+		const char *key, *value;
+	} options[] = {
+		{"source", path},
+		{"errors", "remount-ro"}, /* whatever the superblock says: a broken image must not stop the host */
+		{"noinit_itable", NULL}, /* zeros of a sparse file need no thread that writes them */
+		{flags & DISK_LOOP_DISCARD ? "discard" : "nodiscard", NULL},
+	};
+	auto_fd fs = (int)syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC);
+
+	if (fs < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (syscall(SYS_fsconfig, fs, options[i].value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, options[i].key, options[i].value, 0) < 0)
+			return -errno;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	int fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	return fd < 0 ? -errno : fd;
+}
+
+int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err)
+{
+	char path[PATH_SIZE];
+	/* Held until the mount is there: autoclear would take the device back before. */
+	auto_fd device = open_device(image_fd, path, err);
+
+	if (device < 0)
+		return -1;
+	if (FAULT_POINT("disk-attached"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	int fd = mount_ext4(path, flags);
+	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount %s", path) : fd;
+}
+
+void disk_loop_throw_away(int mount_fd)
+{
+	uint32_t how = SHUTDOWN_DROP;
+	auto_fd mount = mount_fd;
+	auto_fd root = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the mount's own descriptor takes no ioctl */
+
+	if (root >= 0)
+		ignore_result(ioctl(root, EXT4_SHUTDOWN, &how)); /* only time depends on it */
+}

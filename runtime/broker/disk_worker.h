@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * DOC: the process that makes and ends the file systems of disks
+ *
+ * A mount takes a millisecond, the first image of a size ten, the last close of a full one a second: none of it is done in the
+ * broker's loop.  The worker is a child of the broker with its powers; it speaks the fixed structs below with the broker
+ * only, over a SOCK_SEQPACKET pair, one job after the other, and ends with it.
+ */
+#ifndef RUNTIME_DISK_WORKER_H
+#define RUNTIME_DISK_WORKER_H
+
+#include "runtime/broker/disk_format.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#define DISK_NAME_BYTES 80u
+#define DISK_TEXT_BYTES 160u
+#define DISK_VOLUME_DIR "data" /* in a volume's image: what sandboxes see, without lost+found */
+
+enum disk_job_kind {
+	DISK_JOB_MAKE = 1, /* answered with the mount of a new image `name` */
+	DISK_JOB_VOLUME,   /* answered without one: image `name` is whole and synced, or not there */
+	DISK_JOB_END,	   /* carries a mount that nobody wants any more; not answered */
+};
+
+struct disk_job {
+	uint32_t kind; /* enum disk_job_kind */
+	uint32_t owner; /* VOLUME: id of DISK_VOLUME_DIR */
+	struct disk_form form;
+	char name[DISK_NAME_BYTES];
+};
+
+struct disk_done {
+	uint32_t kind;
+	int32_t status; /* 0 or enum sbx_err_code */
+	int32_t sys;
+	uint32_t zero;
+	uint64_t bytes;
+	char name[DISK_NAME_BYTES];
+	char text[DISK_TEXT_BYTES];
+};
+
+struct disk_worker_config {
+	int sock;
+	int dir_fd; /* of the images */
+	uid_t format_uid;
+};
+
+/** disk_worker_run() - Body of the child: serve @config until the broker is gone */
+_Noreturn void disk_worker_run(const struct disk_worker_config *config);
+
+#endif

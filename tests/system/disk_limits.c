@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A disk limit holds against what fills disks, costs nobody else anything, and leaves nothing.  DISK_BACKEND in the environment
+ * is limits.disk_backend (auto), DISK_FLOOD the number of files of the inode flood.
+ */
+#include "config.h"
+
+#include "tests/system/broker_test_client.h"
+#include "tests/tap.h"
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/num.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB	   (UINT64_C(1) << 20)
+#define LIMIT_MIB  64u
+#define WAIT_STEPS 300 /* of 100 ms: what is waited for comes within one on a quiet machine */
+
+struct box {
+	struct broker_create_reply made;
+	int fds[2];
+	int status;
+};
+
+static struct btc t;
+static struct broker_create create;
+
+static struct box make(uint32_t disk_mib)
+{
+	struct box box = {.fds = {-1, -1}};
+
+	btc_host_create(&t, &create);
+	create.disk_mib = disk_mib;
+	box.status = btc_create(&t, &create, &box.made, box.fds);
+	if (box.status)
+		printf("# create with %u MiB: %s\n", disk_mib, box.made.text);
+	return box;
+}
+
+static void end(struct box *box)
+{
+	close_keep_errno(box->fds[0]);
+	close_keep_errno(box->fds[1]);
+	if (!box->status)
+		btc_slot_call(&t, BROKER_OP_SANDBOX_KILL, box->made.ref, 0, NULL, NULL);
+}
+
+/* Runs @script as the sandbox's entrypoint; Return: its exit code, or -1; *out holds what it wrote to /dev/shm/out. */
+static int run(struct box *box, const char *script, char *out, size_t size)
+{
+	const char *argv[] = {"/bin/bash", "-c", script, NULL};
+	struct agent_status status = {0};
+
+	out[0] = '\0';
+	if (box->status || btc_run(box->fds, argv, &status) < 0)
+		return -1;
+	auto_fd root = btc_root(box->made.pid);
+	auto_fd fd = openat(root, "dev/shm/out", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, out, size - 1);
+	out[n > 0 ? n : 0] = '\0';
+	return status.exit_signal ? 128 + status.exit_signal : status.exit_code;
+}
+
+/* The number that @command prints, -1 when it prints none; %s in it is the test's directory. */
+static long count(const char *format)
+{
+	char command[256], text[32] = "";
+	uint32_t n = 0;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	snprintf(command, sizeof(command), format, t.dir);
+#pragma GCC diagnostic pop
+	FILE *f = popen(command, "re");
+	bool good = f && fgets(text, sizeof(text), f) && num_u32(text, strcspn(text, "\n"), UINT32_MAX, &n) == 0;
+	if (f)
+		pclose(f);
+	return good ? (long)n : -1;
+}
+
+/* Loop devices on files of this test. */
+static long devices(void)
+{
+	return count("cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c '^%s/'");
+}
+
+static long devices_become(long want)
+{
+	long n = -1;
+
+	for (int i = 0; i < WAIT_STEPS && (n = devices()) != want; i++)
+		poll(NULL, 0, 100);
+	return n;
+}
+
+/* ---- the limit ---- */
+
+struct fill {
+	const char *what, *script;
+};
+
+/* Each prints nothing when it was held: what it was told stands in /dev/shm/out. */
+static const struct fill fills[] = {
+	{"one file", "dd if=/dev/zero of=/f bs=1M count=200 2>/dev/null && echo unbounded; rm -f /f"},
+	{"many places", "for d in / /tmp /root /etc /var/tmp; do dd if=/dev/zero of=$d/f bs=1M count=40 2>/dev/null; done; "
+			"s=0; for d in / /tmp /root /etc /var/tmp; do s=$((s + $(stat -c %s $d/f))); done; "
+			"[ $s -le 67108864 ] || echo $s bytes; rm -f /f /tmp/f /root/f /etc/f /var/tmp/f"},
+	{"fallocate", "fallocate -l 200M /f 2>/dev/null && echo unbounded; rm -f /f"},
+	{"a file of 1 TB that is a hole", "truncate -s 1T /f || echo no hole; dd if=/dev/zero of=/f bs=1M seek=900000 count=200 conv=notrunc 2>/dev/null && echo "
+					  "unbounded; rm -f /f"},
+	{"small files", "mkdir /d; cd /d; python3 - <<'E'\nimport os\nn=0\ntry:\n for i in range(20000):\n  os.close(os.open(str(i),os.O_CREAT|os.O_WRONLY)); "
+			"n+=1\nexcept OSError as e:\n assert e.errno in (28,122),e\nif n > 64*64: print('made', n)\nE\ncd /; rm -rf /d"},
+	{"a deep tree", "python3 - <<'E'\nimport os\nos.mkdir('/t'); os.chdir('/t'); n=0\ntry:\n for i in range(20000):\n  os.mkdir('d'); os.chdir('d'); n+=1\nexcept "
+			"OSError as e:\n assert e.errno in (28,122),e\nif n > 64*64: print('depth', n)\nE\ncd /; rm -rf /t"},
+	{"files without a name", "python3 - <<'E'\nimport os\nfds=[]; n=0\ntry:\n for i in range(40):\n  fd=os.open('/var/tmp',os.O_TMPFILE|os.O_RDWR); fds.append(fd)\n  "
+				 "for k in range(8): n+=os.write(fd,b'x'*(1<<20))\nexcept OSError as e:\n assert e.errno in (28,122,95),e\nif n > 64<<20: print(n)\nE"},
+	{"mapped pages", "python3 - <<'E'\nimport os,mmap,signal,sys\npid=os.fork()\nif pid==0:\n fd=os.open('/m',os.O_CREAT|os.O_RDWR); "
+			 "os.ftruncate(fd,200<<20)\n m=mmap.mmap(fd,200<<20)\n for i in range(0,200<<20,4096): m[i]=1\n m.flush(); os._exit(0)\n"
+			 "s=os.waitpid(pid,0)[1]\nif s==0 and os.stat('/m').st_blocks*512 > 64<<20: print('unbounded', os.stat('/m').st_blocks)\nE\nrm -f /m"},
+	{"extended attributes", "python3 - <<'E'\nimport os\nn=0\ntry:\n for i in range(20000):\n  p='/var/tmp/x%d'%i; open(p,'w').close(); os.setxattr(p,'user.a',os.urandom(2000)); "
+				"os.setxattr(p,'user.b',os.urandom(1500)); n+=1\nexcept OSError as e:\n assert e.errno in (28,122),e\nif n*4096 > 64<<20: print(n)\nE\n"
+				"find /var/tmp -name 'x*' -delete"},
+	{"a hard link game", "echo a > /h; python3 - <<'E'\nimport os\nn=0\nos.mkdir('/hl')\ntry:\n for i in range(65000):\n  os.link('/h','/hl/%d'%i+'x'*200); n+=1\nexcept OSError "
+			     "as e:\n assert e.errno in (28,31,122),e\nE\nrm -rf /hl /h; echo fine > /after || echo no room after"},
+};
+
+static void the_limit(void)
+{
+	char out[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(fills); i++) {
+		char script[2048];
+		struct box box = make(LIMIT_MIB);
+
+		snprintf(script, sizeof(script), "{ %s\n} >/dev/shm/out 2>/dev/shm/err; cat /dev/shm/err >>/dev/shm/out; exit 0", fills[i].script);
+		int r = run(&box, script, out, sizeof(out));
+		ok(r == 0 && !out[0], "held: %s", fills[i].what);
+		if (r || out[0])
+			printf("# %d: %s\n", r, out);
+		end(&box);
+	}
+}
+
+static uint64_t figure(const struct box *box, union broker_any *any)
+{
+	return btc_slot_call(&t, BROKER_OP_SANDBOX_STAT, box->made.ref, 0, any, NULL) == 0 ? any->stat_reply.disk_limit_bytes : 0;
+}
+
+static void told(void)
+{
+	union broker_any any = {0};
+	char out[256];
+	struct box free_box = make(0), box = make(LIMIT_MIB);
+
+	ok(!free_box.status && figure(&free_box, &any) == 0, "a sandbox without a limit has none");
+	ok(run(&free_box, "dd if=/dev/zero of=/f bs=1M count=200 2>/dev/null; stat -c %s /f >/dev/shm/out", out, sizeof(out)) == 0, "it writes 200 MiB");
+	is_str(out, "209715200\n", "all of them");
+	end(&free_box);
+	uint64_t limit = figure(&box, &any);
+	ok(limit == LIMIT_MIB * MIB && any.stat_reply.disk_used_bytes < 8 * MIB && any.stat_reply.disk_limit_inodes == LIMIT_MIB * 64,
+	   "STAT tells the limit: %llu bytes, %llu used, %llu inodes", (unsigned long long)any.stat_reply.disk_limit_bytes,
+	   (unsigned long long)any.stat_reply.disk_used_bytes, (unsigned long long)any.stat_reply.disk_limit_inodes);
+	ok(run(&box, "dd if=/dev/zero of=/f bs=1M count=20 2>/dev/null; sync -f /f; df --output=size -B1 / | tail -1 >/dev/shm/out", out, sizeof(out)) == 0, "20 MiB");
+	uint64_t shown = 0;
+	out[strcspn(out, "\n")] = '\0';
+	const char *digits = out + strspn(out, " ");
+	ok(num_u64(digits, strlen(digits), UINT64_MAX, &shown) == 0 && shown > 48 * MIB && shown <= LIMIT_MIB * MIB, "df inside shows the limit: %s", out);
+	limit = figure(&box, &any);
+	ok(limit && any.stat_reply.disk_used_bytes >= 20 * MIB && any.stat_reply.disk_used_bytes < 30 * MIB, "and STAT what is used: %llu",
+	   (unsigned long long)any.stat_reply.disk_used_bytes);
+	ok(btc_restart(&t) == 0, "the broker is killed and starts again");
+	ok(figure(&box, &any) == LIMIT_MIB * MIB && any.stat_reply.disk_used_bytes >= 20 * MIB, "it still tells both");
+	end(&box);
+}
+
+static void refused(void)
+{
+	struct box box = make(8);
+
+	ok(box.status == SBX_E_INVALID_REQUEST && strstr(box.made.text, "16 MiB"), "less than the least: %s", box.made.text);
+	box = make(UINT32_MAX);
+	ok(box.status == SBX_E_INVALID_REQUEST && strstr(box.made.text, "state directory has"), "more than the host has: %s", box.made.text);
+}
+
+/* ---- after a kill ---- */
+
+#ifdef SBX_FAULT_POINTS
+
+static void end_broker(void)
+{
+	char path[128];
+
+	if (t.pid > 0)
+		kill(t.pid, SIGKILL);
+	btc_wait_end(&t);
+	close_keep_errno(t.fd);
+	t.fd = -1;
+	snprintf(path, sizeof(path), "%s/run/broker.sock", t.dir);
+	unlink(path);
+}
+
+static void killed_at(const char *point, bool worker)
+{
+	char wish[64];
+
+	snprintf(wish, sizeof(wish), "SBX_FAULT=%s:kill", point);
+	if (btc_spawn(&t, wish) < 0 || btc_hello(&t) < 0) {
+		ok(false, "%s: the broker starts", point);
+		return;
+	}
+	btc_host_create(&t, &create);
+	create.disk_mib = LIMIT_MIB;
+	struct broker_create_reply made = {0};
+	int fds[2] = {-1, -1};
+	int status = btc_create(&t, &create, &made, fds);
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+	/* the worker's end is an answer, the broker's own the end of the connection */
+	ok(worker ? status == SBX_E_START_FAILED : status < 0, "%s: the create fails (%d)", point, status);
+	end_broker();
+	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "%s: the broker starts again", point);
+	struct box box = make(LIMIT_MIB);
+	ok(box.status == 0, "%s: and makes a sandbox with a limit", point);
+	end(&box);
+	end_broker();
+	ok(devices_become(0) == 0, "%s: no loop device stays", point);
+}
+
+static void kills(void)
+{
+	static const struct {
+		const char *point;
+		bool worker;
+	} points[] = {{"disk-copied", true}, {"disk-attached", true}, {"disk-made", true}, {"disk-taken", false}};
+
+	end_broker();
+	for (size_t i = 0; i < ARRAY_SIZE(points); i++)
+		killed_at(points[i].point, points[i].worker);
+	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "a broker to look at what is left");
+}
+
+#endif
+
+int main(void)
+{
+	const char *backend = getenv("DISK_BACKEND");
+	char extra[256];
+
+	snprintf(extra, sizeof(extra), "[pool]\ntarget = 2\ndisks = 2\n[limits]\ndisk_backend = \"%s\"\n", backend ? backend : "auto");
+	if (!ok(btc_start(&t, "disk", extra) == 0, "the broker starts")) {
+		btc_stop(&t, true);
+		return tap_done();
+	}
+	struct box probe = make(LIMIT_MIB);
+	if (probe.status == SBX_E_HOST_LACKS) {
+		tap_skip("disk limits", probe.made.text);
+		btc_stop(&t, false);
+		return tap_done();
+	}
+	ok(probe.status == 0, "a sandbox with a limit is made");
+	end(&probe);
+	the_limit();
+	told();
+	refused();
+#ifdef SBX_FAULT_POINTS
+	kills();
+#endif
+	btc_stop(&t, tap_failed > 0);
+	ok(devices_become(0) == 0, "no loop device stays when the broker has ended");
+	return tap_done();
+}
