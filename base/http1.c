@@ -507,3 +507,16 @@ enum http1_result http1_body_next(struct http1_body *b, const char *data, size_t
 		b->left -= take;
 	return HTTP1_OK;
 }
+
+uint64_t http1_body_direct(const struct http1_body *b)
+{
+	return b->kind == HTTP1_BODY_LENGTH || (b->kind == HTTP1_BODY_CHUNKED && b->state == CHUNK_DATA) ? b->left : 0;
+}
+
+void http1_body_skip(struct http1_body *b, uint64_t n)
+{
+	assert(n <= b->left);
+	b->left -= n;
+	if (n && b->kind == HTTP1_BODY_CHUNKED && !b->left)
+		b->state = CHUNK_CR;
+}

@@ -122,6 +122,16 @@ void http1_body_of_response(struct http1_body *body, const struct http1_head *he
 enum http1_result http1_body_next(struct http1_body *body, const char *data, size_t n, size_t *ret_used,
 				  struct http1_span *ret_piece);
 
+/**
+ * http1_body_direct() - How many of the next bytes of the connection are content and nothing else
+ * @body:	Of which all that was received has gone through http1_body_next()
+ *
+ * Return: their number; 0 when http1_body_next() has to see the next byte
+ */
+uint64_t http1_body_direct(const struct http1_body *body);
+/** http1_body_skip() - @n of the bytes that http1_body_direct() tells of @body were taken past http1_body_next() */
+void http1_body_skip(struct http1_body *body, uint64_t n);
+
 /** http1_error() - Fill @err with the code and the text of the refusal @r; Return: -1 */
 int http1_error(struct sbx_err *err, enum http1_result r);
 /** http1_result_name() - Name of @r as in http1.def; Return: static string */

@@ -2,7 +2,15 @@
 /* DOC: what a handler sees of its request, and how it takes the body. */
 #include "base/http_server_int.h"
 
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
+
+/* Content is looked at in pieces of this size before it is passed on without a copy; less than the least is copied. */
+#define PEEK_BYTES (256u * 1024)
+#define PEEK_LEAST (16u * 1024)
 
 /* ---- views of a request ---- */
 
@@ -141,4 +149,54 @@ void http_request_resume(struct http_request *req)
 		return;
 	req->paused = false;
 	http_conn_kick(req->conn);
+}
+
+void http_request_pull(struct http_request *req)
+{
+	struct http_conn *conn = req->conn;
+
+	req->paused = false;
+	if (conn->busy || conn->in_start != conn->in_len)
+		http_conn_kick(conn);
+	else
+		http_conn_pull(conn);
+}
+
+size_t http_request_peek(struct http_request *req, size_t most, const char **ret)
+{
+	static char seen[PEEK_BYTES];
+	uint64_t direct = http1_body_direct(&req->body);
+
+	most = most < sizeof(seen) ? most : sizeof(seen);
+	if (direct < most)
+		most = (size_t)direct;
+	if (most < PEEK_LEAST)
+		return 0;
+	ssize_t n = recv(req->conn->fd, seen, most, MSG_PEEK | MSG_DONTWAIT);
+	if (n < (ssize_t)PEEK_LEAST)
+		return 0; /* little, the end or a failure: reading tells which */
+	req->visible = (size_t)n;
+	*ret = seen;
+	return (size_t)n;
+}
+
+ssize_t http_request_splice(struct http_request *req, int pipe_fd, size_t n)
+{
+	size_t done = 0;
+
+	assert(n <= req->visible);
+	while (done < n) {
+		ssize_t r = splice(req->conn->fd, NULL, pipe_fd, NULL, n - done, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && errno != EAGAIN && !done)
+			return -errno;
+		if (r <= 0)
+			break;
+		done += (size_t)r;
+	}
+	req->visible -= done;
+	http1_body_skip(&req->body, done);
+	return (ssize_t)done;
 }

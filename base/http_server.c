@@ -144,7 +144,9 @@ static uint32_t events_wanted(const struct http_conn *conn)
 {
 	uint32_t events = 0;
 
-	if (!conn->eof && (conn->in_len < conn->in_cap || !conn->in_cap || conn->lingering || conn->draining))
+	/* what may be taken from the socket without a copy stays there while it is paused */
+	bool left_there = conn->rq && conn->rq->paused && conn->rq->ops && conn->rq->ops->arrived && !conn->lingering;
+	if (!conn->eof && !left_there && (conn->in_len < conn->in_cap || !conn->in_cap || conn->lingering || conn->draining))
 		events |= EPOLLIN;
 	if (!conn->eof && !conn->rdhup_seen)
 		events |= EPOLLRDHUP;
@@ -587,9 +589,28 @@ static void linger_read(struct http_conn *conn)
 		conn_destroy(conn);
 }
 
+/* Lets the handler take content from the socket.  Return: whether it did, or wants nothing for now. */
+static bool offer_arrived(struct http_conn *conn)
+{
+	struct http_request *rq = conn->rq;
+
+	if (!rq || !rq->ops || !rq->ops->arrived || conn->in_start != conn->in_len || rq->body_complete || rq->continue_due)
+		return false;
+	uint64_t direct = http1_body_direct(&rq->body);
+	if (!rq->paused && direct) {
+		rq->ops->arrived(rq->user, rq);
+		if (conn->dead || conn->rq != rq)
+			return true;
+		rq->visible = 0;
+	}
+	return rq->paused || http1_body_direct(&rq->body) < direct;
+}
+
 /* Returns false when the connection is gone. */
 static bool conn_read(struct http_conn *conn)
 {
+	if (offer_arrived(conn))
+		return true;
 	if (!conn->in) {
 		conn->in = malloc(IN_FIRST);
 		if (!conn->in)
@@ -676,6 +697,20 @@ static void conn_event(void *arg, int fd, uint32_t events)
 		conn->rdhup_seen = true;
 		http_conn_half_closed(conn);
 	}
+	conn->busy--;
+	if (conn->broken && !conn->dead)
+		conn_destroy(conn);
+	else if (conn->dead)
+		conn_release_later(conn);
+	else
+		conn_process(conn);
+}
+
+void http_conn_pull(struct http_conn *conn)
+{
+	conn->busy++;
+	if (!conn_read(conn))
+		conn->broken = true;
 	conn->busy--;
 	if (conn->broken && !conn->dead)
 		conn_destroy(conn);

@@ -51,6 +51,10 @@ struct http_request_ops {
 	unsigned flags; /* enum http_request_flags */
 	/* Decoded body bytes as they arrive; valid during the call only. */
 	void (*body)(void *user, struct http_request *req, const char *data, size_t n);
+	/* Optional, for large bodies: something stands in the socket, and nothing before it waits here.  What is looked at with
+	 * http_request_peek() and taken with http_request_splice(), both inside this call, does not come by `body`; all else
+	 * does.  While the body is paused nothing more is read. */
+	void (*arrived)(void *user, struct http_request *req);
 	/* The body is complete (called once, also when it was empty); in a tunnel: the client sends no more. */
 	void (*body_end)(void *user, struct http_request *req);
 	/* Instead of body and body_end: called once with the whole body.  More than whole_max is answered 413 by the
@@ -147,6 +151,27 @@ void *http_request_user(const struct http_request *req);
 void http_request_pause(struct http_request *req);
 /** http_request_resume() - Go on taking body bytes; callbacks run later from the loop, never inside this call */
 void http_request_resume(struct http_request *req);
+
+/**
+ * http_request_peek() - Look at content that stands in the socket
+ * @req:	In its `arrived`
+ * @most:	So much of it is enough
+ * @ret:	Where it can be read, during `arrived`
+ *
+ * Return: bytes at *@ret; 0 when there is too little for the trouble: it comes by `body`
+ */
+size_t http_request_peek(struct http_request *req, size_t most, const char **ret);
+/**
+ * http_request_splice() - Move content from the socket into a pipe without a copy
+ * @req:	In its `arrived`
+ * @pipe_fd:	Write end of a pipe
+ * @n:		At most so many bytes, no more than http_request_peek() returned
+ *
+ * Return: bytes moved (fewer than @n when the pipe is full), or a negative errno when this socket or pipe cannot do it
+ */
+ssize_t http_request_splice(struct http_request *req, int pipe_fd, size_t n) SBX_WUR;
+/** http_request_pull() - As http_request_resume(), but what has arrived is handed out in this call; not from callbacks of @req */
+void http_request_pull(struct http_request *req);
 
 /* ---- answering ---- */
 

@@ -55,6 +55,7 @@ struct http_request {
 	const struct http_request_ops *ops; /* NULL: not accepted */
 	void *user;
 	bool paused, body_complete, end_told, close_after, is_head, continue_due, high;
+	size_t visible; /* inside `arrived`: bytes of the socket that were looked at */
 	bool stuck; /* the socket took no more of what was to be spliced */
 	enum http_answer answer;
 	bool chunked, until_close;
@@ -88,6 +89,8 @@ void http_conn_send(struct http_conn *conn, const struct iovec *iov, size_t n);
 void http_conn_flush(struct http_conn *conn);
 /** http_conn_update() - Bring events, timer and closing of @conn in line with its state; may release it */
 void http_conn_update(struct http_conn *conn);
+/** http_conn_pull() - Read what @conn's socket has now and serve it; may release @conn */
+void http_conn_pull(struct http_conn *conn);
 /** http_conn_half_closed() - The client of @conn sends no more: it is gone, unless the handler said that this is fine */
 void http_conn_half_closed(struct http_conn *conn);
 /** http_request_over() - The answer of @rq is complete or (@cut) broken off: release it and go on with its connection */

@@ -1054,7 +1054,24 @@ int agent_stream_send(struct agent_stream *s, enum agent_type type, const void *
 	return 0;
 }
 
-/* Content over the bulk channel: the bytes, then the frame that says whose they are. */
+/* @done of @n bytes are in the bulk FIFO: now the frame that says whose they are.  Return: bytes sent. */
+static size_t announce_bulk(struct agent_stream *s, ssize_t done, size_t n)
+{
+	struct agent_client *c = s->client;
+
+	if (!c->bulk_resized && done < (ssize_t)n)
+		bulk_use(s, true); /* for the next one; what is left now waits for the agent */
+	if (done < (ssize_t)n)
+		loop_fd_events(c->bulk_room, EPOLLOUT);
+	if (done <= 0 || queue_frame(c, AGENT_BULK, s->number, (uint32_t)done, NULL, 0) < 0)
+		return 0;
+	s->send_left -= (size_t)done;
+	if (!c->busy)
+		flush(c);
+	return (size_t)done;
+}
+
+/* Content over the bulk channel. */
 static size_t write_bulk(struct agent_stream *s, const void *data, size_t n)
 {
 	struct agent_client *c = s->client;
@@ -1068,16 +1085,26 @@ static size_t write_bulk(struct agent_stream *s, const void *data, size_t n)
 		go_deaf(c);
 		return 0;
 	}
-	if (!c->bulk_resized && done < (ssize_t)n)
-		bulk_use(s, true); /* for the next one; what is left now waits for the agent */
-	if (done < (ssize_t)n)
-		loop_fd_events(c->bulk_room, EPOLLOUT);
-	if (done <= 0 || queue_frame(c, AGENT_BULK, s->number, (uint32_t)done, NULL, 0) < 0)
+	return announce_bulk(s, done, n);
+}
+
+size_t agent_stream_credit(const struct agent_stream *s)
+{
+	return s->send_left;
+}
+
+ssize_t agent_stream_splice(struct agent_stream *s, ssize_t (*move)(void *arg, int fd, size_t n), void *arg, size_t n)
+{
+	struct agent_client *c = s->client;
+	size_t most = n < s->send_left ? n : s->send_left;
+
+	if (c->broken || c->deaf || !c->bulk || !c->attached)
+		return -EOPNOTSUPP;
+	if (!most)
 		return 0;
-	s->send_left -= (size_t)done;
-	if (!c->busy)
-		flush(c);
-	return (size_t)done;
+	bulk_use(s, true);
+	ssize_t done = move(arg, c->bulk_write_fd, most);
+	return done < 0 ? done : (ssize_t)announce_bulk(s, done, most);
 }
 
 ssize_t agent_stream_offer(struct agent_stream *s, const void *data, size_t n, struct sbx_err *err)

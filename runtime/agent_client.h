@@ -123,6 +123,19 @@ int agent_stream_send(struct agent_stream *s, enum agent_type type, const void *
  * Return: bytes taken (0 to @n; when fewer than @n, `writable` comes), or -1 with @err set
  */
 ssize_t agent_stream_offer(struct agent_stream *s, const void *data, size_t n, struct sbx_err *err) SBX_WUR;
+/**
+ * agent_stream_splice() - Send content that need not pass through memory of this process
+ * @s:		An FS stream
+ * @move:	Called at most once, inside this call: moves up to @n bytes of content into the pipe @fd, returns how many, or a
+ *		negative errno when it cannot be done this way
+ * @arg:	Handed to @move
+ * @n:		Bytes of content that there are
+ *
+ * Return: bytes taken (0 to @n; when fewer than @n, `writable` comes), or a negative errno: use agent_stream_offer()
+ */
+ssize_t agent_stream_splice(struct agent_stream *s, ssize_t (*move)(void *arg, int fd, size_t n), void *arg, size_t n) SBX_WUR;
+/** agent_stream_credit() - Bytes of content that the agent has granted to @s and that were not sent yet */
+size_t agent_stream_credit(const struct agent_stream *s);
 /** agent_stream_pull() - The taker of `bulk` of @s has room again */
 void agent_stream_pull(struct agent_stream *s);
 /** agent_stream_control() - Queue a frame of @type (EOF, STDIN_EOF, RESIZE) with @value and no payload on @s */

@@ -246,7 +246,7 @@ enum agent_fs_op {
 	AGENT_FS_LIST,	  /* path; depth -> records, pre-order, names in byte order */
 	AGENT_FS_SEARCH,  /* path, pattern -> records */
 	AGENT_FS_READ,	  /* path; offset, length (or LINES: first line, count) -> one record, then bytes */
-	AGENT_FS_WRITE,	  /* path, owner, group; mode; then DATA..., EOF from the gateway */
+	AGENT_FS_WRITE,	  /* path, owner, group; mode, length; then DATA..., EOF from the gateway */
 	AGENT_FS_APPEND,  /* path; as WRITE, at the end, created 0644 */
 	AGENT_FS_MKDIR,	  /* path, owner, group; mode */
 	AGENT_FS_UNLINK,  /* paths; a missing one is fine, a directory is EISDIR */
@@ -271,7 +271,7 @@ struct agent_fs {
 	uint32_t mode; /* permission bits with setuid, setgid and sticky */
 	uint32_t depth;
 	uint64_t offset;
-	uint64_t length; /* READ: 0 to the end */
+	uint64_t length; /* READ: 0 to the end; WRITE: no more than this will come, 0: not known */
 	uint32_t uid;
 	uint32_t n_strings;
 	uint32_t string_bytes; /* NUL-terminated strings behind the struct; REPLACE's old and new are counted below */

@@ -336,6 +336,14 @@ static enum multipart_event step_body(struct multipart *m, const char *in, size_
 	return MULTIPART_DATA;
 }
 
+size_t multipart_plain(const struct multipart *m, const char *in, size_t len)
+{
+	if (m->state != MULTIPART_BODY || m->lead)
+		return 0;
+	const char *found = memmem(in, len, m->delimiter, m->delimiter_len);
+	return found ? (size_t)(found - in) : len - held_back(m, in, len);
+}
+
 enum multipart_event multipart_step(struct multipart *m, const char *in, size_t len, size_t *ret_used)
 {
 	*ret_used = 0;

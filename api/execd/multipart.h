@@ -65,5 +65,14 @@ int multipart_init(struct multipart *m, const char *content_type, size_t len);
  * Return: the event.  On MULTIPART_NEED_MORE with nothing used and the body at its end, the body was cut short.
  */
 enum multipart_event multipart_step(struct multipart *m, const char *in, size_t len, size_t *ret_used);
+/**
+ * multipart_plain() - How much of what comes next is content of the part, whatever follows it
+ * @m:		The reader; not changed
+ * @in:		What arrived and was not used yet
+ * @len:	Its bytes
+ *
+ * Return: bytes at the front of @in that may be dropped without a step; 0: multipart_step() decides
+ */
+size_t multipart_plain(const struct multipart *m, const char *in, size_t len);
 
 #endif

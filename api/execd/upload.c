@@ -25,6 +25,8 @@
 #define INPUT_BYTES	(128u * 1024)
 /* Enough to see whether the end of the last piece began a boundary. */
 #define JOIN_BYTES	256u
+/* Content below this is copied. */
+#define SPLICE_LEAST	(16u * 1024)
 #define METADATA_BYTES	(32u * 1024)
 #define PENDING_TARGETS 256u
 
@@ -45,6 +47,8 @@ struct upload {
 	bool complete;	 /* the whole body is here */
 	bool paused;
 	bool stalled; /* the agent took less than it was offered; `writable` comes */
+	bool copies;  /* content of this client cannot be spliced */
+	uint64_t seen; /* bytes of the body that are dealt with */
 };
 
 static void upload_free(struct upload *u)
@@ -121,8 +125,15 @@ static void file_writable(void *arg)
 {
 	struct upload *u = arg;
 
+	bool in_socket = u->stalled && !buf_used(&u->input); /* what comes next */
+
 	u->stalled = false;
-	pump(u);
+	if (!in_socket) {
+		pump(u);
+		return;
+	}
+	u->paused = false;
+	http_request_pull(u->req);
 }
 
 static void file_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
@@ -168,6 +179,11 @@ static int file_begin(struct upload *u, struct sbx_err *err)
 				   "metadata and file count mismatch: %u vs %u; each file must follow its metadata", u->n_metadata,
 				   u->n_files);
 	struct buf *payload = &u->targets[u->first_target];
+	struct agent_fs head;
+	int64_t length = http_request_body_length(u->req);
+	memcpy(&head, buf_peek(payload), sizeof(head));
+	head.length = length > 0 ? (uint64_t)length - u->seen : 0; /* the most that can come; 0: not known */
+	memcpy(payload->data + payload->head, &head, sizeof(head));
 	u->stream = agent_stream_open(agent, AGENT_FS, 0, buf_peek(payload), buf_used(payload), &ops, u, err);
 	buf_clear(payload);
 	u->first_target = (u->first_target + 1) % PENDING_TARGETS;
@@ -288,6 +304,7 @@ static bool go_through(struct upload *u, const char *in, size_t n, size_t *ret_u
 			return false;
 		}
 		*ret_used += used;
+		u->seen += used;
 		if (event == MULTIPART_END && u->complete) {
 			form_over(u);
 			return false;
@@ -364,6 +381,41 @@ static void upload_body(void *user, struct http_request *req, const char *data, 
 	}
 }
 
+static ssize_t move_arrived(void *arg, int fd, size_t n)
+{
+	return http_request_splice(arg, fd, n);
+}
+
+/* Large content goes from the client's socket into the agent's pipe as it is; only its last bytes come by upload_body(). */
+static void upload_arrived(void *user, struct http_request *req)
+{
+	struct upload *u = user;
+	const char *data = "";
+
+	if (u->copies || u->part != PART_FILE || buf_used(&u->input) || u->waiting || u->stalled)
+		return;
+	size_t credit = agent_stream_credit(u->stream);
+	if (credit < SPLICE_LEAST) {
+		u->stalled = u->paused = true;
+		http_request_pause(req);
+		return;
+	}
+	size_t n = http_request_peek(req, credit, &data);
+	size_t plain = multipart_plain(&u->form, data, n);
+	if (plain < SPLICE_LEAST)
+		return;
+	ssize_t took = agent_stream_splice(u->stream, move_arrived, req, plain);
+	u->copies = took < 0;
+	if (took < 0)
+		return;
+	u->seen += (size_t)took;
+	u->stalled = (size_t)took < plain;
+	if (u->stalled) {
+		u->paused = true;
+		http_request_pause(req);
+	}
+}
+
 static void upload_body_end(void *user, struct http_request *req)
 {
 	struct upload *u = user;
@@ -384,7 +436,7 @@ static void upload_abort(void *user, struct http_request *req)
 
 void upload_files(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.body = upload_body, .body_end = upload_body_end, .abort = upload_abort};
+	static const struct http_request_ops ops = {.body = upload_body, .arrived = upload_arrived, .body_end = upload_body_end, .abort = upload_abort};
 	struct http_request *req = match->call->req;
 	struct http_text type = http_request_header(req, "Content-Type");
 	struct multipart form;

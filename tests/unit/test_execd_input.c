@@ -33,8 +33,20 @@ static void describe(const struct multipart *m, enum multipart_event event, stru
 		buf_puts(out, "!");
 }
 
+/* Content that needs no step, as it is taken from a socket, when nothing is kept.  Return: bytes of it. */
+static size_t take_plain(struct multipart *m, const char *body, size_t n, struct buf *out, bool *in_data)
+{
+	size_t plain = multipart_plain(m, body, n);
+
+	m->data = body;
+	m->n = plain;
+	if (plain)
+		describe(m, MULTIPART_DATA, out, in_data);
+	return plain;
+}
+
 /* Feeds @step bytes at a time; "~" at the end means that the form was cut short. */
-static void read_form(const char *type, const char *body, size_t n, size_t step, struct buf *out)
+static void read_form(const char *type, const char *body, size_t n, size_t step, bool plainly, struct buf *out)
 {
 	struct multipart m;
 	auto_buf input = {0};
@@ -46,7 +58,10 @@ static void read_form(const char *type, const char *body, size_t n, size_t step,
 		return;
 	}
 	for (size_t at = 0; at < n && event != MULTIPART_END; at += step) {
-		buf_append(&input, body + at, n - at < step ? n - at : step);
+		size_t piece = n - at < step ? n - at : step;
+		size_t plain = plainly && !buf_used(&input) ? take_plain(&m, body + at, piece, out, &in_data) : 0;
+
+		buf_append(&input, body + at + plain, piece - plain);
 		for (;;) {
 			size_t used = 0, len = buf_used(&input);
 
@@ -122,10 +137,12 @@ static void test_multipart(void)
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		for (size_t step = 1; step < 300; step = step < 4 ? step + 1 : step * 3) {
-			auto_buf out = {0};
+			auto_buf out = {0}, plain = {0};
 
-			read_form(cases[i].type, cases[i].body, strlen(cases[i].body), step, &out);
+			read_form(cases[i].type, cases[i].body, strlen(cases[i].body), step, false, &out);
 			is_str(buf_str(&out), cases[i].want, "form: %s, %zu at a time", cases[i].why, step);
+			read_form(cases[i].type, cases[i].body, strlen(cases[i].body), step, true, &plain);
+			is_str(buf_str(&plain), cases[i].want, "the same past the reader");
 		}
 }
 
@@ -138,18 +155,18 @@ static void test_multipart_bounds(void)
 	if (!ok(text != NULL, "memory"))
 		return;
 	memset(text, 'x', n);
-	read_form(TYPE, text, n, 1000, &out);
+	read_form(TYPE, text, n, 1000, false, &out);
 	is_str(buf_str(&out), "!", "an endless preamble is refused");
 	buf_clear(&out);
 	buf_puts(&body, "--XX\r\nContent-Disposition: form-data; name=\"");
 	buf_append(&body, text, n);
-	read_form(TYPE, buf_peek(&body), buf_used(&body), 1000, &out);
+	read_form(TYPE, buf_peek(&body), buf_used(&body), 1000, false, &out);
 	is_str(buf_str(&out), "!", "an endless part head is refused");
 	buf_clear(&out);
 	buf_clear(&body);
 	for (unsigned i = 0; i <= MULTIPART_PARTS_MAX; i++)
 		buf_puts(&body, "--XX\r\n" HEAD("a") "\r\n");
-	read_form(TYPE, buf_peek(&body), buf_used(&body), 4096, &out);
+	read_form(TYPE, buf_peek(&body), buf_used(&body), 4096, false, &out);
 	ok(buf_used(&out) && buf_peek(&out)[buf_used(&out) - 1] == '!', "one part too many is refused");
 }
 

@@ -761,6 +761,58 @@ static void test_uploads(void)
 		"{\"code\":\"INVALID_FILE\",\"message\":\"multipart form is empty\"}", "not multipart");
 }
 
+/* Large content goes from the socket into the pipe; what looks like its end is looked at, wherever a piece ends. */
+static void test_upload_spliced(bool chunked)
+{
+	static const size_t sizes[] = {700000, 20000, 0, 300000};
+	static const char *const looks[] = {"\r\n--", "\r\n--Bx", "\r\n-", "\r", "\r\r\n--B:"};
+	auto_buf form = {0}, want = {0}, request = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		buf_puts(&form, META("{\"path\":\"/a\"}") "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n");
+		for (size_t n = 0, k = 0; n < sizes[i]; k++) {
+			static char piece[120000];
+			size_t len = (size_t)snprintf(piece, sizeof(piece), "%0*zu%s", (int)(k * 37813 % 100000 + 1), k,
+						      looks[k % ARRAY_SIZE(looks)]);
+
+			buf_append(&form, piece, len);
+			buf_append(&want, piece, len);
+			n += len;
+		}
+		buf_puts(&form, "\r\n");
+		buf_puts(&want, ";");
+	}
+	buf_puts(&form, FORM_END);
+	buf_puts(&request, "POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n");
+	if (!chunked)
+		buf_printf(&request, "Content-Length: %zu\r\n\r\n", buf_used(&form));
+	else
+		buf_puts(&request, "Transfer-Encoding: chunked\r\n\r\n");
+	for (size_t at = 0, n; at < buf_used(&form); at += n) {
+		n = chunked && buf_used(&form) - at > 41234 ? 41234 : buf_used(&form) - at;
+		if (chunked)
+			buf_printf(&request, "%zx\r\n", n);
+		buf_append(&request, buf_peek(&form) + at, n);
+		if (chunked)
+			buf_puts(&request, "\r\n");
+	}
+	if (chunked)
+		buf_puts(&request, "0\r\n\r\n");
+	for (size_t step = 33333; step < 3000000; step *= 6) {
+		size_t before = agent.n_bulk;
+
+		client_open();
+		for (size_t at = 0; at < buf_used(&request); at += step)
+			client_send(buf_peek(&request) + at, buf_used(&request) - at < step ? buf_used(&request) - at : step);
+		for (int i = 0; i < 1000 && !buf_used(&reply); i++)
+			client_read();
+		ok(!strncmp(buf_str(&reply), "HTTP/1.1 200", 12), "%s, %zu bytes at a time", chunked ? "chunks" : "a length", step);
+		ok(buf_used(&uploaded) == buf_used(&want) && !memcmp(buf_peek(&uploaded), buf_peek(&want), buf_used(&want)),
+		   "every byte arrives, and none of the form (%zu of %zu)", buf_used(&uploaded), buf_used(&want));
+		ok(agent.n_bulk - before > 500000, "most of it past the frames");
+	}
+}
+
 /* An agent that takes nothing stops the sender, not the server. */
 static void test_upload_stalls(void)
 {
@@ -1280,6 +1332,8 @@ int main(void)
 	test_files();
 	test_download();
 	test_uploads();
+	test_upload_spliced(false);
+	test_upload_spliced(true);
 	test_upload_stalls();
 	test_disconnect();
 	test_slow_reader();
