@@ -322,7 +322,9 @@ static int open_check(struct api_server *server, const struct gw_open *msg, cons
 			return 0;
 		return check_running(s, err);
 	}
-	if (msg->what != GW_OPEN_PORT || msg->port < 1 || msg->port > UINT16_MAX)
+	if (msg->what == GW_OPEN_INSIDE && auth_exec(&server->context, s, &who, err) < 0)
+		return -1;
+	if ((msg->what != GW_OPEN_PORT && msg->what != GW_OPEN_INSIDE) || msg->port < 1 || msg->port > UINT16_MAX)
 		return sbx_err_set(err, SBX_E_INVALID_PORT, 0, "the port %u is outside of 1 to 65535", msg->port);
 	/* these two are answered outside: nothing inside may pose as them */
 	if (msg->port == ENDPOINT_PORT_EXEC || msg->port == ENDPOINT_PORT_EGRESS)

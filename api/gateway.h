@@ -9,6 +9,7 @@
 #define API_GATEWAY_H
 
 #include "api/access.h"
+#include "api/execd/execd.h"
 #include "api/gw_client.h"
 #include "api/routes.h"
 #include "base/http_server.h"
@@ -16,7 +17,6 @@
 
 #include <sys/types.h>
 
-struct execd;
 struct links;
 
 struct gateway {
@@ -50,6 +50,17 @@ bool proxy_is_ours(uint32_t port);
 /** proxy_handle() - Answer @req from the port that @route names; the views of @route lie in the request */
 void proxy_handle(struct gateway *gw, struct http_request *req, const struct route_match *route);
 
+/**
+ * proxy_inside() - Get sockets to a service inside, for what the gateway itself has to say to it
+ * @arg:	struct gateway
+ * @sandbox_id:	Of which sandbox
+ * @req:	On whose behalf; it has to show what port 44772 asks for
+ * @port:	Of the service
+ * @done:	Called once, now or later
+ * @done_arg:	Handed to it
+ */
+void proxy_inside(void *arg, const uint8_t sandbox_id[16], const struct http_request *req, uint32_t port, execd_port_done *done,
+		  void *done_arg);
 /** proxy_logs() - Answer @req with the output of the entrypoint of the sandbox that @route names; key or Unix peer only */
 void proxy_logs(struct gateway *gw, struct http_request *req, const struct route_match *route);
 

@@ -201,10 +201,17 @@ static int socket_owner(struct gateway *gw, const struct settings *s)
 	return 0;
 }
 
+static enum execd_code_backend code_backend(const struct settings *s)
+{
+	if (!strcasecmp(s->code_backend, "native"))
+		return EXECD_CODE_NATIVE;
+	return strcasecmp(s->code_backend, "jupyter") ? EXECD_CODE_AUTO : EXECD_CODE_JUPYTER;
+}
+
 static int wire(struct gateway *gw, const struct settings *s, const struct options *o, struct sbx_err *err)
 {
 	const struct gw_client_hooks hooks = {.arg = gw, .up = on_up, .state = on_state};
-	const struct execd_hooks execd_hooks = {.arg = gw, .stat = ask_stat};
+	const struct execd_hooks execd_hooks = {.arg = gw, .stat = ask_stat, .port = proxy_inside, .code_backend = code_backend(s)};
 	const struct http_server_config config = {.max_connections = connection_limit(s),
 						  .max_per_address = s->server_limit_per_address ? (unsigned)s->server_limit_per_address
 											 : (connection_limit(s) + 1) / 2,

@@ -109,6 +109,7 @@ struct gw_http_reply {
 enum gw_open_what {
 	GW_OPEN_EXEC = 1,
 	GW_OPEN_PORT,
+	GW_OPEN_INSIDE = 5, /* like PORT, for who may use EXEC: the gateway itself has something to say to a service inside */
 	GW_OPEN_LOGS = 4, /* like EXEC, for who may use the lifecycle API, and also when the entrypoint has ended */
 };
 

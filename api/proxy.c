@@ -85,26 +85,33 @@ static void exec_opened(struct opening *o, struct gw_reply *reply)
 		http_respond_error(o->req, &err);
 }
 
-static void port_opened(struct opening *o, struct gw_reply *reply)
+/* The sockets of @reply by family; -1 where there is none. */
+static void take_sockets(struct gw_reply *reply, int *ret_inet_fd, int *ret_inet6_fd)
 {
-	struct gw_open_reply open;
-	struct upstream_config config = {.loop = o->gw->loop, .inet_fd = -1, .inet6_fd = -1, .port = o->port, .path = o->path};
-
-	memcpy(&open, reply->head, sizeof(open));
-	config.addr = open.addr;
-	if (o->direct)
-		config.flags |= UPSTREAM_DIRECT;
+	*ret_inet_fd = *ret_inet6_fd = -1;
 	for (size_t i = 0; i < reply->n_fds; i++) {
 		int domain = 0;
 		socklen_t n = sizeof(domain);
 
 		if (getsockopt(reply->fds[i], SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0)
 			continue;
-		if (domain == AF_INET && config.inet_fd < 0)
-			config.inet_fd = take_fd(&reply->fds[i]);
-		else if (domain == AF_INET6 && config.inet6_fd < 0)
-			config.inet6_fd = take_fd(&reply->fds[i]);
+		if (domain == AF_INET && *ret_inet_fd < 0)
+			*ret_inet_fd = take_fd(&reply->fds[i]);
+		else if (domain == AF_INET6 && *ret_inet6_fd < 0)
+			*ret_inet6_fd = take_fd(&reply->fds[i]);
 	}
+}
+
+static void port_opened(struct opening *o, struct gw_reply *reply)
+{
+	struct gw_open_reply open;
+	struct upstream_config config = {.loop = o->gw->loop, .port = o->port, .path = o->path};
+
+	memcpy(&open, reply->head, sizeof(open));
+	config.addr = open.addr;
+	if (o->direct)
+		config.flags |= UPSTREAM_DIRECT;
+	take_sockets(reply, &config.inet_fd, &config.inet6_fd);
 	upstream_start(o->req, &config);
 }
 
@@ -163,6 +170,68 @@ static void ask(struct gateway *gw, struct http_request *req, struct http_text i
 	http_request_accept(req, &wait_ops, o);
 }
 
+
+/* ---- for the gateway's own use ---- */
+
+struct inside {
+	execd_port_done *done;
+	void *arg;
+};
+
+static void inside_opened(void *arg, struct gw_reply *reply, const struct sbx_err *err)
+{
+	static const int none[2] = {-1, -1};
+	struct inside i = *(struct inside *)arg;
+	struct gw_open_reply open;
+	struct sbx_err own;
+	int fds[2];
+
+	free(arg);
+	if (!err && (reply->head->kind != GW_OPEN_REPLY || reply->head->n_strings != GW_OPENED_STRINGS)) {
+		sbx_err_set(&own, SBX_E_PROTOCOL, 0, "answer of another kind");
+		err = &own;
+	}
+	if (err) {
+		i.done(i.arg, none, err);
+		return;
+	}
+	memcpy(&open, reply->head, sizeof(open));
+	if (open.status != 200) {
+		struct http_text why = reply->strings[GW_OPENED_MESSAGE];
+
+		sbx_err_set(&own, SBX_E_EXECD_RUNTIME, 0, "%.*s", (int)(why.len < 160 ? why.len : 160), why.data);
+		i.done(i.arg, none, &own);
+		return;
+	}
+	take_sockets(reply, &fds[0], &fds[1]);
+	i.done(i.arg, fds, NULL);
+}
+
+void proxy_inside(void *arg, const uint8_t sandbox_id[16], const struct http_request *req, uint32_t port, execd_port_done *done,
+		  void *done_arg)
+{
+	static const int none[2] = {-1, -1};
+	struct gateway *gw = arg;
+	struct gw_open message = {.head = {.kind = GW_OPEN}, .what = GW_OPEN_INSIDE, .port = port, .flags = gateway_flags(gw, req)};
+	char id[UUID_SIZE];
+	const struct http_text strings[GW_OPEN_STRINGS] = {
+		[GW_OPEN_ID] = {id, UUID_SIZE - 1},
+		[GW_OPEN_API_KEY] = http_request_header(req, "open-sandbox-api-key"),
+		[GW_OPEN_EXECD_TOKEN] = http_request_header(req, "x-execd-access-token"),
+	};
+	struct inside *i = malloc(sizeof(*i));
+	struct sbx_err err = {0};
+
+	uuid_format(sandbox_id, id);
+	if (i)
+		*i = (struct inside){done, done_arg};
+	else
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "socket");
+	if (!i || !gw_client_send(gw->control, &message.head, sizeof(message), strings, GW_OPEN_STRINGS, inside_opened, i, &err)) {
+		free(i);
+		done(done_arg, none, &err);
+	}
+}
 
 static struct link *link_of(struct gateway *gw, struct http_text id)
 {

@@ -219,6 +219,13 @@ static const char *check_direct(const char *v)
 	return same_word(v, "direct") ? NULL : "is not offered: only \"direct\" is";
 }
 
+static const char *check_backend(const char *v)
+{
+	if (same_word(v, "auto") || same_word(v, "native") || same_word(v, "jupyter"))
+		return NULL;
+	return "is not one of auto, native, jupyter";
+}
+
 static const char *check_no_runtime(const char *v)
 {
 	return !*v ? NULL : "is not offered, and weaker isolation is not put in its place: leave it out";
@@ -255,6 +262,7 @@ static const struct {
 	{"docker", "host_ip", check_host_name},
 	{"store", "type", check_sqlite},
 	{"ingress", "mode", check_direct},
+	{"code", "backend", check_backend},
 	{"secure_runtime", "type", check_no_runtime},
 };
 

@@ -94,6 +94,7 @@ static void run_abort(void *user, struct http_request *req)
 
 	(void)req;
 	r->out.req = NULL;
+	r->context->req = NULL;
 	loop_timer_disarm(r->out.ping);
 	code_context_grant(r->context);
 }
@@ -157,16 +158,14 @@ static void run_command(struct execd_box *box, struct http_request *req, const c
 
 static struct code_context *standard_context(struct execd_box *box, const char *name, struct sbx_err *err)
 {
-	const struct code_language *language = code_language_find(name);
-
-	if (!language) {
+	if (!strcmp(name, "sql") || !code_language_offered(box, name)) {
 		refuse_language(name, err);
 		return NULL;
 	}
-	struct code_context *c = code_context_standard(box, language);
+	struct code_context *c = code_context_standard(box, name);
 	if (c)
 		return c;
-	c = code_context_new(box, language, NULL, err);
+	c = code_context_new(box, name, NULL, err);
 	if (c)
 		c->standard = true;
 	return c;
@@ -246,13 +245,13 @@ static void creation_ready(void *arg, const struct sbx_err *err)
 {
 	struct creation *c = arg;
 
+	/* whose id nobody knows */
+	if (err || !c->req)
+		code_context_remove(c->context, c->req);
 	if (c->req && err)
 		refuse(c->req, err);
 	else if (c->req)
 		respond_context(c->req, c->context, true);
-	/* whose id nobody knows */
-	if (err || !c->req)
-		code_context_remove(c->context);
 	free(c);
 }
 
@@ -262,6 +261,7 @@ static void creation_abort(void *user, struct http_request *req)
 
 	(void)req;
 	c->req = NULL;
+	c->context->req = NULL;
 }
 
 static int create_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
@@ -276,15 +276,14 @@ static int create_request(struct execd_box *box, struct http_request *req, const
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'language' is required");
 	if (strlen(cwd) >= LIMIT_PATH_BYTES)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'cwd' is longer than %u bytes", LIMIT_PATH_BYTES - 1);
-	const struct code_language *language = code_language_find(name);
-	if (!language && is_command(name))
+	if (is_command(name))
 		return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "unsupported language context operation: %s", name);
-	if (!language)
+	if (!strcmp(name, "sql") || !code_language_offered(box, name))
 		return refuse_language(name, err);
 	if (!execd_box_agent(box, err))
 		return -1;
 	struct creation *creation = calloc(1, sizeof(*creation));
-	struct code_context *c = creation ? code_context_new(box, language, cwd, err) : NULL;
+	struct code_context *c = creation ? code_context_new(box, name, cwd, err) : NULL;
 	if (!c) {
 		if (!creation)
 			sbx_err_set(err, SBX_E_NO_MEMORY, 0, "code context");
@@ -295,7 +294,7 @@ static int create_request(struct execd_box *box, struct http_request *req, const
 	c->ready = creation_ready;
 	c->ready_arg = creation;
 	http_request_accept(req, &ops, creation);
-	code_context_start(c);
+	code_context_start(c, req);
 	return 0;
 }
 
@@ -355,7 +354,7 @@ void code_context_delete_all(const struct execd_match *match)
 	for (struct code_context *c = match->box->contexts, *next; c; c = next) {
 		next = c->next;
 		if (!strcmp(filter, c->language->name))
-			code_context_remove(c);
+			code_context_remove(c, match->call->req);
 	}
 	execd_respond_empty(match->call->req);
 }
@@ -383,7 +382,7 @@ void code_context_delete(const struct execd_match *match)
 
 	if (!c)
 		return;
-	code_context_remove(c);
+	code_context_remove(c, match->call->req);
 	execd_respond_empty(match->call->req);
 }
 
@@ -393,7 +392,7 @@ bool code_interrupt(const struct execd_match *match, const char *id)
 
 	if (!c)
 		return false;
-	code_context_interrupt(c);
+	code_context_interrupt(c, match->call->req);
 	execd_respond_empty(match->call->req);
 	return true;
 }

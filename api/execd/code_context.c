@@ -5,6 +5,7 @@
 #include "api/execd/code_events.h"
 #include "api/execd/escape.h"
 #include "api/execd/event_stream.h"
+#include "api/execd/jupyter.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "base/wallclock.h"
@@ -20,7 +21,6 @@
 #define SAID_BYTES   2048u
 /* Frames that are not complete, and states of shells, of all contexts of one sandbox. */
 #define HELD_BYTES   (8u * 1024 * 1024)
-#define NO_RUNTIME   "error running codes language runtime server not configured, please check your image runtime"
 
 #define PYTHON_BOOT "import os;exec(compile(os.fdopen(197,'rb').read(),'<driver>','exec'))"
 
@@ -49,12 +49,20 @@ static const struct code_language languages[] = {
 	{"bash", true, {NULL}, NULL, 0},
 };
 
-const struct code_language *code_language_find(const char *name)
+static const struct code_language *language_find(const char *name)
 {
 	for (size_t i = 0; i < sizeof(languages) / sizeof(languages[0]); i++)
 		if (!strcmp(languages[i].name, name))
 			return &languages[i];
 	return NULL;
+}
+
+/* A kernel's language has any name. */
+bool code_language_offered(const struct execd_box *box, const char *name)
+{
+	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+#._-";
+
+	return language_find(name) || (jupyter_may(box) && strlen(name) < CODE_NAME_SIZE && strspn(name, good) == strlen(name));
 }
 
 /* ---- the list ---- */
@@ -67,18 +75,17 @@ struct code_context *code_context_find(const struct execd_box *box, const char *
 	return NULL;
 }
 
-struct code_context *code_context_standard(const struct execd_box *box, const struct code_language *language)
+struct code_context *code_context_standard(const struct execd_box *box, const char *name)
 {
 	for (struct code_context *c = box->contexts; c; c = c->next)
-		if (c->standard && c->language == language)
+		if (c->standard && !strcmp(c->language->name, name))
 			return c;
 	return NULL;
 }
 
 static void patience_over(void *arg);
 
-struct code_context *code_context_new(struct execd_box *box, const struct code_language *language, const char *cwd,
-				      struct sbx_err *err)
+struct code_context *code_context_new(struct execd_box *box, const char *name, const char *cwd, struct sbx_err *err)
 {
 	uint8_t id[16];
 
@@ -101,7 +108,12 @@ struct code_context *code_context_new(struct execd_box *box, const struct code_l
 		return NULL;
 	}
 	c->box = box;
-	c->language = language;
+	c->language = language_find(name);
+	if (!c->language) {
+		snprintf(c->own_name, sizeof(c->own_name), "%s", name);
+		c->own.name = c->own_name;
+		c->language = &c->own;
+	}
 	c->said.max = SAID_BYTES;
 	uuid_random(id);
 	uuid_format(id, c->id);
@@ -120,17 +132,17 @@ static void context_free(struct code_context *c)
 	buf_free(&c->death);
 	shell_state_clear(&c->shell);
 	shell_dump_clear(&c->dump);
+	jupyter_free(c);
 	free(c->cwd);
 	free(c);
 }
 
-/* A handler of ours may end a request whose connection brings the next one, which removes the context. */
-static void enter(struct code_context *c)
+void code_context_enter(struct code_context *c)
 {
 	c->busy++;
 }
 
-static void leave(struct code_context *c)
+void code_context_leave(struct code_context *c)
 {
 	c->busy--;
 	if (c->gone && !c->busy)
@@ -213,7 +225,9 @@ static void tell_ready(struct code_context *c, const struct sbx_err *err)
 
 static void now_ready(struct code_context *c)
 {
-	agent_stream_deadline(c->stream, 0);
+	if (c->stream)
+		agent_stream_deadline(c->stream, 0);
+	c->req = NULL;
 	c->state = CODE_IDLE;
 	c->proven = true;
 	buf_free(&c->said);
@@ -228,6 +242,8 @@ static void start_failed(struct code_context *c, const struct sbx_err *err)
 {
 	c->state = CODE_COLD;
 	c->stream = NULL;
+	c->req = NULL;
+	c->waits_for_site = false;
 	code_frames_clear(&c->frames);
 	loop_timer_disarm(c->patience);
 	c->interrupts = 0;
@@ -235,7 +251,30 @@ static void start_failed(struct code_context *c, const struct sbx_err *err)
 		refuse_run(c, err);
 	tell_ready(c, err);
 	if (c->standard && !c->proven && !c->gone)
-		code_context_remove(c);
+		code_context_remove(c, NULL);
+}
+
+void code_context_failed(struct code_context *c, const struct sbx_err *err)
+{
+	start_failed(c, err);
+}
+
+/* Who runs it is no more; nothing is heard of it. */
+static void drop_engine(struct code_context *c, struct http_request *req)
+{
+	agent_stream_detach(take_ptr(c->stream));
+	jupyter_drop(c, req);
+}
+
+/* A fresh shell for each run. */
+static bool is_shell(const struct code_context *c)
+{
+	return c->language->shell && !c->by_jupyter;
+}
+
+static bool has_engine(const struct code_context *c)
+{
+	return c->stream || c->by_jupyter;
 }
 
 static void exit_text(const struct agent_exit *result, char *text, size_t size)
@@ -243,15 +282,38 @@ static void exit_text(const struct agent_exit *result, char *text, size_t size)
 	event_exit_text(result->code, result->signal, text, size);
 }
 
+static void choose_engine(struct code_context *c);
+
+/* The image has no interpreter that a driver of ours could use.  Perhaps it has a Jupyter server. */
+static void fall_back(struct code_context *c)
+{
+	c->refused = true;
+	if (!jupyter_may(c->box) || jupyter_site_ask(c, true))
+		choose_engine(c);
+}
+
+static void no_runtime(struct code_context *c)
+{
+	struct sbx_err err;
+	size_t n = buf_used(&c->said);
+
+	if (n)
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, CODE_NO_RUNTIME " (%.*s)", n < 100 ? (int)n : 100, buf_peek(&c->said));
+	else
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, CODE_NO_RUNTIME);
+	start_failed(c, &err);
+}
+
 static void died_starting(struct code_context *c, const char *how)
 {
 	struct sbx_err err;
 	size_t n = buf_used(&c->said);
 
-	if (c->refused)
-		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, NO_RUNTIME " (%.*s)", n < 100 ? (int)n : 100, n ? buf_peek(&c->said) : "");
-	else
-		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, "error running codes the %s interpreter ended before it was ready: %s%s%.*s",
+	if (c->refused) {
+		fall_back(c);
+		return;
+	}
+	sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, "error running codes the %s interpreter ended before it was ready: %s%s%.*s",
 		    c->language->name, how, n ? ": " : "", n < 120 ? (int)n : 120, n ? buf_peek(&c->said) : "");
 	start_failed(c, &err);
 }
@@ -285,8 +347,13 @@ static void died(struct code_context *c, const char *how)
 /* The driver sent what no driver of ours sends, or cannot go on. */
 static void give_up(struct code_context *c, const char *why)
 {
-	agent_stream_detach(c->stream);
+	drop_engine(c, NULL);
 	died(c, why);
+}
+
+void code_context_died(struct code_context *c, const char *how)
+{
+	died(c, how);
 }
 
 /* ---- what the driver tells ---- */
@@ -338,7 +405,7 @@ static void told_output(struct code_context *c, char type, const uint8_t *text, 
 		put_raw(c->run, type == 'E' ? "stderr" : "stdout", (const char *)text, n);
 }
 
-static int frame(void *arg, char type, const uint8_t *payload, size_t n)
+static int take_frame(void *arg, char type, const uint8_t *payload, size_t n)
 {
 	struct code_context *c = arg;
 	struct code_list list = {payload, payload + n};
@@ -372,10 +439,25 @@ static int frame(void *arg, char type, const uint8_t *payload, size_t n)
 	return c->gone ? -ECANCELED : 0;
 }
 
+int code_context_frame(struct code_context *c, char type, const void *payload, size_t n)
+{
+	return c->gone ? -ECANCELED : take_frame(c, type, payload, n);
+}
+
+void code_context_flush(struct code_context *c)
+{
+	if (!c->gone && c->run)
+		run_stream_send(&c->run->out);
+	if (!c->gone)
+		code_context_grant(c);
+}
+
 /* ---- what comes from the agent ---- */
 
 void code_context_grant(struct code_context *c)
 {
+	if (c->by_jupyter && c->jupyter)
+		jupyter_pause(c, c->run && run_stream_full(&c->run->out));
 	if (!c->stream || !c->not_granted || (c->run && run_stream_full(&c->run->out)))
 		return;
 	agent_stream_grant(c->stream, c->not_granted);
@@ -411,7 +493,7 @@ static bool holds_too_much(const struct execd_box *box)
 	size_t sum = 0;
 
 	for (const struct code_context *c = box->contexts; c; c = c->next)
-		sum += buf_used(&c->frames.held) + buf_used(&c->dump.text) + buf_used(&c->shell.text);
+		sum += buf_used(&c->frames.held) + buf_used(&c->dump.text) + buf_used(&c->shell.text) + jupyter_held(c);
 	return sum > HELD_BYTES;
 }
 
@@ -419,26 +501,23 @@ static void context_data(void *arg, enum agent_type type, const uint8_t *data, s
 {
 	struct code_context *c = arg;
 
-	enter(c);
+	code_context_enter(c);
 	c->not_granted += n;
 	if (type != AGENT_DATA) {
 		raw_output(c, type == AGENT_STDERR, (const char *)data, n);
-	} else if (c->language->shell) {
+	} else if (is_shell(c)) {
 		shell_dump_add(&c->dump, data, n);
 		c->dump.too_large |= holds_too_much(c->box);
 	} else {
-		int r = code_frames_feed(&c->frames, data, n, frame, c);
+		int r = code_frames_feed(&c->frames, data, n, take_frame, c);
 
 		if (r && !c->gone)
 			give_up(c, r == -ENOMEM ? "out of memory" : "it broke the driver's protocol");
 		else if (!c->gone && buf_used(&c->frames.held) && holds_too_much(c->box))
 			give_up(c, "the unfinished values of this sandbox are too large");
 	}
-	if (!c->gone && c->run)
-		run_stream_send(&c->run->out);
-	if (!c->gone)
-		code_context_grant(c);
-	leave(c);
+	code_context_flush(c);
+	code_context_leave(c);
 }
 
 static void context_started(void *arg, const struct agent_started *started)
@@ -446,7 +525,7 @@ static void context_started(void *arg, const struct agent_started *started)
 	struct code_context *c = arg;
 
 	(void)started;
-	if (c->language->shell)
+	if (is_shell(c))
 		agent_stream_deadline(c->stream, 0);
 }
 
@@ -509,15 +588,15 @@ static void context_exited(void *arg, const struct agent_exit *result)
 	struct code_context *c = arg;
 	char how[64];
 
-	enter(c);
+	code_context_enter(c);
 	exit_text(result, how, sizeof(how));
-	if (c->language->shell) {
+	if (is_shell(c)) {
 		shell_exited(c, result);
 	} else {
 		c->refused |= c->state == CODE_STARTING && result->code == NO_SUCH_PROGRAM;
 		died(c, how);
 	}
-	leave(c);
+	code_context_leave(c);
 }
 
 static void context_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
@@ -525,26 +604,31 @@ static void context_ended(void *arg, const struct agent_end *end, const char *te
 	struct code_context *c = arg;
 	struct sbx_err err;
 
-	enter(c);
+	code_context_enter(c);
+	bool no_program = end->reason == AGENT_FAILED_START && end->value == AGENT_STAGE_EXEC &&
+			  (end->sys == ENOENT || end->sys == ENOTDIR);
+
 	c->stream = NULL;
-	if (end->reason == AGENT_FAILED_START && end->value == AGENT_STAGE_EXEC && (end->sys == ENOENT || end->sys == ENOTDIR))
-		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, NO_RUNTIME);
+	if (no_program)
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, CODE_NO_RUNTIME);
 	else
 		execd_end_err(end, text, n, &err);
-	if (c->state == CODE_RUNNING) {
+	if (c->state == CODE_STARTING && no_program) {
+		fall_back(c);
+	} else if (c->state == CODE_RUNNING) {
 		c->state = CODE_IDLE; /* a shell that could not be started */
 		refuse_run(c, &err);
 	} else {
 		start_failed(c, &err);
 	}
-	leave(c);
+	code_context_leave(c);
 }
 
 static void context_lost(void *arg, const struct sbx_err *why)
 {
 	struct code_context *c = arg;
 
-	enter(c);
+	code_context_enter(c);
 	c->stream = NULL;
 	if (c->state == CODE_RUNNING) {
 		c->state = CODE_COLD;
@@ -552,7 +636,7 @@ static void context_lost(void *arg, const struct sbx_err *why)
 	} else {
 		start_failed(c, why);
 	}
-	leave(c);
+	code_context_leave(c);
 }
 
 /* ---- starting ---- */
@@ -590,7 +674,7 @@ static int open_process(struct code_context *c, const char *command, struct sbx_
 	if (!agent)
 		return -1;
 	random_bytes(c->command_id, sizeof(c->command_id));
-	if (!c->language->shell)
+	if (!is_shell(c))
 		put_spec(&payload, c);
 	else if (shell_state_payload(&c->shell, &run, c->command_id, &c->dump, &payload, err) < 0)
 		return -1;
@@ -613,40 +697,70 @@ static void start_process(struct code_context *c)
 	agent_stream_deadline(c->stream, START_MS);
 }
 
+static void start_engine(struct code_context *c)
+{
+	if (c->by_jupyter)
+		jupyter_start(c);
+	else
+		start_process(c);
+}
+
 static void made_dir(void *arg, const struct agent_end *end, const char *text, size_t n)
 {
 	struct code_context *c = arg;
 	struct sbx_err err;
 
-	enter(c);
+	code_context_enter(c);
 	c->stream = NULL;
 	if (end->reason == AGENT_OK) {
 		c->cwd_made = true;
-		start_process(c);
+		start_engine(c);
 	} else {
 		execd_end_err(end, text, n, &err);
 		start_failed(c, &err);
 	}
-	leave(c);
+	code_context_leave(c);
 }
 
-void code_context_start(struct code_context *c)
+static void choose_engine(struct code_context *c)
 {
 	static const struct agent_stream_ops dir_ops = {.ended = made_dir, .lost = context_lost};
 	struct sbx_err err;
 
-	enter(c);
-	c->state = CODE_STARTING;
-	c->refused = false;
-	buf_clear(&c->said);
-	if (!c->cwd || c->cwd_made) {
-		start_process(c);
+	c->by_jupyter = false;
+	if (jupyter_may(c->box) && jupyter_wanted(c, c->refused, &c->by_jupyter, &err) < 0) {
+		start_failed(c, &err);
+	} else if (c->refused && !c->by_jupyter) {
+		no_runtime(c);
+	} else if (!c->cwd || c->cwd_made) {
+		start_engine(c);
 	} else {
 		c->stream = run_stream_mkdir(c->box, c->cwd, &dir_ops, c, &err);
 		if (!c->stream)
 			start_failed(c, &err);
 	}
-	leave(c);
+}
+
+void code_context_sited(struct code_context *c)
+{
+	code_context_enter(c);
+	if (c->state == CODE_STARTING)
+		choose_engine(c);
+	code_context_leave(c);
+}
+
+void code_context_start(struct code_context *c, struct http_request *req)
+{
+	bool only_jupyter = c->language == &c->own;
+
+	code_context_enter(c);
+	c->state = CODE_STARTING;
+	c->refused = c->by_jupyter = false;
+	c->req = req;
+	buf_clear(&c->said);
+	if (!jupyter_may(c->box) || jupyter_site_ask(c, only_jupyter))
+		choose_engine(c);
+	code_context_leave(c);
 }
 
 /* ---- running ---- */
@@ -679,13 +793,13 @@ static void hand_over(struct code_context *c)
 		finish_run(c, CODE_IDLE);
 		return;
 	}
-	if (c->language->shell) {
+	if (is_shell(c)) {
 		if (open_process(c, r->code, &err) < 0) {
 			c->state = CODE_IDLE;
 			refuse_run(c, &err);
 			return;
 		}
-	} else if (code_frames_cell(&c->unsent, c->count, r->code) < 0) {
+	} else if ((c->by_jupyter ? jupyter_run(c, c->count, r->code) : code_frames_cell(&c->unsent, c->count, r->code)) < 0) {
 		buf_free(&c->unsent);
 		c->state = CODE_IDLE;
 		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "code");
@@ -697,21 +811,21 @@ static void hand_over(struct code_context *c)
 	put_death(c);
 	run_stream_send(&r->out);
 	free(take_ptr(r->code));
-	if (!c->language->shell)
+	if (!is_shell(c))
 		send_code(c);
 }
 
 void code_context_run(struct code_context *c, struct code_run *r)
 {
-	enter(c);
+	code_context_enter(c);
 	c->run = r;
 	r->context = c;
 	r->begun_ms = mono_ms();
 	if (c->state == CODE_IDLE)
 		hand_over(c);
 	else if (c->state == CODE_COLD)
-		code_context_start(c);
-	leave(c);
+		code_context_start(c, r->out.req);
+	code_context_leave(c);
 }
 
 /* ---- interrupt ---- */
@@ -731,13 +845,14 @@ static void patience_over(void *arg)
 {
 	struct code_context *c = arg;
 
-	if (c->state != CODE_RUNNING || !c->stream)
+	if (c->state != CODE_RUNNING || !has_engine(c))
 		return;
-	enter(c);
+	code_context_enter(c);
 	if (c->interrupts++ < 2) {
-		send_signal(c, SIGINT);
+		if (c->stream)
+			send_signal(c, SIGINT);
 		loop_timer_arm(c->patience, PATIENCE_MS);
-	} else if (c->language->shell) {
+	} else if (is_shell(c)) {
 		static const struct agent_exit killed = {.code = -1, .signal = SIGKILL};
 
 		agent_stream_detach(c->stream);
@@ -745,24 +860,27 @@ static void patience_over(void *arg)
 	} else {
 		give_up(c, "killed, because it did not end at an interrupt");
 	}
-	leave(c);
+	code_context_leave(c);
 }
 
-void code_context_interrupt(struct code_context *c)
+void code_context_interrupt(struct code_context *c, struct http_request *req)
 {
 	if (!c->run)
 		return;
 	c->interrupts++;
-	if (c->state != CODE_RUNNING || !c->stream)
+	if (c->state != CODE_RUNNING || !has_engine(c))
 		return; /* it has not begun: see hand_over() */
-	send_signal(c, SIGINT);
+	if (c->by_jupyter)
+		jupyter_interrupt(c, req);
+	else
+		send_signal(c, SIGINT);
 	if (!loop_timer_armed(c->patience))
 		loop_timer_arm(c->patience, PATIENCE_MS);
 }
 
 /* ---- the end of a context ---- */
 
-void code_context_remove(struct code_context *c)
+void code_context_remove(struct code_context *c, struct http_request *req)
 {
 	struct sbx_err err;
 
@@ -774,9 +892,11 @@ void code_context_remove(struct code_context *c)
 			c->box->n_contexts--;
 			break;
 		}
-	enter(c);
+	code_context_enter(c);
 	c->gone = true;
-	agent_stream_detach(take_ptr(c->stream));
+	c->req = NULL;
+	c->waits_for_site = false;
+	drop_engine(c, req);
 	sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, "error running codes context not found");
 	if (c->run && c->run->sent) {
 		flush_tails(c->run);
@@ -786,11 +906,12 @@ void code_context_remove(struct code_context *c)
 		refuse_run(c, &err);
 	}
 	tell_ready(c, &err);
-	leave(c);
+	code_context_leave(c);
 }
 
 void code_free_all(struct execd_box *box)
 {
 	while (box->contexts)
-		code_context_remove(box->contexts);
+		code_context_remove(box->contexts, NULL);
+	jupyter_site_free(box);
 }

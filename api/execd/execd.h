@@ -30,6 +30,13 @@ struct http_request;
 /* @stat is NULL when @err is set. */
 typedef void execd_stat_done(void *arg, const struct gw_stat_reply *stat, const struct sbx_err *err);
 
+/* @fds: unconnected TCP sockets of the sandbox's network, IPv4 and IPv6 (-1: none), which are now the callee's; not looked at when
+ * @err is set. */
+typedef void execd_port_done(void *arg, const int fds[2], const struct sbx_err *err);
+
+/* Who runs code: our drivers where the image has the interpreter, else a Jupyter server of the image; drivers only; that server only. */
+enum execd_code_backend { EXECD_CODE_AUTO = 0, EXECD_CODE_NATIVE, EXECD_CODE_JUPYTER };
+
 /* What the last lines of a command's output are looked for in. */
 #define EXECD_TAIL_BYTES (1024u * 1024)
 
@@ -37,6 +44,13 @@ struct execd_hooks {
 	void *arg;
 	/* Ask sandboxd for the cgroup figures (GW_STAT).  @done comes exactly once, also when sandboxd is gone. */
 	void (*stat)(void *arg, const uint8_t sandbox_id[16], execd_stat_done *done, void *done_arg);
+	/*
+	 * Ask sandboxd for sockets to @port of the sandbox on behalf of who sent @req, whose credentials are read before this
+	 * returns.  @done comes exactly once.  NULL: nothing inside is ever spoken to.
+	 */
+	void (*port)(void *arg, const uint8_t sandbox_id[16], const struct http_request *req, uint32_t port, execd_port_done *done,
+		     void *done_arg);
+	enum execd_code_backend code_backend;
 };
 
 struct execd_call {

@@ -27,6 +27,7 @@ struct request_log;
 struct pty_session;
 struct session;
 struct code_context;
+struct jupyter_site;
 
 struct execd {
 	struct loop *loop; /* borrowed */
@@ -45,6 +46,7 @@ struct execd_box {
 	size_t n_sessions;
 	struct code_context *contexts; /* owned list */
 	size_t n_contexts;
+	struct jupyter_site *site;    /* owned; NULL: not asked for yet */
 	struct gw_stat_reply sample;  /* of the last figures; mono_usec 0: none */
 };
 

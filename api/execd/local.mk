@@ -9,7 +9,9 @@ libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c \
 	api/execd/run_stream.c api/execd/run_stream.h api/execd/shell_state.c api/execd/shell_state.h api/execd/session.c \
 	api/execd/code.c api/execd/code_context.c api/execd/code_int.h api/execd/code_frames.c api/execd/code_frames.h \
-	api/execd/code_events.c api/execd/code_events.h
+	api/execd/code_events.c api/execd/code_events.h \
+	api/execd/jupyter.h api/execd/jupyter_int.h api/execd/jupyter_site.c api/execd/jupyter_kernel.c \
+	api/execd/jupyter_conn.c api/execd/jupyter_conn.h api/execd/jupyter_msg.c api/execd/jupyter_msg.h
 # The drivers go to the interpreters from the gateway's memory: no file of an image, and none of the host, is trusted for them.
 CODE_DRIVERS = api/execd/code_drivers/python.py api/execd/code_drivers/javascript.js \
 	api/execd/code_drivers/java.java api/execd/code_drivers/go.go
@@ -50,6 +52,16 @@ EXTRA_DIST += tests/fuzz/corpus/agent_frames
 # sessions and code against a whole daemon
 ROOT_TESTS += tests/system/sessions.sh tests/system/code.sh
 EXTRA_DIST += tests/system/sessions.sh tests/system/sessions.py tests/system/execd_client.py tests/system/code.sh tests/system/code.py
+
+# a Jupyter server inside
+check_PROGRAMS += tests/unit/test_jupyter tests/fuzz/fuzz_jupyter_msg
+UNIT_TESTS += tests/unit/test_jupyter tests/fuzz/fuzz_jupyter_msg
+tests_unit_test_jupyter_SOURCES = tests/unit/test_jupyter.c
+tests_unit_test_jupyter_LDADD = $(EXECD_TEST_LIBS)
+tests_fuzz_fuzz_jupyter_msg_SOURCES = tests/fuzz/fuzz_jupyter_msg.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_jupyter_msg_LDADD = $(EXECD_TEST_LIBS)
+ROOT_TESTS += tests/system/jupyter.sh
+EXTRA_DIST += tests/fuzz/corpus/jupyter_msg tests/system/jupyter.sh tests/system/jupyter.py tests/system/jupyter_fake.py
 
 # streams, files, terminals against a whole daemon
 ROOT_TESTS += tests/system/streams.sh

@@ -6,45 +6,15 @@ import re
 import sys
 import threading
 
-from execd_client import Box, Tap, once, short, until
+import execd_client
+from execd_client import Box, Tap, once, short, until, when_free
 
 t = Tap()
 box = Box(memory="2Gi")
 
 
-class Context:
-    def __init__(self, language, cwd=None):
-        self.language = language
-        status, reply = box.call("POST", "/code/context", dict(language=language, **({"cwd": cwd} if cwd else {})))
-        self.status, self.reply = status, reply
-        self.id = reply.get("id")
-
-    def stream(self, code, seen=None):
-        return box.stream("/code", {"code": code, "context": {"id": self.id}}, seen)
-
-    def run(self, code, seen=None):
-        """Events without count, init and pings; output of one kind that follows itself is one."""
-        status, events = self.stream(code, seen)
-        if status != 200:
-            return [("status", status, events)]
-        if events[0]["type"] != "init" or events[0]["text"] != self.id:
-            return [("no init", events)]
-        out = []
-        for kind, value in short(events)[1:]:
-            if kind == "execution_count":
-                self.count = value
-            elif out and out[-1][0] == kind and kind in ("stdout", "stderr"):
-                out[-1] = (kind, out[-1][1] + value)
-            else:
-                out.append((kind, value))
-        if not out or out[-1] != ("execution_complete", None):
-            out.append(("no complete",))
-        else:
-            out.pop()
-        return out
-
-    def delete(self):
-        return box.call("DELETE", "/code/contexts/" + self.id)
+def Context(language, cwd=None):
+    return execd_client.Context(box, language, cwd)
 
 
 def text(value):
@@ -170,10 +140,6 @@ def fits(got, want):
     return True
 
 
-def interrupt(c):
-    return box.call("DELETE", "/code?id=" + c.id)[0]
-
-
 def table(language):
     if not os.path.exists(NEEDS[language]):
         return t.skip(language, "no %s on this host" % NEEDS[language])
@@ -192,7 +158,7 @@ def table(language):
     interrupts = {"python": "print('up')\nwhile True: pass", "javascript": "console.log('up'); while (true) {}",
                   "typescript": "console.log('up'); await new Promise(() => {})", "bash": "echo up; while :; do :; done",
                   "java": "System.out.println(\"up\"); while (true) {}", "go": "fmt.Println(\"up\"); for {}"}
-    got = c.run(interrupts[language], once(OUT, lambda: t.eq(interrupt(c), 200, "%s: interrupt" % language) and None))
+    got = c.run(interrupts[language], once(OUT, lambda: t.eq(c.interrupt(), 200, "%s: interrupt" % language) and None))
     t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt",
          "%s: an interrupt ends a loop" % language, got)
     code, events = TABLES[language][1 if language in ("go", "bash") else 0]
@@ -203,21 +169,6 @@ def table(language):
 
 
 contexts = {name: table(name) for name in TABLES}
-
-BUSY = [("error", ("RUNTIME_ERROR", "session is busy")), ("no complete",)]
-
-
-def when_free(c, code):
-    """What @code gives when the run before it has ended."""
-    got = []
-
-    def ask():
-        got[:] = c.run(code)
-        return got[-2:] != BUSY
-
-    until(ask, 120)
-    return got
-
 
 def answers(path):
     try:
@@ -348,7 +299,7 @@ size = 0
 c.stream("import os\nblock = b'y' * (1 << 20)\nfor _ in range(128): os.write(1, block)", measure)
 t.eq(size, 128 << 20, "128 MiB past the driver")
 c.stream("while True: print('z' * 1000)", once(OUT, lambda: "leave"))
-t.eq(interrupt(c), 200, "an endless run that nobody listens to")
+t.eq(c.interrupt(), 200, "an endless run that nobody listens to")
 got = when_free(c, "3")
 t.eq(got, [text("3")], "can be interrupted")
 js = contexts["javascript"]

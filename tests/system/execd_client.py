@@ -125,6 +125,61 @@ def until(ask, seconds=60):
         time.sleep(0.05)
 
 
+class Context:
+    """A code context of a sandbox."""
+
+    def __init__(self, box, language, cwd=None):
+        self.box, self.language = box, language
+        status, reply = box.call("POST", "/code/context", dict(language=language, **({"cwd": cwd} if cwd else {})))
+        self.status, self.reply = status, reply
+        self.id = reply.get("id")
+
+    def stream(self, code, seen=None):
+        return self.box.stream("/code", {"code": code, "context": {"id": self.id}}, seen)
+
+    def run(self, code, seen=None):
+        """Events without count, init and pings; output of one kind that follows itself is one."""
+        status, events = self.stream(code, seen)
+        if status != 200:
+            return [("status", status, events)]
+        if events[0]["type"] != "init" or events[0]["text"] != self.id:
+            return [("no init", events)]
+        out = []
+        for kind, value in short(events)[1:]:
+            if kind == "execution_count":
+                self.count = value
+            elif out and out[-1][0] == kind and kind in ("stdout", "stderr"):
+                out[-1] = (kind, out[-1][1] + value)
+            else:
+                out.append((kind, value))
+        if not out or out[-1] != ("execution_complete", None):
+            out.append(("no complete",))
+        else:
+            out.pop()
+        return out
+
+    def delete(self):
+        return self.box.call("DELETE", "/code/contexts/" + self.id)
+
+    def interrupt(self):
+        return self.box.call("DELETE", "/code?id=" + self.id)[0]
+
+
+BUSY = [("error", ("RUNTIME_ERROR", "session is busy")), ("no complete",)]
+
+
+def when_free(c, code):
+    """What @code gives when the run before it has ended."""
+    got = []
+
+    def ask():
+        got[:] = c.run(code)
+        return got[-2:] != BUSY
+
+    until(ask, 120)
+    return got
+
+
 class Tap:
     count = failed = 0
     lock = threading.RLock()

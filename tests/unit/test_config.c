@@ -145,6 +145,7 @@ static void test_settings_refused(void)
 		{"Kubernetes", "[runtime]\ntype = \"kubernetes\"\n", ":2: runtime.type"},
 		{"gVisor is not silently less", "[secure_runtime]\ntype = \"gvisor\"\n", ":2: secure_runtime.type"},
 		{"gateway ingress", "[ingress]\nmode = \"gateway\"\n", ":2: ingress.mode"},
+		{"a backend that is none", "[code]\nbackend = \"kernel\"\n", ":2: code.backend"},
 		{"store", "[store]\ntype = \"redis\"\n", ":2: store.type"},
 		{"subnet with host bits", "[network]\nsubnet = \"10.1.2.3/16\"\n", ":2: network.subnet"},
 		{"subnet too small for the slots", "[network]\nsubnet = \"10.1.0.0/24\"\n", "fewer addresses"},
