@@ -76,7 +76,8 @@ static void answer_strings(const struct api_answer *answer, struct http_text out
 static void http_answer(void *arg, const struct api_answer *answer)
 {
 	struct pending *p = arg;
-	struct gw_http_reply reply = {.head = {.kind = GW_HTTP_REPLY, .tag = p->tag}, .status = answer->status};
+	struct gw_http_reply reply = {.head = {.kind = GW_HTTP_REPLY, .tag = p->tag}, .status = answer->status,
+				      .stream_bytes = answer->stream_bytes};
 	struct http_text strings[GW_REPLY_STRINGS];
 
 	answer_strings(answer, strings);

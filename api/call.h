@@ -66,6 +66,7 @@ struct api_answer {
 	const char *body;
 	size_t body_len;
 	int stream_fd; /* the answer goes on in this pipe; borrowed; 0 or below: none */
+	uint64_t stream_bytes; /* so many bytes come through it, fewer are a broken answer; 0: it says itself when it is over */
 };
 typedef void api_answer_fn(void *arg, const struct api_answer *answer);
 

@@ -104,6 +104,7 @@ struct gw_http_reply {
 	struct gw_head head;
 	uint32_t status;
 	uint32_t zero;
+	uint64_t stream_bytes; /* with a pipe: what must come through it; 0: until it is closed */
 };
 
 enum gw_open_what {

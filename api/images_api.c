@@ -3,6 +3,7 @@
 
 #include "api/images_api.h"
 
+#include "api/images_export.h"
 #include "api/images_import.h"
 #include "api/images_int.h"
 #include "api/render.h"
@@ -215,13 +216,13 @@ int images_may_remove(const struct api_context *context, const struct image *ima
 bool images_layer_wanted(const struct api_context *context, const uint8_t key[32])
 {
 	/* an import of the same bytes has found the layer there, or is about to */
-	return (context->imports && images_imports_wants(context->imports, key)) ||
+	return images_exports_want_layer(key) || (context->imports && images_imports_wants(context->imports, key)) ||
 	       (context->pulls && image_pulls_wants_layer(context->pulls, key));
 }
 
 bool images_blob_wanted(const struct api_context *context, const uint8_t digest[32])
 {
-	return context->pulls && image_pulls_wants_blob(context->pulls, digest);
+	return images_exports_want_blob(digest) || (context->pulls && image_pulls_wants_blob(context->pulls, digest));
 }
 
 bool images_image_wanted(const struct api_context *context, const struct image *image)

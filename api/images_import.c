@@ -258,25 +258,24 @@ static int read_config(struct http_text query, struct images_import *import, str
 	return image->workdir && image->user ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "import");
 }
 
-/*
- * A file that has no name from the start of its life in our hands, so that nothing is left of it after a crash and nobody
- * can open it a second time.
- */
-static int make_file(int state_dir_fd, uint64_t handle, int *ret_read, int *ret_write, struct sbx_err *err)
+int images_spool(const struct api_context *context, const char *purpose, int *ret_read, int *ret_write, struct sbx_err *err)
 {
+	int state_dir_fd = context->state_dir_fd;
+	uint64_t number = 0;
 	char name[64];
 
+	random_bytes(&number, sizeof(number));
 	if (mkdirat(state_dir_fd, IMPORT_DIR, 0700) < 0 && errno != EEXIST)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "import: mkdir");
-	snprintf(name, sizeof(name), IMPORT_DIR "/%016llx", (unsigned long long)handle);
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s: mkdir", purpose);
+	snprintf(name, sizeof(name), IMPORT_DIR "/%016llx", (unsigned long long)number);
 	auto_fd write_fd = openat(state_dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (write_fd < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "import: open");
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s: open", purpose);
 	auto_fd read_fd = openat(state_dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	int saved = errno;
 	unlinkat(state_dir_fd, name, 0);
 	if (read_fd < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, saved, "import: open");
+		return sbx_err_set(err, SBX_E_SYSTEM, saved, "%s: open", purpose);
 	*ret_read = take_fd(&read_fd);
 	*ret_write = take_fd(&write_fd);
 	return 0;
@@ -311,7 +310,7 @@ struct images_import *images_import_begin(struct images_imports *set, struct htt
 	if (read_name(query, &import->image, err) < 0 || read_form(query, &import->form, err) < 0 ||
 	    read_kind(query, import, err) < 0 || read_config(query, import, err) < 0 ||
 	    (import->kind == ARCHIVE_ROOTFS && need_name(import, err) < 0) ||
-	    make_file(set->context->state_dir_fd, import->handle, &import->fd, ret_write_fd, err) < 0) {
+	    images_spool(set->context, "import", &import->fd, ret_write_fd, err) < 0) {
 		import_free(import);
 		return NULL;
 	}

@@ -23,6 +23,20 @@ int images_query_text(struct http_text query, const char *name, char **ret, stru
 
 /** images_query_switch() - Parameter @name of @query, true or false, false when absent, into @ret; Return: 0, or -1 with @err set */
 int images_query_switch(struct http_text query, const char *name, bool *ret, struct sbx_err *err) SBX_WUR;
+/**
+ * images_spool() - Make a file for an archive or for layers on their way out
+ * @context:	The server's
+ * @purpose:	"import", for messages
+ * @ret_read:	Read-only, the caller's
+ * @ret_write:	Write-only, the caller's
+ * @err:	Filled on failure: SYSTEM
+ *
+ * It has no name from the start of its life in our hands, so that nothing is left of it after a crash and nobody can open it a
+ * second time.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int images_spool(const struct api_context *context, const char *purpose, int *ret_read, int *ret_write, struct sbx_err *err) SBX_WUR;
 /** images_reply_error() - Answer @call with @err; an image of the path that is not there is 404 */
 void images_reply_error(struct api_call *call, struct sbx_err *err);
 /** images_in_use() - Whether a sandbox of @context was made from @image of the store, or is being made from it */

@@ -30,6 +30,8 @@ struct streaming {
 	struct http_request *req;
 	struct loop_fd *source;
 	int fd;
+	bool counted;
+	uint64_t left; /* counted: bytes that have to come */
 };
 
 static void streaming_free(struct streaming *s)
@@ -62,26 +64,32 @@ static void streaming_ready(void *arg, int fd, uint32_t events)
 	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n > 0) {
+	if (n > 0 && (!s->counted || (uint64_t)n <= s->left)) {
+		s->left -= s->counted ? (uint64_t)n : 0;
 		http_response_write(s->req, data, (size_t)n);
 		if (http_response_queued(s->req) > HTTP_QUEUE_HIGH_BYTES)
 			loop_fd_events(s->source, 0);
 		return;
 	}
 	struct http_request *req = s->req;
+	bool broken = n != 0 || s->left;
 
 	streaming_free(s);
-	http_response_end(req);
+	if (broken)
+		http_response_fail(req);
+	else
+		http_response_end(req);
 }
 
-static void answer_stream(struct gateway *gw, struct http_request *req, unsigned status, const struct http_text *strings, int fd)
+static void answer_stream(struct gateway *gw, struct http_request *req, unsigned status, const struct http_text *strings, int fd,
+			  uint64_t bytes)
 {
 	static const struct http_request_ops ops = {.abort = streaming_abort, .writable = streaming_writable};
 	auto_free char *type = http_text_dup(strings[GW_REPLY_CONTENT_TYPE]);
 	struct streaming *s = calloc(1, sizeof(*s));
 
 	if (s)
-		*s = (struct streaming){.req = req, .fd = fd};
+		*s = (struct streaming){.req = req, .fd = fd, .counted = bytes > 0, .left = bytes};
 	if (s && type)
 		s->source = loop_fd_add(gw->loop, fd, EPOLLIN, streaming_ready, s);
 	if (!s || !s->source) {
@@ -91,7 +99,7 @@ static void answer_stream(struct gateway *gw, struct http_request *req, unsigned
 		return;
 	}
 	http_request_accept(req, &ops, s);
-	http_response_begin(req, status, *type ? type : NULL, strings[GW_REPLY_HEADERS], -1);
+	http_response_begin(req, status, *type ? type : NULL, strings[GW_REPLY_HEADERS], bytes ? (int64_t)bytes : -1);
 	http_response_flush(req);
 	if (strings[GW_REPLY_BODY].len)
 		http_response_write(req, strings[GW_REPLY_BODY].data, strings[GW_REPLY_BODY].len);
@@ -140,7 +148,7 @@ static void passed(void *arg, struct gw_reply *reply, const struct sbx_err *err)
 	}
 	memcpy(&head, reply->head, sizeof(head));
 	if (reply->n_fds == 1 && !head.head.body_fd && head.status == 200)
-		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]));
+		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]), head.stream_bytes);
 	else
 		answer_with(req, head.status, reply->strings);
 }
@@ -306,7 +314,7 @@ static void import_answered(void *arg, struct gw_reply *reply, const struct sbx_
 	}
 	memcpy(&head, reply->head, sizeof(head));
 	if (reply->n_fds == 1 && head.status == 200)
-		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]));
+		answer_stream(gw, req, head.status, reply->strings, take_fd(&reply->fds[0]), 0);
 	else
 		answer_with(req, head.status, reply->strings);
 }

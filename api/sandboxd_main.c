@@ -15,6 +15,7 @@
 #include "base/settings.h"
 #include "config.h"
 #include "images/blob_store.h"
+#include "images/export_stream.h"
 #include "images/image_store.h"
 #include "images/pull.h"
 #include "runtime/broker_client.h"
@@ -484,6 +485,8 @@ int main(int argc, char **argv)
 	log_init("sandboxd", LOG_LEVEL_INFO);
 	if (argc > 2 && !strcmp(argv[1], BLOB_RECEIVE_ARGUMENT))
 		return blob_receive_main(argc - 2, argv + 2);
+	if (argc == 2 && !strcmp(argv[1], EXPORT_STREAM_ARGUMENT))
+		return export_stream_main();
 	if (parse_options(argc, argv, &o) < 0)
 		return 2;
 	switch (o.mode) {

@@ -142,6 +142,8 @@ int cmd_image_gc(struct cli *cli, const struct cli_args *args);
 int cmd_image_df(struct cli *cli, const struct cli_args *args);
 /** cmd_image_ls() - sandboxctl image ls; Return: exit code */
 int cmd_image_ls(struct cli *cli, const struct cli_args *args);
+/** cmd_image_export() - sandboxctl image export; Return: exit code */
+int cmd_image_export(struct cli *cli, const struct cli_args *args);
 /** cmd_image_import() - sandboxctl image import; Return: exit code */
 int cmd_image_import(struct cli *cli, const struct cli_args *args);
 /** cmd_image_rm() - sandboxctl image rm; Return: exit code */

@@ -91,6 +91,13 @@ static const struct cli_option import_options[] = {
 	END,
 };
 
+static const struct cli_option export_options[] = {
+	{"compression", 'c', "HOW", "gzip, zstd or none: pack all layers anew (default: keep)", 0},
+	{"directory", 'd', NULL, "make a directory of this name instead of a tar", 0},
+	{"quiet", 'q', NULL, "say nothing", 0},
+	END,
+};
+
 static const struct cli_option pull_options[] = {
 	{"missing", 0, NULL, "do nothing when an image with this name is here", 0},
 	{"user", 'u', "USER", "log in as this user; the password is the first line of stdin", 0},
@@ -225,6 +232,14 @@ const struct cli_command cli_commands[] = {
 	 "  skopeo copy docker://debian:12 oci:layout:12\n"
 	 "  sandboxctl image import layout debian:12\n",
 	 import_options, -1, 1, 2, cmd_image_import},
+	{"image", "export", "NAME FILE|-", "write an image as an OCI layout",
+	 "FILE becomes a tar that skopeo (oci-archive:), buildah, podman, docker load and\n"
+	 "sandboxctl image import take; - is stdout.  Layers leave as they came, with the\n"
+	 "digests of their registry, unless a compression is asked for.\n"
+	 "\n"
+	 "  sandboxctl image export mine:1 mine.tar\n"
+	 "  skopeo copy oci-archive:mine.tar docker://registry.example/mine:1\n",
+	 export_options, -1, 2, 2, cmd_image_export},
 	{"image", "rm", "NAME...", "remove images", "  sandboxctl image rm debian:12\n", no_options, -1, 1, -1, cmd_image_rm},
 	{"egress", "get", "ID", "show what a sandbox may reach", "  sandboxctl egress get 7f3a\n", no_options, -1, 1, 1, cmd_egress_get},
 	{"egress", "set", "ID [FILE|-]", "replace the whole policy of a sandbox",

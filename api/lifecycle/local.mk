@@ -2,7 +2,7 @@
 noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/call.c api/call.h api/dispatch.c \
 	api/dispatch.h api/endpoint.c api/endpoint.h api/gw_msg.h api/gw_server.c api/gw_server.h api/images_api.c \
-	api/images_api.h api/images_import.c api/images_import.h api/images_prune.c api/images_gc.c api/images_gc.h api/images_layers.c api/images_layers.h api/images_events.c api/images_events.h api/images_pull.c api/images_pull.h api/images_int.h api/render.c api/render.h \
+	api/images_api.h api/images_import.c api/images_import.h api/images_prune.c api/images_gc.c api/images_gc.h api/images_layers.c api/images_layers.h api/images_events.c api/images_events.h api/images_export.c api/images_export.h api/images_pull.c api/images_pull.h api/images_int.h api/render.c api/render.h \
 	api/routes_api.def api/schema.c api/schema.h api/volumes_request.c api/volumes_request.h \
 	api/lifecycle/change.c api/lifecycle/common.c api/lifecycle/create.c api/lifecycle/create_request.c \
 	api/lifecycle/create_request.h api/lifecycle/diagnostics.c api/lifecycle/endpoints.c api/lifecycle/labels.c \
