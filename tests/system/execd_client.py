@@ -2,6 +2,7 @@
 """A client of the execd API for tests of sessions and code: events with the time at which they came, and TAP."""
 import http.client
 import json
+import os
 import socket
 import sys
 import threading
@@ -76,6 +77,26 @@ class Box:
         """What a command prints, as one text."""
         _, events = self.stream("/command", {"command": text})
         return "\n".join(e["text"] for e in events if e["type"] in ("stdout", "stderr"))
+
+    def upload(self, path, local, mode):
+        """The file @local, in pieces."""
+        head = ("--B\r\nContent-Disposition: form-data; name=\"metadata\"; filename=\"metadata\"\r\nContent-Type: application/json\r\n\r\n%s\r\n"
+                "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n" % json.dumps({"path": path, "mode": mode})).encode()
+        tail = b"\r\n--B--\r\n"
+
+        def pieces():
+            yield head
+            with open(local, "rb") as f:
+                yield from iter(lambda: f.read(1 << 20), b"")
+            yield tail
+
+        conn = Connection(120)
+        size = len(head) + os.path.getsize(local) + len(tail)
+        conn.request("POST", self.path("/files/upload"), pieces(), {"Content-Type": "multipart/form-data; boundary=B", "Content-Length": str(size)})
+        reply = conn.getresponse()
+        data = reply.read().decode()
+        conn.close()
+        return reply.status, data
 
     def delete(self):
         return request("DELETE", "/v1/sandboxes/" + self.id)

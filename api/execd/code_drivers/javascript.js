@@ -286,8 +286,9 @@
 			if (over)
 				return;
 			try {
+				// an interrupt: Node 22 says so here, older ones where the evaluation was started
 				if (error)
-					return finish(['InternalError', error.message]);
+					return finish(/Execution was terminated/.test(error.message) ? INTERRUPTED : ['InternalError', error.message]);
 				if (reply.exceptionDetails)
 					return finish(failure(reply.exceptionDetails));
 				if (reply.result.type !== 'undefined')
