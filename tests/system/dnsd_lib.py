@@ -216,7 +216,8 @@ class Broker(threading.Thread):
         super().__init__(daemon=True)
         self.run_dir, self.port, self.addr = run, port, addr
         self.pin_status, self.pin_delay, self.unpin_delay, self.hold = 0, 0, 0, False
-        self.pins, self.log, self.held, self.flows = {}, [], [], []
+        self.pins, self.log, self.held, self.flows = {}, [], [], []  # flows: (slot, generation, address as a number)
+        self.asked_flows = 0
         self.ready = threading.Event()
         self.log_socket, self.log_peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = run + "/broker.sock"
@@ -275,8 +276,9 @@ class Broker(threading.Thread):
         elif op == 20:
             self.send(reply(magic, op, tag, good), (self.log_peer.fileno(),))
         elif op == 21:
-            body = b"".join(struct.pack("=IIII", *f, 0) for f in self.flows)
-            self.send(reply(magic, op, tag, struct.pack("=iiII", 0, 0, len(self.flows), 1) + body.ljust(64 * 16, b"\0")))
+            self.asked_flows += 1
+            body = b"".join(struct.pack("=IIII16x", *f, 0) for f in self.flows)
+            self.send(reply(magic, op, tag, struct.pack("=iiII", 0, 0, len(self.flows), 1) + body.ljust(64 * 32, b"\0")))
         elif op in (PIN, UNPIN):
             slot, gen, n, n_ports, lease, zero = struct.unpack("=IIIIII", m[24:48])
             addrs = [socket.inet_ntoa(struct.pack("!I", x)) for x in struct.unpack(f"={n}I", m[48:48 + 4 * n])]

@@ -501,6 +501,21 @@ def row_70():
        (len(broker.open_for(5)), len(broker.log)))
 
 
+def row_87():
+    """what has a live connection when dnsd asks (every 30 s) gets a longer lease, and what has none does not"""
+    control.set(4, "D +ok.test +oth.test")
+    for name in ("ok.test", "oth.test"):
+        ask(4, name)
+    broker.flows = [(4, 1, ip4(OK)), (4, 9, ip4(OTH)), (5, 1, ip4(OTH))]
+    before, asked_before = dict((a, l) for n in ("ok.test", "oth.test") for a, l, _ in control.pins_of(4, n)), broker.asked_flows
+    broker.log.clear()
+    ok(until(lambda: broker.asked_flows > asked_before, 90), "row 87: live connections are asked for", broker.asked_flows)
+    ok(until(lambda: [x for x in broker.pinned(OK) if x[1] == 4 and x[4] == 360000]), "row 87: a lease that one uses is renewed", broker.log)
+    after = dict((a, l) for n in ("ok.test", "oth.test") for a, l, _ in control.pins_of(4, n))
+    ok(after[OK] > before[OK] + 100000 and after[OTH] <= before[OTH] and not broker.pinned(OTH), "row 87: one that none uses is not", (before, after))
+    broker.flows = []
+
+
 def error_code(name):
     """the number of an error, which is its place in errors.def"""
     lines = open(os.environ.get("top_srcdir", ".") + "/base/errors.def").read().split("\nSBX_ERR(")[1:]
@@ -786,7 +801,7 @@ def killed():
 ok(broker.ready.wait(30) and control.up.wait(30), "dnsd finds broker and sandboxd")
 control.synced()
 for what in (row_31, row_32, rows_33_to_37, row_38, row_39, row_40, rows_41_to_44, rows_45_to_47, row_48, rows_49_to_52, rows_53_54, rows_55_56, row_57,
-             row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_67, row_68, row_69, row_70, lease_limit, brakes, encrypted_resolvers,
+             row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_87, row_67, row_68, row_69, row_70, lease_limit, brakes, encrypted_resolvers,
              ports, policy_changes, identity, packets, events_under_load, counters, absences, killed):
     only = sys.argv[1:]
     if not only or what.__name__ in only:
