@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/settings.h"
+#include "netpolicy/overlay.h"
 #include "runtime/sandbox.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ struct egress_events {
 	struct journal *journal;
 	struct loop_timer *keep_alive;
 	struct deny_hook *hook; /* NULL: none is configured */
+	struct policy *log_skip; /* owned; names whose allowed look-ups are not told; NULL: none */
 	struct stream *streams;
 	unsigned n_streams;
 };
@@ -189,8 +191,11 @@ static void on_published(void *arg, const struct journal_event *e)
 void egress_events_add(struct egress_events *ev, const struct sandbox *sandbox, const struct policy *policy, const struct egress_event *event)
 {
 	(void)sandbox; /* the event names it */
-	if (ev)
-		journal_add(ev->journal, event, policy);
+	if (!ev)
+		return;
+	if (event->kind == EGRESS_EVENT_DNS_ALLOWED && ev->log_skip && policy_decide_name(ev->log_skip, event->name, strlen(event->name)).allow)
+		return;
+	journal_add(ev->journal, event, policy);
 }
 
 void egress_events_gone(struct egress_events *ev, const struct sandbox *sandbox)
@@ -300,7 +305,8 @@ struct egress_events *egress_events_new(struct loop *loop, const struct settings
 	const struct journal_hooks hooks = {.arg = ev, .published = on_published};
 	ev->journal = journal_new(loop, &hooks, err);
 	ev->keep_alive = loop_timer_new(loop, on_keep_alive, ev);
-	bool failed = ev->journal && ev->keep_alive && deny_hook_new(loop, settings, &ev->hook, err) < 0;
+	bool failed = ev->journal && ev->keep_alive &&
+		      (deny_hook_new(loop, settings, &ev->hook, err) < 0 || overlay_names(settings->egress_log_skip, &ev->log_skip, err) < 0);
 	if (ev->journal && ev->keep_alive && !failed)
 		return ev;
 	if (ev->journal && !failed)
@@ -316,6 +322,7 @@ void egress_events_free(struct egress_events *ev)
 	while (ev->streams)
 		stream_free(ev->streams);
 	deny_hook_free(ev->hook);
+	policy_free(ev->log_skip);
 	journal_free(ev->journal);
 	loop_timer_free(ev->keep_alive);
 	free(ev);

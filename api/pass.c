@@ -211,6 +211,9 @@ static void pass(struct gateway *gw, struct http_request *req, bool egress, stru
 {
 	static const struct http_request_ops ops = {
 		.flags = HTTP_KEEP_ON_HALF_CLOSE, .whole = body_is_here, .whole_max = LIMIT_API_BODY_BYTES, .abort = passing_abort};
+	static const struct http_request_ops egress_ops = { /* its errors are lines of text */
+		.flags = HTTP_KEEP_ON_HALF_CLOSE | HTTP_TEXT_ERRORS, .whole = body_is_here, .whole_max = LIMIT_API_BODY_BYTES,
+		.abort = passing_abort};
 	struct passing *p = calloc(1, sizeof(*p));
 
 	if (!p) {
@@ -218,7 +221,7 @@ static void pass(struct gateway *gw, struct http_request *req, bool egress, stru
 		return;
 	}
 	*p = (struct passing){.gw = gw, .req = req, .egress = egress, .id = id, .path = path};
-	http_request_accept(req, &ops, p);
+	http_request_accept(req, egress ? &egress_ops : &ops, p);
 }
 
 void pass_lifecycle(struct gateway *gw, struct http_request *req)

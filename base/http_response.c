@@ -272,7 +272,7 @@ void http_respond_code(struct http_request *req, enum sbx_err_code code, const c
 	http_respond_error(req, &err);
 }
 
-void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const char *id)
+void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const char *id, bool as_text)
 {
 	struct buf *b = &conn->server->scratch;
 	auto_buf body = {0};
@@ -282,9 +282,13 @@ void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const ch
 		http_new_id(fresh);
 		id = fresh;
 	}
-	error_body(&body, sbx_err_api_code(err->code), visible_message(err));
+	if (as_text)
+		buf_printf(&body, "%s\n", visible_message(err));
+	else
+		error_body(&body, sbx_err_api_code(err->code), visible_message(err));
 	buf_clear(b);
-	head_begin(conn->server, b, (unsigned)sbx_err_status(err->code), "application/json", id, HTTP_NO_TEXT);
+	head_begin(conn->server, b, (unsigned)sbx_err_status(err->code), as_text ? "text/plain; charset=utf-8" : "application/json", id,
+		   HTTP_NO_TEXT);
 	buf_printf(b, "Content-Length: %zu\r\nConnection: close\r\n\r\n", buf_used(&body));
 	conn->closing = conn->must_linger = true;
 	conn->draining = false;

@@ -282,7 +282,7 @@ static void refuse(struct http_conn *conn, enum http1_result r)
 	struct sbx_err err = {0};
 
 	http1_error(&err, r);
-	http_conn_error(conn, &err, NULL);
+	http_conn_error(conn, &err, NULL, false);
 }
 
 /* A whole head is in the buffer. */
@@ -379,14 +379,14 @@ static bool next_head(struct http_conn *conn)
 static void request_refuse(struct http_conn *conn, const struct sbx_err *err)
 {
 	char id[HTTP_ID_MAX + 1];
-	bool answered = conn->rq->answer != HTTP_ANSWER_NONE;
+	bool answered = conn->rq->answer != HTTP_ANSWER_NONE, as_text = conn->rq->ops && conn->rq->ops->flags & HTTP_TEXT_ERRORS;
 
 	memcpy(id, conn->rq->id, sizeof(id));
 	request_abort(conn);
 	if (answered)
 		conn->broken = true;
 	else
-		http_conn_error(conn, err, id);
+		http_conn_error(conn, err, id, as_text);
 }
 
 static bool body_too_large(struct http_conn *conn, uint64_t n)
@@ -733,7 +733,7 @@ static void conn_timeout(void *arg)
 		if (conn->rq)
 			request_refuse(conn, &err);
 		else
-			http_conn_error(conn, &err, NULL);
+			http_conn_error(conn, &err, NULL, false);
 		conn->busy--;
 		conn->in_start = conn->in_len = 0;
 		http_conn_update(conn);

@@ -45,6 +45,7 @@ struct http_text {
 enum http_request_flags {
 	HTTP_KEEP_ON_HALF_CLOSE = 1u << 0, /* a client that shut down its sending side still gets the answer; default: abort */
 	HTTP_BODY_PAUSED = 1u << 1,	   /* start with the body paused */
+	HTTP_TEXT_ERRORS = 1u << 2,	   /* what the server itself refuses is told as a line of text, not as JSON */
 };
 
 struct http_request_ops {

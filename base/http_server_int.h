@@ -95,8 +95,8 @@ void http_conn_pull(struct http_conn *conn);
 void http_conn_half_closed(struct http_conn *conn);
 /** http_request_over() - The answer of @rq is complete or (@cut) broken off: release it and go on with its connection */
 void http_request_over(struct http_request *rq, bool cut);
-/** http_conn_error() - Answer @err on @conn without a request (its id is @id, or NULL for a new one) and close */
-void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const char *id);
+/** http_conn_error() - Answer @err on @conn without a request (its id is @id, or NULL for a new one), as JSON or @as_text, and close */
+void http_conn_error(struct http_conn *conn, const struct sbx_err *err, const char *id, bool as_text);
 /** http_new_id() - 32 hex digits into @out */
 void http_new_id(char out[33]);
 

@@ -86,6 +86,29 @@ static struct policy *read_both(const struct overlay *o, struct sbx_err *err)
 	return NULL;
 }
 
+int overlay_names(const char *path, struct policy **ret, struct sbx_err *err)
+{
+	struct policy *p = NULL;
+
+	*ret = NULL;
+	if (!*path)
+		return 0;
+	p = policy_new(false);
+	if (!p)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "%s", path);
+	int r = read_file(path, EGRESS_RULE_ALLOW, p, err);
+	for (uint32_t i = 0; r == 0 && i < policy_count(p); i++)
+		if (!*policy_at(p, i)->name)
+			r = sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s: \"%.60s\" is an address, names are wanted", path, policy_at(p, i)->text);
+	if (r == 0)
+		r = policy_seal(p, err);
+	if (r == 0)
+		*ret = p;
+	else
+		policy_free(p);
+	return r;
+}
+
 static bool same(const struct policy *a, const struct policy *b)
 {
 	bool equal = policy_count(a) == policy_count(b);

@@ -33,4 +33,14 @@ void overlay_free(struct overlay *o);
 /** overlay_policy() - What the files say, sealed; valid until the next change; NULL for NULL */
 const struct policy *overlay_policy(const struct overlay *o);
 
+/**
+ * overlay_names() - Read a file of names, one a line, as overlay files are written
+ * @path:	The file; "": none; one that is not there is empty
+ * @ret:	A sealed policy that allows these names and nothing else (policy_free() it); NULL for no file
+ * @err:	Filled on failure: INVALID_REQUEST (a line that is no name, also an address), SYSTEM, NO_MEMORY
+ *
+ * Return: 0, or -1 with @err set
+ */
+int overlay_names(const char *path, struct policy **ret, struct sbx_err *err) SBX_WUR;
+
 #endif

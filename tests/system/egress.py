@@ -68,7 +68,7 @@ def rows_api():
         s, h, t = call(method, f"/v1/sandboxes/{sid}/proxy/18080/policy")
         ok(s == 405 and h.get("allow") == "GET, POST, PUT, PATCH, DELETE", f"row 19: {method}", (s, h))
     s, h, t = call("POST", f"/v1/sandboxes/{sid}/proxy/18080/policy", "x" * (1024 * 1024 + 1))
-    ok(s == 413, "row 20: a body of 1 MiB and a byte", (s, t))
+    ok(s == 413 and h["content-type"].startswith("text/plain") and t.count("\n") == 1 and t.endswith("\n"), "row 20: a body of 1 MiB and a byte", (s, h, t))
     policy(sid, "PUT", D())
     threads = [threading.Thread(target=policy, args=(sid, "PATCH", D(f"+p{i}.test")["egress"])) for i in range(50)]
     [t.start() for t in threads]

@@ -171,22 +171,35 @@ def without_dnsd(monitor):
     ok(until(lambda: policy(sid, "PATCH", D("+new.test")["egress"])[0] == 200), "which is changed when dnsd is back")
 
 
+def log_skip():
+    """allowed look-ups of names in egress.log_skip leave no event, denied ones do"""
+    sid = create(D("+*.quiet.test", "+ok.test"))
+    sh(sid, "getent ahostsv4 a.quiet.test; getent ahostsv4 ok.test")
+    items = lambda: json.loads(call("GET", f"/v1/sandboxes/{sid}/egress/events")[2])["items"]
+    ok(until(lambda: [e for e in items() if e.get("name") == "ok.test"]) and not [e for e in items() if e.get("name") == "a.quiet.test"],
+       "log_skip: an allowed look-up of such a name is not told", items())
+    policy(sid, "PUT", D())
+    sh(sid, "getent ahostsv4 a.quiet.test")
+    ok(until(lambda: [e for e in items() if e.get("name") == "a.quiet.test" and e["verdict"] == "denied"]), "log_skip: a denied one is", items())
+
+
 def bad_overlays():
     """a start with a file of the operator that does not read"""
-    for name, text in (("deny", "ok.test\nnot a name\n"), ("allow", "10.0.0.0/33\n"), ("deny", "*\n")):
-        path = deny_file if name == "deny" else allow_file
+    for name, text in (("deny", "ok.test\nnot a name\n"), ("allow", "10.0.0.0/33\n"), ("deny", "*\n"), ("skip", "ok.test\n10.0.0.1\n")):
+        path = {"deny": deny_file, "allow": allow_file, "skip": skip_file}[name]
         write(path, text)
         before = len(open(log).read())
         p = launch()
         p.wait(60)
         said = open(log).read()[before:]
-        ok(p.returncode != 0 and f"{path}:" in said and "sandboxd ready" not in said, f"overlay_{name} of {text!r}: the daemon does not start, and says where", said)
+        ok(p.returncode != 0 and path in said and "sandboxd ready" not in said, f"file {name}: {text!r}: the daemon does not start, and says where", said)
         write(path, "")
 
 
 def suite(daemon):
     table()
     before_it_is_tried()
+    log_skip()
     while_away(daemon.pid)
     without_dnsd(daemon.pid)
     daemon.terminate()

@@ -8,7 +8,7 @@ build = os.environ.get("top_builddir", ".")
 OK, OTH = "198.51.100.10", "198.51.100.11"
 KEY = "the-key"
 NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH,
-         "dns.google": "8.8.8.8", "use-application-dns.net": OK}
+         "dns.google": "8.8.8.8", "a.quiet.test": OK, "use-application-dns.net": OK}
 count = failed = 0
 
 
@@ -159,7 +159,7 @@ def show_certificate(name):
 # ---- the daemon ----
 
 config, log = run + "/config", run + "/log"
-deny_file, allow_file, fault = run + "/deny.always", run + "/allow.always", run + "/fault"
+deny_file, allow_file, skip_file, fault = run + "/deny.always", run + "/allow.always", run + "/log_skip.always", run + "/fault"
 
 def write(path, text):
     with open(path + ".new", "w") as f:
@@ -184,6 +184,7 @@ target = 2
 max_rules = 60
 overlay_deny = "{deny_file}"
 overlay_allow = "{allow_file}"
+log_skip = "{skip_file}"
 deny_webhook = "http{'s' if contexts else ''}://127.0.0.1:9999/hook"
 deny_webhook_ca = "{run + '/tls/ca.crt' if contexts else ''}"
 deny_webhook_attributes = ["team=core"]
@@ -290,6 +291,7 @@ def run_suite(suite):
     server.stdout.readline()
     for f in (deny_file, allow_file, fault):
         write(f, "")
+    write(skip_file, "# quiet\n*.quiet.test\n")
     daemon = start()
     try:
         suite(daemon)
