@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TCP towards the sandboxes (RFC 7766): questions may follow each other without waiting, answers go out as they come.  A
- * connection that asks without reading is not read from any more; one that neither asks nor waits is closed.
+ * connection that asks without reading is not read from any more; one that neither asks nor waits is closed, and so is one whose
+ * question does not come to its end: byte by byte nobody holds a connection for longer than IDLE_MS.
  */
 #include "config.h"
 
@@ -186,6 +187,7 @@ static void one_question(struct dns_conn *c, size_t len)
 	r = dns_query_parse(c->in + 2, len, &asker.query);
 	memmove(c->in, c->in + 2 + len, c->have - 2 - len);
 	c->have -= 2 + len;
+	loop_timer_arm(c->timer, IDLE_MS);
 	/* Another sandbox has the address now, or none: what was asked before is not for it. */
 	if (r < 0 || s != c->sandbox) {
 		conn_close(c);
@@ -248,8 +250,9 @@ static void conn_ready(void *arg, int fd, uint32_t events)
 			return;
 		}
 		if (n > 0) {
+			if (!c->have)
+				loop_timer_arm(c->timer, IDLE_MS);
 			c->have += (size_t)n;
-			loop_timer_arm(c->timer, IDLE_MS);
 		}
 	}
 	serve(c);
