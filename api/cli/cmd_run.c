@@ -88,11 +88,18 @@ static int signal_of(const char *text)
 		int number;
 	} names[] = {{"killed", SIGKILL}, {"terminated", SIGTERM}, {"interrupt", SIGINT}, {"hangup", SIGHUP}, {"quit", SIGQUIT},
 		     {"aborted", SIGABRT}, {"segmentation fault", SIGSEGV}, {"broken pipe", SIGPIPE}, {"bus error", SIGBUS},
-		     {"illegal instruction", SIGILL}, {"floating point exception", SIGFPE}, {"alarm clock", SIGALRM}};
+		     {"illegal instruction", SIGILL}, {"floating point exception", SIGFPE}, {"alarm clock", SIGALRM},
+		     {"trace/breakpoint trap", SIGTRAP}, {"user defined signal 1", SIGUSR1}, {"user defined signal 2", SIGUSR2}};
+
+	static const char by_number[] = "signal: signal ";
+	uint32_t number;
 
 	for (size_t i = 0; text && i < ARRAY_SIZE(names); i++)
 		if (strstr(text, names[i].name))
 			return names[i].number;
+	if (text && !strncmp(text, by_number, strlen(by_number)) &&
+	    num_u32(text + strlen(by_number), strlen(text + strlen(by_number)), NSIG - 1, &number) == 0 && number)
+		return (int)number;
 	return SIGKILL;
 }
 

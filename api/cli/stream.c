@@ -183,7 +183,7 @@ static int take_text(struct stream *s, struct sbx_err *err)
 {
 	auto_jv root = jv_parse(buf_peek(&s->text), buf_used(&s->text), err);
 	const char *type = jv_str(jv_get(root, "type"));
-	int64_t code = -1;
+	int64_t code = -1, signo;
 
 	buf_clear(&s->text);
 	if (!root)
@@ -197,7 +197,10 @@ static int take_text(struct stream *s, struct sbx_err *err)
 			code = -1;
 		s->ended = true;
 		s->result->killed = code < 0;
-		s->result->exit_code = code < 0 ? 128 + SIGKILL : (int)code;
+		/* a daemon of before does not say which */
+		if (jv_i64(jv_get(root, "signal"), &signo) < 0 || signo < 1 || signo >= NSIG)
+			signo = SIGKILL;
+		s->result->exit_code = code < 0 ? 128 + (int)signo : (int)code;
 	}
 	if (type && !strcmp(type, "error")) {
 		const char *what = jv_str(jv_get(root, "error"));

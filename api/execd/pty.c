@@ -6,7 +6,7 @@
  *	server -> client   03 offset data   what was missed, at most once
  *	                   {"type":"connected",...}
  *	                   01 stdout, 02 stderr (pipe mode)
- *	                   {"type":"exit","exit_code":n}, close 1000
+ *	                   {"type":"exit","exit_code":n[,"signal":n]}, close 1000
  *	client -> server   00 input; {"type":"stdin"|"eof"|"resize"|"signal"|"ping",...}
  *
  * A client that does not read stalls the shell, as a terminal does; one that gives no sign of life is dropped.
@@ -298,6 +298,8 @@ static void shell_exited(void *arg, const struct agent_exit *result)
 		jw_object(&w);
 		jw_key_str(&w, "type", "exit");
 		jw_key_i64(&w, "exit_code", result->signal ? -1 : result->code);
+		if (result->signal)
+			jw_key_i64(&w, "signal", result->signal);
 		jw_object_end(&w);
 		send_text(s->socket, &text);
 		socket_close(s->socket, WS_CLOSE_NORMAL, "process exited");

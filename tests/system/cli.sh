@@ -82,6 +82,12 @@ is "$("$ctl" run -- sh -c 'echo err >&2' 2>&1 >/dev/null)" err "stderr arrives o
 is $? 7 "the exit code is passed on"
 "$ctl" run -- sh -c 'kill -KILL $$'
 is $? 137 "a killed command is 128 + 9"
+for signo in 6 10 11 15 31 34; do
+	"$ctl" run -- sh -c "kill -$signo \$\$"
+	is $? $((128 + signo)) "a command that signal $signo ends is 128 + $signo"
+	"$ctl" run -u 1000 -- sh -c "kill -$signo \$\$"
+	is $? $((128 + signo)) "and as another user"
+done
 "$ctl" run -- /no/such/program 2>/dev/null
 is $? 127 "a program that is not there is 127, as in a shell"
 is "$("$ctl" run -- printf '%s|' 'a b' "it's" '$HOME' '' '*' 'x"y\z')" "a b|it's|\$HOME||*|x\"y\\z|" "arguments arrive as they were"

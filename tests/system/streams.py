@@ -615,10 +615,14 @@ def test_terminal(box):
     ws.type("PS1=; stty -echo; pwd; stty size; echo $TERM; echo rea''dy\n")
     ws.until(lambda: b"ready" in ws.out)
     t.ok(b"/term/dir\r\n24 80\r\nxterm-256color\r\nready" in ws.out, "24 by 80, in its directory", ws.out)
-    time.sleep(0.3)  # readline reads the size and sets it again before each prompt
-    ws.say(type="resize", cols=120, rows=40)
-    ws.type("stty size; echo siz''ed\n")
-    ws.until(lambda: b"sized" in ws.out)
+    # readline reads the size and sets it again before each prompt, so one that comes right then is undone
+    for _ in range(20):
+        seen = len(ws.out)
+        ws.say(type="resize", cols=120, rows=40)
+        ws.type("stty size; echo siz''ed\n")
+        ws.until(lambda: b"sized" in ws.out[seen:])
+        if b"40 120" in ws.out:
+            break
     t.ok(b"40 120" in ws.out, "a resize arrives", ws.out)
     ws.type("sleep 100\n")
     t.ok(until(5, lambda: box.command("pgrep -x sleep -a | grep -c 'sleep 100'") == "1"), "a foreground job")
@@ -638,11 +642,12 @@ def test_terminal(box):
     t.ok(third.until(lambda: third.texts) and third.offset == info["output_offset"] - 5, "a takeover replays from its offset",
          (third.offset, info))
     t.ok(ws.until(lambda: ws.closed is not None) and ws.closed == 4001, "and the one before is told so", ws.closed)
-    third.type("echo left; (sleep 0.5; echo mean''while) & disown\n")
+    third.type("echo left; (until [ -e /tmp/gone ]; do sleep 0.05; done; echo mean''while) & disown\n")
     third.until(lambda: b"left" in third.out)
     offset = box.call("GET", "/pty/" + ident)[1]["output_offset"]
     third.sock.close()
-    time.sleep(1.0)
+    box.command("touch /tmp/gone")
+    until(20, lambda: box.call("GET", "/pty/" + ident)[1]["output_offset"] >= offset + len("meanwhile"))
     back = Ws(box, ident, "?since=%d" % offset) if until(5, lambda: Ws(box, ident, "?takeover=1").status == 101) else None
     t.ok(back is not None and back.until(lambda: b"meanwhile" in back.out), "what it printed to nobody is replayed", back and back.out)
     if back.status != 101:
@@ -656,6 +661,68 @@ def test_terminal(box):
     again.sock.close()
     t.eq(box.call("DELETE", "/pty/" + ident)[0], 200, "deleted")
     t.eq(box.call("DELETE", "/pty/" + ident)[0], 404, "once")
+
+
+LINES = b"".join(b"%06d\r\n" % i for i in range(1, 200001))  # 1.6 MB; the session keeps the last MiB
+RING = 1 << 20
+
+
+def test_replay(box):
+    """Every byte exactly once, however often the socket changes."""
+    ident = box.call("POST", "/pty", {"command": "seq -w 1 200000; echo done; exec cat"})[1]["session_id"]
+    ws = Ws(box, ident)
+    ws.until(lambda: len(ws.out) > 300000)
+    t.ok(LINES.startswith(ws.out), "a terminal's output, as it is written")
+    got = ws.out
+    for n in range(30):
+        ws = Ws(box, ident, "?takeover=1&since=%d" % len(got))
+        if ws.status != 101:
+            return t.ok(False, "takeover %d" % n, ws.status)
+        ws.until(lambda: len(ws.out) > 20000)
+        if ws.offset not in (None, len(got)):
+            return t.ok(False, "takeover %d: what comes follows what was seen" % n, (ws.offset, len(got)))
+        got += ws.out
+    seen = len(ws.out)
+    ws.until(lambda: ws.out.endswith(b"done\r\n"))
+    got += ws.out[seen:]
+    whole = LINES + b"done\r\n"
+    total = box.call("GET", "/pty/" + ident)[1]["output_offset"]
+    t.ok(got == whole and total == len(whole), "thirty takeovers: no byte is lost, none comes twice", (len(got), total, len(whole)))
+    for since, want in ((0, total - RING), (total - RING, total - RING), (total - 1000, total - 1000), (total, None), (total + 5, None)):
+        ws = Ws(box, ident, "?takeover=1&since=%d" % since)
+        ws.until(lambda: ws.texts)
+        t.ok(ws.offset == want and (want is None or ws.out == whole[want:]), "replay since %d: from %s" % (since, want), (ws.offset, len(ws.out)))
+    ws = Ws(box, ident, "?takeover=1&since=%d" % total)
+    ws.type("live\n")
+    t.ok(ws.until(lambda: ws.out.count(b"live\r\n") == 2), "and the terminal goes on", ws.out)
+    ws.sock.close()
+    box.call("DELETE", "/pty/" + ident)
+
+
+def test_signals(box):
+    job = ("for s in HUP INT QUIT TERM; do trap \"echo got $s\" $s; done; echo jo\"\"b; n=0; "
+           "until [ $n = 1200 ]; do sleep 0.05; n=$((n+1)); done")
+    ident = box.call("POST", "/pty", {})[1]["session_id"]
+    ws = Ws(box, ident)
+    ws.type("PS1=; stty -echo; trap 'echo the''shell' HUP INT QUIT TERM; echo rea''dy\n")
+    ws.until(lambda: b"ready" in ws.out)
+    ws.type("bash -c '%s'\n" % job)
+    ws.until(lambda: b"job" in ws.out)
+    for name in ("HUP", "INT", "QUIT", "TERM"):
+        ws.say(type="signal", signal="SIG" + name)
+        t.ok(ws.until(lambda: b"got " + name.encode() in ws.out), "SIG%s reaches the job in front" % name, ws.out)
+    for name in ("SIGSTOP", "9", "", None):
+        before = len(ws.texts)
+        ws.say(type="signal", signal=name)
+        t.ok(ws.until(lambda: len(ws.texts) > before) and ws.texts[-1].get("code") == "INVALID_FRAME", "no signal: %r" % name, ws.texts[before:])
+    ws.say(type="signal", signal="SIGKILL")
+    ws.type("echo ended $?\n")
+    t.ok(ws.until(lambda: b"ended 137" in ws.out), "SIGKILL ends it, and not the shell", ws.out)
+    t.ok(b"theshell" not in ws.out, "which got none of them", ws.out)
+    ws.type("trap - TERM; kill -9 $$\n")
+    ws.until(lambda: ws.closed is not None)
+    t.ok({"type": "exit", "exit_code": -1, "signal": 9} in ws.texts, "the end of the shell names its signal", ws.texts)
+    box.call("DELETE", "/pty/" + ident)
 
 
 # ---- the script before the entrypoint ----

@@ -1096,6 +1096,12 @@ static void test_terminal(void)
 	fake_agent_send(&agent, AGENT_STDOUT, shell, 0, "bye", 3);
 	fake_agent_exit(&agent, shell, 5, 0, 10);
 	is_str(ws_frames(&out), "1:bye|{\"type\":\"exit\",\"exit_code\":5}\n|close1000|", "the exit, then the close");
+	client_open();
+	client_send(request, strlen(request));
+	turn(6);
+	fake_agent_started(&agent, last_stream);
+	fake_agent_exit(&agent, last_stream, 0, 15, 10);
+	ok(strstr(ws_frames(&out), "{\"type\":\"exit\",\"exit_code\":-1,\"signal\":15}\n|close1000|"), "a signal is named");
 	snprintf(request, sizeof(request), "GET /pty/%s HTTP/1.1\r\nHost: x\r\n\r\n", id);
 	snprintf(want, sizeof(want), "{\"session_id\":\"%s\",\"running\":false,\"output_offset\":5}", id);
 	body_is(ask(request), "HTTP/1.1 200", want, "the session stays");
