@@ -22,8 +22,12 @@
 
 #define FLOWS_MAX 65536u /* told at once; more than 4096 sandboxes with a pool of 16 peers each */
 
+/* Changes that come while a walk goes on wait for the next one: many at once are a few walks. */
+#define AGAIN_MS 10u
+
 struct job {
 	int pidfd; /* of the child; -1: none */
+	int sock;  /* links_conntrack_open(), used by the child; kept; -1: none */
 	struct loop_fd *source;
 };
 
@@ -38,6 +42,12 @@ struct egress_walk {
 /* Return: 0 in the child, 1 in the broker, -errno */
 static int job_start(struct broker *b, struct job *job, loop_fd_handler *ended)
 {
+	struct sbx_err err;
+
+	if (job->sock < 0)
+		job->sock = links_conntrack_open(b->links, &err);
+	if (job->sock < 0)
+		return err.sys > 0 ? -err.sys : -EIO;
 	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &job->pidfd, NULL, 0);
 
 	if (pid == 0) {
@@ -61,6 +71,8 @@ static bool job_end(struct job *job)
 	loop_fd_remove(job->source);
 	job->source = NULL;
 	replace_fd(&job->pidfd, -1);
+	if (!good)
+		replace_fd(&job->sock, -1); /* there may be answers in it that nobody took */
 	return good;
 }
 
@@ -88,19 +100,43 @@ static bool revoked(void *arg, const struct sockcut_ends *ends)
 	return links_conntrack_mark(c->s->broker->links, c->router_fd, &flow, &mark) == 0 && mark != c->s->mark;
 }
 
+struct stale {
+	struct broker *b;
+	const bool *wanted;
+	bool has[LIMIT_SANDBOXES];
+};
+
+static void stale_flow(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark)
+{
+	struct stale *st = arg;
+	const struct slot *s = egress_slot_of(st->b, src);
+
+	(void)dst;
+	(void)dst6;
+	if (s && mark && mark != s->mark)
+		st->has[s->number] = st->wanted[s->number];
+}
+
+/*
+ * Listing the sockets of a namespace walks tables of the whole machine (milliseconds): it is done only where the router has a
+ * flow that an older policy let through, which one walk of its connections tells for all.  It comes behind the new policy, so
+ * that none is missed.
+ */
 _Noreturn static void cut(struct broker *b, const bool *wanted)
 {
+	static struct stale stale;
 	struct sbx_err err = {0};
-	struct cutting c = {.router_fd = links_conntrack_open(b->links, &err)};
+	struct cutting c = {.router_fd = b->walk->cut.sock};
 	int failed = 0;
 
-	if (c.router_fd < 0) {
+	stale = (struct stale){.b = b, .wanted = wanted};
+	if (links_conntrack_each(b->links, c.router_fd, stale_flow, &stale, &err) < 0) {
 		log_warn("sockets of revoked flows stay until their next packet: %s", err.msg);
 		_exit(1);
 	}
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
 		c.s = &b->slot[i];
-		if (!wanted[i] || c.s->pidfd < 0)
+		if (!stale.has[i] || c.s->pidfd < 0)
 			continue;
 		/* A sandbox that ends meanwhile has no namespace to enter and no sockets either. */
 		int r = setns(c.s->pidfd, CLONE_NEWNET) < 0 ? -errno : sockcut_here(revoked, &c);
@@ -120,7 +156,7 @@ static void cut_ended(void *arg, int fd, uint32_t events)
 	(void)events;
 	ignore_result(job_end(&b->walk->cut)); /* it logged; the router refuses the flows all the same */
 	if (b->walk->n_wanted)
-		loop_timer_arm(b->walk->start_cut, 0);
+		loop_timer_arm(b->walk->start_cut, AGAIN_MS);
 }
 
 static void start_cut(void *arg)
@@ -182,7 +218,7 @@ _Noreturn static void list(struct broker *b, int fd)
 	struct sbx_err err = {0};
 	uint32_t n = 0;
 
-	if (!l.flow || links_conntrack_each(b->links, list_flow, &l, &err) < 0) {
+	if (!l.flow || links_conntrack_each(b->links, b->walk->list.sock, list_flow, &l, &err) < 0) {
 		log_error("%s", l.flow ? err.msg : "no memory for flows");
 		_exit(1);
 	}
@@ -239,5 +275,6 @@ int egress_walk_init(struct broker *b, struct sbx_err *err)
 	if (!b->walk || !b->walk->start_cut)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "egress walks");
 	b->walk->cut.pidfd = b->walk->list.pidfd = b->walk->flows_fd = -1;
+	b->walk->cut.sock = b->walk->list.sock = -1;
 	return 0;
 }

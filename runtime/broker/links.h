@@ -130,15 +130,33 @@ int links_conntrack_drop(struct links *links, uint32_t addr, struct sbx_err *err
 int links_conntrack_drop_many(struct links *links, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
 /* A connection by its first packet; the source is the sandbox's IPv4 address also where @dst is 0 and @dst6 counts. */
 typedef void links_conntrack_found(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark);
-/** links_conntrack_each() - Tell @found (with @arg; source, destination in host byte order (0: @dst6), mark) of all connections in the router of @links; Return: 0 or -1, @err set */
-int links_conntrack_each(struct links *links, links_conntrack_found *found, void *arg, struct sbx_err *err) SBX_WUR;
+/**
+ * links_conntrack_each() - Tell of all connections in the router
+ * @links:	The links
+ * @sock:	Of links_conntrack_open(); after a failure it may not be used again
+ * @found:	Called with source, destination in host byte order (0: @dst6) and mark
+ * @arg:	Handed to it
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_conntrack_each(const struct links *links, int sock, links_conntrack_found *found, void *arg, struct sbx_err *err) SBX_WUR;
 struct links_flow {
 	uint32_t src, dst; /* host byte order; dst 0: IPv6 */
 	struct ip6 dst6;   /* with the address of src in subnet6 as source */
 	uint16_t sport, dport;
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 };
-/** links_conntrack_open() - A socket for links_conntrack_mark() in the router of @links; Return: descriptor, or -1 with @err set */
+/**
+ * links_conntrack_open() - A socket for links_conntrack_each() and links_conntrack_mark()
+ * @links:	The links
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Keep it: when one of its kind is closed, the kernel waits for an RCU grace period (10 ms and more) while it holds the lock
+ * that every change of the router's table needs.  One process at a time may use it.
+ *
+ * Return: descriptor, or -1 with @err set
+ */
 int links_conntrack_open(struct links *links, struct sbx_err *err) SBX_WUR;
 /** links_conntrack_mark() - The mark of the connection @flow of a router of @links by the socket @sock into @ret; Return: 0, -ENOENT (there is none) or -errno */
 int links_conntrack_mark(const struct links *links, int sock, const struct links_flow *flow, uint32_t *ret);

@@ -299,14 +299,11 @@ int links_conntrack_count(struct links *links, struct sbx_err *err)
 	return found.entries > INT32_MAX ? INT32_MAX : (int)found.entries;
 }
 
-int links_conntrack_each(struct links *links, links_conntrack_found *each, void *arg, struct sbx_err *err)
+int links_conntrack_each(const struct links *links, int sock, links_conntrack_found *each, void *arg, struct sbx_err *err)
 {
 	struct found found = {.each = each, .each_arg = arg, .wires.subnet6 = links_subnet6(links)};
-	auto_fd sock = open_socket(links, err);
-
-	if (sock < 0)
-		return -1;
 	int r = ask(sock, IPCTNL_MSG_CT_GET, NLM_F_DUMP, found.wires.subnet6 ? AF_UNSPEC : AF_INET, NULL, 1);
+
 	r = r ? r : read_answers(sock, 1, &found);
 	return r ? sbx_err_set(err, SBX_E_SYSTEM, -r, "list connections") : 0;
 }
