@@ -7,6 +7,7 @@
 #include "api/egress_api.h"
 #include "api/endpoint.h"
 #include "api/gw_server.h"
+#include "api/images_commit.h"
 #include "api/images_gc.h"
 #include "api/images_import.h"
 #include "api/images_pull.h"
@@ -604,11 +605,14 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 	server->imports = images_imports_new(&server->context, err);
 	server->context.imports = server->imports;
 	if (server->imports)
+		server->context.commits = images_commits_new(&server->context, err);
+	if (server->context.commits)
 		server->context.gc = images_gc_new(&server->context, err);
 	if (server->context.gc)
 		server->channel = gw_server_new(config->loop, config->control_fd, config->gateway_uid, &hooks, err);
 	if (!server->channel) {
 		images_gc_free(server->context.gc);
+		images_commits_free(server->context.commits);
 		images_imports_free(server->imports);
 		free(server->renewed);
 		free(server);
@@ -629,6 +633,7 @@ void api_server_free(struct api_server *server)
 		return;
 	gw_server_free(server->channel);
 	images_gc_free(server->context.gc);
+	images_commits_free(server->context.commits);
 	images_imports_free(server->imports);
 	free(server->renewed);
 	free(server);

@@ -24,6 +24,7 @@ struct egress_events;
 struct blob_store;
 struct image_pulls;
 struct image_store;
+struct images_commits;
 struct images_gc;
 struct images_imports;
 struct jv;
@@ -42,6 +43,7 @@ struct api_context {
 	struct blob_store *blobs;	/* NULL: none */
 	struct broker_client *broker;	/* NULL: none */
 	struct images_imports *imports;	/* NULL: none */
+	struct images_commits *commits;	/* NULL: none */
 	struct images_gc *gc;		/* NULL: none */
 	struct egress_events *events;	/* NULL: none */
 	const char *api_key;		/* never NULL; "": none is configured */

@@ -3,6 +3,7 @@
 
 #include "api/auth.h"
 #include "api/images_api.h"
+#include "api/images_commit.h"
 #include "api/images_export.h"
 #include "api/images_gc.h"
 #include "api/lifecycle/lifecycle_api.h"

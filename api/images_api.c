@@ -3,6 +3,7 @@
 
 #include "api/images_api.h"
 
+#include "api/images_commit.h"
 #include "api/images_export.h"
 #include "api/images_import.h"
 #include "api/images_int.h"
@@ -50,6 +51,7 @@ static void write_strings(struct jw *w, const char *key, char *const *list)
 
 void images_render(struct jw *w, const struct image *image)
 {
+	static const uint8_t unknown[DIGEST_BYTES];
 	char familiar[IMAGE_REF_TEXT_BYTES], text[DIGEST_TEXT_SIZE];
 	struct image_ref ref;
 	struct sbx_err err = {0};
@@ -78,6 +80,8 @@ void images_render(struct jw *w, const struct image *image)
 	jw_array_end(w);
 	jw_key_str(w, "workdir", image->workdir && image->workdir[0] ? image->workdir : NULL);
 	jw_key_str(w, "user", image->user && image->user[0] ? image->user : NULL);
+	jw_key_str(w, "author", image->author);
+	jw_key_str(w, "comment", image->comment);
 	write_strings(w, "env", image->env);
 	write_strings(w, "entrypoint", image->entrypoint);
 	write_strings(w, "cmd", image->cmd);
@@ -92,7 +96,8 @@ void images_render(struct jw *w, const struct image *image)
 		for (size_t i = 0; i < image->n_layers; i++) {
 			digest_format(image->blobs[i].digest, text);
 			jw_object(w);
-			jw_key_str(w, "digest", text);
+			/* of an imported layer no packed form was kept */
+			jw_key_str(w, "digest", memcmp(image->blobs[i].digest, unknown, sizeof(unknown)) ? text : NULL);
 			jw_key_u64(w, "bytes", image->blobs[i].bytes);
 			jw_key_u64(w, "unpackedBytes", image->blobs[i].unpacked);
 			jw_object_end(w);
@@ -217,12 +222,14 @@ bool images_layer_wanted(const struct api_context *context, const uint8_t key[32
 {
 	/* an import of the same bytes has found the layer there, or is about to */
 	return images_exports_want_layer(key) || (context->imports && images_imports_wants(context->imports, key)) ||
-	       (context->pulls && image_pulls_wants_layer(context->pulls, key));
+	       (context->pulls && image_pulls_wants_layer(context->pulls, key)) ||
+	       (context->commits && images_commits_want_layer(context->commits, key));
 }
 
 bool images_blob_wanted(const struct api_context *context, const uint8_t digest[32])
 {
-	return images_exports_want_blob(digest) || (context->pulls && image_pulls_wants_blob(context->pulls, digest));
+	return images_exports_want_blob(digest) || (context->pulls && image_pulls_wants_blob(context->pulls, digest)) ||
+	       (context->commits && images_commits_want_blob(context->commits, digest));
 }
 
 bool images_image_wanted(const struct api_context *context, const struct image *image)

@@ -7,6 +7,7 @@
  *   POST   /v1/images/{name}/tag?name=    201 with the image under its new name
  *   POST   /v1/images/pull                see images_pull.h
  *   POST   /v1/images/prune?all=true      200 {"images","layers","blobs","bytes"}; all: also images that no sandbox uses
+ *   POST   /v1/sandboxes/{id}/commit      201 with the image: images_commit.h
  *   POST   /v1/images/gc?dryRun=&free=    200 {"dryRun","images":[...],"layers","blobs","bytes","imageBytes","disk"}: images_gc.h
  *   GET    /v1/usage                      what images take on the disk, and what of it nobody uses
  *   DELETE /v1/images/{name}              204; layers that no other image uses are dropped, 409 while a sandbox uses one

@@ -52,7 +52,7 @@ bool images_in_use(const struct api_context *context, const struct image *image)
  * Return: 0, or -1 with @err set
  */
 int images_may_remove(const struct api_context *context, const struct image *image, struct sbx_err *err) SBX_WUR;
-/** images_layer_wanted() - Whether a pull or import of @context has the layer @key, or will; no image has it yet */
+/** images_layer_wanted() - Whether a pull, import or commit of @context has the layer @key, or will; no image has it yet */
 bool images_layer_wanted(const struct api_context *context, const uint8_t key[32]);
 /** images_blob_wanted() - Likewise the blob @digest */
 bool images_blob_wanted(const struct api_context *context, const uint8_t digest[32]);

@@ -55,6 +55,8 @@ void image_clear(struct image *image)
 	strings_free(image->entrypoint);
 	strings_free(image->cmd);
 	free(image->blobs);
+	free(image->author);
+	free(image->comment);
 	*image = (struct image){0};
 }
 
@@ -84,6 +86,14 @@ static char **strings_copy(char *const *from, bool *failed)
 	return to;
 }
 
+static char *text_copy(const char *from, bool *failed)
+{
+	char *to = from ? strdup(from) : NULL;
+
+	*failed |= from && !to;
+	return to;
+}
+
 static int image_copy(struct image *to, const struct image *from, struct sbx_err *err)
 {
 	bool failed = false;
@@ -98,6 +108,8 @@ static int image_copy(struct image *to, const struct image *from, struct sbx_err
 	to->env = strings_copy(from->env, &failed);
 	to->entrypoint = strings_copy(from->entrypoint, &failed);
 	to->cmd = strings_copy(from->cmd, &failed);
+	to->author = text_copy(from->author, &failed);
+	to->comment = text_copy(from->comment, &failed);
 	to->blobs = from->blobs ? calloc(from->n_layers, sizeof(*to->blobs)) : NULL;
 	if (failed || !to->name || !to->workdir || !to->user || !to->layers || (from->blobs && !to->blobs)) {
 		image_clear(to);
@@ -171,6 +183,8 @@ static void image_write(struct buf *out, const struct image *image)
 	write_strings(&w, "cmd", image->cmd);
 	jw_key_i64(&w, "created_wall_usec", image->created_wall_usec);
 	jw_key_u64(&w, "bytes", image->bytes);
+	jw_key_str(&w, "author", image->author);
+	jw_key_str(&w, "comment", image->comment);
 	if (image->local)
 		jw_key_bool(&w, "local", true);
 	if (image->broken)
@@ -313,6 +327,10 @@ static int image_read(const void *data, size_t n, struct image *image, struct sb
 	    jv_i64(jv_get(root, "bytes"), &number) < 0 || number < 0)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "no creation time or size");
 	image->bytes = (uint64_t)number;
+	if (jv_is_set(jv_get(root, "author")) && read_text(root, "author", &image->author, err) < 0)
+		return -1;
+	if (jv_is_set(jv_get(root, "comment")) && read_text(root, "comment", &image->comment, err) < 0)
+		return -1;
 	if (read_switch(root, "local", &image->local, err) < 0 || read_switch(root, "broken", &image->broken, err) < 0)
 		return -1;
 	return read_origin(root, image, err);

@@ -34,6 +34,7 @@ struct image {
 	char *user;		/* owned; "name", "uid", "uid:gid"; "" for root */
 	char **entrypoint;	/* owned, NULL-terminated; NULL for none */
 	char **cmd;		/* owned, NULL-terminated; NULL for none */
+	char *author, *comment; /* owned; of a commit; NULL for none */
 	int64_t created_wall_usec;
 	int64_t used_wall_usec; /* last use, to within IMAGE_USED_STEP_S; kept as the time of the index file, not in it */
 	uint64_t bytes;		/* unpacked */

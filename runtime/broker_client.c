@@ -156,7 +156,10 @@ static size_t reply_size(uint32_t op)
 		return sizeof(struct broker_layer_reply);
 	case BROKER_OP_LAYER_LIST:
 		return sizeof(struct broker_layers_reply);
+	case BROKER_OP_SANDBOX_LAYERS:
+		return sizeof(struct broker_sandbox_layers_reply);
 	case BROKER_OP_LAYER_CAPTURE:
+	case BROKER_OP_SANDBOX_CAPTURE:
 	case BROKER_OP_ARCHIVE_INDEX:
 		return sizeof(struct broker_capture_reply);
 	case BROKER_OP_HOST_ROW:
@@ -196,6 +199,7 @@ static bool reply_failed(uint32_t op, const union broker_any *any, struct sbx_er
 		sys = any->layer_reply.sys;
 		break;
 	case BROKER_OP_LAYER_CAPTURE:
+	case BROKER_OP_SANDBOX_CAPTURE:
 	case BROKER_OP_ARCHIVE_INDEX:
 		text = any->capture_reply.text;
 		sys = any->capture_reply.sys;

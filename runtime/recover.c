@@ -100,9 +100,11 @@ static void kill_stray(struct sandbox_manager *m, const struct broker_list_reply
 static void follow_freezer(struct sandbox_entry *e, bool frozen)
 {
 	if (frozen) {
-		entry_move(e, LIFECYCLE_PAUSE, REASON_PAUSED, "the sandbox is frozen");
-		entry_move(e, LIFECYCLE_FROZEN, REASON_PAUSED, "the sandbox is frozen");
-		entry_move(e, LIFECYCLE_NOT_THAWED, REASON_PAUSED, "the sandbox is frozen");
+		const char *reason = strcmp(e->pub.reason, REASON_HELD) ? REASON_PAUSED : REASON_HELD;
+
+		entry_move(e, LIFECYCLE_PAUSE, reason, "the sandbox is frozen");
+		entry_move(e, LIFECYCLE_FROZEN, reason, "the sandbox is frozen");
+		entry_move(e, LIFECYCLE_NOT_THAWED, reason, "the sandbox is frozen");
 	} else {
 		entry_move(e, LIFECYCLE_RESUME, REASON_RUNNING, "the sandbox is up");
 		entry_move(e, LIFECYCLE_THAWED, REASON_RUNNING, "the sandbox is up");
@@ -252,6 +254,14 @@ static void list_complete(struct sandbox_manager *m)
 	if (!m->ready)
 		log_info("state: %zu sandboxes known, %zu of them have processes", m->n_entries, kept);
 	m->ready = true;
+	/* held by a sandboxd that is gone: nobody else lets them go on */
+	for (struct sandbox_entry *e = m->newest, *older; e; e = older) {
+		older = e->older;
+		if (e->seen && !e->held && e->pub.state == SANDBOX_PAUSED && !strcmp(e->pub.reason, REASON_HELD)) {
+			e->held = true;
+			sandbox_release(m, e->pub.id);
+		}
+	}
 }
 
 static void on_list(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)

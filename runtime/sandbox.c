@@ -754,6 +754,20 @@ static const struct change pause_change = {
 	.bad_message = "the sandbox is up",
 };
 
+static const struct change hold_change = {
+	.op = BROKER_OP_SANDBOX_FREEZE,
+	.begin = LIFECYCLE_PAUSE,
+	.good = LIFECYCLE_FROZEN,
+	.bad = LIFECYCLE_NOT_FROZEN,
+	.refused = SBX_E_NOT_RUNNING,
+	.failed = SBX_E_PAUSE_FAILED,
+	.verb = "hold",
+	.good_reason = REASON_HELD,
+	.good_message = "the sandbox is frozen while its files are read",
+	.bad_reason = REASON_RUNNING,
+	.bad_message = "the sandbox is up",
+};
+
 static const struct change resume_change = {
 	.op = BROKER_OP_SANDBOX_THAW,
 	.begin = LIFECYCLE_RESUME,
@@ -780,7 +794,9 @@ static void change_answered(struct sandbox_entry *e, const struct change *c, con
 		log_warn("sandbox %s: %s: %s", e->pub.id_text, c->verb, err->msg);
 		if (told.code != SBX_E_PEER_GONE && sbx_err_status(told.code) >= 500)
 			told.code = c->failed;
-		entry_move(e, c->bad, c->bad_reason, c->bad_message);
+		/* one that was held stays known as that: it is let go on when the broker is back */
+		bool held = c == &resume_change && !strcmp(e->pub.reason, REASON_HELD);
+		entry_move(e, c->bad, held ? REASON_HELD : c->bad_reason, c->bad_message);
 		waiters_tell(&e->changer, NULL, &told);
 	}
 	if (!e->changer)
@@ -798,6 +814,16 @@ static void on_paused(void *arg, const union broker_any *reply, const int *fds, 
 	close_fds(fds, n_fds);
 	if (entry_call_ended(e))
 		change_answered(e, &pause_change, err);
+}
+
+static void on_held(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct sandbox_entry *e = arg;
+
+	(void)reply;
+	close_fds(fds, n_fds);
+	if (entry_call_ended(e))
+		change_answered(e, &hold_change, err);
 }
 
 static void on_resumed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -829,10 +855,12 @@ static void change(struct sandbox_manager *m, const uint8_t id[16], const struct
 		done(arg, NULL, &err);
 		return;
 	}
-	entry_move(e, c->begin, e->pub.reason, e->pub.message);
+	/* a hold says so from its beginning: whoever finds the freezer closed must know why */
+	entry_move(e, c->begin, c == &hold_change ? REASON_HELD : e->pub.reason, e->pub.message);
 	e->changer = w;
 	e->n_calls++;
-	if (broker_client_slot(m->broker, c->op, entry_ref(e), 0, c == &pause_change ? on_paused : on_resumed, e, &err) < 0) {
+	broker_client_done *answered = c == &pause_change ? on_paused : c == &hold_change ? on_held : on_resumed;
+	if (broker_client_slot(m->broker, c->op, entry_ref(e), 0, answered, e, &err) < 0) {
 		e->n_calls--;
 		change_answered(e, c, &err);
 	}
@@ -846,6 +874,40 @@ void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done
 void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
 {
 	change(m, id, &resume_change, done, arg);
+}
+
+void sandbox_hold(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+
+	/* it stands still already; a second hold while one lasts would be ended by the first one's release */
+	if (e && m->ready && !e->held && (e->pub.state == SANDBOX_PAUSED || ((e->pub.state == SANDBOX_TERMINATED || e->pub.state == SANDBOX_FAILED) && e->pub.slot != BROKER_NO_SLOT))) {
+		const struct sbx_err none = {0};
+
+		done(arg, &e->pub, &none);
+		return;
+	}
+	if (e && m->ready && e->pub.state == SANDBOX_RUNNING)
+		e->held = true;
+	change(m, id, &hold_change, done, arg);
+}
+
+static void released(void *arg, const struct sandbox *sandbox, const struct sbx_err *err)
+{
+	(void)arg, (void)sandbox;
+	if (err->code && err->code != SBX_E_NOT_PAUSED)
+		log_warn("a sandbox that was held for a commit: %s", err->msg);
+}
+
+void sandbox_release(struct sandbox_manager *m, const uint8_t id[16])
+{
+	struct sandbox_entry *e = manager_entry(m, id);
+
+	if (!e || !e->held)
+		return;
+	e->held = false;
+	if (e->pub.state == SANDBOX_PAUSED && !strcmp(e->pub.reason, REASON_HELD))
+		change(m, id, &resume_change, released, NULL);
 }
 
 /* ---- the manager ---- */

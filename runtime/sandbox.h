@@ -180,6 +180,15 @@ void sandbox_delete(struct sandbox_manager *m, const uint8_t id[16], sandbox_don
 void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
 /** sandbox_resume() - Thaw @id; @done comes when it says Running */
 void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
+/**
+ * sandbox_hold() - Freeze @id while its files are read; @done comes when it stands still
+ *
+ * As sandbox_pause(), but for its reason, and it does not last: a sandboxd that finds a sandbox held lets it go on.  What is Paused
+ * or has ended stands still already: it is not held.  The end is sandbox_release().
+ */
+void sandbox_hold(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg);
+/** sandbox_release() - Let @id go on when sandbox_hold() froze it; fine when it is gone, or somebody resumed it */
+void sandbox_release(struct sandbox_manager *m, const uint8_t id[16]);
 /** sandbox_renew() - Set the expiry of @id to @expires_wall_usec; Return: the sandbox, or NULL with @err set */
 const struct sandbox *sandbox_renew(struct sandbox_manager *m, const uint8_t id[16], int64_t expires_wall_usec,
 				    struct sbx_err *err) SBX_WUR;

@@ -25,6 +25,7 @@
 #define REASON_STARTING	 "CONTAINER_STARTING" /* Pending, and a client was told so */
 #define REASON_RUNNING	 "CONTAINER_RUNNING"
 #define REASON_PAUSED	 "CONTAINER_PAUSED"
+#define REASON_HELD	 "IMAGE_COMMIT" /* Paused by us, while its files are read; ends by itself, also after a restart */
 #define REASON_EXITED	 "CONTAINER_EXITED"
 #define REASON_ERROR	 "CONTAINER_EXITED_ERROR"
 #define REASON_NOT_MADE	 "PROVISIONING_ERROR"
@@ -68,6 +69,7 @@ struct sandbox_entry {
 	bool opening;	  /* CHANNEL_OPEN of the control channel is under way */
 	bool undo;	  /* the kill undoes a create: keep the row when it says Failed, else remove it silently */
 	bool seen;	  /* by the current listing of the broker */
+	bool held;	  /* sandbox_hold() of this process: sandbox_release() will come */
 	bool asking_oom;  /* STAT is under way: was it the memory limit? */
 	struct agent_status ended; /* what the agent said, while asking_oom */
 	struct egress_entry egress;

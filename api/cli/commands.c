@@ -121,6 +121,20 @@ static const struct cli_option gc_options[] = {
 	END,
 };
 
+static const struct cli_option commit_options[] = {
+	{"message", 'm', "TEXT", "what it is, kept with the image", 0},
+	{"author", 'a', "TEXT", "who made it", 0},
+	{"change", 'c', "INSTRUCTION", "ENV, ENTRYPOINT, CMD, USER or WORKDIR as in a Dockerfile", CLI_REPEAT},
+	{"env", 'e', "NAME=VALUE", "environment of every command; NAME alone takes the caller's value", CLI_REPEAT},
+	{"entrypoint", 0, "COMMAND", "first program of a sandbox that names none", 0},
+	{"cmd", 0, "COMMAND", "its arguments, or the command without an entrypoint", 0},
+	{"workdir", 'w', "DIR", "directory to start in", 0},
+	{"user", 'u', "USER", "user to run as: name, uid or uid:gid", 0},
+	{"no-pause", 0, NULL, "do not stop the processes meanwhile: files may be half written", 0},
+	{"flatten", 0, NULL, "make one layer of all instead of adding one", 0},
+	END,
+};
+
 static const struct cli_option egress_set_options[] = {
 	{"egress", 0, "deny|allow", "what no --allow or --deny is about (default: deny with --allow)", 0},
 	{"allow", 0, "TARGET", "name, *.name, address or range that may be reached; NAME:443 narrows", CLI_REPEAT},
@@ -191,6 +205,14 @@ const struct cli_command cli_commands[] = {
 	{NULL, "endpoint", "ID PORT", "print where a port of a sandbox is reached",
 	 "  curl \"http://$(sandboxctl endpoint 7f3a 8000)/\"\n", endpoint_options, -1, 2, 2, cmd_endpoint},
 	{NULL, "rm", "ID...", "remove sandboxes", "  sandboxctl rm 7f3a 91c4\n  sandboxctl rm --all\n", rm_options, -1, 0, -1, cmd_rm},
+	{NULL, "commit", "ID IMAGE", "make an image of a sandbox",
+	 "The image has what the sandbox was made from and what it has written since, but\n"
+	 "no volumes, no /proc, /dev or /run/sandbox, and neither the variables nor the\n"
+	 "command that the sandbox was made with.  An image with this name is replaced.\n"
+	 "\n"
+	 "  sandboxctl commit 7f3a tools:2 -m 'with jq' -e LANG=C.UTF-8\n"
+	 "  sandboxctl commit 7f3a tools:3 -c 'ENTRYPOINT [\"/app/run\"]' -c 'USER 1000'\n",
+	 commit_options, -1, 2, 2, cmd_commit},
 	{NULL, "pull", "IMAGE", "fetch an image from its registry",
 	 "IMAGE is [REGISTRY/]NAME[:TAG][@DIGEST]; without a registry it is docker.io's.\n"
 	 "Credentials come from images.auth_file of the daemon, or from -u.\n"
@@ -203,6 +225,8 @@ const struct cli_command cli_commands[] = {
 	 pull_options, -1, 1, 1, cmd_pull},
 	{"image", "inspect", "NAME", "show everything about an image", "  sandboxctl image inspect debian:12 -o yaml\n", no_options, -1, 1, 1,
 	 cmd_image_inspect},
+	{"image", "commit", "ID IMAGE", "make an image of a sandbox", "  sandboxctl image commit 7f3a tools:2        is sandboxctl commit 7f3a tools:2\n",
+	 commit_options, -1, 2, 2, cmd_commit},
 	{"image", "tag", "NAME NEW", "give an image a further name", "  sandboxctl image tag debian:12 base:1\n", no_options, -1, 2, 2,
 	 cmd_image_tag},
 	{"image", "prune", "", "remove what no image is made of",

@@ -8,6 +8,8 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 	api/lifecycle/create_request.h api/lifecycle/diagnostics.c api/lifecycle/endpoints.c api/lifecycle/labels.c \
 	api/lifecycle/labels.h api/lifecycle/lifecycle_api.h api/lifecycle/lifecycle_int.h api/lifecycle/misc.c \
 	api/lifecycle/read.c api/lifecycle/word_split.c api/lifecycle/word_split.h
+# Collections and commits.
+libapi_a_SOURCES += api/images_commit.c api/images_commit.h
 # Port 18080, and what the lifecycle API says about egress.
 libapi_a_SOURCES += api/egress_api.c api/egress_api.h api/egress_events.c api/egress_events.h api/lifecycle/egress.c api/deny_hook.c api/deny_hook.h
 

@@ -95,6 +95,8 @@ static const char *check_capture(const union broker_any *any)
 
 	if (c->form < BROKER_FORM_TAR || c->form > BROKER_FORM_TAR_ZSTD || !c->max_bytes || !c->max_entries)
 		return "form and bounds";
+	if (c->head.op == BROKER_OP_SANDBOX_CAPTURE)
+		return c->kind > 1 || !all_zero(c->key, sizeof(c->key)) ? "fields of another request" : NULL;
 	if (c->ref.slot || c->ref.generation)
 		return "slot of another request";
 	if (c->head.op == BROKER_OP_LAYER_CAPTURE)
@@ -182,6 +184,8 @@ static const struct {
 	[BROKER_OP_LAYER_SWEEP] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_LAYER_CAPTURE] = {sizeof(struct broker_capture_req), 1, check_capture},
 	[BROKER_OP_ARCHIVE_INDEX] = {sizeof(struct broker_capture_req), 1, check_capture},
+	[BROKER_OP_SANDBOX_LAYERS] = {sizeof(struct broker_slot_req), 0, check_slot},
+	[BROKER_OP_SANDBOX_CAPTURE] = {sizeof(struct broker_capture_req), 1, check_capture},
 	[BROKER_OP_VOLUME_MAKE] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_VOLUME_DROP] = {sizeof(struct broker_volume_req), 0, check_volume},
 	[BROKER_OP_HOST_ROW] = {sizeof(struct broker_plain_req), 0, check_plain},

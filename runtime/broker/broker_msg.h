@@ -53,6 +53,8 @@ enum broker_op {
 	BROKER_OP_ARCHIVE_INDEX, /* where the members of an image archive are; carries it, opened for reading and writing */
 	BROKER_OP_LAYER_LIST,  /* what the store has, in parts: asked again with the cursor of the last answer */
 	BROKER_OP_LAYER_SWEEP, /* move to the trash what no unpacking and no life owns; answered with how many in `sys` */
+	BROKER_OP_SANDBOX_LAYERS,  /* what the root of a life is made of */
+	BROKER_OP_SANDBOX_CAPTURE, /* the upper of a life as a packed tar; carries the file for it, opened write-only */
 	BROKER_OP_COUNT
 };
 
@@ -151,7 +153,7 @@ struct broker_create_reply { /* with {control write, control read} */
 
 enum broker_channel { BROKER_CHANNEL_CONTROL = 1, BROKER_CHANNEL_EXEC };
 
-struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STAT, SOCKET_OPEN (arg: AF_INET or AF_INET6) */
+struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STAT, SANDBOX_LAYERS, SOCKET_OPEN (arg: AF_INET or AF_INET6) */
 	struct broker_head head;
 	struct broker_slot_ref ref;
 	uint32_t arg;
@@ -243,12 +245,12 @@ struct broker_layer_reply {
 
 enum broker_archive_kind { BROKER_ARCHIVE_OCI = 2, BROKER_ARCHIVE_DOCKER }; /* of enum archive_kind */
 
-struct broker_capture_req { /* LAYER_CAPTURE, ARCHIVE_INDEX */
+struct broker_capture_req { /* LAYER_CAPTURE, ARCHIVE_INDEX, SANDBOX_CAPTURE */
 	struct broker_head head;
-	struct broker_slot_ref ref;    /* zero: for captures of a sandbox */
+	struct broker_slot_ref ref;    /* SANDBOX_CAPTURE: whose; else zero */
 	uint8_t key[BROKER_KEY_BYTES]; /* CAPTURE: the layer; INDEX: zero */
 	uint32_t form; /* enum broker_unpack_form; CAPTURE: how to pack, INDEX: how it is packed */
-	uint32_t kind; /* INDEX: enum archive_kind, 0: find out; CAPTURE: 0 */
+	uint32_t kind; /* INDEX: enum archive_kind, 0: find out; SANDBOX_CAPTURE: 1: all layers and the upper as one; else 0 */
 	uint64_t max_bytes;   /* unpacked */
 	uint64_t max_entries;
 };
@@ -296,6 +298,16 @@ struct broker_layers_reply {
 	uint32_t n_strays; /* names of this part that are no layer and no unpacking under way */
 	uint32_t zero;
 	struct broker_layer_row row[BROKER_LAYER_ROWS];
+};
+
+struct broker_sandbox_layers_reply { /* SANDBOX_LAYERS */
+	struct broker_head head;
+	int32_t status;
+	int32_t sys;
+	uint32_t n_layers; /* lowest first */
+	uint32_t host_usr; /* 1: and the host's /usr, which no image can have */
+	uint8_t layer[BROKER_MAX_LAYERS][BROKER_KEY_BYTES];
+	char text[BROKER_TEXT_BYTES];
 };
 
 struct broker_volume_req { /* VOLUME_MAKE, VOLUME_DROP */
@@ -447,6 +459,7 @@ union broker_any {
 	struct broker_capture_reply capture_reply;
 	struct broker_layers_req layers_req;
 	struct broker_layers_reply layers_reply;
+	struct broker_sandbox_layers_reply sandbox_layers_reply;
 	struct broker_volume_req volume_req;
 	struct broker_host_reply host_reply;
 	struct broker_event_msg event;

@@ -516,6 +516,33 @@ static int on_layer_capture(struct broker *b, const struct request *r, struct sb
 	return capture_layer(b, &r->any->capture_req, r->fd, &asker, err);
 }
 
+/* Safe: keys that the sender named itself when it asked for this life. */
+static int on_sandbox_layers(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	const struct slot *s = r->slot;
+	struct broker_sandbox_layers_reply answer = {.n_layers = s->n_layers, .host_usr = s->host_usr};
+
+	(void)err;
+	/* a sandbox of the host image that was adopted: the record has no word for its /usr, its only layer says it */
+	if (s->n_layers && layers_is_host_key(s->use->layer[0]))
+		answer.host_usr = 1;
+	(void)b;
+	memcpy(answer.layer, s->use->layer, s->n_layers * sizeof(answer.layer[0]));
+	send_message(r->c, &answer, sizeof(answer), r->any->head.op, r->any->head.tag, NULL, 0);
+	return 0;
+}
+
+/*
+ * Safe: files of one life, read-only, are read by sandbox-unpack with that life's ids and no others; what it writes goes into the
+ * sender's own file.  The sender may read all of it by commands inside anyway.
+ */
+static int on_sandbox_capture(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return capture_sandbox(b, r->slot, &r->any->capture_req, r->fd, &asker, err);
+}
+
 /* Safe: the sender's own file is read and written by sandbox-unpack as nobody of the host, which is given nothing else. */
 static int on_archive_index(struct broker *b, const struct request *r, struct sbx_err *err)
 {
@@ -734,6 +761,8 @@ static const struct {
 	[BROKER_OP_LAYER_SWEEP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_sweep},
 	[BROKER_OP_LAYER_CAPTURE]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_capture},
 	[BROKER_OP_ARCHIVE_INDEX]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_archive_index},
+	[BROKER_OP_SANDBOX_LAYERS] = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_sandbox_layers},
+	[BROKER_OP_SANDBOX_CAPTURE] = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_sandbox_capture},
 	[BROKER_OP_VOLUME_MAKE]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_make},
 	[BROKER_OP_VOLUME_DROP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_volume_drop},
 	[BROKER_OP_HOST_ROW]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_host_row},
@@ -746,7 +775,8 @@ static const struct {
 	[BROKER_OP_FLOWS]	   = {WHO_DNSD,		       NO_SLOT,				     on_flows},
 };
 static_assert(offsetof(struct broker_policy, ref) == offsetof(struct broker_slot_req, ref) &&
-	      offsetof(struct broker_pin, ref) == offsetof(struct broker_slot_req, ref), "a slot is named at one place");
+	      offsetof(struct broker_pin, ref) == offsetof(struct broker_slot_req, ref) &&
+	      offsetof(struct broker_capture_req, ref) == offsetof(struct broker_slot_req, ref), "a slot is named at one place");
 /* clang-format on */
 
 static int find_slot(struct broker *b, struct request *r, struct sbx_err *err)

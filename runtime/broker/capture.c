@@ -7,6 +7,7 @@
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/layers.h"
 #include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/slot.h"
 #include "runtime/broker/unpacker.h"
 
 #include <fcntl.h>
@@ -78,6 +79,10 @@ static void capture_ended(void *arg, int fd, uint32_t events)
 	(void)fd;
 	(void)events;
 	int r = judge(c, &result, &err);
+	/* a dead life's files are being removed: who knows what of them was still there */
+	const struct slot *s = r == 0 && c->ref.slot != BROKER_NO_SLOT ? slot_by_ref(c->b, &c->ref) : NULL;
+	if (r == 0 && c->ref.slot != BROKER_NO_SLOT && (!s || (s->state != BROKER_SLOT_LIVE && s->state != BROKER_SLOT_FROZEN)))
+		r = sbx_err_set(&err, SBX_E_NOT_RUNNING, 0, "the sandbox ended while its files were read");
 	if (r == 0 && FAULT_POINT("capture-ended"))
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0) {
@@ -184,6 +189,35 @@ int capture_layer(struct broker *b, const struct broker_capture_req *req, int ou
 	struct capture_tree tree = {.tree_fd = fd, .below_fd = -1, .merged_fd = -1, .base = b->layer_base, .ref = {.slot = BROKER_NO_SLOT}};
 	memcpy(tree.key, req->key, sizeof(tree.key));
 	return capture_start(b, req, &tree, out_fd, asker, err);
+}
+
+/* Relative to the sandbox's root. */
+static const char *const not_captured[] = {"etc/resolv.conf", "etc/hosts", "etc/hostname", "opt/opensandbox/.env", "run/sandbox"};
+
+int capture_sandbox(struct broker *b, struct slot *s, const struct broker_capture_req *req, int out_fd, const struct broker_asker *asker,
+		    struct sbx_err *err)
+{
+	struct rootfs_views views = {-1, -1, -1};
+
+	if (s->host_usr || !s->n_layers || layers_is_host_key(s->use->layer[0]))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "the image \"host\" is this machine's own /usr: what was made from it cannot be an image");
+	if (rootfs_views(b, s, &views, err) < 0)
+		return -1;
+	bool flat = req->kind == 1;
+	const struct capture_tree tree = {
+		.tree_fd = flat ? views.merged_fd : views.upper_fd,
+		.below_fd = flat ? -1 : views.below_fd,
+		.merged_fd = flat ? -1 : views.merged_fd,
+		.base = slot_base(b, s),
+		.skip = not_captured,
+		.n_skip = ARRAY_SIZE(not_captured),
+		.ref = {.slot = s->number, .generation = s->generation},
+	};
+	int rc = capture_start(b, req, &tree, out_fd, asker, err);
+	close_keep_errno(views.upper_fd);
+	close_keep_errno(views.below_fd);
+	close_keep_errno(views.merged_fd);
+	return rc;
 }
 
 int capture_index(struct broker *b, const struct broker_capture_req *req, int file_fd, const struct broker_asker *asker,

@@ -16,6 +16,7 @@
 
 struct broker;
 struct broker_asker;
+struct slot;
 
 /* What a capture reads; the descriptors stay the caller's. */
 struct capture_tree {
@@ -45,6 +46,22 @@ int capture_start(struct broker *b, const struct broker_capture_req *req, const 
 /** capture_layer() - capture_start() for a layer of the store, LAYER_CAPTURE; Return: 0, or -1 with @err set (IMAGE_NOT_FOUND) */
 int capture_layer(struct broker *b, const struct broker_capture_req *req, int out_fd, const struct broker_asker *asker,
 		  struct sbx_err *err) SBX_WUR;
+/**
+ * capture_sandbox() - capture_start() for what a sandbox has written, SANDBOX_CAPTURE
+ * @b:		The broker
+ * @s:		Its slot, LIVE or FROZEN; when it ends before the capture, that has failed
+ * @req:	Form, bounds, and whether all layers are to be one
+ * @out_fd:	Regular file, write-only
+ * @asker:	Copied
+ * @err:	Filled on failure: INVALID_REQUEST (made from the `host` image), IMAGE_INVALID, LIMIT, SYSTEM
+ *
+ * Left out: what each start writes anew (names of the host, name servers), /run/sandbox, and the file of variables for commands,
+ * which may hold tokens.  What is mounted (volumes, /proc, /dev) is not in an upper.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int capture_sandbox(struct broker *b, struct slot *s, const struct broker_capture_req *req, int out_fd, const struct broker_asker *asker,
+		    struct sbx_err *err) SBX_WUR;
 /** capture_index() - Start to look into an archive, ARCHIVE_INDEX; Return: 0, or -1 with @err set */
 int capture_index(struct broker *b, const struct broker_capture_req *req, int file_fd, const struct broker_asker *asker,
 		  struct sbx_err *err) SBX_WUR;

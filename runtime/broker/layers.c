@@ -174,6 +174,8 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 	(void)events;
 	/* It was pid 1 of its namespace: nothing that runs as S is left. */
 	int r = judge(u->pidfd, u->result_fd, &result, &err);
+	if (r == 0 && FAULT_POINT("layer-unpacked"))
+		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0)
 		r = publish(u->b, u->name, u->key, &err);
 	if (r < 0 && trash_put(u->b, u->b->layers_fd, u->name, u->b->layer_base) < 0)
@@ -340,7 +342,7 @@ static bool key_of_name(const char *name, uint8_t key[BROKER_KEY_BYTES])
 	return strlen(name) == BROKER_KEY_HEX - 1 && hex_decode(name, key, BROKER_KEY_BYTES) == 0;
 }
 
-static bool is_host_key(const uint8_t key[BROKER_KEY_BYTES])
+bool layers_is_host_key(const uint8_t key[BROKER_KEY_BYTES])
 {
 	return !memcmp(key, host_key_start, sizeof(host_key_start));
 }
@@ -357,7 +359,7 @@ static void list_row(struct broker *b, const char *name, struct broker_layers_re
 	}
 	if (!S_ISDIR(st.st_mode) || st.st_uid - b->layer_base >= BROKER_IDS_PER_SLOT || st.st_gid - b->layer_base >= BROKER_IDS_PER_SLOT)
 		row->flags |= BROKER_LAYER_ODD;
-	if (is_host_key(row->key))
+	if (layers_is_host_key(row->key))
 		row->flags |= BROKER_LAYER_HOST;
 	if (slot_layer_lives(b, row->key) || lower_used(b, row->key) || capture_uses_layer(b, row->key))
 		row->flags |= BROKER_LAYER_USED;
@@ -402,7 +404,7 @@ int layers_sweep(struct broker *b)
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
 		if (key_of_name(e->d_name, key))
-			stale = is_host_key(key) && !slot_layer_used(b, key) &&
+			stale = layers_is_host_key(key) && !slot_layer_used(b, key) &&
 				(!b->has_host_image || memcmp(key, b->host_key, sizeof(key)) != 0);
 		else
 			stale |= !is_working(b, e->d_name); /* nobody but us writes here: a hand did */

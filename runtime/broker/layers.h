@@ -37,6 +37,8 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sbx_err *err) SBX_WUR;
 /** layers_host_image() - Build the skeleton of the `host` image of @b and set host_key; waits for it; Return: 0 or -1, @err set */
 int layers_host_image(struct broker *b, struct sbx_err *err) SBX_WUR;
+/** layers_is_host_key() - Whether @key is that of a skeleton of the `host` image, of this broker or an earlier one */
+bool layers_is_host_key(const uint8_t key[BROKER_KEY_BYTES]);
 /** layers_sweep() - Move to the trash what was left unfinished and what is no layer; Return: how many */
 int layers_sweep(struct broker *b);
 /**

@@ -35,7 +35,7 @@ extern int umount2(const char *target, int flags);
 #define RUN_PATH_SIZE 160
 
 struct overlay_names {
-	char lower[BROKER_MAX_LAYERS * 4];
+	char lower[(BROKER_MAX_LAYERS + 1) * 4];
 	char upper[48], work[48];
 };
 
@@ -184,7 +184,8 @@ int rootfs_init(struct broker *b, struct sbx_err *err)
 	b->upper_fd = fcntl(b->null_fd, F_DUPFD_CLOEXEC, UPPER_FD_FROM);
 	if (b->stage_fd < 0 || b->upper_fd < 0 || mkdir("m", MODE_DIR) < 0 || mkdir("u", 0700) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
-	for (unsigned i = 0; i < BROKER_MAX_LAYERS; i++) {
+	/* one more, for an upper that is looked at */
+	for (unsigned i = 0; i <= BROKER_MAX_LAYERS; i++) {
 		char name[LOWER_NAME_SIZE];
 
 		snprintf(name, sizeof(name), "%u", i);
@@ -353,4 +354,87 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
 		log_error("descriptor of an upper stays open: %s", strerror(errno));
 	return fd < 0 ? -1 : fd;
+}
+
+/* ---- a look from outside ---- */
+
+/* An overlay of the first @n trees of the staging, read-only: it has neither upper nor work. */
+static int overlay_view(struct broker *b, uint32_t n)
+{
+	char lower[(BROKER_MAX_LAYERS + 1) * 4], options[OVERLAY_OPTIONS_SIZE];
+	int len = 0;
+
+	for (uint32_t i = n; i-- > 0;)
+		len += snprintf(lower + len, sizeof(lower) - (size_t)len, "%u%s", i, i ? ":" : "");
+	snprintf(options, sizeof(options), "lowerdir=%s,index=off,metacopy=off,redirect_dir=nofollow", lower);
+	if (mount("overlay", "m", "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+		return -errno;
+	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
+	if (umount2("m", UNMOUNT_DETACH) < 0)
+		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
+	return fd;
+}
+
+static int tree_root(int mount_fd)
+{
+	auto_fd mount_owned = mount_fd;
+	int fd = mount_owned < 0 ? mount_owned : openat(mount_owned, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 && mount_owned >= 0 ? -errno : fd;
+}
+
+static int view_trees(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+	int ns = rootfs_helper(b, s, err);
+
+	if (ns < 0)
+		return -1;
+	layers_name(s->use->layer[0], name);
+	/* an overlay without an upper wants two lowers at least */
+	ret->below_fd = tree_root(s->n_layers == 1 ? rootfs_clone(b->layers_fd, name, true, ns) : overlay_view(b, s->n_layers));
+	ret->merged_fd = tree_root(overlay_view(b, s->n_layers + 1));
+	if (ret->below_fd >= 0 && ret->merged_fd >= 0)
+		return 0;
+	return sbx_err_set(err, SBX_E_SYSTEM, ret->below_fd < 0 ? -ret->below_fd : -ret->merged_fd, "look at the root of slot %u", s->number);
+}
+
+int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err)
+{
+	char name[32], top[LOWER_NAME_SIZE];
+	struct rootfs_views views = {-1, -1, -1};
+	uint32_t attached = 0;
+	int rc = -1;
+
+	launch_dir_name(s, name);
+	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	auto_fd upper = files < 0 ? files : rootfs_clone(files, "upper", true, -1);
+	auto_fd shown = files < 0 ? files : rootfs_clone(files, "upper", true, -1);
+	if (upper < 0 || shown < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, upper < 0 ? -upper : -shown, "files of slot %u", s->number);
+	while (attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
+		attached++;
+	if (attached == s->n_layers) {
+		snprintf(top, sizeof(top), "%u", attached);
+		int r = sys_move_mount(upper, b->stage_fd, top);
+
+		if (r == 0) {
+			rc = view_trees(b, s, &views, err);
+			attached++;
+		} else {
+			sbx_err_set(err, SBX_E_SYSTEM, -r, "upper of slot %u", s->number);
+		}
+	}
+	detach_layers(attached);
+	if (rc == 0)
+		views.upper_fd = tree_root(take_fd(&shown));
+	if (rc == 0 && views.upper_fd < 0)
+		rc = sbx_err_set(err, SBX_E_SYSTEM, -views.upper_fd, "upper of slot %u", s->number);
+	if (rc < 0) {
+		close_keep_errno(views.below_fd);
+		close_keep_errno(views.merged_fd);
+		return -1;
+	}
+	*ret = views;
+	return 0;
 }

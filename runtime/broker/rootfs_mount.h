@@ -62,6 +62,25 @@ int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR
  * Return: descriptor of the detached mount, the caller's; or -1 with @err set
  */
 int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err) SBX_WUR;
+/* Read-only, the files as the sandbox sees them but with its host ids; the descriptors are the caller's. */
+struct rootfs_views {
+	int upper_fd;  /* directory: what it has written, whiteouts and all */
+	int below_fd;  /* directory: its layers as one */
+	int merged_fd; /* directory: both as one */
+};
+
+/**
+ * rootfs_views() - Look at the root of one sandbox from outside, without what is mounted in it
+ * @b:		The broker
+ * @s:		Its slot, which has its root; nothing of it is changed
+ * @ret:	Filled
+ * @err:	Filled on failure: SYSTEM, HOST_LACKS, IMAGE_NOT_FOUND
+ *
+ * The upper becomes the uppermost lower of an overlay that cannot be written: only so the kernel says what is hidden.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err) SBX_WUR;
 /**
  * rootfs_clone() - Make a detached, restricted copy of one mount
  * @dir_fd:	Directory or file; with @name "" itself

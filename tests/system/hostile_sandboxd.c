@@ -42,6 +42,8 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_LAYER_LIST] = sizeof(struct broker_layers_req),
 	[BROKER_OP_LAYER_SWEEP] = sizeof(struct broker_plain_req),
 	[BROKER_OP_LAYER_CAPTURE] = sizeof(struct broker_capture_req),
+	[BROKER_OP_SANDBOX_LAYERS] = sizeof(struct broker_slot_req),
+	[BROKER_OP_SANDBOX_CAPTURE] = sizeof(struct broker_capture_req),
 	[BROKER_OP_ARCHIVE_INDEX] = sizeof(struct broker_capture_req),
 	[BROKER_OP_VOLUME_MAKE] = sizeof(struct broker_volume_req),
 	[BROKER_OP_VOLUME_DROP] = sizeof(struct broker_volume_req),
@@ -57,7 +59,7 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 
 static bool carries_file(uint32_t op)
 {
-	return op == BROKER_OP_LAYER_UNPACK || op == BROKER_OP_LAYER_CAPTURE || op == BROKER_OP_ARCHIVE_INDEX;
+	return op == BROKER_OP_LAYER_UNPACK || op == BROKER_OP_LAYER_CAPTURE || op == BROKER_OP_SANDBOX_CAPTURE || op == BROKER_OP_ARCHIVE_INDEX;
 }
 
 /* What sandbox-dnsd may send besides HELLO, and sandboxd may not. */
@@ -83,7 +85,7 @@ static void fill_valid(union broker_any *any, uint32_t op)
 }
 
 static const uint32_t slot_ops[] = {BROKER_OP_CHANNEL_OPEN, BROKER_OP_SANDBOX_KILL, BROKER_OP_SANDBOX_FREEZE, BROKER_OP_SANDBOX_THAW,
-				    BROKER_OP_SANDBOX_STAT, BROKER_OP_SOCKET_OPEN};
+				    BROKER_OP_SANDBOX_STAT, BROKER_OP_SOCKET_OPEN, BROKER_OP_SANDBOX_LAYERS};
 
 /* A new connection as @uid, with HELLO said when @greet. */
 static int connection(uint32_t uid, bool greet)

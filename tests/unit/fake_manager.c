@@ -432,3 +432,21 @@ int broker_client_call(struct broker_client *c, const void *msg, int fd, broker_
 	done(arg, &reply, NULL, 0, &none);
 	return 0;
 }
+
+void sandbox_hold(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
+{
+	sandbox_pause(m, id, done, arg);
+}
+
+void sandbox_release(struct sandbox_manager *m, const uint8_t id[16])
+{
+	(void)m, (void)id;
+}
+
+int broker_client_slot(struct broker_client *c, enum broker_op op, struct broker_slot_ref ref, uint32_t arg_value,
+		       broker_client_done *done, void *arg, struct sbx_err *err)
+{
+	const struct broker_slot_req req = {.head = {.op = op, .size = sizeof(req)}, .ref = ref, .arg = arg_value};
+
+	return broker_client_call(c, &req, -1, done, arg, err);
+}
