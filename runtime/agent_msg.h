@@ -253,7 +253,8 @@ enum agent_fs_op {
 	AGENT_FS_RMTREE,  /* paths; a missing one is fine */
 	AGENT_FS_MOVE,	  /* src, dest; parents of dest are made; EEXIST when dest is there */
 	AGENT_FS_CHMOD,	  /* path, owner, group; mode */
-	AGENT_FS_REPLACE, /* path, old, new -> END value: replacements */
+	AGENT_FS_REPLACE, /* DATA..., EOF from the gateway: a struct agent_fs_replace each -> DATA: a uint64_t of replacements each, as
+			   * far as it came; END value: their sum; the first that fails ends it, the text names its path */
 	AGENT_FS_OP_COUNT
 };
 
@@ -274,8 +275,14 @@ struct agent_fs {
 	uint64_t length; /* READ: 0 to the end; WRITE: no more than this will come, 0: not known */
 	uint32_t uid;
 	uint32_t n_strings;
-	uint32_t string_bytes; /* NUL-terminated strings behind the struct; REPLACE's old and new are counted below */
-	uint32_t old_bytes;    /* REPLACE: may hold any byte but NUL */
+	uint32_t string_bytes; /* NUL-terminated strings behind the struct */
+	uint32_t zero[3];
+};
+
+/* One file of REPLACE, followed by the path and the two texts, which may hold any byte. */
+struct agent_fs_replace {
+	uint32_t path_bytes; /* with its NUL */
+	uint32_t old_bytes;  /* not 0 */
 	uint32_t new_bytes;
 	uint32_t zero;
 };

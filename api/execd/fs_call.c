@@ -19,7 +19,7 @@ int fs_request_payload(const struct fs_request *r, struct buf *out, struct sbx_e
 				.offset = r->offset,
 				.length = r->length,
 				.n_strings = (uint32_t)r->n_strings};
-	size_t strings = 0, old_bytes = r->old_text ? strlen(r->old_text) : 0, new_bytes = r->new_text ? strlen(r->new_text) : 0;
+	size_t strings = 0;
 
 	for (size_t i = 0; i < r->n_strings; i++) {
 		size_t n = strlen(r->strings[i]) + 1;
@@ -28,16 +28,12 @@ int fs_request_payload(const struct fs_request *r, struct buf *out, struct sbx_e
 			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "a path is longer than %u bytes", LIMIT_PATH_BYTES - 1);
 		strings += n;
 	}
-	if (strings + old_bytes + new_bytes > LIMIT_SPAWN_BYTES)
-		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "one request may hold %u bytes of paths and text", LIMIT_SPAWN_BYTES);
+	if (strings > LIMIT_SPAWN_BYTES)
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "one request may hold %u bytes of paths", LIMIT_SPAWN_BYTES);
 	head.string_bytes = (uint32_t)strings;
-	head.old_bytes = (uint32_t)old_bytes;
-	head.new_bytes = (uint32_t)new_bytes;
 	buf_append(out, &head, sizeof(head));
 	for (size_t i = 0; i < r->n_strings; i++)
 		buf_append(out, r->strings[i], strlen(r->strings[i]) + 1);
-	buf_append(out, r->old_text, old_bytes);
-	buf_append(out, r->new_text, new_bytes);
 	return out->failed ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "file request") : 0;
 }
 
@@ -209,8 +205,6 @@ static void call_ended(void *arg, const struct agent_end *end, const char *text,
 		fs_call_refuse(call, &err);
 		return;
 	}
-	if (call->ops->step)
-		call->ops->step(call, call->next - 1, end->value);
 	call_next(call);
 }
 

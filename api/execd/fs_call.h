@@ -20,7 +20,6 @@ struct fs_request {
 	uint64_t offset, length;
 	const char *const *strings;
 	size_t n_strings;
-	const char *old_text, *new_text; /* REPLACE */
 };
 
 /** fs_request_payload() - Lay out @r behind the content of @out; Return: 0, or -1 with @err set (EXECD_BODY, NO_MEMORY) */
@@ -34,8 +33,6 @@ struct fs_call_ops {
 	int (*parse)(struct fs_call *call, const char *body, size_t n, struct sbx_err *err);
 	/* A DATA frame; NULL: none may come. */
 	int (*data)(struct fs_call *call, const uint8_t *data, size_t n, struct sbx_err *err);
-	/* One request succeeded with @value. */
-	void (*step)(struct fs_call *call, size_t index, uint64_t value);
 	/* All succeeded: write the answer's body; NULL: 200 without a body. */
 	void (*finish)(struct fs_call *call);
 	/* Releases call->data, however the call ended; NULL: nothing to release. */
@@ -55,7 +52,7 @@ struct fs_call {
 	char **names;	   /* owned: paths as asked, or NULL */
 	struct buf *parts; /* owned: the answer's members by name, or NULL */
 	size_t n_names;
-	bool verbose, streaming;
+	bool streaming;
 	unsigned status; /* of a good answer with a body; 0: 200 */
 	void *data;	 /* of the ops; owned by them until finish */
 };

@@ -846,36 +846,169 @@ static int read_whole(const char *path, uint8_t **ret, size_t *ret_n)
 	return 0;
 }
 
-static int op_replace(struct files_job *job)
+/* Pieces of a new content, written in large ones. */
+struct pieces {
+	int fd;
+	uint32_t have;
+	uint8_t buf[64 * 1024];
+};
+
+static int pieces_flush(struct pieces *p)
 {
-	auto_free char *path = absolute(job, job->strings);
+	int r = files_write_all(p->fd, p->buf, p->have);
+
+	p->have = 0;
+	return r;
+}
+
+static int pieces_put(struct pieces *p, const uint8_t *data, size_t n)
+{
+	int r = n > sizeof(p->buf) - p->have ? pieces_flush(p) : 0;
+
+	if (r || n > sizeof(p->buf))
+		return r ? r : files_write_all(p->fd, data, n);
+	memcpy(p->buf + p->have, data, n);
+	p->have += (uint32_t)n;
+	return 0;
+}
+
+struct replacement {
+	const char *path;
+	const uint8_t *old_text, *new_text;
+	size_t old_bytes, new_bytes;
+};
+
+static const uint8_t *next_hit(const struct replacement *what, const uint8_t *at, const uint8_t *end)
+{
+	return memmem(at, (size_t)(end - at), what->old_text, what->old_bytes);
+}
+
+static int write_replaced(const struct replacement *what, const uint8_t *data, size_t n, int fd)
+{
+	static struct pieces out;
+	const uint8_t *at = data, *end = data + n;
+	int r = 0;
+
+	out.fd = fd;
+	out.have = 0;
+	for (const uint8_t *hit; !r && (hit = next_hit(what, at, end)); at = hit + what->old_bytes) {
+		r = pieces_put(&out, at, (size_t)(hit - at));
+		if (!r)
+			r = pieces_put(&out, what->new_text, what->new_bytes);
+	}
+	if (!r)
+		r = pieces_put(&out, at, (size_t)(end - at));
+	return r ? r : pieces_flush(&out);
+}
+
+/* A file without the text is left as it is. */
+static int replace_one(const struct files_job *job, const struct replacement *what, uint64_t *ret_hits)
+{
+	auto_free char *path = absolute(job, what->path);
 	auto_free uint8_t *data = NULL;
+	uint64_t hits = 0;
 	size_t n = 0;
 	struct swap s;
 
 	if (!path)
 		return -errno;
-	if (!job->fs.old_bytes)
-		return -EPROTO;
 	int r = read_whole(path, &data, &n);
 	if (r)
 		return r;
+	for (const uint8_t *at = data, *hit; (hit = next_hit(what, at, data + n)); at = hit + what->old_bytes)
+		hits++;
+	*ret_hits = hits;
+	if (!hits)
+		return 0;
 	r = swap_begin(&s, path);
-	for (const uint8_t *at = data, *end = data + n; !r && at < end;) {
-		const uint8_t *hit = memmem(at, (size_t)(end - at), job->old_text, job->fs.old_bytes);
+	if (!r) {
+		uint64_t size = n - hits * what->old_bytes + hits * what->new_bytes;
 
-		r = files_write_all(s.fd, at, (size_t)((hit ? hit : end) - at));
-		if (!hit)
-			break;
-		if (!r)
-			r = files_write_all(s.fd, job->new_text, job->fs.new_bytes);
-		job->value++;
-		at = hit + job->fs.old_bytes;
+		if (size && s.temp && wants_blocks_first(s.fd))
+			ignore_result(fallocate(s.fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size)); /* the write says what is wrong */
+		r = write_replaced(what, data, n, s.fd);
 	}
 	if (!r)
 		r = swap_commit(&s, 0644);
 	swap_end(&s);
 	return r;
+}
+
+/* Takes @n bytes of what comes through the pipe.  Return: 0, -ENODATA when nothing more comes, -errno. */
+static int take(uint8_t *to, size_t n, uint64_t *taken)
+{
+	static uint8_t buf[64 * 1024];
+	static size_t at, have;
+
+	for (size_t done = 0; done < n;) {
+		if (at == have) {
+			ssize_t r = read(FILES_PIPE_FD, buf, sizeof(buf));
+
+			if (r < 0 && errno == EINTR)
+				continue;
+			if (r <= 0)
+				return r < 0 ? -errno : done ? -ECANCELED : -ENODATA;
+			at = 0;
+			have = (size_t)r;
+		}
+		size_t part = n - done < have - at ? n - done : have - at;
+		memcpy(to + done, buf + at, part);
+		at += part;
+		done += part;
+		*taken += part;
+	}
+	return 0;
+}
+
+/* The texts stay where they are until the next one is taken.  Return: as take(). */
+static int take_replacement(struct replacement *ret, uint64_t *taken)
+{
+	static uint8_t *texts;
+	struct agent_fs_replace head;
+
+	int r = take((uint8_t *)&head, sizeof(head), taken);
+	if (r)
+		return r;
+	if (head.path_bytes < 1 || head.path_bytes > LIMIT_PATH_BYTES || !head.old_bytes || head.old_bytes > LIMIT_SPAWN_BYTES ||
+	    head.new_bytes > LIMIT_SPAWN_BYTES || head.zero)
+		return -EPROTO;
+	size_t n = (size_t)head.path_bytes + head.old_bytes + head.new_bytes;
+	uint8_t *more = realloc(texts, n);
+	if (!more)
+		return -ENOMEM;
+	texts = more;
+	r = take(texts, n, taken);
+	if (r)
+		return r == -ENODATA ? -ECANCELED : r;
+	if (memchr(texts, 0, head.path_bytes) != texts + head.path_bytes - 1)
+		return -EPROTO;
+	*ret = (struct replacement){.path = (const char *)texts,
+				    .old_text = texts + head.path_bytes,
+				    .new_text = texts + head.path_bytes + head.old_bytes,
+				    .old_bytes = head.old_bytes,
+				    .new_bytes = head.new_bytes};
+	return 0;
+}
+
+/* One child for all files of a request; each is done before the next is looked at. */
+static int op_replace(struct files_job *job)
+{
+	struct replacement what;
+	uint64_t taken = 0, whole = 0, hits;
+	int r;
+
+	while (!(r = take_replacement(&what, &taken))) {
+		job->blame = what.path;
+		r = replace_one(job, &what, &hits);
+		if (r)
+			return r;
+		job->value += hits;
+		files_data(job, &hits, sizeof(hits));
+	}
+	if (r != -ENODATA)
+		return r;
+	/* the word comes before the end of the pipe */
+	return completion(&whole) || whole != taken ? -ECANCELED : 0;
 }
 
 /* ---- the child ---- */
@@ -889,17 +1022,16 @@ static int run(struct files_job *job)
 		[AGENT_FS_MOVE] = op_move,     [AGENT_FS_CHMOD] = op_chmod,   [AGENT_FS_REPLACE] = op_replace,
 	};
 
-	if (!job->fs.n_strings)
+	if (!job->fs.n_strings != (job->fs.op == AGENT_FS_REPLACE))
 		return -EPROTO;
-	job->blame = job->strings;
+	job->blame = job->fs.n_strings ? job->strings : "";
 	return ops[job->fs.op](job);
 }
 
 void files_main(const struct agent *a, const struct users_identity *who, const struct spec_fs *request)
 {
 	static char home[USERS_HOME_BYTES + 8];
-	struct files_job job = {.fs = request->fs, .strings = request->strings, .old_text = request->old_text,
-				.new_text = request->new_text, .blame = ""};
+	struct files_job job = {.fs = request->fs, .strings = request->strings, .blame = ""};
 	struct users_identity id = *who;
 	enum agent_stage stage;
 
@@ -912,8 +1044,9 @@ void files_main(const struct agent *a, const struct users_identity *who, const s
 	if (!r)
 		r = spawn_identity(&id);
 	signal(SIGTERM, on_cancel);
-	/* READ, WRITE and APPEND have a pipe; of the others the number may be something of the agent's */
-	bool piped = request->fs.op == AGENT_FS_READ || request->fs.op == AGENT_FS_WRITE || request->fs.op == AGENT_FS_APPEND;
+	/* these have a pipe; of the others the number may be something of the agent's */
+	bool piped = request->fs.op == AGENT_FS_READ || request->fs.op == AGENT_FS_WRITE || request->fs.op == AGENT_FS_APPEND ||
+		     request->fs.op == AGENT_FS_REPLACE;
 	sysx_close_range(piped ? FILES_PIPE_FD + 1 : FILES_SOCKET_FD + 1, ~0u);
 	umask(022);
 	snprintf(home, sizeof(home), "HOME=%s", *who->home ? who->home : "/");

@@ -6,7 +6,7 @@
  * (DATA, then one END).  The content of an upload, and of a download of more than a few pages, goes through a pipe, so that
  * the agent can pass it on without touching it.  An upload is complete when a struct files_complete came over the socket
  * and as many bytes as it says over the pipe; a socket that ends before means that it was given up.  READ's content stands
- * whole in the pipe before END is sent.  The child may block as long as it likes: a FIFO or a stale mount stops this
+ * whole in the pipe before END is sent.  REPLACE's files come as the content of an upload does.  The child may block as long as it likes: a FIFO or a stale mount stops this
  * child and nothing else.
  */
 #ifndef RUNTIME_AGENT_AGENT_FILES_H
@@ -26,9 +26,8 @@ struct files_complete {
 struct files_job {
 	struct agent_fs fs;
 	const char *strings;
-	const uint8_t *old_text, *new_text;
 	struct env_set env; /* what $NAME and ~ in paths mean */
-	uint32_t value;	    /* of END */
+	uint64_t value;	    /* of END */
 	uint8_t *out;	    /* one frame being filled */
 	uint32_t have;
 	char *passwd, *group; /* owned; the image's files, read when first asked for */

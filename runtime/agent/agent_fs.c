@@ -60,7 +60,7 @@ static void ends_close(struct ends *e, int which)
 
 static bool takes_content(uint32_t op)
 {
-	return op == AGENT_FS_WRITE || op == AGENT_FS_APPEND;
+	return op == AGENT_FS_WRITE || op == AGENT_FS_APPEND || op == AGENT_FS_REPLACE;
 }
 
 static int ends_open(struct ends *e, uint32_t op)
@@ -365,7 +365,7 @@ bool fs_produce(struct service *s, struct stream *st)
 	}
 	if (!st->ending && produce_frame(s, st))
 		return true;
-	if (st->has_record && st->content.fd >= 0 && produce_content(s, st))
+	if (!st->takes_content && st->has_record && st->content.fd >= 0 && produce_content(s, st))
 		return true;
 	if (!st->ending || (st->has_record && st->content.fd >= 0 && st->content.ready))
 		return false;

@@ -101,15 +101,12 @@ int spec_read_fs(const uint8_t *data, size_t n, struct spec_fs *ret)
 	size_t rest = n - sizeof(*f);
 	if (f->op == AGENT_FS_NONE || f->op >= AGENT_FS_OP_COUNT)
 		return -EPROTO;
-	if (f->string_bytes > rest || f->old_bytes > rest - f->string_bytes ||
-	    f->new_bytes != rest - f->string_bytes - f->old_bytes || rest > LIMIT_API_BODY_BYTES)
+	if (f->string_bytes != rest || rest > LIMIT_API_BODY_BYTES)
 		return -EPROTO;
 	v.strings = (const char *)data + sizeof(*f);
 	int count = count_strings(v.strings, f->string_bytes);
 	if (count < 0 || (uint32_t)count != f->n_strings)
 		return -EPROTO;
-	v.old_text = data + sizeof(*f) + f->string_bytes;
-	v.new_text = v.old_text + f->old_bytes;
 	*ret = v;
 	return 0;
 }

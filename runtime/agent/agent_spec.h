@@ -25,7 +25,6 @@ struct spec_view {
 struct spec_fs {
 	struct agent_fs fs;
 	const char *strings; /* the first of fs.n_strings */
-	const uint8_t *old_text, *new_text; /* REPLACE: old_bytes and new_bytes */
 };
 
 /**

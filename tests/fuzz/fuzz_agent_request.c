@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	if (!spec_read_fs(data, size, &fs)) {
 		walk(fs.strings, fs.fs.n_strings, data, size);
-		if (fs.new_text + fs.fs.new_bytes != data + size)
+		if ((const uint8_t *)fs.strings + fs.fs.string_bytes != data + size)
 			abort();
 	}
 	return 0;

@@ -533,8 +533,7 @@ void harness_begin(struct harness *h, struct harness_result *r, struct agent_spe
 	send_long(h->exec_out, AGENT_EXEC, r->stream, buf, n + sizeof(r->id));
 }
 
-void harness_fs_begin(struct harness *h, struct harness_result *r, struct agent_fs fs, const char *const *strings,
-		      const char *old_text, const char *new_text)
+void harness_fs_begin(struct harness *h, struct harness_result *r, struct agent_fs fs, const char *const *strings)
 {
 	auto_free uint8_t *buf = calloc(1, 800000);
 	size_t at = sizeof(fs);
@@ -543,15 +542,30 @@ void harness_fs_begin(struct harness *h, struct harness_result *r, struct agent_
 	for (fs.n_strings = 0; strings[fs.n_strings]; fs.n_strings++)
 		at = put(buf, at, strings[fs.n_strings]);
 	fs.string_bytes = (uint32_t)(at - sizeof(fs));
-	if (old_text) {
-		fs.old_bytes = (uint32_t)strlen(old_text);
-		fs.new_bytes = (uint32_t)strlen(new_text);
-		memcpy(buf + at, old_text, fs.old_bytes);
-		memcpy(buf + at + fs.old_bytes, new_text, fs.new_bytes);
-		at += fs.old_bytes + fs.new_bytes;
-	}
 	memcpy(buf, &fs, sizeof(fs));
 	send_long(h->exec_out, AGENT_FS, r->stream, buf, at);
+}
+
+void harness_replace(struct harness *h, struct harness_result *r, const struct harness_file *files, size_t n)
+{
+	uint8_t buf[2048];
+
+	harness_fs_begin(h, r, (struct agent_fs){.op = AGENT_FS_REPLACE}, (const char *const[]){NULL});
+	for (size_t i = 0; i < n; i++) {
+		struct agent_fs_replace item = {.path_bytes = (uint32_t)strlen(files[i].path) + 1,
+						.old_bytes = (uint32_t)strlen(files[i].old_text),
+						.new_bytes = (uint32_t)strlen(files[i].new_text)};
+		size_t at = sizeof(item);
+
+		memcpy(buf, &item, sizeof(item));
+		memcpy(buf + at, files[i].path, item.path_bytes);
+		memcpy(buf + (at += item.path_bytes), files[i].old_text, item.old_bytes);
+		memcpy(buf + (at += item.old_bytes), files[i].new_text, item.new_bytes);
+		harness_send(h, AGENT_DATA, r->stream, 0, buf, at + item.new_bytes);
+	}
+	harness_send(h, AGENT_EOF, r->stream, 0, NULL, 0);
+	if (harness_finish(h, r, 20000))
+		r->end.reason = UINT32_MAX;
 }
 
 static void keep(char **to, size_t *have, const uint8_t *data, size_t n)

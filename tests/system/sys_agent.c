@@ -65,7 +65,7 @@ static int fs(struct harness *h, struct harness_result *r, struct agent_fs req, 
 {
 	const char *const strings[] = {a, b, b ? c : NULL, NULL};
 
-	harness_fs_begin(h, r, req, strings, NULL, NULL);
+	harness_fs_begin(h, r, req, strings);
 	if (harness_finish(h, r, 60000) || !r->ended)
 		return -3;
 	return r->end.reason == AGENT_OK ? 0 : r->end.reason == AGENT_FAILED_SYS ? r->end.sys : -(int)r->end.reason;
@@ -80,7 +80,7 @@ static int put_file(struct harness *h, struct harness_result *r, struct agent_fs
 	static uint8_t payload[AGENT_OUT_FRAME];
 	struct agent_frame f;
 
-	harness_fs_begin(h, r, req, strings, NULL, NULL);
+	harness_fs_begin(h, r, req, strings);
 	while (n && !r->ended) {
 		uint32_t part = n < 4000 ? (uint32_t)n : 4000;
 
@@ -247,9 +247,22 @@ static void test_files(struct harness *h)
 	harness_run(h, &r, "ls -A /dev/shm/d; ls -d /w/d");
 	is_str(r.out, ".hid\ne\nz\n", "the whole tree, and gone from where it was");
 	harness_clear(&r);
-	const char *const replace_path[] = {"/w/deep/a.txt", NULL};
-	harness_fs_begin(h, &r, (struct agent_fs){.op = AGENT_FS_REPLACE}, replace_path, "t", "TT");
-	ok(!harness_finish(h, &r, 20000) && r.end.reason == AGENT_OK && r.end.value == 2, "replace counts");
+	static const struct harness_file files[] = {
+		{"/w/deep/a.txt", "t", "TT"}, {"/w/deep/b.txt", "t", ""}, {"/w/deep/a.txt", "TTh", "TTh"},
+		{"/w/none", "t", ""}, {"/w/deep/a.txt", "o", ""},
+	};
+	uint64_t counts[3] = {9, 9, 9};
+	is_int(harness_run(h, &r, "printf nothing-here >/w/deep/b.txt; sed -i s/t/x/g /w/deep/b.txt; touch -d 2020-01-01 /w/deep/b.txt; "
+			   "stat -c %i /w/deep/b.txt >/w/inode"), 0, "a file without the text");
+	harness_clear(&r);
+	harness_replace(h, &r, files, ARRAY_SIZE(files));
+	ok(r.end.reason == AGENT_FAILED_SYS && r.end.sys == ENOENT && !strcmp(r.text, "/w/none"), "replace ends at the first that fails");
+	if (ok(r.n_out == sizeof(counts), "after a count each"))
+		memcpy(counts, r.out, sizeof(counts));
+	ok(counts[0] == 2 && counts[1] == 0 && counts[2] == 1, "of replacements");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "test $(stat -c %i /w/deep/b.txt) = $(cat /w/inode) && test $(stat -c %Y /w/deep/b.txt) = "
+			   "$(date -d 2020-01-01 +%s); e=$?; rm /w/deep/b.txt /w/inode; exit $e"), 0, "a file without the text is left alone");
 	harness_clear(&r);
 	harness_run(h, &r, "cat /w/deep/a.txt; stat -c '%a %U %G' /w/deep/a.txt; ls -A /w/deep");
 	is_str(r.out, "one\nTTwo\nTThree\n640 user extra\na.txt\n", "content, mode and owner kept, nothing left beside it");
@@ -700,26 +713,26 @@ static void test_bulk(struct harness *h)
 	ok(!harness_attach(h), "a gateway with a bulk channel");
 	/* what a gateway leaves that is killed between the bytes and the frame, and in the middle of a download */
 	ok(write(h->bulk_out, "stale bytes", 11) == 11 && !harness_attach(h), "bytes that nobody was told of, and the next gateway");
-	harness_fs_begin(h, &r, write_op, where, NULL, NULL);
+	harness_fs_begin(h, &r, write_op, where);
 	for (size_t at = 0; at < sizeof(content); at += 50000)
 		send_bulk(h, r.stream, content + at, 50000, 50000);
 	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
 	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK, "content beside the frames");
 	harness_clear(&r);
-	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	harness_fs_begin(h, &r, read_op, read_it);
 	for (int i = 0; i < 5 && harness_recv(h, 5000, &f, payload) >= 0 && f.type != AGENT_BULK; i++)
 		;
 	is_int(f.type, AGENT_BULK, "a download begins");
 	ok(!harness_attach(h) && !ioctl(h->bulk_in, FIONREAD, &left) && left == 0, "content of a download that was left is gone");
 	harness_clear(&r);
-	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	harness_fs_begin(h, &r, read_op, read_it);
 	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > sizeof(content) &&
 		   !memcmp(r.out + r.n_out - sizeof(content), content, sizeof(content)), "every byte of the upload comes back");
 	harness_clear(&r);
 
 	/* two at once, and one that ends before its content does */
-	harness_fs_begin(h, &r, write_op, where, NULL, NULL);
-	harness_fs_begin(h, &q, write_op, half, NULL, NULL);
+	harness_fs_begin(h, &r, write_op, where);
+	harness_fs_begin(h, &q, write_op, half);
 	send_bulk(h, r.stream, content, 30000, 30000);
 	send_bulk(h, q.stream, content + 1, 20000, 20000);
 	send_bulk(h, r.stream, content + 30000, 30000, 30000);
@@ -740,7 +753,7 @@ static void test_bulk(struct harness *h)
 	} rows[] = {{"content that is not there", 0, 5000}, {"less than announced", 4000, 5000}, {"more than the window", 60000, AGENT_WINDOW + 1},
 		    {"four gigabytes", 0, UINT32_MAX}};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		harness_fs_begin(h, &r, write_op, half, NULL, NULL);
+		harness_fs_begin(h, &r, write_op, half);
 		send_bulk(h, r.stream, content, rows[i].there, rows[i].told);
 		ok(!harness_attach(h) && harness_run(h, &q, "exit 6") == 6, "%s: the attachment ends and nothing else", rows[i].why);
 		harness_clear(&q);
@@ -750,12 +763,12 @@ static void test_bulk(struct harness *h)
 	harness_clear(&q);
 	h->attach_flags = 0;
 	ok(!harness_attach(h), "a gateway without one");
-	harness_fs_begin(h, &r, write_op, half, NULL, NULL);
+	harness_fs_begin(h, &r, write_op, half);
 	send_bulk(h, r.stream, content, 100, 100);
 	ok(!harness_attach(h) && harness_run(h, &q, "exit 7") == 7, "may not use it");
 	harness_clear(&q);
 	harness_clear(&r);
-	harness_fs_begin(h, &r, read_op, read_it, NULL, NULL);
+	harness_fs_begin(h, &r, read_op, read_it);
 	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > 60100 && !memcmp(r.out + r.n_out - 60100, content, 60100),
 	   "and gets content in frames");
 	harness_clear(&r);

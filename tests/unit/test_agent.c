@@ -92,16 +92,17 @@ static void test_fs_specs(void)
 {
 	uint8_t data[256];
 	struct spec_fs v;
-	struct agent_fs fs = {.op = AGENT_FS_REPLACE, .n_strings = 1, .string_bytes = 3, .old_bytes = 2, .new_bytes = 1};
+	struct agent_fs fs = {.op = AGENT_FS_MOVE, .n_strings = 2, .string_bytes = 6};
 
 	memcpy(data, &fs, sizeof(fs));
-	memcpy(data + sizeof(fs), "/a\0xyz", 6);
+	memcpy(data + sizeof(fs), "/a\0/b", 6);
 	is_int(spec_read_fs(data, sizeof(fs) + 6, &v), 0, "file request");
-	ok(!memcmp(v.old_text, "xy", 2) && v.new_text[0] == 'z', "its texts");
+	ok(!strcmp(v.strings, "/a") && !strcmp(v.strings + 3, "/b"), "its strings");
 	is_int(spec_read_fs(data, sizeof(fs) + 5, &v), -EPROTO, "file request: cut");
-	fs.old_bytes = UINT32_MAX;
+	is_int(spec_read_fs(data, sizeof(fs) + 7, &v), -EPROTO, "file request: more behind it");
+	fs.string_bytes = UINT32_MAX;
 	memcpy(data, &fs, sizeof(fs));
-	is_int(spec_read_fs(data, sizeof(fs) + 6, &v), -EPROTO, "file request: sizes that wrap");
+	is_int(spec_read_fs(data, sizeof(fs) + 6, &v), -EPROTO, "file request: a size that wraps");
 	fs = (struct agent_fs){.op = AGENT_FS_OP_COUNT};
 	memcpy(data, &fs, sizeof(fs));
 	is_int(spec_read_fs(data, sizeof(fs), &v), -EPROTO, "file request: no such operation");

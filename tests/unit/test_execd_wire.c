@@ -50,6 +50,7 @@ uint64_t __wrap_mono_usec(void)
 
 static struct buf seen;	    /* requests as text */
 static struct buf uploaded; /* bytes of uploads */
+static uint32_t replacing;  /* stream of a REPLACE whose files come */
 static uint32_t last_stream;
 static uint8_t last_id[AGENT_ID_BYTES];
 static uint32_t last_stopped; /* stream that was detached */
@@ -169,8 +170,8 @@ static void on_fs(uint32_t stream, const uint8_t *payload, size_t n)
 		else
 			send_file(stream, &fs, strings);
 		return;
-	case AGENT_FS_REPLACE:
-		fake_agent_end(&agent, stream, AGENT_OK, 0, 3, "");
+	case AGENT_FS_REPLACE: /* counts when EOF comes */
+		replacing = stream;
 		return;
 	case AGENT_FS_WRITE:
 		if (strstr(strings, "/dir"))
@@ -220,6 +221,28 @@ static void on_question(const struct agent_frame *head, const uint8_t *payload)
 	}
 }
 
+/* Each file got as many replacements as its path has bytes; one that is "/missing" ends it. */
+static void replaced(uint32_t stream)
+{
+	uint64_t sum = 0;
+
+	for (size_t at = 0; at < buf_used(&uploaded);) {
+		struct agent_fs_replace item;
+		const char *path = buf_peek(&uploaded) + at + sizeof(item);
+
+		memcpy(&item, buf_peek(&uploaded) + at, sizeof(item));
+		if (!strcmp(path, "/missing")) {
+			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, ENOENT, 0, path);
+			return;
+		}
+		uint64_t n = strlen(path);
+		sum += n;
+		fake_agent_send(&agent, AGENT_DATA, stream, 0, &n, sizeof(n));
+		at += sizeof(item) + item.path_bytes + item.old_bytes + item.new_bytes;
+	}
+	fake_agent_end(&agent, stream, AGENT_OK, 0, sum, "");
+}
+
 static void on_request(struct fake_agent *a, const struct agent_frame *head, const uint8_t *payload, size_t n)
 {
 	last_stream = head->type == AGENT_EXEC || head->type == AGENT_FS ? head->stream : last_stream;
@@ -246,6 +269,11 @@ static void on_request(struct fake_agent *a, const struct agent_frame *head, con
 			fake_agent_send(a, AGENT_CREDIT, head->stream, (uint32_t)n, NULL, 0);
 		return;
 	case AGENT_EOF:
+		if (head->stream == replacing) {
+			replacing = 0;
+			replaced(head->stream);
+			return;
+		}
 		buf_puts(&uploaded, ";");
 		fake_agent_end(a, head->stream, AGENT_OK, 0, 0, "");
 		return;
@@ -616,6 +644,81 @@ static void test_questions(void)
 		"{\"code\":\"MISSING_QUERY\",\"message\":\"missing query parameter 'id'\"}", "interrupt without an id");
 }
 
+#define BAD_JSON "{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"error parsing request, MAYBE invalid body format. "
+
+static void test_replace(void)
+{
+	static const struct {
+		const char *why, *body, *status, *want; /* want: how the answer's body begins */
+	} cases[] = {
+		{"one file", "{\"/a\":{\"old\":\"x\",\"new\":\"yy\"}}  ", "HTTP/1.1 200", "{\"/a\":{\"replacedCount\":2}}"},
+		{"sorted", " {\"/bb\":{\"old\":\"x\"}, \"/a\" : {\"OLD\":\"x\",\"new\":null}}garbage", "HTTP/1.1 200",
+		 "{\"/a\":{\"replacedCount\":2},\"/bb\":{\"replacedCount\":3}}"},
+		{"names and texts of all kinds", "{\"/\\\"},{\\\\\":{\"old\":\"}\\\",[\",\"new\":\"]]\",\"more\":[{}]}}", "HTTP/1.1 200",
+		 "{\"/\\\"},{\\\\\":{\"replacedCount\":6}}"},
+		{"no file", "{ \n}", "HTTP/1.1 200", "{}"},
+		{"null", "null", "HTTP/1.1 200", "{}"},
+		{"nothing to look for", "{\"/a\":{\"old\":\"\",\"new\":\"yy\"}}", "HTTP/1.1 400",
+		 "{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"old content must not be empty\"}"},
+		{"a missing file", "{\"/a\":{\"old\":\"x\"},\"/missing\":{\"old\":\"x\"}}", "HTTP/1.1 404", "{\"code\":\"FILE_NOT_FOUND\""},
+		{"twice the same", "{\"/a\":{\"old\":\"x\"},\"/\\u0061\":{\"old\":\"x\"}}", "HTTP/1.1 400", BAD_JSON},
+		{"a list", "[]", "HTTP/1.1 400", BAD_JSON},
+		{"no body", "", "HTTP/1.1 400", BAD_JSON},
+		{"cut", "{\"/a\":{\"old\":\"x\"}", "HTTP/1.1 400", BAD_JSON},
+		{"a comma too many", "{\"/a\":{\"old\":\"x\"},}", "HTTP/1.1 400", BAD_JSON},
+		{"a comma too early", "{,\"/a\":{\"old\":\"x\"}}", "HTTP/1.1 400", BAD_JSON},
+		{"a comma alone", "{,}", "HTTP/1.1 400", BAD_JSON},
+		{"other brackets", "{\"/a\":{\"old\":\"x\"}]", "HTTP/1.1 400", BAD_JSON},
+		{"brackets crossed", "{\"/a\":[{\"old\":\"x\"]}}", "HTTP/1.1 400", BAD_JSON},
+		{"no comma", "{\"/a\":{\"old\":\"x\"}\"/b\":{\"old\":\"x\"}}", "HTTP/1.1 400", BAD_JSON},
+		{"a name alone", "{\"/a\"}", "HTTP/1.1 400", BAD_JSON},
+		{"not a string", "{\"/a\":{\"old\":5}}", "HTTP/1.1 400", BAD_JSON},
+		{"a NUL", "{\"/a\":{\"old\":\"\\u0000\"}}", "HTTP/1.1 400", BAD_JSON},
+	};
+
+	is_str(ask(post("/files/replace", cases[0].body)), EMPTY, "replace");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *got = ask(post("/files/replace?verbose=true", cases[i].body)), *body = strstr(got, "\r\n\r\n");
+
+		if (!ok(!strncmp(got, cases[i].status, 12) && body && !strncmp(body + 4, cases[i].want, strlen(cases[i].want)),
+			"replace: %s", cases[i].why))
+			printf("# %s\n", got);
+	}
+}
+
+/* More than one frame, one piece of a body and one step of an answer hold. */
+static void test_replace_many(void)
+{
+	auto_buf body = {0}, want = {0}, request = {0};
+	unsigned n = 20000;
+
+	for (unsigned i = 0; i < n; i++) {
+		buf_printf(&body, "%s\"/w/%05u\":{\"old\":\"needle %u\",\"new\":\"\"}", i ? "," : "{", i, i);
+		buf_printf(&want, "%s\"/w/%05u\":{\"replacedCount\":8}", i ? "," : "{", i);
+	}
+	buf_puts(&body, "}");
+	buf_puts(&want, "}");
+	buf_printf(&request, "POST /files/replace?verbose=true HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", buf_used(&body));
+	buf_append(&request, buf_peek(&body), buf_used(&body));
+	client_open();
+	client_send(buf_peek(&request), buf_used(&request));
+	for (int i = 0; i < 20000 && !strstr(buf_str(&reply), "\r\n0\r\n\r\n"); i++)
+		client_read();
+	/* without the lines of the chunks */
+	auto_buf got = {0};
+	const char *at = strstr(buf_str(&reply), "\r\n\r\n");
+	for (size_t size = 1; at && size;) {
+		at += got.len ? 2 : 4;
+		for (size = 0; hex_digit(*at) >= 0; at++)
+			size = size * 16 + (size_t)hex_digit(*at);
+		at += 2;
+		buf_append(&got, at, size);
+		at += size;
+	}
+	ok(buf_used(&got) == buf_used(&want) && !memcmp(buf_peek(&got), buf_peek(&want), buf_used(&want)), "%u files in one request (%zu of %zu)",
+	   n, buf_used(&got), buf_used(&want));
+}
+
 static void test_files(void)
 {
 	is_str(ask("GET /files/info?path=%2Fb&path=/a+c HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -645,11 +748,7 @@ static void test_files(void)
 	is_str(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/b\"}]  ")), EMPTY, "move");
 	body_is(ask(post("/files/mv", "[{\"src\":\"/a\",\"dest\":\"/taken\"}]")), "HTTP/1.1 500",
 		"{\"code\":\"RUNTIME_ERROR\",\"message\":\"destination path already exists: /taken\"}", "move onto a file");
-	is_str(ask(post("/files/replace", "{\"/a\":{\"old\":\"x\",\"new\":\"yy\"}}  ")), EMPTY, "replace");
-	body_is(ask(post("/files/replace?verbose=true", "{\"/a\":{\"old\":\"x\",\"new\":\"yy\"}}  ")), "HTTP/1.1 200",
-		"{\"/a\":{\"replacedCount\":3}}", "replace and count");
-	body_is(ask(post("/files/replace", "{\"/a\":{\"old\":\"\",\"new\":\"yy\"}}")), "HTTP/1.1 400",
-		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"old content must not be empty\"}", "replace nothing");
+	test_replace();
 }
 
 
@@ -1337,6 +1436,7 @@ int main(void)
 	test_questions();
 	test_files();
 	test_download();
+	test_replace_many();
 	test_uploads();
 	test_upload_spliced(false);
 	test_upload_spliced(true);
