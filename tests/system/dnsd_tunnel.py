@@ -52,7 +52,7 @@ ups = [Relay(R1, relay), Relay(R2, relay)]
 run = run_dir()
 broker, control = Broker(run, 53, LISTEN), Sandboxd(run)
 dnsd = Dnsd(run)
-ok(broker.ready.wait(10) and control.up.wait(10), "dnsd finds broker and sandboxd")
+ok(broker.ready.wait(30) and control.up.wait(30), "dnsd finds broker and sandboxd")
 control.synced()
 far = subprocess.Popen(["iodined", "-f", "-c", "-P", "secret", "-p", "5354", "-l", "127.0.0.1", "-d", "far0", "10.99.0.1", "tun.test"],
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

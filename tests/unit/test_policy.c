@@ -376,7 +376,7 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 static const char *const alphabet[] = {
 	"+a.test", "-a.test", "+*.a.test", "-*.a.test", "+x.a.test", "-x.a.test", "-*.test", "+*.x.a.test:80", "!+a.test", "!-*.a.test",
 	"+198.51.100.0/24", "-198.51.100.11", "+198.51.100.11:80", "!-198.51.100.0/28", "!+198.51.100.11", "+10.0.0.0/8", "-10.0.0.0/8",
-	"+10.9.0.5:80", "-0.0.0.0/0", "+0.0.0.0/0:80",
+	"+10.9.0.5:80", "-0.0.0.0/0", "+0.0.0.0/0:80", "+2001:db8::/32:80", "-2001:db8::1",
 };
 static const char *const asked[] = {"", "test", "a.test", "x.a.test", "y.a.test", "q.x.a.test", "xa.test", "b.test", "a.test.b"};
 static const uint32_t reached[] = {0xc633640au, 0xc633640bu, 0xc6336420u, 0x0a000008u, 0x0a090005u, 0xa9fea9feu, 0x08080808u, 0x0ad50001u};
