@@ -17,13 +17,14 @@
 
 #define CALLS_MAX	  8192u /* two requests for each sandbox of a full host, and some */
 #define MESSAGES_PER_TURN 64u
+#define ANSWER_MS	  8000u /* closing what a policy takes away goes through the broker and takes some ms */
 
 /* One request, from its making to its answer. */
 struct call {
 	struct call *next;
 	policy_link_done *done; /* NULL: nobody waits */
 	void *arg;
-	uint64_t tag;
+	uint64_t tag, sent_ms;
 	uint32_t reply_kind, reply_size; /* 0: none comes */
 	struct buf body; /* of a SET; becomes a sealed file only when it is sent, so that a long queue holds no descriptors */
 	size_t size;
@@ -41,6 +42,7 @@ struct policy_link {
 	struct policy_link_hooks hooks;
 	struct loop_fd *listen_source; /* owned */
 	struct loop_timer *fail_timer; /* owned; callbacks of calls that ended with their connection */
+	struct loop_timer *late_timer; /* owned; armed while answers are waited for */
 	int fd;			       /* owned; -1: nobody is connected */
 	struct loop_fd *source;	       /* owned */
 	bool greeted;
@@ -138,6 +140,20 @@ static void lose(struct policy_link *l, const char *why)
 		l->hooks.lost(l->hooks.arg);
 }
 
+/* A dnsd that hangs is as good as none: who waits is told, and when it goes on it connects again and gets everything. */
+static void look_for_late(void *arg)
+{
+	struct policy_link *l = arg;
+	uint64_t now = loop_now_ms(l->loop);
+
+	if (!l->sent.first)
+		return;
+	if (now - l->sent.first->sent_ms >= ANSWER_MS)
+		lose(l, "does not answer");
+	else
+		loop_timer_arm(l->late_timer, ANSWER_MS - (now - l->sent.first->sent_ms));
+}
+
 /* ---- sending ---- */
 
 static int sealed_file(const struct buf *body)
@@ -193,10 +209,14 @@ static void flush(struct policy_link *l)
 		}
 		list_take(&l->queued);
 		buf_free(&c->body);
-		if (c->reply_kind)
-			list_add(&l->sent, c);
-		else
+		if (!c->reply_kind) {
 			call_free(l, c);
+			continue;
+		}
+		c->sent_ms = loop_now_ms(l->loop);
+		list_add(&l->sent, c);
+		if (!loop_timer_armed(l->late_timer))
+			loop_timer_arm(l->late_timer, ANSWER_MS);
 	}
 	loop_fd_events(l->source, EPOLLIN);
 }
@@ -473,7 +493,8 @@ struct policy_link *policy_link_new(struct loop *loop, int listen_fd, uid_t peer
 	list_init(&l->failed);
 	l->listen_source = loop_fd_add(loop, listen_fd, EPOLLIN, on_connect, l);
 	l->fail_timer = loop_timer_new(loop, tell_failed, l);
-	if (!l->listen_source || !l->fail_timer) {
+	l->late_timer = loop_timer_new(loop, look_for_late, l);
+	if (!l->listen_source || !l->fail_timer || !l->late_timer) {
 		sbx_err_set(err, SBX_E_SYSTEM, errno, "listen for dnsd");
 		policy_link_free(l);
 		return NULL;
@@ -491,6 +512,7 @@ void policy_link_free(struct policy_link *l)
 	loop_fd_remove(l->source);
 	close_keep_errno(l->fd);
 	loop_timer_free(l->fail_timer);
+	loop_timer_free(l->late_timer);
 	while ((c = list_take(&l->sent)) || (c = list_take(&l->queued)) || (c = list_take(&l->failed)))
 		call_free(l, c);
 	free(l);

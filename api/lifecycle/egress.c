@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * DOC: what the lifecycle API says about egress: the journal, "would this sandbox reach NAME:PORT", figures
+ * DOC: what the lifecycle API says about egress: the journal, and "would this sandbox reach NAME:PORT"
  */
 #include "api/lifecycle/lifecycle_api.h"
 #include "api/lifecycle/lifecycle_int.h"
 
 #include "api/call.h"
-#include "api/deny_hook.h"
 #include "api/egress_events.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
@@ -481,75 +480,4 @@ void lifecycle_api_egress_explain(struct api_call *call)
 	if (!policy_link_up(link) || !s->addr ||
 	    policy_link_pins(link, ref, name ? a->target.name : "", name ? 0 : a->target.addr, on_pins, a, &err) < 0)
 		answer(a, NULL);
-}
-
-/* ---- figures ---- */
-
-static void write_figures(struct jw *w, const struct journal_counts *c, const struct egress_counts_reply *d,
-			  const struct deny_hook_counts *hook)
-{
-	jw_object(w);
-	if (d) {
-		jw_key(w, "egress.dns.query.duration");
-		jw_object(w);
-		jw_key_u64(w, "count", d->upstream_count);
-		jw_key(w, "sum");
-		jw_double(w, (double)d->upstream_usec_sum / 1e6);
-		jw_object_end(w);
-		jw_key_u64(w, "egress.policy.denied_total", d->denied);
-		jw_key_u64(w, "egress.nftables.updates.count", d->pins);
-		jw_key_u64(w, "egress.nftables.failures.count", d->pin_failures);
-		jw_key_u64(w, "egress.dns.queries", d->questions);
-		jw_key_u64(w, "egress.dns.answered", d->answered);
-		jw_key_u64(w, "egress.dns.cached", d->cached);
-		jw_key_u64(w, "egress.dns.failed", d->failed);
-		jw_key_u64(w, "egress.dns.rate_limited", d->rate_limited);
-		jw_key_u64(w, "egress.dns.forged", d->forged);
-		jw_key_u64(w, "egress.leases", d->leases);
-		jw_key_u64(w, "egress.packets.denied", d->packets_denied);
-		jw_key_u64(w, "egress.events.lost", d->events_lost);
-	}
-	jw_key(w, "egress.events");
-	jw_object(w);
-	for (unsigned i = 1; i < EGRESS_EVENT_KIND_COUNT; i++)
-		jw_key_u64(w, journal_kind_name((enum egress_event_kind)i), c->events[i]);
-	jw_object_end(w);
-	jw_key(w, "egress.denied.reason");
-	jw_object(w);
-	for (unsigned i = 1; i < EGRESS_REASON_COUNT; i++)
-		jw_key_u64(w, policy_reason_name((enum egress_reason)i), c->reasons[i]);
-	jw_object_end(w);
-	jw_key_u64(w, "egress.journal.kept", c->kept);
-	jw_key_u64(w, "egress.journal.coalesced", c->coalesced);
-	jw_key_u64(w, "egress.journal.evicted", c->evicted);
-	jw_key_u64(w, "egress.journal.lost", c->lost);
-	jw_key_u64(w, "egress.webhook.delivered", hook->delivered);
-	jw_key_u64(w, "egress.webhook.refused", hook->refused);
-	jw_key_u64(w, "egress.webhook.failed", hook->failed);
-	jw_key_u64(w, "egress.webhook.retries", hook->retries);
-	jw_key_u64(w, "egress.webhook.untrusted", hook->untrusted);
-	jw_key_u64(w, "egress.webhook.dropped", hook->dropped);
-	jw_object_end(w);
-}
-
-static void on_counts(void *arg, const union egress_any *reply, const struct sbx_err *err)
-{
-	struct api_call *call = arg;
-	auto_buf body = {0};
-	struct jw w = {.out = &body};
-
-	(void)err; /* without dnsd there are no figures of it, and their absence says so */
-	write_figures(&w, journal_counts(egress_events_journal(call->context->events)), reply ? &reply->counts_reply : NULL,
-		      egress_events_hook(call->context->events));
-	api_reply_json(call, 200, &body);
-}
-
-void lifecycle_api_egress_metrics(struct api_call *call)
-{
-	static const struct sbx_err none;
-	struct policy_link *link = sandbox_manager_link(call->context->manager);
-	struct sbx_err err;
-
-	if (!policy_link_up(link) || policy_link_counts(link, on_counts, call, &err) < 0)
-		on_counts(call, NULL, &none);
 }

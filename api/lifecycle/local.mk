@@ -11,7 +11,8 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 # Collections and commits.
 libapi_a_SOURCES += api/images_commit.c api/images_commit.h
 # Port 18080, and what the lifecycle API says about egress.
-libapi_a_SOURCES += api/egress_api.c api/egress_api.h api/egress_events.c api/egress_events.h api/lifecycle/egress.c api/deny_hook.c api/deny_hook.h
+libapi_a_SOURCES += api/egress_api.c api/egress_api.h api/egress_events.c api/egress_events.h api/lifecycle/egress.c api/lifecycle/egress_metrics.c \
+	api/deny_hook.c api/deny_hook.h
 
 # The API against a fake manager and a fake broker: both stand in front of libruntime.a, so its own are not taken.
 API_TEST_LIBS = libapi.a libruntime.a libimages.a libnetpolicy.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(IDN2_LIBS) -lm

@@ -314,6 +314,12 @@ X""", 30)
     ok(now["egress.events"]["dns_denied"] > 300 and now["egress.journal.evicted"] > 0 and "egress.webhook.dropped" in now,
        "row 126: what reached the name server is counted, and so is what was not kept", now)
     ok(until(lambda: connects(sid, "ok.test")), "row 126: and the sandbox still gets what it may")
+    s, h, t = call("GET", "/v1/egress/metrics", headers={"Accept": "text/plain;version=0.0.4"})
+    lines = [l for l in t.splitlines() if l and l[0] != "#"]
+    types = {l.split()[2] for l in t.splitlines() if l.startswith("# TYPE")}
+    ok(s == 200 and h["content-type"].startswith("text/plain") and all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[a-z_0-9]+"\})? [0-9.]+', l) for l in lines) and
+       len(types) > 20 and any(re.fullmatch(r'egress_events_total\{kind="dns_denied"\} [1-9]\d*', l) for l in lines) and
+       re.search(r"^egress_policy_denied_total [1-9]", t, re.M) and re.search(r"^egress_nftables_rules_count [1-9]", t, re.M), "the figures as Prometheus reads them", t)
     ok(not got_hook("127.0.0.1") and not [h for h in hooks if "9999" in str(h[2].get("port"))], "row 127: the sink's own address is no event: it is called from the host")
 
 

@@ -169,6 +169,13 @@ def without_dnsd(monitor):
     ok(s == 503 and "sandbox-dnsd is not running" in v and "try again" in v and "old one is in force" in v, "a change while dnsd is away: 503, with what to do", (s, v))
     ok(policy(sid)[1]["policy"] == D("+ok.test"), "and GET shows the old policy")
     ok(until(lambda: policy(sid, "PATCH", D("+new.test")["egress"])[0] == 200), "which is changed when dnsd is back")
+    hung = child("dnsd")
+    os.kill(hung, signal.SIGSTOP)
+    s, v = policy(sid, "PATCH", D("+more.test")["egress"])
+    ok(s == 503 and "try again" in v and policy(sid)[1]["policy"] == D("+new.test", "+ok.test"), "a change while dnsd hangs: 503 too, and nothing is changed", (s, v))
+    os.kill(hung, signal.SIGCONT)
+    ok(until(lambda: policy(sid, "PATCH", D("+more.test")["egress"])[0] == 200) and child("dnsd") == hung, "and when it goes on, changes are taken")
+    ok(until(lambda: connects(sid, "ok.test")) and not connects(sid, "oth.test"), "and names are judged by them")
 
 
 def log_skip():
