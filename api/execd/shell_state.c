@@ -18,23 +18,51 @@
 #define BEGIN_MARK "#S"
 #define END_MARK   "#OK"
 
+/*
+ * A function that calls `exit` is still being executed when the trap runs: its locals hide the session's variables, and its arguments
+ * "$@".  Which variables are local: those whose export attribute does not change when that of the global one of their name does (in
+ * a subshell; __osb_t shows that this bash can be asked so).  Unset from a function further in, a local uncovers what it hid.
+ * The positional parameters are then those from before the run, which __osb_set tells.
+ */
+#define OWN \
+	"__osb_own() {\n" \
+	"(builtin declare -g __osb_t=1; builtin compgen -v | while IFS= builtin read -r __osb_n; do\n" \
+	"case $__osb_n in __osb_[nail]|BASH*|FUNCNAME|RANDOM|SRANDOM|SECONDS|LINENO|EPOCH*|HISTCMD|DIRSTACK|GROUPS|PIPESTATUS|COMP_*|_) " \
+	"builtin continue;; esac\n" \
+	"[[ ${!__osb_n+x}${!__osb_n@a} ]] || builtin continue\n" \
+	"__osb_a=${!__osb_n@a}\n" \
+	"if [[ $__osb_a == *x* ]]; then builtin declare -g +x \"$__osb_n\"; else builtin declare -g -x \"$__osb_n\"; fi || builtin continue\n" \
+	"[[ ${!__osb_n@a} != \"$__osb_a\" ]] || builtin printf '%%s\\n' \"$__osb_n\"\n" \
+	"done)\n" \
+	"}\n" \
+	"__osb_vars() {\n" \
+	"builtin local __osb_i __osb_l; IFS=$' \\n'; builtin set +eu -f; builtin shopt -u localvar_unset\n" \
+	"for __osb_i in \"${FUNCNAME[@]}\"; do\n" \
+	"__osb_l=$(__osb_own); [[ $__osb_l && $'\\n'$__osb_l$'\\n' != *$'\\n__osb_t\\n'* ]] || builtin break; builtin unset -v $__osb_l\n" \
+	"done\n" \
+	"builtin unset -v __osb_i __osb_l; builtin declare -p\n" \
+	"}\n"
+
 /* %s is the nonce.  In a function, because only there is "$@" free for the exit code and the positional parameters. */
 #define PREAMBLE \
 	"builtin unset -v BASH_ENV\n" \
 	"builtin exec 197<&- 198<&-\n" \
+	OWN \
 	"__osb_dump() {\n" \
 	"{\n" \
 	"builtin printf '" BEGIN_MARK "%s\\n'\n" \
 	"builtin printf '__osb_cd %%q\\nbuiltin unset -f __osb_cd\\n' \"$PWD\"\n" \
-	"builtin declare -p\n" \
-	"(builtin unset -f __osb_dump; builtin declare -f; builtin declare -F)\n" \
+	"if [[ ${FUNCNAME[1]-main} == main ]]; then builtin declare -p; else (__osb_vars); fi\n" \
+	"(builtin unset -f __osb_dump __osb_own __osb_vars __osb_set; builtin declare -f; builtin declare -F)\n" \
 	"builtin alias -p\n" \
 	"builtin trap -p HUP INT QUIT TERM USR1 USR2 PIPE ALRM CHLD WINCH ERR\n" \
 	"builtin shopt -p\n" \
 	"builtin set +o\n" \
 	"builtin umask -p\n" \
+	"if [[ ${FUNCNAME[1]-main} == main ]]; then\n" \
 	"builtin printf 'builtin set --'\n" \
 	"(($# < 2)) || builtin printf ' %%q' \"${@:2}\"\n" \
+	"else __osb_set; fi\n" \
 	"builtin printf '\\n" END_MARK "%s\\n'\n" \
 	"} >&199\n" \
 	"builtin return \"$1\"\n" \
@@ -52,9 +80,28 @@ static void put_quoted(struct buf *out, const char *text, size_t n)
 			buf_append(out, text + i, 1);
 }
 
+/* The last line of a state sets the positional parameters; %q writes a newline as $'\n'. */
+static void put_arguments(struct buf *out, const struct shell_state *state)
+{
+	static const char none[] = "builtin set --";
+	const char *text = buf_peek(&state->text), *line = NULL;
+	size_t n = state->known ? buf_used(&state->text) : 0;
+
+	while (n && text[n - 1] == '\n')
+		n--;
+	line = n ? memrchr(text, '\n', n) : NULL;
+	if (line && n - (size_t)(line + 1 - text) >= strlen(none) && !memcmp(line + 1, none, strlen(none)))
+		put_quoted(out, line + 1, n - (size_t)(line + 1 - text));
+	else
+		buf_puts(out, none);
+}
+
 static void put_boot(struct buf *out, const struct shell_state *state, const struct shell_run *run, const char *nonce)
 {
 	buf_printf(out, PREAMBLE, nonce, nonce);
+	buf_puts(out, "__osb_set() { builtin printf %s '");
+	put_arguments(out, state);
+	buf_puts(out, "'; }\n");
 	buf_puts(out, "builtin trap '" CALL_DUMP "' EXIT\n");
 	if (!state->known)
 		return;

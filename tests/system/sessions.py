@@ -61,6 +61,20 @@ says("echo x", ["+ echo x", "x"], "shows the command's trace and nothing of ours
 says("set +x", ["+ set +x"], "and off")
 says("trap 'echo bye' EXIT; g=9", ["bye"], "a trap on EXIT of the command's own")
 says("echo $g", ["9"], "does not lose the state")
+says("hid=session; hids=(1 2); declare -A hidm=([k]=v); export hidx=x; set -- p q", [], "variables that functions will hide")
+says("inner() { local hid=inner own=5 hids=x hidm=(y); local -i k=7; hid+=!; exit 4; }; "
+     "outer() { local hid=outer o=6 hidx=y; local -A hids=([a]=b); inner 1 2 3; }; outer x",
+     [], "a function that exits within a function", 4)
+says("echo $hid ${own-none} ${o-none} ${k-none} \"${hids[*]}\" ${hidm[k]} $hidx $(sh -c 'echo $hidx') $# \"$2\"; type outer | head -n 1",
+     ["session none none none 1 2 v x x 2 q", "outer is a function"], "its locals and arguments do not stay")
+says("f3() { local hid=f3; l2=made; declare -g l3=global; readonly l4=ro; exit; }; f3", [], "what it makes beyond itself")
+says("echo $hid $l2 $l3 $l4", ["session made global ro"], "stays")
+says("shopt -s localvar_unset; IFS=:; set -u; f4() { local hid=f4 IFS=,; exit; }; f4", [], "with options that make it hard")
+says("echo $hid; printf '%s\\n' \"$IFS\"; shopt localvar_unset; set +u; IFS=$' \\t\\n'; shopt -u localvar_unset",
+     ["session", ":", "localvar_unset \ton"], "the same")
+says("f5() { local RANDOM=1 i e=; for i in 1 2; do (exit 3); done; exit 0; }; f5; set --", [], "a last one")
+says("[[ -n $RANDOM ]] && echo ${i-none} ${e-none} $#; compgen -v | grep osb", ["none none 2"], "and no variable of ours", 1)
+says("set --", [], "no arguments")
 says("nosuch", ["bash: line 1: nosuch: command not found"], "messages are those of bash", 127)
 says("printf '\\377\\n'", ["\ufffd"], "bytes that are no UTF-8")
 says("b=$'\\377\\001'; exec >/dev/null; echo lost", [], "a command that redirects everything")
