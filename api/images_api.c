@@ -374,9 +374,9 @@ static void volume_done(void *arg, const union broker_any *reply, const int *fds
 	free(step);
 }
 
-static void volume_call(struct api_call *call, enum broker_op op, const char *claim)
+static void volume_call(struct api_call *call, enum broker_op op, const char *claim, uint32_t size_mib, bool at_least)
 {
-	struct broker_volume_req req = {.head = {.op = op, .size = sizeof(req)}};
+	struct broker_volume_req req = {.head = {.op = op, .size = sizeof(req)}, .size_mib = size_mib, .at_least = at_least};
 	struct sbx_err err = {0};
 
 	if (!claim || !volumes_request_claim_valid(claim)) {
@@ -410,17 +410,20 @@ static void volume_call(struct api_call *call, enum broker_op op, const char *cl
 void images_api_volume_make(struct api_call *call)
 {
 	auto_free char *name = NULL;
+	auto_free char *size = NULL;
 	struct sbx_err err = {0};
+	uint32_t mib = 0;
 
-	if (images_query_text(call->query, "name", &name, &err) < 0)
+	if (images_query_text(call->query, "name", &name, &err) < 0 || images_query_text(call->query, "size", &size, &err) < 0 ||
+	    volumes_request_size(size, call->context->settings, &mib, &err) < 0)
 		api_reply_error(call, &err);
 	else
-		volume_call(call, BROKER_OP_VOLUME_MAKE, name);
+		volume_call(call, BROKER_OP_VOLUME_MAKE, name, mib, size != NULL);
 }
 
 void images_api_volume_drop(struct api_call *call)
 {
-	volume_call(call, BROKER_OP_VOLUME_DROP, call->param[0]);
+	volume_call(call, BROKER_OP_VOLUME_DROP, call->param[0], 0, false);
 }
 
 /* ---- the host ---- */

@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/settings.h"
 #include "runtime/broker/broker_msg.h"
+#include "runtime/resources.h"
 #include "runtime/sandbox.h"
 
 #include <stdlib.h>
@@ -193,9 +194,22 @@ static int check_host_path(const char *path, const struct settings *settings, st
 			   settings->storage_allowed_host_paths.n ? "" : " (which is empty, so none is)");
 }
 
-static int take_pvc(const struct jv *pvc, struct sandbox_volume *out, struct sbx_err *err)
+int volumes_request_size(const char *text, const struct settings *settings, uint32_t *ret_mib, struct sbx_err *err)
+{
+	if (!text) {
+		if (resources_disk(settings->storage_volume_default_size, ret_mib) < 0)
+			*ret_mib = 0; /* empty: what else it could be was refused at the start */
+		return 0;
+	}
+	if (resources_disk(text, ret_mib) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "volume: the size \"%.32s\" is not a quantity of at least %uMi", text, LIMIT_DISK_MIN_MIB);
+	return 0;
+}
+
+static int take_pvc(const struct jv *pvc, const struct settings *settings, struct sandbox_volume *out, struct sbx_err *err)
 {
 	const char *claim = jv_str(schema_member(pvc, "claimName"));
+	const char *storage = jv_str(schema_member(pvc, "storage"));
 	bool create = true, remove = false;
 
 	if (!volumes_request_claim_valid(claim))
@@ -208,6 +222,9 @@ static int take_pvc(const struct jv *pvc, struct sandbox_volume *out, struct sbx
 	out->source = strdup(claim);
 	out->create = create;
 	out->remove_at_end = remove;
+	out->size_asked = storage != NULL;
+	if (volumes_request_size(storage, settings, &out->size_mib, err) < 0)
+		return -1;
 	return out->source ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "volume");
 }
 
@@ -238,7 +255,7 @@ static int take_volume(const struct jv *v, const struct settings *settings, stru
 	if (!out->name || !out->mount_path || !out->sub_path)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "volume");
 	if (jv_is_set(pvc))
-		return take_pvc(pvc, out, err);
+		return take_pvc(pvc, settings, out, err);
 	const char *source = jv_str(schema_member(host, "path"));
 	if (check_host_path(source, settings, err) < 0)
 		return -1;

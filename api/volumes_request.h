@@ -32,6 +32,8 @@ void volumes_request_schema(struct schema *s, const struct schema_at *at, const 
 int volumes_request_take(const struct jv *volumes, const struct settings *settings, struct sandbox_spec *spec,
 			 struct sbx_err *err) SBX_WUR;
 
+/** volumes_request_size() - MiB of @text, NULL: of storage.volume_default_size, 0 when that is empty; Return: 0, or -1 with @err set */
+int volumes_request_size(const char *text, const struct settings *settings, uint32_t *ret_mib, struct sbx_err *err);
 /** volumes_request_claim_valid() - Whether @name may name a volume: [a-z0-9]([a-z0-9._-]*[a-z0-9])?, at most 63 bytes */
 bool volumes_request_claim_valid(const char *name);
 

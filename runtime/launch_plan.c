@@ -352,7 +352,7 @@ static int host_root_of(const struct settings *settings, const char *path, uint3
 static int plan_volume(const struct settings *settings, const struct sandbox_volume *v, struct broker_volume *out,
 		       struct sbx_err *err)
 {
-	out->flags = (v->read_only ? (uint32_t)BROKER_VOLUME_READ_ONLY : 0) | (v->create ? (uint32_t)BROKER_VOLUME_MAKE : 0);
+	out->flags = (v->read_only ? (uint32_t)BROKER_VOLUME_READ_ONLY : 0) | (v->create && !v->size_mib ? (uint32_t)BROKER_VOLUME_MAKE : 0); /* one with a size is made before, or not at all */
 	if (v->kind == SANDBOX_VOLUME_NAMED) {
 		out->kind = BROKER_VOLUME_NAMED;
 		if (copy_field(out->claim, sizeof(out->claim), v->source, "volume name", SBX_E_INVALID_REQUEST, err) < 0)

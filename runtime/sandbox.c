@@ -35,6 +35,11 @@ static bool own_volume(const struct sandbox_volume *v)
 	return v->kind == SANDBOX_VOLUME_NAMED && v->create && v->remove_at_end;
 }
 
+static bool sized_volume(const struct sandbox_volume *v)
+{
+	return v->kind == SANDBOX_VOLUME_NAMED && v->create && v->size_mib;
+}
+
 static int ask_volume(struct sandbox_entry *e, enum broker_op op, const struct sandbox_volume *v, broker_client_done *done,
 		      struct sbx_err *err)
 {
@@ -43,6 +48,8 @@ static int ask_volume(struct sandbox_entry *e, enum broker_op op, const struct s
 	if (strlen(v->source) >= sizeof(req.claim))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "volume name \"%.60s\" is too long", v->source);
 	memcpy(req.claim, v->source, strlen(v->source));
+	req.size_mib = op == BROKER_OP_VOLUME_MAKE ? v->size_mib : 0;
+	req.at_least = op == BROKER_OP_VOLUME_MAKE && v->size_asked;
 	if (broker_client_call(e->manager->broker, &req, -1, done, e, err) < 0)
 		return -1;
 	e->n_calls++;
@@ -611,13 +618,13 @@ static void on_volume_made(void *arg, const union broker_any *reply, const int *
 
 /*
  * Volumes that are to end with the sandbox are made before its row, so that the row knows which of them were there before:
- * those are not its to remove.  What a kill -9 in here leaves is an empty volume.
+ * those are not its to remove.  What a kill -9 in here leaves is an empty volume.  Those with a size too: making one takes longer.
  */
 static bool make_next_volume(struct sandbox_entry *e, struct sbx_err *err)
 {
 	for (; e->n_drops < e->pub.spec.n_volumes; e->n_drops++) {
 		const struct sandbox_volume *v = &e->pub.spec.volumes[e->n_drops];
-		if (own_volume(v))
+		if (own_volume(v) || sized_volume(v))
 			return ask_volume(e, BROKER_OP_VOLUME_MAKE, v, on_volume_made, err) == 0;
 	}
 	e->n_drops = 0;
@@ -963,6 +970,9 @@ static int check_default_limits(const struct settings *settings, struct sbx_err 
 	uint64_t memory;
 	uint32_t cpu, disk;
 
+	if (*settings->storage_volume_default_size && resources_disk(settings->storage_volume_default_size, &disk) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "storage.volume_default_size \"%s\" is not a size such as 10Gi, of %uMi at least",
+				   settings->storage_volume_default_size, LIMIT_DISK_MIN_MIB);
 	if (*settings->limits_default_disk && resources_disk(settings->limits_default_disk, &disk) < 0)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits.default_disk \"%s\" is not a size such as 2Gi, of %uMi at least",
 				   settings->limits_default_disk, LIMIT_DISK_MIN_MIB);

@@ -56,6 +56,8 @@ struct sandbox_volume {
 	bool read_only;
 	bool create; /* make the volume or directory when it is missing */
 	bool remove_at_end;
+	uint32_t size_mib;   /* NAMED: what it may hold when it is made; 0: no bound */
+	bool size_asked;     /* by the request and not by the configuration: one that is there must have it */
 };
 
 /* When the image is pulled; the first is what the configuration says. */

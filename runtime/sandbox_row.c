@@ -40,6 +40,8 @@ static void write_volumes(struct jw *w, const struct sandbox_spec *spec)
 		jw_key_bool(w, "read_only", v->read_only);
 		jw_key_bool(w, "create", v->create);
 		jw_key_bool(w, "remove_at_end", v->remove_at_end);
+		jw_key_i64(w, "size_mib", v->size_mib);
+		jw_key_bool(w, "size_asked", v->size_asked);
 		jw_object_end(w);
 	}
 	jw_array_end(w);
@@ -163,6 +165,8 @@ static int read_volumes(const struct jv *array, struct sandbox_spec *ret, struct
 		out->read_only = read_bool(v, "read_only");
 		out->create = read_bool(v, "create");
 		out->remove_at_end = read_bool(v, "remove_at_end");
+		out->size_mib = (uint32_t)read_number(v, "size_mib");
+		out->size_asked = read_bool(v, "size_asked");
 		if (read_text(v, "name", "", &out->name, err) < 0 || read_text(v, "source", "", &out->source, err) < 0 ||
 		    read_text(v, "sub_path", "", &out->sub_path, err) < 0 ||
 		    read_text(v, "mount_path", "", &out->mount_path, err) < 0)

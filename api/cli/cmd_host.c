@@ -4,6 +4,7 @@
 
 #include "api/cli/client.h"
 #include "api/cli/out.h"
+#include "api/cli/spec.h"
 
 #include "base/cleanup.h"
 
@@ -225,6 +226,13 @@ int cmd_volume_create(struct cli *cli, const struct cli_args *args)
 
 	buf_puts(&target, "/v1/volumes?name=");
 	client_escape(&target, args->operands[0]);
+	if (cli_text(args, "size")) {
+		char size[32];
+
+		if (spec_size(cli_text(args, "size"), size, &err) < 0)
+			return cli_fail(cli, &err);
+		buf_printf(&target, "&size=%s", size);
+	}
 	const char *text = buf_str(&target);
 	if (!text || client_call(cli, "POST", text, NULL, NULL, &err) < 0)
 		return cli_fail(cli, &err);

@@ -28,6 +28,11 @@ const struct cli_option cli_global_options[] = {
 	{"deny", 0, "TARGET", "likewise what may not be reached; goes before --allow", CLI_REPEAT}, \
 	{"timeout", 0, "TIME", "end of life, such as 90s, 30m, 2h, never", 0}
 
+static const struct cli_option volume_create_options[] = {
+	{"size", 0, "SIZE", "what it may hold, such as 10g (default: storage.volume_default_size, or no bound)", 0},
+	END,
+};
+
 static const struct cli_option run_options[] = {
 	SANDBOX_OPTIONS,
 	{"interactive", 'i', NULL, "pass stdin to the command", 0},
@@ -294,7 +299,7 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl egress explain 7f3a 10.0.0.8:5432\n",
 	 no_options, -1, 2, 2, cmd_egress_explain},
 	{"volume", "ls", "", "list named volumes", "  sandboxctl volume ls\n", no_options, -1, 0, 0, cmd_volume_ls},
-	{"volume", "create", "NAME", "make a named volume", "  sandboxctl volume create models\n", no_options, -1, 1, 1,
+	{"volume", "create", "NAME", "make a named volume", "  sandboxctl volume create --size 10g models\n", volume_create_options, -1, 1, 1,
 	 cmd_volume_create},
 	{"volume", "rm", "NAME...", "remove named volumes and what is in them", "  sandboxctl volume rm models\n", no_options, -1, 1,
 	 -1, cmd_volume_rm},

@@ -108,7 +108,11 @@ static const char *check_capture(const union broker_any *any)
 
 static const char *check_volume(const union broker_any *any)
 {
-	return string_ok(any->volume_req.claim, sizeof(any->volume_req.claim)) ? NULL : "volume name";
+	const struct broker_volume_req *v = &any->volume_req;
+
+	if (v->at_least > 1 || (v->head.op == BROKER_OP_VOLUME_DROP && (v->size_mib || v->at_least)))
+		return "fields of another request";
+	return string_ok(v->claim, sizeof(v->claim)) ? NULL : "volume name";
 }
 
 static bool ports_ok(const uint16_t port[BROKER_RULE_PORTS], uint32_t n)

@@ -98,6 +98,8 @@ struct slot {
 	int disk_fd;	   /* mount of its own disk image (disk.h); -1: none */
 	uint32_t disk_mib; /* size of that, or of the one it waits for; 0: its upper lies on the state directory's file system */
 	bool disk_waits;   /* for a disk that is being made */
+	bool volume_waits; /* for an image of a volume that is being mounted */
+	struct disk_mounts *mounts; /* owned; volumes with images, until the sandbox has them; NULL: none */
 	struct broker_create *create; /* owned; waits for the shell, or is being armed */
 	struct broker_asker creator;
 	struct broker_asker killer[BROKER_KILL_WAITERS];
@@ -119,6 +121,7 @@ struct host_root {
 
 struct connection;
 struct disk;
+struct disk_mounts;
 struct egress_walk;
 struct fwset;
 struct slot_egress;
@@ -210,6 +213,9 @@ void broker_capture_done(struct broker *b, const struct broker_asker *asker, con
 /** broker_unpack_done() - Answer the unpack that @asker of @b asked for; @err NULL: published */
 void broker_unpack_done(struct broker *b, const struct broker_asker *asker, const struct sbx_err *err, uint64_t bytes,
 			uint64_t entries);
+
+/** broker_volume_done() - Answer @asker of @b, who asked for a volume: made, it @existed, or @err */
+void broker_volume_done(struct broker *b, const struct broker_asker *asker, bool existed, const struct sbx_err *err);
 
 /** broker_flows_done() - Answer FLOWS of @asker of @b with the @n of @flow; @good false: they could not be listed */
 void broker_flows_done(struct broker *b, const struct broker_asker *asker, bool good, const struct broker_flow *flow, size_t n);

@@ -313,6 +313,8 @@ struct broker_sandbox_layers_reply { /* SANDBOX_LAYERS */
 struct broker_volume_req { /* VOLUME_MAKE, VOLUME_DROP */
 	struct broker_head head;
 	char claim[BROKER_CLAIM_BYTES];
+	uint32_t size_mib; /* MAKE: what it may hold; 0: no bound */
+	uint32_t at_least; /* MAKE: 1: one that is there already and smaller is grown, or refused with VOLUME_SIZE; 0: it is taken as it is */
 };
 
 enum broker_verdict { BROKER_HOST_OK = 1, BROKER_HOST_WARN, BROKER_HOST_FAIL };

@@ -589,14 +589,33 @@ static int on_layer_sweep(struct broker *b, const struct request *r, struct sbx_
 	return 0;
 }
 
+void broker_volume_done(struct broker *b, const struct broker_asker *asker, bool existed, const struct sbx_err *err)
+{
+	struct connection *c = connection_by_number(b, asker->connection);
+	struct broker_reply answer = {.sys = existed ? EEXIST : 0};
+
+	if (!c)
+		return;
+	if (err) {
+		answer.status = (int32_t)err->code;
+		answer.sys = err->sys;
+		put_text(answer.text, err->msg);
+	}
+	send_message(c, &answer, sizeof(answer), asker->op, asker->tag, NULL, 0);
+}
+
 /* Safe: a name of one component and of a small alphabet, made beneath volumes/ with the volumes' owner. */
 static int on_volume_make(struct broker *b, const struct request *r, struct sbx_err *err)
 {
 	if (!volumes_claim_ok(r->any->volume_req.claim))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "name of a volume");
-	int existed = volumes_make(b, r->any->volume_req.claim, err);
+	const struct broker_volume_req *req = &r->any->volume_req;
+	struct broker_asker asker = {.connection = r->c->number, .tag = req->head.tag, .op = req->head.op};
+	int existed = req->size_mib ? disk_volume(b, req->claim, req->size_mib, req->at_least, &asker, err) : volumes_make(b, req->claim, err);
 	if (existed < 0)
 		return -1;
+	if (existed > 1)
+		return 0;
 	/* The asker removes only what it made: no error, but the errno tells. */
 	const struct sbx_err there = {.sys = existed ? EEXIST : 0};
 	reply(r, &there, NULL, 0);

@@ -31,8 +31,20 @@
 #define PATH_SIZE	  64
 #define ID_FORMAT	  0x3f000u /* below id_base, in our own range: mke2fs runs as it */
 #define NAME_POOL	  "p%llu"
+#define VOLUME_JOBS	  16
+#define VOLUME_MODE	  0755
 
 enum backend { BACKEND_NONE = 0, BACKEND_QUOTA, BACKEND_LOOP };
+
+struct disk_mounts {
+	uint32_t next; /* the one that is waited for */
+	int fd[BROKER_MAX_VOLUMES]; /* -1: none */
+};
+
+struct volume_job {
+	struct broker_asker asker;
+	bool used;
+};
 
 struct ready {
 	int fd; /* the mount */
@@ -49,6 +61,8 @@ struct disk {
 	uint32_t n_ready, n_asked;
 	uint32_t next_mib; /* what the pool is filled with; 0: with nothing */
 	uint64_t number;   /* of the next image */
+	struct volume_job volume_job[VOLUME_JOBS];
+	uint32_t next_project; /* to be tried for the next volume */
 	int sock;	   /* to the worker; -1: none runs */
 	int pidfd;
 	struct loop_fd *sock_source, *pid_source;
@@ -60,9 +74,16 @@ static void sweep(int dir_fd)
 {
 	auto_dir dir = fdopendir(path_open_beneath(dir_fd, "", O_RDONLY | O_DIRECTORY));
 
-	for (struct dirent *e; dir && (e = readdir(dir));)
-		if ((e->d_name[0] == 'p' || e->d_name[0] == 't') && unlinkat(dir_fd, e->d_name, 0) < 0)
-			log_warn("image %.64s of an earlier pool stays: %s", e->d_name, strerror(errno));
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		if (e->d_name[0] == '.' || unlinkat(dir_fd, e->d_name, 0) == 0)
+			continue;
+		/* a volume that was being made: a directory of ours with the image at most */
+		auto_fd half = path_open_beneath(dir_fd, e->d_name, O_RDONLY | O_DIRECTORY);
+		if (half >= 0)
+			ignore_result(unlinkat(half, DISK_IMAGE, 0));
+		if (unlinkat(dir_fd, e->d_name, AT_REMOVEDIR) < 0)
+			log_warn("disks/%.64s of an earlier broker stays: %s", e->d_name, strerror(errno));
+	}
 }
 
 static void choose(struct broker *b, struct disk *d)
@@ -166,8 +187,13 @@ static void worker_gone(struct broker *b)
 	d->n_asked = 0;
 	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes disks ended");
 	log_error("%s", err.msg);
+	for (uint32_t i = 0; i < VOLUME_JOBS; i++)
+		if (d->volume_job[i].used) {
+			d->volume_job[i].used = false;
+			broker_volume_done(b, &d->volume_job[i].asker, false, &err);
+		}
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
-		if (b->slot[i].disk_waits)
+		if (b->slot[i].disk_waits || b->slot[i].volume_waits)
 			launch_disk_done(b, &b->slot[i], &err);
 }
 
@@ -228,6 +254,35 @@ static void made(struct broker *b, const struct disk_done *done, int fd)
 	serve_waiters(b);
 }
 
+static void volume_made(struct broker *b, const struct disk_done *done)
+{
+	struct volume_job *job = done->tag < VOLUME_JOBS ? &b->disk->volume_job[done->tag] : NULL;
+	struct sbx_err err;
+
+	if (!job || !job->used)
+		return;
+	job->used = false;
+	sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
+	/* there since it was looked for: two asked at once */
+	bool existed = done->status && done->sys == EEXIST;
+	broker_volume_done(b, &job->asker, existed, done->status && !existed ? &err : NULL);
+}
+
+static void volume_attached(struct broker *b, const struct disk_done *done, int fd)
+{
+	const struct broker_slot_ref ref = {.slot = (uint32_t)(done->tag >> 32), .generation = (uint32_t)done->tag};
+	struct slot *s = slot_by_ref(b, &ref);
+	struct sbx_err err;
+
+	if (!s || !s->volume_waits || !s->mounts) {
+		close_keep_errno(fd);
+		return;
+	}
+	sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
+	s->mounts->fd[s->mounts->next] = fd;
+	launch_disk_done(b, s, done->status ? &err : NULL);
+}
+
 static void on_worker(void *arg, int sock, uint32_t events)
 {
 	struct broker *b = arg;
@@ -240,14 +295,17 @@ static void on_worker(void *arg, int sock, uint32_t events)
 	if (n == -EAGAIN)
 		return;
 	bool good = n == sizeof(done) && !done.name[sizeof(done.name) - 1] && !done.text[sizeof(done.text) - 1] && done.status >= 0 &&
-		    done.status < SBX_E_COUNT && (done.kind == DISK_JOB_MAKE && !done.status ? n_fds == 1 : n_fds == 0);
+		    done.status < SBX_E_COUNT && (done.kind != DISK_JOB_VOLUME && !done.status ? n_fds == 1 : n_fds == 0);
 	if (good && done.kind == DISK_JOB_MAKE) {
 		made(b, &done, fd);
-		return;
+	} else if (good && done.kind == DISK_JOB_ATTACH) {
+		volume_attached(b, &done, fd);
+	} else if (good && done.kind == DISK_JOB_VOLUME) {
+		volume_made(b, &done);
+	} else {
+		close_keep_errno(fd);
+		worker_gone(b);
 	}
-	if (n_fds)
-		close(fd);
-	worker_gone(b);
 }
 
 static int start_worker(struct broker *b, struct sbx_err *err)
@@ -263,7 +321,7 @@ static int start_worker(struct broker *b, struct sbx_err *err)
 	if (pid < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "start the process that makes disks");
 	if (pid == 0)
-		disk_worker_run(&(struct disk_worker_config){.sock = theirs, .dir_fd = d->dir_fd, .format_uid = b->id_base - ID_FORMAT});
+		disk_worker_run(&(struct disk_worker_config){.sock = theirs, .dir_fd = d->dir_fd, .volumes_fd = b->volumes_fd, .format_uid = b->id_base - ID_FORMAT});
 	d->pidfd = pidfd;
 	d->sock = take_fd(&ours);
 	d->sock_source = loop_fd_add(b->loop, d->sock, EPOLLIN, on_worker, b);
@@ -428,6 +486,7 @@ void disk_end(struct broker *b, struct slot *s)
 
 	s->disk_fd = -1;
 	s->disk_waits = false;
+	disk_forget(s);
 	if (fd >= 0)
 		throw_away(b, fd);
 	/* A project without limits and without files leaves no entry in the quota file. */
@@ -458,4 +517,160 @@ void disk_read(const struct broker *b, const struct slot *s, struct disk_figures
 				     .used_bytes = (uint64_t)st.st_size - fs.f_bavail * block,
 				     .used_inodes = fs.f_files - fs.f_ffree,
 				     .limit_inodes = fs.f_files};
+}
+
+/* ---- volumes ---- */
+
+/* Made by us and not by a sandbox: nothing in a volume ever belongs to root of the host. */
+static bool has_image(int dir_fd, struct stat *ret)
+{
+	return fstat(dir_fd, ret) == 0 && ret->st_uid == 0 && fstatat(dir_fd, DISK_IMAGE, ret, AT_SYMLINK_NOFOLLOW) == 0 && ret->st_uid == 0 &&
+	       S_ISREG(ret->st_mode);
+}
+
+/* MiB that the volume holds at most; 0: no bound */
+static uint64_t volume_mib(const struct broker *b, int dir_fd, uint32_t *ret_project)
+{
+	struct disk_figures now = {0};
+	struct stat st;
+
+	*ret_project = 0;
+	if (has_image(dir_fd, &st))
+		return (uint64_t)st.st_size / MIB;
+	if (b->disk->backend != BACKEND_QUOTA || disk_quota_project(dir_fd, ret_project) < 0 || !*ret_project ||
+	    disk_quota_read(b->state_fd, *ret_project, &now) < 0)
+		return 0;
+	return now.limit_bytes / MIB;
+}
+
+static int limit_volume(const struct broker *b, uint32_t project, uint32_t mib, struct sbx_err *err)
+{
+	int r = disk_quota_limit(b->state_fd, project, mib * MIB, mib * MIB / b->disk->bytes_per_inode);
+
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "project quota of a volume") : 0;
+}
+
+static int fits_volume(const struct broker *b, const char *claim, int dir_fd, uint32_t mib, struct sbx_err *err)
+{
+	uint32_t project = 0;
+	uint64_t now = volume_mib(b, dir_fd, &project);
+
+	if (!now || now >= mib)
+		return 1;
+	if (project)
+		return limit_volume(b, project, mib, err) < 0 ? -1 : 1;
+	return sbx_err_set(err, SBX_E_VOLUME_SIZE, 0, "the volume %s has %llu MiB, not %u: making it larger is not offered on this host", claim,
+			   (unsigned long long)now, mib);
+}
+
+/* A project of the volumes' id range that no volume has; walks over them, which are few. */
+static uint32_t free_project(struct broker *b)
+{
+	static uint8_t used[BROKER_IDS_PER_SLOT / 8];
+	auto_dir dir = fdopendir(path_open_beneath(b->volumes_fd, "", O_RDONLY | O_DIRECTORY));
+	uint32_t project;
+
+	memset(used, 0, sizeof(used));
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		auto_fd fd = e->d_name[0] == '.' ? -1 : path_open_beneath(b->volumes_fd, e->d_name, O_RDONLY | O_DIRECTORY);
+
+		if (fd >= 0 && disk_quota_project(fd, &project) == 0 && project - b->volume_base < BROKER_IDS_PER_SLOT)
+			used[(project - b->volume_base) / 8] |= (uint8_t)(1u << (project - b->volume_base) % 8);
+	}
+	for (uint32_t i = 0; i < BROKER_IDS_PER_SLOT; i++) {
+		uint32_t at = b->disk->next_project++ % BROKER_IDS_PER_SLOT;
+
+		if (!(used[at / 8] & 1u << at % 8))
+			return b->volume_base + at;
+	}
+	return 0;
+}
+
+/* Under another name first: what has the volume's name is bounded. */
+static int make_quota_volume(struct broker *b, const char *claim, uint32_t mib, struct sbx_err *err)
+{
+	uint32_t project = free_project(b);
+	char name[DISK_NAME_BYTES];
+
+	snprintf(name, sizeof(name), "t%s", claim);
+	auto_fd dir = path_make_dir(b->disk->dir_fd, name, b->volume_base, b->volume_base, VOLUME_MODE);
+	int r = dir < 0 ? dir : !project ? -ENOSPC : disk_quota_tag(dir, project);
+	if (r == 0 && limit_volume(b, project, mib, err) == 0 && renameat2(b->disk->dir_fd, name, b->volumes_fd, claim, RENAME_NOREPLACE) == 0)
+		return 0;
+	r = r ? r : -errno;
+	ignore_result(unlinkat(b->disk->dir_fd, name, AT_REMOVEDIR)); /* a left one goes at the next start */
+	return sbx_err_set(err, SBX_E_VOLUME_CREATE_FAILED, -r, "volume %s", claim);
+}
+
+static int ask_volume(struct broker *b, const char *claim, uint32_t mib, const struct broker_asker *asker, struct sbx_err *err)
+{
+	struct disk_job job = {.kind = DISK_JOB_VOLUME,
+			       .owner = b->volume_base,
+			       .form = {.bytes = mib * MIB, .bytes_per_inode = b->disk->bytes_per_inode, .journal = true}};
+
+	while (job.tag < VOLUME_JOBS && b->disk->volume_job[job.tag].used)
+		job.tag++;
+	if (job.tag == VOLUME_JOBS)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "%d volumes are being made", VOLUME_JOBS);
+	snprintf(job.name, sizeof(job.name), "%s", claim);
+	if (send_job(b, &job, -1, err) < 0)
+		return -1;
+	b->disk->volume_job[job.tag] = (struct volume_job){.asker = *asker, .used = true};
+	return 2;
+}
+
+int disk_volume(struct broker *b, const char *claim, uint32_t mib, bool at_least, const struct broker_asker *asker, struct sbx_err *err)
+{
+	auto_fd dir = path_open_beneath(b->volumes_fd, claim, O_RDONLY | O_DIRECTORY);
+
+	if (dir >= 0)
+		return at_least ? fits_volume(b, claim, dir, mib, err) : 1;
+	if (dir != -ENOENT)
+		return sbx_err_set(err, SBX_E_VOLUME_CREATE_FAILED, -dir, "volume %s", claim);
+	if (disk_check(b, mib, err) < 0)
+		return -1;
+	return b->disk->backend == BACKEND_QUOTA ? make_quota_volume(b, claim, mib, err) : ask_volume(b, claim, mib, asker, err);
+}
+
+int disk_volumes(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	for (uint32_t i = 0; i < s->create->n_volumes; i++) {
+		const struct broker_volume *v = &s->create->volume[i];
+		struct disk_job job = {.kind = DISK_JOB_ATTACH, .tag = (uint64_t)s->number << 32 | s->generation};
+		struct stat st;
+
+		if (v->kind != BROKER_VOLUME_NAMED || disk_volume_fd(s, i) >= 0)
+			continue;
+		auto_fd dir = path_open_beneath(b->volumes_fd, v->claim, O_RDONLY | O_DIRECTORY);
+		if (dir < 0 || !has_image(dir, &st))
+			continue;
+		if (!s->mounts) {
+			s->mounts = malloc(sizeof(*s->mounts));
+			if (!s->mounts)
+				return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "volumes of slot %u", s->number);
+			for (size_t k = 0; k < BROKER_MAX_VOLUMES; k++)
+				s->mounts->fd[k] = -1;
+		}
+		snprintf(job.name, sizeof(job.name), "%s", v->claim);
+		if (send_job(b, &job, -1, err) < 0)
+			return -1;
+		s->mounts->next = i;
+		s->volume_waits = true;
+		return 0;
+	}
+	return 1;
+}
+
+int disk_volume_fd(const struct slot *s, uint32_t i)
+{
+	return s->mounts ? s->mounts->fd[i] : -1;
+}
+
+void disk_forget(struct slot *s)
+{
+	for (size_t i = 0; s->mounts && i < BROKER_MAX_VOLUMES; i++)
+		close_keep_errno(s->mounts->fd[i]);
+	free(s->mounts);
+	s->mounts = NULL;
+	s->volume_waits = false;
 }

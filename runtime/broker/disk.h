@@ -27,7 +27,6 @@ struct broker;
 struct broker_asker;
 struct slot;
 
-#define DISK_IMAGE   "disk" /* in the directory of a life */
 
 /**
  * disk_init() - Choose the backend and remove what an earlier broker's pool left
@@ -57,6 +56,24 @@ int disk_limit(const struct broker *b, const struct slot *s, uint32_t mib, struc
 void disk_end(struct broker *b, struct slot *s);
 /** disk_read() - What the life in @s of @b uses and may; all zero: nobody counts it */
 void disk_read(const struct broker *b, const struct slot *s, struct disk_figures *ret);
+/**
+ * disk_volume() - Make the named volume @claim of @b that holds at most @mib MiB
+ * @b:		The broker
+ * @claim:	volumes_claim_ok()
+ * @mib:	Not 0
+ * @at_least:	Whether one that is there and smaller is grown, which project quotas can, or refused; else it is taken as it is
+ * @asker:	Copied when the answer comes later
+ * @err:	Filled on failure: HOST_LACKS, INVALID_REQUEST, STATE_FULL, VOLUME_SIZE, LIMIT, SYSTEM
+ *
+ * Return: 0 made, 1 it was there, 2 broker_volume_done() is called later, or -1 with @err set
+ */
+int disk_volume(struct broker *b, const char *claim, uint32_t mib, bool at_least, const struct broker_asker *asker, struct sbx_err *err) SBX_WUR;
+/** disk_volumes() - Mount the images of the volumes that s->create of @s of @b names; Return: 1 done, 0 it waits as in disk_take(), or -1 with @err set */
+int disk_volumes(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
+/** disk_volume_fd() - Mount of the image of volume @i of @s, the slot's; -1: that volume has none */
+int disk_volume_fd(const struct slot *s, uint32_t i);
+/** disk_forget() - Close the mounts of volumes that @s still holds; its sandbox has its own */
+void disk_forget(struct slot *s);
 /** disk_pool_lacks() - Whether the pool of @b should be filled, or emptied of another size */
 bool disk_pool_lacks(const struct broker *b);
 /** disk_pool_step() - One step of that for @b: asks for one or lets one go */

@@ -168,7 +168,7 @@ void disk_loop_throw_away(int mount_fd)
 {
 	uint32_t how = SHUTDOWN_DROP;
 	auto_fd mount = mount_fd;
-	auto_fd root = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the mount's own descriptor takes no ioctl */
+	auto_fd root = mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the mount's own descriptor takes no ioctl */
 
 	if (root >= 0)
 		ignore_result(ioctl(root, EXT4_SHUTDOWN, &how)); /* only time depends on it */

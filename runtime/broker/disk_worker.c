@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,22 +18,34 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TEMPLATES   8 /* sizes that need no mke2fs again; the oldest goes */
 #define VOLUME_MODE 0755
 #define SOCK_FD	    3
 #define DIR_FD	    4
+#define VOLUMES_FD  5
+#define CHILDREN    32 /* above, a job is done in line */
 
 struct template {
 	struct disk_form form;
 	int fd; /* -1: none */
 };
 
+/* A job that a child does; its answer is its own, unless it is killed. */
+struct child {
+	pid_t pid;
+	int pidfd;
+	struct disk_job job;
+};
+
 struct worker {
 	uid_t format_uid;
 	struct template template[TEMPLATES];
 	unsigned next;
+	struct child child[CHILDREN];
+	nfds_t n_children;
 };
 
 static int template_for(struct worker *w, const struct disk_form *form, struct sbx_err *err)
@@ -64,14 +77,14 @@ static void write_in_place(int fd)
 	}
 }
 
-/* Return: descriptor of the new image @name; or -1 with @err set and no such file */
-static int new_image(struct worker *w, const struct disk_form *form, const char *name, struct sbx_err *err)
+/* Return: descriptor of the new image @name in @dir_fd; or -1 with @err set and no such file */
+static int new_image(struct worker *w, const struct disk_form *form, int dir_fd, const char *name, struct sbx_err *err)
 {
 	int template = template_for(w, form, err);
 
 	if (template < 0)
 		return -1;
-	auto_fd fd = openat(DIR_FD, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	auto_fd fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "file for a new disk");
 	write_in_place(fd);
@@ -80,13 +93,13 @@ static int new_image(struct worker *w, const struct disk_form *form, const char 
 		r = -EIO;
 	if (r == 0)
 		return take_fd(&fd);
-	ignore_result(unlinkat(DIR_FD, name, 0)); /* a left one goes at the next start */
+	ignore_result(unlinkat(dir_fd, name, 0)); /* a left one goes at the next start */
 	return sbx_err_set(err, r == -ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, -r, "write a new disk");
 }
 
 static int make(struct worker *w, const struct disk_job *job, struct sbx_err *err)
 {
-	auto_fd image = new_image(w, &job->form, job->name, err);
+	auto_fd image = new_image(w, &job->form, DIR_FD, job->name, err);
 
 	if (image < 0)
 		return -1;
@@ -95,6 +108,8 @@ static int make(struct worker *w, const struct disk_job *job, struct sbx_err *er
 		ignore_result(unlinkat(DIR_FD, job->name, 0));
 	return fd;
 }
+
+/* ---- volumes ---- */
 
 /* The directory that sandboxes see is made once, while nobody else has the file system. */
 static int fill_volume(int image, uint32_t owner, struct sbx_err *err)
@@ -109,34 +124,69 @@ static int fill_volume(int image, uint32_t owner, struct sbx_err *err)
 	return root < 0 || syncfs(root) < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume") : 0;
 }
 
-/* Under another name first: what has the volume's name is whole, whenever we are killed. */
+static void unmake(const char *name, int dir)
+{
+	if (dir >= 0)
+		ignore_result(unlinkat(dir, DISK_IMAGE, 0));
+	ignore_result(unlinkat(DIR_FD, name, AT_REMOVEDIR)); /* a left one goes at the next start */
+}
+
+/* One rename publishes the directory with the image: what has the volume's name is whole, whenever we are killed. */
+static int publish(const char *name, const struct disk_job *job, int dir, struct sbx_err *err)
+{
+	if (FAULT_POINT("disk-volume"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (fsync(dir) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume");
+	if (renameat2(DIR_FD, name, VOLUMES_FD, job->name, RENAME_NOREPLACE) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "a volume of this name");
+	return fsync(VOLUMES_FD) < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume") : 0;
+}
+
 static int make_volume(struct worker *w, const struct disk_job *job, struct sbx_err *err)
 {
-	char name[DISK_NAME_BYTES + 2];
+	char name[DISK_NAME_BYTES + 32];
+	struct stat st;
 
-	snprintf(name, sizeof(name), "t%s", job->name);
-	auto_fd image = new_image(w, &job->form, name, err);
+	if (fstatat(VOLUMES_FD, job->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, EEXIST, "a volume of this name");
+	snprintf(name, sizeof(name), "t%d.%.*s", (int)getpid(), (int)DISK_NAME_BYTES, job->name);
+	if (mkdirat(DIR_FD, name, 0700) < 0)
+		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "directory of a new volume");
+	auto_fd dir = openat(DIR_FD, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	auto_fd image = dir < 0 ? -1 : new_image(w, &job->form, dir, DISK_IMAGE, err);
 	int r = image < 0 ? -1 : fill_volume(image, job->owner, err);
-	if (r == 0 && FAULT_POINT("disk-volume"))
-		r = sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
-	if (r == 0 && (fsync(image) < 0 || renameat2(DIR_FD, name, DIR_FD, job->name, RENAME_NOREPLACE) < 0 || fsync(DIR_FD) < 0))
-		r = sbx_err_set(err, SBX_E_SYSTEM, errno, "publish a new volume");
-	if (r < 0 && image >= 0)
-		ignore_result(unlinkat(DIR_FD, name, 0));
+	if (r == 0 && fsync(image) < 0)
+		r = sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume");
+	if (r == 0)
+		r = publish(name, job, dir, err);
+	if (r < 0)
+		unmake(name, dir);
 	return r;
 }
 
-static void wait_for(short events)
+/*
+ * Safe: the directory and the image belong to root, which nothing that a sandbox makes in a volume ever does, so the image is
+ * one that we made.
+ */
+static int attach_volume(const struct disk_job *job, struct sbx_err *err)
 {
-	struct pollfd sock = {.fd = SOCK_FD, .events = events};
+	struct stat st;
+	auto_fd dir = openat(VOLUMES_FD, job->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	while (poll(&sock, 1, -1) < 0 && errno == EINTR)
-		;
+	if (dir < 0 || fstat(dir, &st) < 0 || st.st_uid != 0)
+		return sbx_err_set(err, SBX_E_VOLUME_NOT_FOUND, errno, "volume %.63s", job->name);
+	auto_fd image = openat(dir, DISK_IMAGE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (image < 0 || fstat(image, &st) < 0 || st.st_uid != 0 || !S_ISREG(st.st_mode))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of the volume %.63s", job->name);
+	return disk_loop_mount(image, DISK_LOOP_DISCARD, err);
 }
+
+/* ---- jobs ---- */
 
 static void answer(const struct disk_job *job, int fd, const struct sbx_err *err)
 {
-	struct disk_done done = {.kind = job->kind, .bytes = job->form.bytes};
+	struct disk_done done = {.kind = job->kind, .tag = job->tag, .bytes = job->form.bytes};
 	struct iovec iov = {.iov_base = &done, .iov_len = sizeof(done)};
 
 	memcpy(done.name, job->name, sizeof(done.name));
@@ -145,7 +195,10 @@ static void answer(const struct disk_job *job, int fd, const struct sbx_err *err
 		done.sys = err->sys;
 		snprintf(done.text, sizeof(done.text), "%.*s", (int)sizeof(done.text) - 1, err->msg);
 	}
-	wait_for(POLLOUT);
+	struct pollfd sock = {.fd = SOCK_FD, .events = POLLOUT};
+
+	while (poll(&sock, 1, -1) < 0 && errno == EINTR)
+		;
 	if (fdpass_send(SOCK_FD, &iov, 1, &fd, fd < 0 ? 0 : 1) < 0)
 		_exit(1); /* the broker is gone: what was made goes with us */
 }
@@ -153,19 +206,87 @@ static void answer(const struct disk_job *job, int fd, const struct sbx_err *err
 static void serve(struct worker *w, const struct disk_job *job, int passed)
 {
 	struct sbx_err err = {0};
+	auto_fd mount = -1;
+	int r = 0;
 
 	if (job->kind == DISK_JOB_END) {
-		if (passed >= 0)
-			disk_loop_throw_away(passed);
+		disk_loop_throw_away(passed);
 		return;
 	}
-	if (passed >= 0)
-		close(passed);
-	auto_fd fd = job->kind == DISK_JOB_MAKE ? make(w, job, &err) : -1;
-	int r = job->kind == DISK_JOB_MAKE ? fd : job->kind == DISK_JOB_VOLUME ? make_volume(w, job, &err) : 0;
-	if (FAULT_POINT("disk-made"))
+	if (job->kind == DISK_JOB_VOLUME)
+		r = make_volume(w, job, &err);
+	else
+		r = mount = job->kind == DISK_JOB_MAKE ? make(w, job, &err) : attach_volume(job, &err);
+	if (!FAULT_POINT("disk-made"))
+		answer(job, mount, r < 0 ? &err : NULL);
+}
+
+static void child_ended(struct worker *w, nfds_t i)
+{
+	struct child ended = w->child[i];
+	struct sbx_err err;
+	int status = 0;
+
+	w->child[i] = w->child[--w->n_children];
+	close(ended.pidfd);
+	while (waitpid(ended.pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || ended.job.kind == DISK_JOB_END)
 		return;
-	answer(job, fd, r < 0 ? &err : NULL);
+	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes or mounts a volume ended");
+	answer(&ended.job, -1, &err);
+}
+
+/* Until the broker says something; meanwhile children end. */
+static void wait_for_job(struct worker *w)
+{
+	struct pollfd fds[1 + CHILDREN] = {{.fd = SOCK_FD, .events = POLLIN}};
+
+	do {
+		nfds_t n = w->n_children;
+
+		for (nfds_t i = 0; i < n; i++)
+			fds[1 + i] = (struct pollfd){.fd = w->child[i].pidfd, .events = POLLIN};
+		if (poll(fds, 1 + n, -1) < 0)
+			continue;
+		for (nfds_t i = n; i-- > 0;) /* from the end: the last takes the place of one that goes */
+			if (fds[1 + i].revents)
+				child_ended(w, i);
+	} while (!fds[0].revents);
+}
+
+/* Return: whether a child does the job now */
+static bool delegate(struct worker *w, const struct disk_job *job, int passed)
+{
+	struct child *c = &w->child[w->n_children];
+	int pidfd = -1;
+
+	if (job->kind == DISK_JOB_MAKE || w->n_children == CHILDREN)
+		return false;
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
+	if (pid < 0)
+		return false;
+	if (pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+			_exit(1);
+		serve(w, job, passed);
+		_exit(0);
+	}
+	*c = (struct child){.pid = (pid_t)pid, .pidfd = pidfd, .job = *job};
+	w->n_children++;
+	close_keep_errno(passed);
+	return true;
+}
+
+static void start(struct worker *w, const struct disk_job *job, int passed)
+{
+	struct sbx_err err;
+
+	/* Made here, where later ones find it; a failure is told by who needs it. */
+	if (job->kind == DISK_JOB_VOLUME)
+		ignore_result(template_for(w, &job->form, &err));
+	if (!delegate(w, job, passed))
+		serve(w, job, passed);
 }
 
 _Noreturn void disk_worker_run(const struct disk_worker_config *config)
@@ -173,9 +294,10 @@ _Noreturn void disk_worker_run(const struct disk_worker_config *config)
 	static struct worker worker;
 	struct disk_job job;
 	int sock = fcntl(config->sock, F_DUPFD_CLOEXEC, 64), dir = fcntl(config->dir_fd, F_DUPFD_CLOEXEC, 64);
+	int volumes = fcntl(config->volumes_fd, F_DUPFD_CLOEXEC, 64);
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || sock < 0 || dir < 0 || dup3(sock, SOCK_FD, O_CLOEXEC) < 0 ||
-	    dup3(dir, DIR_FD, O_CLOEXEC) < 0 || syscall(SYS_close_range, DIR_FD + 1, ~0u, 0) < 0)
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || sock < 0 || dir < 0 || volumes < 0 || dup3(sock, SOCK_FD, O_CLOEXEC) < 0 ||
+	    dup3(dir, DIR_FD, O_CLOEXEC) < 0 || dup3(volumes, VOLUMES_FD, O_CLOEXEC) < 0 || syscall(SYS_close_range, VOLUMES_FD + 1, ~0u, 0) < 0)
 		_exit(1);
 	worker.format_uid = config->format_uid;
 	for (size_t i = 0; i < TEMPLATES; i++)
@@ -184,7 +306,7 @@ _Noreturn void disk_worker_run(const struct disk_worker_config *config)
 		int fd = -1;
 		size_t n_fds = 0;
 
-		wait_for(POLLIN);
+		wait_for_job(&worker);
 		ssize_t n = fdpass_recv(SOCK_FD, &job, sizeof(job), &fd, 1, &n_fds);
 
 		if (n == -EAGAIN || n == -EINTR)
@@ -192,6 +314,6 @@ _Noreturn void disk_worker_run(const struct disk_worker_config *config)
 		if (n != sizeof(job))
 			_exit(n == 0 ? 0 : 1);
 		job.name[sizeof(job.name) - 1] = '\0';
-		serve(&worker, &job, n_fds ? fd : -1);
+		start(&worker, &job, n_fds ? fd : -1);
 	}
 }

@@ -151,7 +151,7 @@ static int mounts(struct broker *b, struct slot *s, const struct broker_image *i
 	for (uint32_t i = 0; c && i < c->n_volumes; i++) {
 		bool is_file = false;
 
-		fd[*n] = volumes_open(b, s, &c->volume[i], &is_file, err);
+		fd[*n] = volumes_open(b, s, &c->volume[i], disk_volume_fd(s, i), &is_file, err);
 		if (fd[*n] < 0)
 			return -1;
 		++*n;
@@ -622,6 +622,7 @@ static int arm_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (!s->rooted && give_root(b, s, &b->likely, s->create, err) < 0)
 		return -1;
+	disk_forget(s);
 	uuid_format(s->sandbox_id, id);
 	snprintf(arm.hostname, sizeof(arm.hostname), "%.*s", HOSTNAME_DIGITS, id);
 	r = name_host(b, s, arm.hostname);
@@ -638,9 +639,9 @@ static int needs_disk(struct broker *b, struct slot *s, struct sbx_err *err)
 {
 	uint32_t mib = disk_of_root(b, s->create->disk_mib);
 
-	if (!mib || s->disk_fd >= 0)
-		return 1;
-	int r = disk_take(b, s, mib, err);
+	int r = !mib || s->disk_fd >= 0 ? 1 : disk_take(b, s, mib, err);
+	if (r > 0)
+		r = disk_volumes(b, s, err);
 	if (r)
 		return r;
 	/* the shell's own messages change nothing from here on */
@@ -664,7 +665,7 @@ void launch_disk_done(struct broker *b, struct slot *s, const struct sbx_err *fa
 {
 	struct sbx_err err = {0};
 
-	s->disk_waits = false;
+	s->disk_waits = s->volume_waits = false;
 	if (s->state != BROKER_SLOT_MAKING && s->state != BROKER_SLOT_ARMING)
 		return; /* it is ending; disk_end() has given the disk back or will */
 	if (failed) {

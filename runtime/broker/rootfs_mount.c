@@ -321,10 +321,21 @@ static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
 	return fd;
 }
 
+int rootfs_attach(struct broker *b, int fd)
+{
+	return sys_move_mount(fd, b->stage_fd, "u");
+}
+
+void rootfs_detach(void)
+{
+	if (umount2("u", UNMOUNT_DETACH) < 0)
+		log_error("a disk stays on the staging tmpfs: %s", strerror(errno));
+}
+
 /* Kernels before 6.15 take no detached mount for an upper.  Return: descriptor of its root, or -errno */
 static int attach_disk(struct broker *b, const struct slot *s)
 {
-	int r = sys_move_mount(s->disk_fd, b->stage_fd, "u");
+	int r = rootfs_attach(b, s->disk_fd);
 
 	return r < 0 ? r : fcntl(s->disk_fd, F_DUPFD_CLOEXEC, 0);
 }
@@ -349,8 +360,8 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
 	}
 	detach_layers(attached);
-	if (s->disk_fd >= 0 && umount2("u", UNMOUNT_DETACH) < 0)
-		log_error("a disk stays on the staging tmpfs: %s", strerror(errno));
+	if (s->disk_fd >= 0)
+		rootfs_detach();
 	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
 		log_error("descriptor of an upper stays open: %s", strerror(errno));
 	return fd < 0 ? -1 : fd;

@@ -81,6 +81,10 @@ struct rootfs_views {
  * Return: 0, or -1 with @err set
  */
 int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err) SBX_WUR;
+/** rootfs_attach() - Attach the detached mount @fd to the staging tmpfs of @b for a moment, one at a time; Return: 0 or -errno */
+int rootfs_attach(struct broker *b, int fd) SBX_WUR;
+/** rootfs_detach() - Take it off again; descriptors and copies of it stay */
+void rootfs_detach(void);
 /**
  * rootfs_clone() - Make a detached, restricted copy of one mount
  * @dir_fd:	Directory or file; with @name "" itself

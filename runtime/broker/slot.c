@@ -222,6 +222,7 @@ static void slot_reset(struct slot *s)
 	int layer_ns_fd = s->layer_ns_fd, volume_ns_fd = s->volume_ns_fd;
 
 	free(s->create);
+	disk_forget(s);
 	egress_forget(s);
 	*s = (struct slot){.number = number,
 			   .broker = broker,

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk_worker.h"
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/slot.h"
@@ -68,6 +69,8 @@ static int step(int dir_fd, const char *rel, bool make)
 
 static int root_of(struct broker *b, const struct broker_volume *v, struct sbx_err *err)
 {
+	struct stat st;
+
 	if (v->kind == BROKER_VOLUME_NAMED) {
 		int fd = path_open_beneath(b->volumes_fd, v->claim, O_PATH | O_DIRECTORY);
 
@@ -76,7 +79,14 @@ static int root_of(struct broker *b, const struct broker_volume *v, struct sbx_e
 				return -1;
 			fd = path_open_beneath(b->volumes_fd, v->claim, O_PATH | O_DIRECTORY);
 		}
-		return fd < 0 ? sbx_err_set(err, SBX_E_VOLUME_NOT_FOUND, -fd, "volume %s", v->claim) : fd;
+		if (fd < 0)
+			return sbx_err_set(err, SBX_E_VOLUME_NOT_FOUND, -fd, "volume %s", v->claim);
+		/* one with an image, published since disk_volumes() looked: its directory is not its content */
+		if (fstat(fd, &st) < 0 || st.st_uid == 0) {
+			close(fd);
+			return sbx_err_set(err, SBX_E_VOLUME_NOT_FOUND, 0, "volume %s is being made", v->claim);
+		}
+		return fd;
 	}
 	const struct host_root *root = &b->host_root[v->host_root];
 	/* Opened anew by its own absolute path, so that what the administrator mounts there later is what is shown. */
@@ -84,10 +94,13 @@ static int root_of(struct broker *b, const struct broker_volume *v, struct sbx_e
 	return fd < 0 ? sbx_err_set(err, SBX_E_VOLUME_HOST_PATH, errno, "allowed host path %s", root->path) : fd;
 }
 
-static int find(struct broker *b, const struct broker_volume *v, struct sbx_err *err)
+static int find(struct broker *b, const struct broker_volume *v, int image_fd, struct sbx_err *err)
 {
 	bool make = v->flags & BROKER_VOLUME_MAKE;
-	auto_fd root = root_of(b, v, err);
+	auto_fd root = image_fd < 0 ? root_of(b, v, err) : openat(image_fd, DISK_VOLUME_DIR, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (root < 0 && image_fd >= 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of the volume %s", v->claim);
 
 	if (root < 0)
 		return -1;
@@ -119,11 +132,11 @@ static int map_of(struct broker *b, struct slot *s, const struct broker_volume *
 	return s->volume_ns_fd < 0 ? -1 : fcntl(s->volume_ns_fd, F_DUPFD_CLOEXEC, 0);
 }
 
-int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v, bool *ret_is_file, struct sbx_err *err)
+static int open_one(struct broker *b, struct slot *s, const struct broker_volume *v, int image_fd, bool *ret_is_file, struct sbx_err *err)
 {
 	struct stat st;
 	bool read_only = v->flags & BROKER_VOLUME_READ_ONLY;
-	auto_fd at = find(b, v, err);
+	auto_fd at = find(b, v, image_fd, err);
 
 	if (at < 0)
 		return -1;
@@ -142,6 +155,19 @@ int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v
 		return sbx_err_set(err, SBX_E_HOST_LACKS, 0,
 				   "the file system of the volume takes no id map: it can be mounted read-only, not for writing");
 	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount of a volume") : fd;
+}
+
+int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v, int image_fd, bool *ret_is_file, struct sbx_err *err)
+{
+	if (image_fd < 0)
+		return open_one(b, s, v, -1, ret_is_file, err);
+	/* copies are taken of attached mounts only */
+	int r = rootfs_attach(b, image_fd);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "mount of the volume %s", v->claim);
+	int fd = open_one(b, s, v, image_fd, ret_is_file, err);
+	rootfs_detach();
+	return fd;
 }
 
 int volumes_make(struct broker *b, const char *claim, struct sbx_err *err)

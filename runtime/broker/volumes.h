@@ -27,12 +27,14 @@ int volumes_check(const struct broker *b, const struct broker_volume *v, struct 
  * @b:			The broker
  * @s:			The slot it is for
  * @v:			Passed volumes_check()
+ * @image_fd:		Mount of the volume's own image, borrowed; -1: it is a directory of the state directory or the host's
  * @ret_is_file:	Set to whether it is a regular file
  * @err:		Filled on failure: VOLUME_NOT_FOUND, VOLUME_HOST_PATH, VOLUME_SUB_PATH, VOLUME_CREATE_FAILED, HOST_LACKS
  *
  * Return: descriptor of the detached mount, the caller's; or -1 with @err set
  */
-int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v, bool *ret_is_file, struct sbx_err *err) SBX_WUR;
+int volumes_open(struct broker *b, struct slot *s, const struct broker_volume *v, int image_fd, bool *ret_is_file,
+		 struct sbx_err *err) SBX_WUR;
 /** volumes_make() - Make the named volume @claim of @b; Return: 0, 1 when it existed, or -1 with @err set */
 int volumes_make(struct broker *b, const char *claim, struct sbx_err *err) SBX_WUR;
 /** volumes_drop() - Move the named volume @claim of @b to the trash; Return: 0, or -1 with @err set (VOLUME_NOT_FOUND, IMAGE_IN_USE) */

@@ -271,7 +271,7 @@ static void test_rows(void)
 		    sub[] = "a/b", mount_path[] = "/mnt", arch[] = "amd64";
 	char *entrypoint[] = {word, word, NULL};
 	struct sandbox_pair pair = {key, value};
-	struct sandbox_volume volume = {SANDBOX_VOLUME_HOST, name, source, sub, mount_path, true, false, true};
+	struct sandbox_volume volume = {SANDBOX_VOLUME_HOST, name, source, sub, mount_path, true, false, true, 99, true};
 	const struct sandbox_spec spec = {
 		.image_uri = image, .entrypoint = entrypoint, .env = &pair, .n_env = 1, .metadata = &pair, .n_metadata = 1,
 		.volumes = &volume, .n_volumes = 1, .platform_arch = arch, .timeout_s = -1, .memory_bytes = UINT64_C(1) << 62,
@@ -289,7 +289,8 @@ static void test_rows(void)
 	ok(!strcmp(back.image_uri, image) && !strcmp(back.entrypoint[1], word) && !back.entrypoint[2], "image, entrypoint");
 	ok(back.n_env == 1 && !strcmp(back.env[0].value, value) && back.n_metadata == 1 && !strcmp(back.metadata[0].key, key), "pairs");
 	ok(back.n_volumes == 1 && back.volumes[0].kind == SANDBOX_VOLUME_HOST && back.volumes[0].read_only &&
-		   !back.volumes[0].create && back.volumes[0].remove_at_end && !strcmp(back.volumes[0].sub_path, sub),
+		   !back.volumes[0].create && back.volumes[0].remove_at_end && !strcmp(back.volumes[0].sub_path, sub) &&
+		   back.volumes[0].size_mib == 99 && back.volumes[0].size_asked,
 	   "volumes");
 	ok(!back.platform_os && !strcmp(back.platform_arch, arch) && back.timeout_s == -1, "platform, timeout");
 	ok(back.memory_bytes == UINT64_C(1) << 62 && back.cpu_millicores == 10 && back.pids_max == 64 && back.disk_mib == 77, "limits beyond 2^53 too");
