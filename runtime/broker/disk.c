@@ -494,6 +494,20 @@ void disk_end(struct broker *b, struct slot *s)
 		log_debug("quota of slot %u: %s", s->number, strerror(errno));
 }
 
+/* -EPERM is -1: errors are told by @err, so only -ENOENT stands apart. */
+int disk_again(int dir_fd, struct sbx_err *err)
+{
+	struct stat st;
+	auto_fd image = openat(dir_fd, DISK_IMAGE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+	if (image < 0 && errno == ENOENT)
+		return -ENOENT;
+	/* its directory is the owner's of the sandbox, who has no way to it; the image is ours */
+	if (image < 0 || fstat(image, &st) < 0 || st.st_uid != 0 || !S_ISREG(st.st_mode))
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of a disk");
+	return disk_loop_mount(image, 0, err);
+}
+
 void disk_read(const struct broker *b, const struct slot *s, struct disk_figures *ret)
 {
 	char path[PATH_SIZE], image[PATH_SIZE];

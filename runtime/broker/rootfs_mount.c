@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
@@ -418,17 +419,25 @@ int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, str
 	int rc = -1;
 
 	launch_dir_name(s, name);
-	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
-	auto_fd upper = files < 0 ? files : rootfs_clone(files, "upper", true, -1);
-	auto_fd shown = files < 0 ? files : rootfs_clone(files, "upper", true, -1);
+	auto_fd dir = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	/* the mount that its overlay was made with was attached once already: another one of the same file system */
+	auto_fd disk = dir < 0 ? -1 : disk_again(dir, err);
+	if (disk < 0 && disk != -ENOENT)
+		return dir < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -dir, "files of slot %u", s->number) : -1;
+	int r = disk < 0 ? 0 : rootfs_attach(b, disk);
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "disk of slot %u", s->number);
+	auto_fd upper = rootfs_clone(disk < 0 ? dir : disk, "upper", true, -1);
+	auto_fd shown = rootfs_clone(disk < 0 ? dir : disk, "upper", true, -1);
+	if (disk >= 0)
+		rootfs_detach();
 	if (upper < 0 || shown < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, upper < 0 ? -upper : -shown, "files of slot %u", s->number);
 	while (attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
 		attached++;
 	if (attached == s->n_layers) {
 		snprintf(top, sizeof(top), "%u", attached);
-		int r = sys_move_mount(upper, b->stage_fd, top);
-
+		r = sys_move_mount(upper, b->stage_fd, top);
 		if (r == 0) {
 			rc = view_trees(b, s, &views, err);
 			attached++;
