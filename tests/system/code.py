@@ -110,6 +110,11 @@ TABLES = {
         ("throw new IllegalStateException(\"no\");", [("error", ("EvalException", "java.lang.IllegalStateException: no"))]),
         ("int y = ;", [("error", ("CompilationException", None))]),
         ("int sq(int n) { return n * n; }\nclass C { int q = sq(3); }\nnew C().q", [text("9")]),
+        ("System.out.println(\"1\"); new ProcessBuilder(\"echo\", \"2\").inheritIO().start().waitFor(); System.out.println(\"3\");",
+         [(OUT, "1\n2\n3\n")]),
+        ("for (int i = 0; i < 3; i++) { System.out.println(\"o\" + i); System.err.println(\"e\" + i); }",
+         [(OUT, "o0\n"), (ERR, "e0\n"), (OUT, "o1\n"), (ERR, "e1\n"), (OUT, "o2\n"), (ERR, "e2\n")]),
+        ("System.out.print(\"\u00fc\u20ac\U0001f600\")", [(OUT, "\u00fc\u20ac\U0001f600")]),
         ("List.of(1, 2).stream().map(i -> i * 2).collect(Collectors.toList())", [text("[2, 4]")]),
     ],
     "go": [
@@ -122,6 +127,10 @@ TABLES = {
         ("undefined1", [(ERR, "cell_7.go:1: undefined: undefined1\n"), ("error", ("CompilationError", None))]),
         ("os.Exit(3)", [("error", ("Error", "exit status 3"))]),
         ("package main\nfunc main() { println(\"whole\") }", [(ERR, "whole\n")]),
+        ("fmt.Println(1)\nc := exec.Command(\"echo\", \"2\")\nc.Stdout = os.Stdout\nc.Run()\nfmt.Println(3)", [(OUT, "1\n2\n3\n")]),
+        ("var total = 40\nfunc more() int { total++; return total }", []),
+        ("more() + more()", [text("83")]),
+        ("total", [text("40")]),
     ],
 }
 NEEDS = {"python": "/usr/bin/python3", "javascript": "/usr/bin/node", "typescript": "/usr/bin/node", "bash": "/bin/bash",

@@ -14,6 +14,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.concurrent.locks.LockSupport;
 import jdk.jshell.Diag;
 import jdk.jshell.EvalException;
 import jdk.jshell.JShell;
@@ -99,14 +100,31 @@ public final class Driver {
 		tell(kind, payload, 0, n);
 	}
 
-	/** What cells print: lines leave at once, the rest when it is flushed or long. */
+	/**
+	 * What cells print: lines leave at once, the rest when it is flushed or long.  They go through the same pipe as what processes that a
+	 * cell starts print, so the order of these holds; before the other output's turn, this one's pipe has to be empty.
+	 */
 	static final class Told extends OutputStream {
-		final char kind;
+		static final long PATIENCE_NS = 20_000_000, SPIN_NS = 200_000;
+		static Told last;
+		final FileOutputStream pipe;
+		final FileInputStream asked; // available() is what the pipe holds; nothing is read
 		final byte[] held = new byte[8192];
 		int n;
 
-		Told(char kind) {
-			this.kind = kind;
+		Told(int number) throws Exception {
+			pipe = new FileOutputStream(descriptor(number));
+			asked = new FileInputStream(descriptor(number));
+		}
+
+		void settle() throws IOException {
+			long begin = System.nanoTime(), spent;
+
+			while (asked.available() > 0 && (spent = System.nanoTime() - begin) < PATIENCE_NS)
+				if (spent > SPIN_NS)
+					LockSupport.parkNanos(50_000);
+				else
+					Thread.yield();
 		}
 
 		@Override public synchronized void write(int b) {
@@ -132,9 +150,21 @@ public final class Driver {
 		}
 
 		@Override public synchronized void flush() {
-			if (n > 0)
-				tell(kind, held, 0, n);
+			int size = n;
+
 			n = 0;
+			if (size == 0)
+				return;
+			try {
+				synchronized (Told.class) {
+					if (last != null && last != this)
+						last.settle();
+					last = this;
+					pipe.write(held, 0, size);
+				}
+			} catch (IOException e) {
+				// a cell closed its output: nobody reads it
+			}
 		}
 	}
 
@@ -284,8 +314,8 @@ public final class Driver {
 	public static void main(String[] arguments) throws Exception {
 		InputStream told = new FileInputStream(descriptor(198));
 		tells = new FileOutputStream(descriptor(199));
-		System.setOut(new PrintStream(new Told('O'), false, "UTF-8"));
-		System.setErr(new PrintStream(new Told('E'), false, "UTF-8"));
+		System.setOut(new PrintStream(new Told(1), false, "UTF-8"));
+		System.setErr(new PrintStream(new Told(2), false, "UTF-8"));
 		shell = JShell.builder().executionEngine("local").build();
 		onInterrupt(() -> {
 			if (!busy)
