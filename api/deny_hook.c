@@ -79,7 +79,7 @@ static int check_url(const char *text, struct sbx_err *err)
 static void write_body(const struct deny_hook *h, const struct journal_event *e, struct buf *out)
 {
 	struct jw w = {.out = out};
-	char addr[INET_ADDRSTRLEN] = "", text[SBX_ERR_MSG_SIZE], id[UUID_SIZE];
+	char addr[INET6_ADDRSTRLEN] = "", text[SBX_ERR_MSG_SIZE], id[UUID_SIZE];
 	struct in_addr in = {htonl(e->addr)};
 	time_t s = (time_t)(e->wall_usec / 1000000);
 	struct tm tm;
@@ -88,6 +88,8 @@ static void write_body(const struct deny_hook *h, const struct journal_event *e,
 	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	if (e->addr)
 		inet_ntop(AF_INET, &in, addr, sizeof(addr));
+	else if (!ip6_none(e->addr6))
+		ip6_text(e->addr6, addr);
 	uuid_format(e->sandbox_id, id);
 	jw_object(&w);
 	jw_key_str(&w, "hostname", *e->name ? e->name : addr);
@@ -272,7 +274,7 @@ void deny_hook_add(struct deny_hook *h, const struct journal_event *event)
 	auto_buf body = {.max = BODY_MAX};
 	struct waiting *w = NULL;
 
-	if (!h || (!journal_is_denial(event) && event->kind != EGRESS_EVENT_TUNNEL_SUSPECTED) || (!*event->name && !event->addr))
+	if (!h || (!journal_is_denial(event) && event->kind != EGRESS_EVENT_TUNNEL_SUSPECTED) || (!*event->name && !event->addr && ip6_none(event->addr6)))
 		return;
 	if (h->doing != CLOSED && h->n_waiting < DENY_HOOK_QUEUE) {
 		write_body(h, event, &body);

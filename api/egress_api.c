@@ -59,7 +59,7 @@ static const char *mode_of(const struct policy *p)
 }
 
 /* What a client should hear although it is not wrong. */
-static void write_warnings(const struct policy *p, struct jw *w)
+static void write_warnings(const struct policy *p, bool ipv6, struct jw *w)
 {
 	char text[SBX_ERR_MSG_SIZE];
 	bool any = false;
@@ -69,7 +69,7 @@ static void write_warnings(const struct policy *p, struct jw *w)
 
 		if (r->kind == EGRESS_RULE_WILDCARD && r->flags & EGRESS_RULE_ALLOW && !strchr(r->name, '.'))
 			snprintf(text, sizeof(text), "egress[%u]: %.100s covers every name below a top-level domain", i, r->text);
-		else if (r->kind == EGRESS_RULE_IPV6 && r->flags & EGRESS_RULE_ALLOW)
+		else if (r->kind == EGRESS_RULE_IPV6 && r->flags & EGRESS_RULE_ALLOW && !ipv6)
 			snprintf(text, sizeof(text), "egress[%u]: %.100s opens nothing: sandboxes have no IPv6", i, r->text);
 		else
 			continue;
@@ -97,7 +97,7 @@ static void reply_status(const struct where *at, const struct sandbox *s, const 
 	jw_key_str(&w, "reason", reason);
 	jw_key(&w, "policy");
 	policy_json_write(p, &w);
-	write_warnings(p, &w);
+	write_warnings(p, at->context->settings->network_ipv6, &w);
 	jw_object_end(&w);
 	const char *body = buf_str(&out);
 	if (body)

@@ -284,6 +284,13 @@ static int take_wanted(struct walk *w, struct dns_answer *a, struct dns_records 
 			continue;
 		found++;
 		a->ttl_s = smaller(a->ttl_s, r->ttl_s);
+		if (a->type == DNS_TYPE_AAAA) {
+			if (r->len != 16)
+				return -EBADMSG;
+			if (a->n_addrs < DNS_ADDRS6_MAX)
+				a->addr6[a->n_addrs++] = ip6_read(d);
+			continue;
+		}
 		if (a->type != DNS_TYPE_A) {
 			if (add_record(w->data, r, records) < 0)
 				return -EBADMSG;
@@ -450,7 +457,7 @@ static size_t built_bytes(const struct dns_answer *a, const struct dns_records *
 {
 	size_t n = DNS_HEAD_BYTES + q->name_len + 4u + (q->edns ? DNS_OPT_BYTES - 6 : 0);
 
-	n += a->n_links * 12u + a->names_len + a->n_addrs * 16u + (a->soa_len ? 12u : 0u);
+	n += a->n_links * 12u + a->names_len + a->n_addrs * (a->type == DNS_TYPE_AAAA ? 28u : 16u) + (a->soa_len ? 12u : 0u);
 	return n + (records ? records->n * 10u + records->len : 0);
 }
 
@@ -476,6 +483,12 @@ size_t dns_answer_build(const struct dns_answer *a, const struct dns_records *re
 		at += n;
 	}
 	for (size_t i = 0; i < a->n_addrs; i++) {
+		if (a->type == DNS_TYPE_AAAA) {
+			at = put_record_head(out, at, owner, DNS_TYPE_AAAA, ttl_s, 16);
+			ip6_write(a->addr6[i], out + at);
+			at += 16;
+			continue;
+		}
 		at = put_record_head(out, at, owner, DNS_TYPE_A, ttl_s, 4);
 		at = dns_put_u32(out, at, a->addr[i]);
 	}
@@ -504,6 +517,11 @@ size_t dns_any_build(const struct dns_query *query, uint8_t *out)
 	memcpy(out + at, data, sizeof(data)); /* its NUL is the empty second string */
 	at += sizeof(data);
 	return query->edns ? dns_put_opt(out, at, 0, DNS_EDE_NONE) : at;
+}
+
+size_t dns_answer_addr_bytes(const struct dns_answer *answer)
+{
+	return answer->n_addrs * (answer->type == DNS_TYPE_AAAA ? sizeof(answer->addr6[0]) : sizeof(answer->addr[0]));
 }
 
 size_t dns_answer_bytes(const struct dns_answer *answer)

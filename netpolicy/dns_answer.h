@@ -12,10 +12,12 @@
 #ifndef NETPOLICY_DNS_ANSWER_H
 #define NETPOLICY_DNS_ANSWER_H
 
+#include "base/ip6.h"
 #include "netpolicy/dns_msg.h"
 
 #define DNS_LINKS_MAX	 16u
 #define DNS_ADDRS_MAX	 64u
+#define DNS_ADDRS6_MAX	 16u /* an answer has either kind */
 #define DNS_INDEX_MAX	 512u  /* records of the answer section that are looked at; real answers have below 100 */
 #define DNS_NAMES_BYTES	 (DNS_LINKS_MAX * DNS_NAME_MAX + 2 * DNS_NAME_MAX + 20)
 #define DNS_RECORDS_BYTES 32768u /* of one answer, names written out; longer ones are cut to what fits */
@@ -34,7 +36,10 @@ struct dns_answer {
 	uint16_t soa_len; /* 0: none; else the SOA record's data is at soa_at in names */
 	uint16_t soa_at;
 	uint8_t soa_skip; /* bytes of the last name of the chain in front of the SOA record's owner */
-	uint32_t addr[DNS_ADDRS_MAX];
+	union {
+		uint32_t addr[DNS_ADDRS_MAX];	   /* of type A */
+		struct ip6 addr6[DNS_ADDRS6_MAX]; /* of type AAAA */
+	};
 	uint8_t names[DNS_NAMES_BYTES];
 };
 
@@ -63,7 +68,7 @@ int dns_answer_check(const uint8_t *data, size_t len, const uint8_t *sent, struc
  * @len:	Its length
  * @query:	What was asked
  * @ret:	Filled on success; NXDOMAIN and an answer without records are successes
- * @records:	Filled for types other than A
+ * @records:	Filled for types other than A and AAAA
  *
  * Return: 0; -EBADMSG (malformed), -ELOOP (more than DNS_LINKS_MAX links, or a circle)
  */
@@ -90,6 +95,8 @@ size_t dns_any_build(const struct dns_query *query, uint8_t *out);
 /** dns_answer_copy() - Copy the used part of @from to @to */
 void dns_answer_copy(struct dns_answer *to, const struct dns_answer *from);
 
+/** dns_answer_addr_bytes() - Bytes of the addresses of @answer */
+size_t dns_answer_addr_bytes(const struct dns_answer *answer);
 /** dns_answer_bytes() - Bytes of @answer that are used, from its beginning */
 size_t dns_answer_bytes(const struct dns_answer *answer);
 

@@ -144,8 +144,8 @@ bool dns_cache_get(struct dns_cache *c, struct dns_sandbox *s, const struct dns_
 	p = e->data + e->text_len;
 	memcpy(ret, p, offsetof(struct dns_answer, addr));
 	p += offsetof(struct dns_answer, addr);
-	memcpy(ret->addr, p, e->n_addrs * sizeof(ret->addr[0]));
-	p += e->n_addrs * sizeof(ret->addr[0]);
+	memcpy(ret->addr, p, dns_answer_addr_bytes(ret));
+	p += dns_answer_addr_bytes(ret);
 	memcpy(ret->names, p, e->names_len);
 	*ret_ttl_s = (uint32_t)((e->until_ms - now_ms + 999) / 1000);
 	return true;
@@ -181,7 +181,7 @@ static struct dns_cached *entry_new(struct dns_cache *c, struct dns_sandbox *s)
 void dns_cache_put(struct dns_cache *c, struct dns_sandbox *s, const struct dns_query *q, uint64_t now_ms, const struct dns_answer *a,
 		   uint32_t ttl_s)
 {
-	size_t head = offsetof(struct dns_answer, addr), addrs = a->n_addrs * sizeof(a->addr[0]);
+	size_t head = offsetof(struct dns_answer, addr), addrs = dns_answer_addr_bytes(a);
 	uint64_t hash = hash_of(s, q);
 	struct dns_cached *e = find(c, s, q, hash);
 	uint8_t *p;

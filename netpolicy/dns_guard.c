@@ -24,6 +24,8 @@ struct dns_guard {
 	struct policy_range sandboxes;
 	struct policy_range allowed[RANGES_MAX];
 	struct policy_range host[HOST_ADDRS_MAX];
+	struct ip6_prefix allowed6[RANGES_MAX];
+	struct ip6 host6[HOST_ADDRS_MAX];
 	int fd; /* owned; rtnetlink */
 	struct loop_fd *source;
 };
@@ -31,6 +33,11 @@ struct dns_guard {
 enum egress_reason dns_guard_refuses(const struct dns_guard *g, const struct policy *policy, uint32_t addr)
 {
 	return policy_leads_to(policy, &g->guards, addr);
+}
+
+enum egress_reason dns_guard_refuses6(const struct dns_guard *g, const struct policy *policy, struct ip6 addr)
+{
+	return policy_leads_to6(policy, &g->guards, addr);
 }
 
 static int parse_range(const char *text, struct policy_range *ret)
@@ -53,21 +60,27 @@ static int parse_range(const char *text, struct policy_range *ret)
 static void read_host(struct dns_guard *g)
 {
 	struct ifaddrs *list = NULL;
-	size_t n = 0;
+	size_t n = 0, n6 = 0;
 
 	if (getifaddrs(&list) < 0) {
 		log_warn("addresses of this host: %s; keeping those known", strerror(errno));
 		return;
 	}
-	for (const struct ifaddrs *i = list; i && n < HOST_ADDRS_MAX; i = i->ifa_next) {
+	for (const struct ifaddrs *i = list; i && n < HOST_ADDRS_MAX && n6 < HOST_ADDRS_MAX; i = i->ifa_next) {
+		struct sockaddr_in6 a6;
 		struct sockaddr_in a;
 
+		if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6) {
+			memcpy(&a6, i->ifa_addr, sizeof(a6));
+			g->host6[n6++] = ip6_read(&a6.sin6_addr);
+		}
 		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 			continue;
 		memcpy(&a, i->ifa_addr, sizeof(a));
 		g->host[n++] = (struct policy_range){ntohl(a.sin_addr.s_addr), 32};
 	}
 	g->guards.n_host = n;
+	g->guards.n_host6 = n6;
 	freeifaddrs(list);
 }
 
@@ -85,7 +98,7 @@ static void addresses_changed(void *arg, int fd, uint32_t events)
 
 static int watch(struct dns_guard *g, struct loop *loop)
 {
-	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR};
+	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
 
 	g->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
 	if (g->fd < 0 || bind(g->fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
@@ -100,12 +113,18 @@ static int take_settings(struct dns_guard *g, struct sbx_err *err)
 
 	g->sandboxes.prefix = g->settings->subnet_prefix;
 	g->sandboxes.addr = g->settings->subnet_addr;
-	g->guards = (struct policy_guards){.host = g->host, .sandboxes = &g->sandboxes, .n_sandboxes = 1, .private_allowed = g->allowed};
+	g->guards = (struct policy_guards){.host = g->host, .sandboxes = &g->sandboxes, .n_sandboxes = 1, .private_allowed = g->allowed,
+					  .host6 = g->host6, .private_allowed6 = g->allowed6};
+	if (g->settings->network_ipv6)
+		g->guards.sandboxes6 = &g->settings->subnet6;
 	for (size_t i = 0; i < list->n; i++) {
-		if (i == RANGES_MAX || parse_range(list->item[i], &g->allowed[i]) < 0)
+		if (i < RANGES_MAX && parse_range(list->item[i], &g->allowed[g->guards.n_private_allowed]) == 0)
+			g->guards.n_private_allowed++;
+		else if (i < RANGES_MAX && ip6_parse(list->item[i], &g->allowed6[g->guards.n_private_allowed6]) == 0)
+			g->guards.n_private_allowed6++;
+		else
 			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.allow_private: \"%.40s\" is no address or range",
 					   list->item[i]);
-		g->guards.n_private_allowed = i + 1;
 	}
 	return 0;
 }

@@ -10,6 +10,7 @@
 #define NETPOLICY_DNS_GUARD_H
 
 #include "base/err.h"
+#include "base/ip6.h"
 #include "base/loop.h"
 #include "base/settings.h"
 #include "netpolicy/policy.h"
@@ -36,5 +37,8 @@ void dns_guard_free(struct dns_guard *guard);
  * Return: METADATA, HOST, SANDBOX, PRIVATE, or NONE when it may
  */
 enum egress_reason dns_guard_refuses(const struct dns_guard *guard, const struct policy *policy, uint32_t addr);
+
+/** dns_guard_refuses6() - dns_guard_refuses() for an IPv6 address; forms of IPv4 addresses and NAT64 are METADATA */
+enum egress_reason dns_guard_refuses6(const struct dns_guard *guard, const struct policy *policy, struct ip6 addr);
 
 #endif

@@ -14,7 +14,7 @@
 #include "netpolicy/fqdn.h"
 
 #define FILE_MAGIC  UINT64_C(0x31534541454c4e44) /* "DNLEAES1" as bytes */
-#define FILE_VERSION 1u
+#define FILE_VERSION 2u
 #define LEASE_VALID 0x4c454153u
 #define GROW	    1024u
 #define BUCKETS	    65536u
@@ -43,9 +43,22 @@ struct dns_leases {
 	uint32_t elements; /* of the kernel, of the records that belong to a sandbox */
 };
 
-static uint32_t *bucket_of(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr)
+/* An address of either kind: @addr 0 is @six. */
+struct far {
+	uint32_t addr;
+	struct ip6 six;
+};
+
+static uint32_t *bucket_of(const struct dns_leases *t, const struct dns_sandbox *s, const struct far *far)
 {
-	return &t->bucket[dns_hash(&addr, sizeof(addr), (uint64_t)s->ref.generation << 32 | s->ref.slot) % BUCKETS];
+	const uint64_t word[2] = {far->addr ? far->addr : far->six.hi, far->six.lo};
+
+	return &t->bucket[dns_hash(word, sizeof(word), (uint64_t)s->ref.generation << 32 | s->ref.slot) % BUCKETS];
+}
+
+static struct far far_of(const struct dns_lease *r)
+{
+	return (struct far){r->addr, r->addr6};
 }
 
 static void *map(int fd, size_t bytes)
@@ -84,7 +97,7 @@ static bool sane(const struct dns_lease *r)
 {
 	char name[FQDN_BYTES];
 
-	if (r->n_ports > DNS_LEASE_PORTS || r->via_len > DNS_LEASE_VIA || !r->name_len || r->name_len >= sizeof(r->name) ||
+	if (!r->addr == ip6_none(r->addr6) || r->n_ports > DNS_LEASE_PORTS || r->via_len > DNS_LEASE_VIA || !r->name_len || r->name_len >= sizeof(r->name) ||
 	    r->name[r->name_len] || (r->via_len && r->via[r->via_len - 1]))
 		return false;
 	return fqdn_canonical(r->name, r->name_len, name) == r->name_len && !memcmp(name, r->name, r->name_len);
@@ -181,7 +194,8 @@ static void list_remove(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 
 static void adopt(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 {
-	uint32_t *b = bucket_of(t, s, t->record[i].addr);
+	const struct far far = far_of(&t->record[i]);
+	uint32_t *b = bucket_of(t, s, &far);
 
 	t->links[i].next_in_bucket = *b;
 	t->links[i].adopted = 1;
@@ -194,7 +208,8 @@ static void adopt(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 
 static void release(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 {
-	uint32_t *at = bucket_of(t, s, t->record[i].addr);
+	const struct far far = far_of(&t->record[i]);
+	uint32_t *at = bucket_of(t, s, &far);
 
 	while (*at != i)
 		at = &t->links[*at].next_in_bucket;
@@ -214,14 +229,25 @@ struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_s
 	return *index ? &t->record[*index] : NULL;
 }
 
-struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr, uint32_t *index)
+static struct dns_lease *find(const struct dns_leases *t, const struct dns_sandbox *s, const struct far *far, uint32_t *index)
 {
-	uint32_t i = *index ? t->links[*index].next_in_bucket : *bucket_of(t, s, addr);
+	uint32_t i = *index ? t->links[*index].next_in_bucket : *bucket_of(t, s, far);
 
-	while (i && (t->record[i].addr != addr || t->record[i].slot != s->ref.slot || t->record[i].generation != s->ref.generation))
+	while (i && (t->record[i].addr != far->addr || !ip6_same(t->record[i].addr6, far->six) || t->record[i].slot != s->ref.slot ||
+		     t->record[i].generation != s->ref.generation))
 		i = t->links[i].next_in_bucket;
 	*index = i;
 	return i ? &t->record[i] : NULL;
+}
+
+struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr, uint32_t *index)
+{
+	return find(t, s, &(const struct far){.addr = addr}, index);
+}
+
+struct dns_lease *dns_leases_find6(const struct dns_leases *t, const struct dns_sandbox *s, struct ip6 addr, uint32_t *index)
+{
+	return find(t, s, &(const struct far){.six = addr}, index);
 }
 
 /* ---- taking and forgetting ---- */
@@ -250,6 +276,7 @@ static uint32_t make(struct dns_leases *t, struct dns_sandbox *s, const struct d
 	r->slot = s->ref.slot;
 	r->generation = s->ref.generation;
 	r->addr = w->addr;
+	r->addr6 = w->addr6;
 	r->n_ports = (uint8_t)w->n_ports;
 	if (w->n_ports)
 		memcpy(r->port, w->port, w->n_ports * sizeof(*w->port));
@@ -282,11 +309,12 @@ bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const str
 
 int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, bool *ret_grows)
 {
+	const struct far far = {w->addr, w->addr6};
 	uint64_t kernel_until = 0;
 	uint32_t mine = 0;
 	struct dns_lease *r;
 
-	for (uint32_t i = 0; (r = dns_leases_find(t, s, w->addr, &i));) {
+	for (uint32_t i = 0; (r = find(t, s, &far, &i));) {
 		if (!same_ports(r, w->port, w->n_ports))
 			continue;
 		if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_UNSURE)) == DNS_LEASE_PINNED && r->until_ms > kernel_until)
@@ -320,11 +348,12 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
 {
 	const struct dns_lease gone = t->record[index];
+	const struct far far = far_of(&gone);
 	bool others = false;
 	struct dns_lease *r;
 
 	release(t, s, index);
-	for (uint32_t i = 0; (r = dns_leases_find(t, s, gone.addr, &i));) {
+	for (uint32_t i = 0; (r = find(t, s, &far, &i));) {
 		if (!same_ports(r, gone.port, gone.n_ports) || !(r->flags & DNS_LEASE_PINNED))
 			continue;
 		others = true;

@@ -13,6 +13,7 @@
 #define NETPOLICY_DNS_LEASE_H
 
 #include "base/err.h"
+#include "base/ip6.h"
 #include "netpolicy/dns_sandbox.h"
 
 #include <stdbool.h>
@@ -22,7 +23,7 @@
 #define DNS_LEASES_SANDBOX EGRESS_LEASES_SANDBOX
 #define DNS_LEASES_ALL	   EGRESS_LEASES_ALL
 #define DNS_LEASE_PORTS	   16u
-#define DNS_LEASE_VIA	   186u
+#define DNS_LEASE_VIA	   170u
 /* A record is kept this long after the kernel's lease has ended, whose clock began a little later. */
 #define DNS_LEASE_GRACE_MS 5000u
 
@@ -36,9 +37,10 @@ enum dns_lease_flags {
 struct dns_lease {
 	uint32_t valid; /* DNS_LEASE_VALID when it is; stored last */
 	uint32_t slot, generation;
-	uint32_t addr; /* host byte order */
+	uint32_t addr; /* host byte order; 0: addr6 */
 	uint64_t until_ms; /* CLOCK_MONOTONIC */
 	uint64_t touched_ms;
+	struct ip6 addr6;
 	uint16_t flags;
 	uint8_t n_ports;
 	uint8_t name_len;
@@ -66,7 +68,8 @@ void dns_leases_close(struct dns_leases *t);
 
 /* What dns_leases_take() notes. */
 struct dns_lease_want {
-	uint32_t addr;
+	uint32_t addr; /* 0: addr6 */
+	struct ip6 addr6;
 	const uint16_t *port;
 	uint32_t n_ports;
 	const char *name;
@@ -105,6 +108,8 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t *index);
 /** dns_leases_find() - The record behind @index (0: the first) of @s for @addr, NULL at the end; @index becomes its own */
 struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr, uint32_t *index);
+/** dns_leases_find6() - dns_leases_find() for an IPv6 address */
+struct dns_lease *dns_leases_find6(const struct dns_leases *t, const struct dns_sandbox *s, struct ip6 addr, uint32_t *index);
 /**
  * dns_leases_forget() - Remove a record
  * @t:		The table

@@ -159,11 +159,14 @@ static void lookup_free(struct dns_lookup *l)
 
 /* ---- the end of a lookup ---- */
 
-static void tell(struct dns_lookup *l, enum egress_event_kind kind, enum egress_reason reason, enum dns_rcode rcode, const uint32_t *addrs,
-		 uint32_t n_addrs, const char *text)
+/* @of: whose addresses are told; NULL: none */
+static void tell(struct dns_lookup *l, enum egress_event_kind kind, enum egress_reason reason, enum dns_rcode rcode,
+		 const struct dns_answer *of, uint32_t n_addrs, const char *text)
 {
+	bool six = of && of->type == DNS_TYPE_AAAA;
 	struct dnsd_note note = {.kind = kind, .reason = reason, .rule = l->verdict.rule, .name = l->query.text,
-				 .name_len = l->query.text_len, .qtype = l->query.type, .rcode = (uint16_t)rcode, .addrs = addrs,
+				 .name_len = l->query.text_len, .qtype = l->query.type, .rcode = (uint16_t)rcode, .addrs = of && !six ? of->addr : NULL,
+				 .addrs6 = six ? of->addr6 : NULL,
 				 .n_addrs = n_addrs, .text = text};
 
 	for (const struct dns_asker *a = l->askers; a; a = a->next)
@@ -205,7 +208,7 @@ static void succeed(struct dns_lookup *l, const struct dns_answer *answer, const
 {
 	struct dnsd *d = l->d;
 
-	tell(l, EGRESS_EVENT_DNS_ALLOWED, l->verdict.reason, answer->rcode, answer->addr, answer->n_addrs, NULL);
+	tell(l, EGRESS_EVENT_DNS_ALLOWED, l->verdict.reason, answer->rcode, answer, answer->n_addrs, NULL);
 	for (const struct dns_asker *a = l->askers; a; a = a->next) {
 		d->counts.answered++;
 		dns_reply(d, a, dns_answer_build(answer, records, &a->query, l->ttl_s, dns_room(a), d->out + 2));
@@ -231,27 +234,42 @@ static bool chain_denied(struct dns_lookup *l, const struct dns_answer *a, struc
 	return false;
 }
 
+static enum egress_reason refused(const struct dns_lookup *l, const struct dns_answer *a, unsigned i)
+{
+	return a->type == DNS_TYPE_AAAA ? dns_guard_refuses6(l->d->guard, l->s->policy, a->addr6[i]) :
+					  dns_guard_refuses(l->d->guard, l->s->policy, a->addr[i]);
+}
+
+static void move_addr(struct dns_answer *to, unsigned at, const struct dns_answer *from, unsigned i)
+{
+	if (from->type == DNS_TYPE_AAAA)
+		to->addr6[at] = from->addr6[i];
+	else
+		to->addr[at] = from->addr[i];
+}
+
 static void strip(struct dns_lookup *l, struct dns_answer *a)
 {
+	static struct dns_answer gone; /* 5 KiB; only its addresses are used */
 	enum egress_reason why = EGRESS_REASON_NONE;
-	uint32_t gone[DNS_ADDRS_MAX];
 	uint8_t kept = 0;
 
+	gone.type = a->type;
 	for (unsigned i = 0; i < a->n_addrs; i++) {
-		enum egress_reason r = dns_guard_refuses(l->d->guard, l->s->policy, a->addr[i]);
+		enum egress_reason r = refused(l, a, i);
 
 		if (r == EGRESS_REASON_NONE) {
-			a->addr[kept++] = a->addr[i];
+			move_addr(a, kept++, a, i);
 		} else {
 			why = r;
-			gone[a->n_stripped++] = a->addr[i];
+			move_addr(&gone, a->n_stripped++, a, i);
 		}
 	}
 	a->n_addrs = kept;
 	if (!a->n_stripped)
 		return;
 	l->d->counts.rebind_stripped += a->n_stripped;
-	tell(l, EGRESS_EVENT_REBIND_STRIPPED, why, DNS_NOERROR, gone, a->n_stripped, "the answer led to addresses that a name may not open");
+	tell(l, EGRESS_EVENT_REBIND_STRIPPED, why, DNS_NOERROR, &gone, a->n_stripped, "the answer led to addresses that a name may not open");
 }
 
 /* ---- opening addresses ---- */
@@ -284,7 +302,7 @@ static size_t chain_names(const struct dns_answer *a, char out[DNS_LEASE_VIA + D
 
 static void unpin_evicted(struct dns_lookup *l, const struct dns_lease *gone)
 {
-	const struct dnsd_pin pin = {.sandbox = l->s, .addr = &gone->addr, .n_addrs = 1, .port = gone->port, .n_ports = gone->n_ports};
+	const struct dnsd_pin pin = dnsd_pin_of(l->s, gone);
 
 	/* Without a broker the kernel's own clock closes it. */
 	if (gone->valid)
@@ -292,7 +310,7 @@ static void unpin_evicted(struct dns_lookup *l, const struct dns_lease *gone)
 }
 
 /* Notes the leases; Return: number of addresses in @grown that the kernel must be told of, or -errno */
-static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, uint32_t lease_ms, bool pinned, uint32_t grown[DNS_ADDRS_MAX])
+static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, uint32_t lease_ms, bool pinned, struct dns_answer *grown)
 {
 	char via[DNS_LEASE_VIA + DNS_TEXT_MAX];
 	struct dnsd *d = l->d;
@@ -312,14 +330,16 @@ static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, 
 			dns_leases_expire(d->leases, l->s, want.now_ms);
 		if (!pinned && (l->s->n_leases >= UNPINNED_SANDBOX || dns_leases_count(d->leases) >= UNPINNED_ALL))
 			return 0;
-		want.addr = l->answer.addr[i];
+		bool six = l->answer.type == DNS_TYPE_AAAA;
+		want.addr = six ? 0 : l->answer.addr[i];
+		want.addr6 = six ? l->answer.addr6[i] : (struct ip6){0};
 		while (dns_leases_make_room(d->leases, l->s, &want, &evicted))
 			unpin_evicted(l, &evicted);
 		r = dns_leases_take(d->leases, l->s, &want, &grows);
 		if (r < 0)
 			return r;
 		if (grows)
-			grown[n++] = want.addr;
+			move_addr(grown, (unsigned)n++, &l->answer, i);
 	}
 	return pinned ? n : 0;
 }
@@ -331,7 +351,8 @@ static void doubt(struct dns_lookup *l)
 		struct dns_lease *r;
 		uint32_t at = 0;
 
-		while ((r = dns_leases_find(l->d->leases, l->s, l->answer.addr[i], &at)))
+		while ((r = l->answer.type == DNS_TYPE_AAAA ? dns_leases_find6(l->d->leases, l->s, l->answer.addr6[i], &at) :
+							      dns_leases_find(l->d->leases, l->s, l->answer.addr[i], &at)))
 			if (r->name_len == l->query.text_len && !memcmp(r->name, l->query.text, r->name_len))
 				r->flags |= DNS_LEASE_UNSURE;
 	}
@@ -376,7 +397,8 @@ static void open_addresses(struct dns_lookup *l)
 	struct dnsd *d = l->d;
 	struct dns_sandbox *s = l->s;
 	uint16_t port[DNS_LEASE_PORTS];
-	uint32_t grown[DNS_ADDRS_MAX], lease_s = (l->answer.ttl_s < LEASE_MIN_S ? LEASE_MIN_S : l->answer.ttl_s) + LEASE_MORE_S;
+	static struct dns_answer grown; /* only its addresses are used */
+	uint32_t lease_s = (l->answer.ttl_s < LEASE_MIN_S ? LEASE_MIN_S : l->answer.ttl_s) + LEASE_MORE_S;
 	bool pinned = s->policy && !policy_default_allow(s->policy);
 	int n_ports = rule_ports(l->verdict.which, port), n;
 
@@ -384,9 +406,10 @@ static void open_addresses(struct dns_lookup *l)
 	if (lease_s > TTL_MAX_S + LEASE_MORE_S)
 		lease_s = TTL_MAX_S + LEASE_MORE_S;
 	l->generation = s->policy_generation;
-	n = n_ports < 0 ? n_ports : !s->policy || l->query.odd ? 0 : take_leases(l, port, n_ports, lease_s * 1000, pinned, grown);
+	n = n_ports < 0 ? n_ports : !s->policy || l->query.odd ? 0 : take_leases(l, port, n_ports, lease_s * 1000, pinned, &grown);
 	if (n > 0) {
-		const struct dnsd_pin pin = {.sandbox = s, .addr = grown, .n_addrs = (uint32_t)n, .port = port, .n_ports = (uint32_t)n_ports,
+		const struct dnsd_pin pin = {.sandbox = s, .addr = grown.addr,
+					     .addr6 = l->answer.type == DNS_TYPE_AAAA ? grown.addr6 : NULL, .n_addrs = (uint32_t)n, .port = port, .n_ports = (uint32_t)n_ports,
 					     .lease_ms = lease_s * 1000};
 
 		l->ticket = dnsd_broker_pin(d->broker, &pin, l);
@@ -422,7 +445,7 @@ static void conclude(struct dns_lookup *l, struct dns_answer *a, const struct dn
 		return;
 	}
 	l->verdict = v;
-	if (a->type == DNS_TYPE_A)
+	if (a->n_addrs)
 		strip(l, a);
 	if (a->n_stripped && !a->n_addrs) {
 		a->n_links = 0;

@@ -48,7 +48,7 @@ enum dns_type_class {
 	DNS_TYPES_REFUSED = 0, /* transfers, NULL, private use, what nobody knows */
 	DNS_TYPES_PASS,
 	DNS_TYPES_ADDRESS,	/* A: addresses are pinned */
-	DNS_TYPES_ADDRESS6,	/* AAAA: sandboxes have no IPv6, the answer is empty */
+	DNS_TYPES_ADDRESS6,	/* AAAA: empty where sandboxes have no IPv6 */
 	DNS_TYPES_SERVICE,	/* HTTPS, SVCB: hints and keys are taken out */
 	DNS_TYPES_ANY,		/* RFC 8482 */
 };

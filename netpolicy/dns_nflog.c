@@ -42,6 +42,15 @@ static bool read_packet(const uint8_t *p, size_t n, struct dns_packet *ret)
 {
 	size_t head;
 
+	if (n >= 40 && p[0] >> 4 == 6) {
+		/* The router lets no extension header past: what follows the fixed header is it. */
+		ret->protocol = p[6];
+		ret->source = be32(p + 20);
+		ret->target6 = ip6_read(p + 24);
+		if ((ret->protocol == IPPROTO_TCP || ret->protocol == IPPROTO_UDP) && n >= 44)
+			ret->port = be16(p + 42);
+		return true;
+	}
 	if (n < 20 || p[0] >> 4 != 4)
 		return false;
 	head = (size_t)(p[0] & 15) * 4;

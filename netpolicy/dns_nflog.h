@@ -8,12 +8,15 @@
 #ifndef NETPOLICY_DNS_NFLOG_H
 #define NETPOLICY_DNS_NFLOG_H
 
+#include "base/ip6.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 struct dns_packet {
 	uint32_t refusal; /* number in the log's prefix */
-	uint32_t source, target; /* IPv4, host byte order */
+	uint32_t source, target; /* IPv4, host byte order; of an IPv6 source the last word, which is it */
+	struct ip6 target6; /* where target is 0 */
 	uint8_t protocol;
 	uint16_t port; /* of the target; 0: the protocol has none, or it is not in this fragment */
 };

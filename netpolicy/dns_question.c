@@ -21,7 +21,8 @@ static void tell(struct dnsd *d, const struct dns_sandbox *s, const struct dns_a
 {
 	const struct dnsd_note note = {
 		.kind = kind, .reason = v->reason, .rule = v->rule, .name = a->query.text, .name_len = a->query.text_len,
-		.qtype = a->query.type, .rcode = (uint16_t)rcode, .addrs = answer ? answer->addr : NULL,
+		.qtype = a->query.type, .rcode = (uint16_t)rcode, .addrs = answer && answer->type != DNS_TYPE_AAAA ? answer->addr : NULL,
+		.addrs6 = answer && answer->type == DNS_TYPE_AAAA ? answer->addr6 : NULL,
 		.n_addrs = answer ? answer->n_addrs : 0, .text = text,
 	};
 
@@ -80,6 +81,8 @@ static bool answer_by_type(struct dnsd *d, const struct dns_sandbox *s, const st
 		dns_reply(d, a, dns_any_build(&a->query, d->out + 2));
 		return true;
 	case DNS_TYPES_ADDRESS6:
+		if (d->settings.network_ipv6)
+			break;
 		d->counts.answered++;
 		answer_empty(d, a);
 		return true;

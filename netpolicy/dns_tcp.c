@@ -44,8 +44,8 @@ struct dns_conn {
 
 struct dns_tcp {
 	struct dnsd *d;
-	int fd; /* owned */
-	struct loop_fd *source;
+	int fd, fd6; /* owned */
+	struct loop_fd *source, *source6;
 	struct dns_conn *conns;
 	unsigned n_conns;
 };
@@ -182,6 +182,7 @@ static void one_question(struct dns_conn *c, size_t len)
 	asker.next = NULL;
 	asker.conn = c;
 	asker.over_tcp = true;
+	asker.over6 = false; /* the connection knows */
 	asker.from = c->from;
 	asker.via = c->via;
 	r = dns_query_parse(c->in + 2, len, &asker.query);
@@ -276,7 +277,7 @@ static void conn_new(struct dns_tcp *t, int fd, const struct sockaddr_in *from)
 		close_keep_errno(fd);
 		return;
 	}
-	if (getsockname(fd, (struct sockaddr *)&local, &len) == 0)
+	if (getsockname(fd, (struct sockaddr *)&local, &len) == 0 && local.sin_family == AF_INET)
 		c->via = local.sin_addr;
 	c->tcp = t;
 	c->fd = fd;
@@ -314,6 +315,27 @@ static void tcp_ready(void *arg, int fd, uint32_t events)
 	}
 }
 
+/* The same as over IPv4 from here on: who asks is named by the last word of its address. */
+static void tcp6_ready(void *arg, int fd, uint32_t events)
+{
+	struct dns_tcp *t = arg;
+
+	(void)events;
+	for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
+		struct sockaddr_in6 from6 = {0};
+		struct sockaddr_in from;
+		socklen_t len = sizeof(from6);
+		int conn = accept4(fd, (struct sockaddr *)&from6, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (conn < 0)
+			return;
+		if (dns_source_of6(t->d, &from6, &from))
+			conn_new(t, conn, &from);
+		else
+			close_keep_errno(conn);
+	}
+}
+
 void dns_tcp_drop(struct dns_tcp *t, const struct dns_sandbox *s)
 {
 	for (struct dns_conn *c = t->conns, *next; c; c = next) {
@@ -332,7 +354,7 @@ struct dns_tcp *dns_tcp_new(struct dnsd *d, struct sbx_err *err)
 		return NULL;
 	}
 	t->d = d;
-	t->fd = -1;
+	t->fd = t->fd6 = -1;
 	return t;
 }
 
@@ -343,7 +365,9 @@ void dns_tcp_free(struct dns_tcp *t)
 	while (t->conns)
 		conn_close(t->conns);
 	loop_fd_remove(t->source);
+	loop_fd_remove(t->source6);
 	close_keep_errno(t->fd);
+	close_keep_errno(t->fd6);
 	free(t);
 }
 
@@ -357,5 +381,18 @@ int dns_tcp_listen(struct dns_tcp *t, int tcp_fd, struct sbx_err *err)
 	loop_fd_remove(t->source);
 	replace_fd(&t->fd, take_fd(&tcp));
 	t->source = source;
+	return 0;
+}
+
+int dns_tcp_listen6(struct dns_tcp *t, int tcp_fd, struct sbx_err *err)
+{
+	auto_fd tcp = tcp_fd;
+	struct loop_fd *source = loop_fd_add(t->d->loop, tcp, EPOLLIN, tcp6_ready, t);
+
+	if (!source)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "serve the name server's IPv6 TCP socket");
+	loop_fd_remove(t->source6);
+	replace_fd(&t->fd6, take_fd(&tcp));
+	t->source6 = source;
 	return 0;
 }

@@ -127,6 +127,12 @@ static int ask(struct dnsd_broker *b, enum broker_op op)
 	return send_plain(b, op, &req, sizeof(req));
 }
 
+struct dnsd_pin dnsd_pin_of(const struct dns_sandbox *s, const struct dns_lease *lease)
+{
+	return (struct dnsd_pin){.sandbox = s, .addr = &lease->addr, .addr6 = lease->addr ? NULL : &lease->addr6, .n_addrs = 1,
+				 .port = lease->port, .n_ports = lease->n_ports};
+}
+
 static int queue_pin(struct dnsd_broker *b, enum broker_op op, const struct dnsd_pin *pin, int ticket)
 {
 	struct broker_pin *m;
@@ -141,7 +147,11 @@ static int queue_pin(struct dnsd_broker *b, enum broker_op op, const struct dnsd
 	m->n_addrs = pin->n_addrs;
 	m->n_ports = pin->n_ports;
 	m->lease_ms = pin->lease_ms;
-	memcpy(m->addr, pin->addr, pin->n_addrs * sizeof(m->addr[0]));
+	m->ipv6 = pin->addr6 != NULL;
+	if (pin->addr6)
+		memcpy(m->addr6, pin->addr6, pin->n_addrs * sizeof(m->addr6[0]));
+	else
+		memcpy(m->addr, pin->addr, pin->n_addrs * sizeof(m->addr[0]));
 	if (pin->n_ports)
 		memcpy(m->port, pin->port, pin->n_ports * sizeof(m->port[0]));
 	return 0;
@@ -228,8 +238,9 @@ static void pin_again(struct dnsd_broker *b)
 		uint32_t at = 0;
 
 		while ((r = dns_leases_next(d->leases, s, &at))) {
-			const struct dnsd_pin pin = {.sandbox = s, .addr = &r->addr, .n_addrs = 1, .port = r->port, .n_ports = r->n_ports,
-						     .lease_ms = (uint32_t)(r->until_ms - now)};
+			struct dnsd_pin pin = dnsd_pin_of(s, r);
+
+			pin.lease_ms = (uint32_t)(r->until_ms - now);
 
 			/* When there are more than can wait, the rest is opened as it is asked for. */
 			if ((r->flags & DNS_LEASE_PINNED) && r->until_ms > now && dnsd_broker_pin(b, &pin, NULL) < 0)
@@ -248,9 +259,10 @@ static void renew(struct dnsd_broker *b, const struct broker_flow *f)
 	struct dns_lease *r;
 	uint32_t at = 0;
 
-	while (s && (r = dns_leases_find(d->leases, s, f->addr, &at))) {
-		const struct dnsd_pin pin = {.sandbox = s, .addr = &r->addr, .n_addrs = 1, .port = r->port, .n_ports = r->n_ports,
-					     .lease_ms = RENEW_LEASE_MS};
+	while (s && (r = f->addr ? dns_leases_find(d->leases, s, f->addr, &at) : dns_leases_find6(d->leases, s, f->addr6, &at))) {
+		struct dnsd_pin pin = dnsd_pin_of(s, r);
+
+		pin.lease_ms = RENEW_LEASE_MS;
 
 		if (!(r->flags & DNS_LEASE_PINNED) || r->until_ms + DNS_LEASE_GRACE_MS < now)
 			continue;
@@ -296,11 +308,15 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	struct dnsd *d = b->d;
 	struct sbx_err err;
 
-	if (n != sizeof(m->reply) || m->reply.status || n_fds != 2)
+	if (n != sizeof(m->reply) || m->reply.status || (n_fds != 2 && n_fds != 4))
 		return "gave no sockets";
 	if (dns_proxy_listen(d->proxy, take_fd(&fds[0]), &err) < 0 || dns_tcp_listen(d->tcp, take_fd(&fds[1]), &err) < 0) {
 		log_error("%s", err.msg);
 		return "gave sockets that cannot be served";
+	}
+	if (n_fds == 4 && (dns_proxy_listen6(d->proxy, take_fd(&fds[2]), &err) < 0 || dns_tcp_listen6(d->tcp, take_fd(&fds[3]), &err) < 0)) {
+		log_error("%s", err.msg);
+		return "gave IPv6 sockets that cannot be served";
 	}
 	b->retry_ms = RETRY_FIRST_MS;
 	if (b->served)
@@ -381,9 +397,9 @@ static void broker_ready(void *arg, int fd, uint32_t events)
 
 	(void)events;
 	for (unsigned i = 0; i < 2 * BATCH && !wrong && b->fd == fd; i++) {
-		int fds[2] = {-1, -1};
+		int fds[4] = {-1, -1, -1, -1};
 		size_t n_fds = 0;
-		ssize_t n = fdpass_recv(fd, &m, sizeof(m), fds, 2, &n_fds);
+		ssize_t n = fdpass_recv(fd, &m, sizeof(m), fds, ARRAY_SIZE(fds), &n_fds);
 
 		if (n == -EAGAIN || n == -EINTR)
 			break;

@@ -44,7 +44,7 @@ struct dnsd_events {
 
 static uint64_t hash_of(const struct dns_sandbox *s, const struct dnsd_note *n)
 {
-	uint64_t where = (uint64_t)n->addr << 24 | (uint64_t)n->port << 8 | n->protocol;
+	uint64_t where = ((uint64_t)n->addr << 24 | (uint64_t)n->port << 8 | n->protocol) ^ (n->addr6.hi * 31 + n->addr6.lo);
 
 	return dns_hash(n->name, n->name_len, where ^ ((uint64_t)n->kind << 60 | (uint64_t)n->reason << 54) ^
 						      (uint64_t)s->ref.generation << 32 ^ (uint64_t)s->addr << 17);
@@ -78,9 +78,14 @@ static void fill(struct egress_event *ev, const struct dns_sandbox *s, const str
 	ev->protocol = n->protocol;
 	ev->qtype = n->qtype;
 	ev->rcode = n->rcode;
-	ev->n_addrs = n->n_addrs < 8 ? n->n_addrs : 8;
-	for (uint32_t i = 0; i < ev->n_addrs; i++)
+	const uint32_t room = n->addrs6 ? 2 : 8;
+	ev->n_addrs = n->n_addrs < room ? n->n_addrs : room;
+	for (uint32_t i = 0; n->addrs6 && i < ev->n_addrs; i++)
+		ev->addrs6[i] = n->addrs6[i];
+	for (uint32_t i = 0; !n->addrs6 && i < ev->n_addrs; i++)
 		ev->addrs[i] = n->addrs[i];
+	if (!ev->n_addrs)
+		ev->addrs6[0] = n->addr6;
 	ev->policy_generation = s->policy_generation;
 	if (n->name_len)
 		memcpy(ev->name, n->name, n->name_len < sizeof(ev->name) ? n->name_len : sizeof(ev->name) - 1);

@@ -70,7 +70,9 @@ struct dns_asker {
 	struct dns_asker *next;
 	struct dns_conn *conn; /* over TCP; NULL: over UDP, or the connection is gone */
 	bool over_tcp;
-	struct sockaddr_in from;
+	struct sockaddr_in from; /* over IPv6: the IPv4 address of the same sandbox */
+	bool over6;
+	struct in6_addr via6;
 	struct in_addr via; /* what it asked, and what must be the source of the answer */
 	struct dns_query query;
 };
@@ -83,10 +85,14 @@ struct dns_proxy *dns_proxy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 void dns_proxy_free(struct dns_proxy *proxy);
 /** dns_proxy_listen() - Serve @udp_fd (taken over) in place of the one served before; Return: 0, or -1 with @err set */
 int dns_proxy_listen(struct dns_proxy *proxy, int udp_fd, struct sbx_err *err) SBX_WUR;
+/** dns_proxy_listen6() - As dns_proxy_listen() for the IPv6 socket @udp_fd; Return: 0, or -1 with @err set */
+int dns_proxy_listen6(struct dns_proxy *proxy, int udp_fd, struct sbx_err *err) SBX_WUR;
 /** dns_proxy_reply() - Queue the @len bytes at d->out + 2 for @to */
 void dns_proxy_reply(struct dns_proxy *proxy, const struct dns_asker *to, size_t len);
 /** dns_proxy_flush() - Send the queue */
 void dns_proxy_flush(struct dns_proxy *proxy);
+/** dns_source_of6() - The IPv4 address of the sandbox that asks as @from6, with its port, into @ret; Return: false when it is none */
+bool dns_source_of6(const struct dnsd *d, const struct sockaddr_in6 *from6, struct sockaddr_in *ret);
 /** dns_admit() - Which sandbox @from is, when it may ask through link @ifindex (0: unknown) now; counts; Return: NULL when not */
 struct dns_sandbox *dns_admit(struct dnsd *d, const struct sockaddr_in *from, uint32_t ifindex, bool *ret_over_rate);
 /** dns_reply() - Give the @len bytes at d->out + 2 to @to, over UDP or TCP */
@@ -102,6 +108,8 @@ struct dns_tcp *dns_tcp_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 void dns_tcp_free(struct dns_tcp *tcp);
 /** dns_tcp_listen() - Serve @tcp_fd (taken over) in place of the one served before; Return: 0, or -1 with @err set */
 int dns_tcp_listen(struct dns_tcp *tcp, int tcp_fd, struct sbx_err *err) SBX_WUR;
+/** dns_tcp_listen6() - As dns_tcp_listen() for the IPv6 socket @tcp_fd; Return: 0, or -1 with @err set */
+int dns_tcp_listen6(struct dns_tcp *tcp, int tcp_fd, struct sbx_err *err) SBX_WUR;
 /** dns_tcp_reply() - Send the @len bytes at d->out + 2 over @conn */
 void dns_tcp_reply(struct dns_conn *conn, size_t len);
 /** dns_tcp_drop() - Close the connections of @s */
@@ -147,11 +155,15 @@ void dnsd_broker_free(struct dnsd_broker *b);
 struct dnsd_pin {
 	const struct dns_sandbox *sandbox;
 	const uint32_t *addr;
+	const struct ip6 *addr6; /* it instead, unless NULL; at most DNS_ADDRS6_MAX */
 	uint32_t n_addrs;
 	const uint16_t *port;
 	uint32_t n_ports;
 	uint32_t lease_ms;
 };
+
+/** dnsd_pin_of() - A pin that names the address and ports of @lease of @s, which must stay meanwhile */
+struct dnsd_pin dnsd_pin_of(const struct dns_sandbox *s, const struct dns_lease *lease);
 
 /**
  * dnsd_broker_pin() - Ask for addresses to be opened
@@ -196,8 +208,10 @@ struct dnsd_note {
 	size_t name_len;
 	uint16_t qtype, rcode;
 	const uint32_t *addrs;
+	const struct ip6 *addrs6; /* it instead, unless NULL */
 	uint32_t n_addrs;
 	uint32_t addr; /* of a packet */
+	struct ip6 addr6; /* it instead */
 	uint16_t port;
 	uint8_t protocol;
 	uint32_t count; /* 0 is 1 */

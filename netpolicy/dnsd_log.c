@@ -41,7 +41,7 @@ static const uint8_t reasons[BROKER_REFUSED_COUNT] = {
 /* What the policy says to the packet, so that the event names the rule that denies, or whose ports do not fit. */
 static struct policy_verdict verdict_of(const struct dns_sandbox *s, const struct dns_packet *p, const struct dns_lease *newest)
 {
-	struct policy_flow flow = {.addr = p->target, .port = p->port, .protocol = p->protocol, .lease_rule = EGRESS_NO_RULE};
+	struct policy_flow flow = {.addr = p->target, .addr6 = p->target6, .port = p->port, .protocol = p->protocol, .lease_rule = EGRESS_NO_RULE};
 
 	if (!s->policy)
 		return (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_NONE};
@@ -61,7 +61,7 @@ static void one_packet(struct dnsd_log *log, const struct dns_packet *p)
 	d->counts.packets_denied++;
 	if (!s)
 		return;
-	while ((r = dns_leases_find(d->leases, s, p->target, &at)))
+	while ((r = p->target ? dns_leases_find(d->leases, s, p->target, &at) : dns_leases_find6(d->leases, s, p->target6, &at)))
 		if (!newest || r->touched_ms > newest->touched_ms)
 			newest = r;
 	if (newest) {
@@ -70,6 +70,7 @@ static void one_packet(struct dnsd_log *log, const struct dns_packet *p)
 	}
 	note.reason = p->refusal < BROKER_REFUSED_COUNT ? reasons[p->refusal] : EGRESS_REASON_NONE;
 	note.addr = p->target;
+	note.addr6 = p->target6;
 	note.port = p->port;
 	note.protocol = p->protocol;
 	if (note.reason == EGRESS_REASON_RULE || note.reason == EGRESS_REASON_PORT || (note.reason == EGRESS_REASON_NO_LEASE && newest)) {

@@ -161,7 +161,11 @@ static bool ports_fit(const struct dns_lease *r, const struct policy_rule *rule)
 struct closing {
 	const struct dns_sandbox *s;
 	struct change *c;
-	uint32_t addr[EGRESS_PINS_MAX];
+	bool six; /* addr6 counts */
+	union {
+		uint32_t addr[EGRESS_PINS_MAX];
+		struct ip6 addr6[DNS_ADDRS6_MAX];
+	};
 	uint32_t n, n_ports;
 	uint16_t port[DNS_LEASE_PORTS];
 	int failed; /* -errno of what could not be asked for */
@@ -169,7 +173,7 @@ struct closing {
 
 static void closing_flush(struct dnsd_policy *p, struct closing *k)
 {
-	const struct dnsd_pin pin = {.sandbox = k->s, .addr = k->addr, .n_addrs = k->n, .port = k->port, .n_ports = k->n_ports};
+	const struct dnsd_pin pin = {.sandbox = k->s, .addr = k->addr, .addr6 = k->six ? k->addr6 : NULL, .n_addrs = k->n, .port = k->port, .n_ports = k->n_ports};
 	int status = k->n ? dnsd_broker_unpin(p->d->broker, &pin, k->c->waiter) : 0;
 
 	if (status < 0)
@@ -185,11 +189,15 @@ static void close_lease(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t i
 
 	if (!dns_leases_forget(p->d->leases, s, index))
 		return;
-	if (k->n == EGRESS_PINS_MAX || k->n_ports != gone.n_ports || memcmp(k->port, gone.port, gone.n_ports * sizeof(gone.port[0])) != 0)
+	if (k->n == (k->six ? DNS_ADDRS6_MAX : EGRESS_PINS_MAX) || k->six == !!gone.addr || k->n_ports != gone.n_ports || memcmp(k->port, gone.port, gone.n_ports * sizeof(gone.port[0])) != 0)
 		closing_flush(p, k);
 	k->n_ports = gone.n_ports;
 	memcpy(k->port, gone.port, sizeof(k->port));
-	k->addr[k->n++] = gone.addr;
+	k->six = !gone.addr;
+	if (k->six)
+		k->addr6[k->n++] = gone.addr6;
+	else
+		k->addr[k->n++] = gone.addr;
 }
 
 /* Goes through the leases after the policy was replaced; Return: 0 or -errno of what could not be asked for */
@@ -212,9 +220,9 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 			close_lease(p, s, at, r, &closing);
 		} else if (pinned && !(r->flags & DNS_LEASE_PINNED) && r->until_ms > now) {
 			/* Allowed by default until now, and by name from now on: what the sandbox has resolved goes on working. */
-			const struct dnsd_pin pin = {.sandbox = s, .addr = &r->addr, .n_addrs = 1, .port = r->port, .n_ports = r->n_ports,
-						     .lease_ms = (uint32_t)(r->until_ms - now)};
+			struct dnsd_pin pin = dnsd_pin_of(s, r);
 
+			pin.lease_ms = (uint32_t)(r->until_ms - now);
 			r->flags |= DNS_LEASE_PINNED;
 			if (dnsd_broker_pin(d->broker, &pin, NULL) < 0)
 				r->flags |= DNS_LEASE_UNSURE;
@@ -352,9 +360,10 @@ static void on_pins(struct dnsd_policy *p, const struct egress_pins *m)
 	while (s && r.n_pins < EGRESS_PINS_MAX && (l = dns_leases_next(p->d->leases, s, &at))) {
 		struct egress_pin *pin = &r.pin[r.n_pins];
 
-		if (l->until_ms <= now || (len ? l->name_len != len || memcmp(l->name, m->name, len) != 0 : l->addr != m->addr))
+		if (l->until_ms <= now || (len ? l->name_len != len || memcmp(l->name, m->name, len) != 0 : l->addr != m->addr || !ip6_same(l->addr6, m->addr6)))
 			continue;
 		pin->addr = l->addr;
+		pin->addr6 = l->addr6;
 		pin->lease_ms = (uint32_t)(l->until_ms - now);
 		memcpy(pin->name, l->name, l->name_len);
 		r.n_pins++;

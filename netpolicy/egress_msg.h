@@ -19,6 +19,8 @@
 #ifndef NETPOLICY_EGRESS_MSG_H
 #define NETPOLICY_EGRESS_MSG_H
 
+#include "base/ip6.h"
+
 #include <stdint.h>
 
 #define EGRESS_MAGIC	       0x31524745u /* "EGR1" */
@@ -165,14 +167,17 @@ struct egress_event {
 	uint32_t reason; /* enum egress_reason */
 	uint32_t rule_index; /* in the SET's list, or EGRESS_NO_RULE */
 	uint32_t count;	 /* how many alike this one stands for; at least 1 */
-	uint32_t addr;	 /* IPv4 of the far side, host byte order; 0: none */
+	uint32_t addr;	 /* IPv4 of the far side, host byte order; 0: none, or IPv6: addrs6[0] with n_addrs 0 */
 	uint16_t port;	 /* 0: none */
 	uint8_t protocol; /* IPPROTO_*; 0: none */
 	uint8_t zero;
 	uint16_t qtype; /* 0: none */
 	uint16_t rcode; /* what the sandbox was told */
 	uint32_t n_addrs; /* answers in `addrs` */
-	uint32_t addrs[8]; /* the first addresses answered */
+	union {
+		uint32_t addrs[8];     /* the first addresses answered */
+		struct ip6 addrs6[2]; /* where qtype is AAAA */
+	};
 	uint64_t policy_generation;
 	char name[EGRESS_NAME_BYTES]; /* lower case, only printable ASCII; for a packet the newest name that led to addr, or "" */
 	char text[120];
@@ -181,15 +186,17 @@ struct egress_event {
 struct egress_pins {
 	struct egress_head head;
 	struct egress_ref ref;
-	uint32_t addr; /* asked when name is "" */
+	uint32_t addr; /* asked when name is ""; 0: addr6 */
 	uint32_t zero;
 	char name[EGRESS_NAME_BYTES];
+	struct ip6 addr6;
 };
 
 struct egress_pin {
-	uint32_t addr;
+	uint32_t addr; /* 0: addr6 */
 	uint32_t lease_ms; /* left */
 	char name[EGRESS_NAME_BYTES];
+	struct ip6 addr6;
 };
 
 struct egress_pins_reply {

@@ -13,6 +13,7 @@
 #include "base/wallclock.h"
 #include "netpolicy/journal.h"
 
+#define QTYPE_AAAA 28u
 #define BUCKETS	      1024u
 #define LOOK_BACK     32u /* a window's events that a new one is compared with */
 
@@ -120,6 +121,21 @@ static void publish(struct journal *j, struct box *b, struct kept *k)
 	j->counts.evicted++;
 }
 
+/* What was taken out of an answer is what the event is about. */
+static uint32_t far_of(const struct egress_event *e)
+{
+	if (e->kind != EGRESS_EVENT_REBIND_STRIPPED || !e->n_addrs)
+		return e->addr;
+	return e->qtype == QTYPE_AAAA ? 0 : e->addrs[0];
+}
+
+static struct ip6 far6_of(const struct egress_event *e)
+{
+	bool stripped = e->kind == EGRESS_EVENT_REBIND_STRIPPED && e->n_addrs && e->qtype == QTYPE_AAAA;
+
+	return stripped || (!e->addr && !e->n_addrs) ? e->addrs6[0] : (struct ip6){0};
+}
+
 static struct kept *copy_event(const struct egress_event *e, const struct policy *policy)
 {
 	const struct policy_rule *rule = policy && e->rule_index < policy_count(policy) ? policy_at(policy, e->rule_index) : NULL;
@@ -133,8 +149,8 @@ static struct kept *copy_event(const struct egress_event *e, const struct policy
 		.reason = (enum egress_reason)e->reason,
 		.rule_index = rule ? e->rule_index : EGRESS_NO_RULE,
 		.count = e->count,
-		/* what was taken out of an answer is what the event is about */
-		.addr = e->kind == EGRESS_EVENT_REBIND_STRIPPED && e->n_addrs ? e->addrs[0] : e->addr,
+		.addr = far_of(e),
+		.addr6 = far6_of(e),
 		.port = e->port,
 		.qtype = e->qtype,
 		.protocol = e->protocol,
@@ -161,7 +177,8 @@ static struct kept *copy_event(const struct egress_event *e, const struct policy
 
 static bool alike(const struct journal_event *a, const struct egress_event *e)
 {
-	return (uint32_t)a->kind == e->kind && (uint32_t)a->reason == e->reason && a->addr == e->addr && a->port == e->port &&
+	return (uint32_t)a->kind == e->kind && (uint32_t)a->reason == e->reason && a->addr == far_of(e) &&
+	       ip6_same(a->addr6, far6_of(e)) && a->port == e->port &&
 	       a->protocol == e->protocol && a->qtype == e->qtype && !strcmp(a->name, e->name);
 }
 
@@ -455,7 +472,7 @@ static void write_rule(const struct journal_event *e, struct jw *w)
 void journal_json(const struct journal_event *e, unsigned flags, struct buf *out)
 {
 	struct jw w = {.out = out};
-	char text[SBX_ERR_MSG_SIZE], id[UUID_SIZE], addr[INET_ADDRSTRLEN];
+	char text[SBX_ERR_MSG_SIZE], id[UUID_SIZE], addr[INET6_ADDRSTRLEN];
 	struct in_addr in = {htonl(e->addr)};
 
 	jw_object(&w);
@@ -474,6 +491,8 @@ void journal_json(const struct journal_event *e, unsigned flags, struct buf *out
 		jw_key_str(&w, "name", e->name);
 	if (e->addr)
 		jw_key_str(&w, "address", inet_ntop(AF_INET, &in, addr, sizeof(addr)));
+	else if (!ip6_none(e->addr6))
+		jw_key_str(&w, "address", ip6_text(e->addr6, addr));
 	if (e->port)
 		jw_key_i64(&w, "port", e->port);
 	if (e->protocol && protocol_name(e->protocol))

@@ -33,7 +33,8 @@ struct journal_event {
 	uint32_t rule_index; /* in what the client sees as `egress`, or of the operator's rules; EGRESS_NO_RULE: none */
 	bool rule_allow, rule_operator;
 	uint32_t count;
-	uint32_t addr; /* IPv4, host byte order; 0: none */
+	uint32_t addr; /* IPv4, host byte order; 0: addr6 */
+	struct ip6 addr6; /* none: the event has no address */
 	uint16_t port, qtype;
 	uint8_t protocol;
 	char *name; /* owned, "" for none */

@@ -102,6 +102,11 @@ struct policy_guards {
 	bool quic; /* UDP to 443 and 80 passes also under rules for names */
 	const struct policy_range *doh; /* DNS over HTTPS: closed at port 443 where all is allowed and rules for names deny */
 	size_t n_doh;
+	const struct ip6 *host6;
+	size_t n_host6;
+	const struct ip6_prefix *sandboxes6; /* NULL: sandboxes have no IPv6, and reach none of it */
+	const struct ip6_prefix *private_allowed6;
+	size_t n_private_allowed6;
 };
 
 /**
@@ -112,14 +117,17 @@ struct policy_guards {
  * Return: METADATA (also loopback, multicast, this-network, broadcast), HOST, SANDBOX, or NONE
  */
 enum egress_reason policy_guard(const struct policy_guards *guards, uint32_t addr);
+/** policy_guard6() - policy_guard() for an IPv6 address */
+enum egress_reason policy_guard6(const struct policy_guards *guards, struct ip6 addr);
 /** policy_is_private() - Whether @addr lies in a private or shared range that is closed unless a rule or the configuration names it */
 bool policy_is_private(uint32_t addr);
 
 struct policy_flow {
-	uint32_t addr; /* IPv4, host byte order */
+	uint32_t addr; /* IPv4, host byte order; 0: addr6 */
 	uint16_t port;
 	uint8_t protocol;    /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP */
 	uint32_t lease_rule; /* name rule that opened this address, EGRESS_NO_RULE: none */
+	struct ip6 addr6;
 };
 
 /**
@@ -149,6 +157,8 @@ bool policy_addr_named(const struct policy *p, uint32_t addr);
  * configuration nor a rule names it
  */
 enum egress_reason policy_leads_to(const struct policy *p, const struct policy_guards *guards, uint32_t addr);
+/** policy_leads_to6() - policy_leads_to() for an IPv6 address; forms of IPv4 addresses and NAT64 are METADATA */
+enum egress_reason policy_leads_to6(const struct policy *p, const struct policy_guards *guards, struct ip6 addr);
 
 /** policy_reason_name() - "rule", "default", "metadata" ... as events show it; "unknown" for what is none */
 const char *policy_reason_name(enum egress_reason reason);

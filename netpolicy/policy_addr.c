@@ -108,6 +108,17 @@ static void cover_all(const struct policy *p, uint32_t addr, uint16_t port, stru
 	}
 }
 
+/* Few policies have rules for IPv6, and this is asked by people: they are simply walked. */
+static void cover_all6(const struct policy *p, struct ip6 addr, uint16_t port, struct covered *c)
+{
+	for (uint32_t i = 0; i < p->n_rules; i++) {
+		const struct ip6_prefix net = {ip6_read(p->rules[i].addr6), p->rules[i].prefix};
+
+		if (p->rules[i].kind == EGRESS_RULE_IPV6 && ip6_in(addr, &net))
+			cover(p, i, port, c);
+	}
+}
+
 static const struct covered nothing_covered = {
 	{EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE, EGRESS_NO_RULE}, EGRESS_NO_RULE,
 };
@@ -131,6 +142,31 @@ enum egress_reason policy_guard(const struct policy_guards *guards, uint32_t add
 	return EGRESS_REASON_NONE;
 }
 
+static bool named_alone6(const struct policy_guards *guards, struct ip6 addr)
+{
+	for (size_t i = 0; i < guards->n_private_allowed6; i++)
+		if (guards->private_allowed6[i].prefix == IP6_PREFIX_MAX && ip6_same(guards->private_allowed6[i].addr, addr))
+			return true;
+	return false;
+}
+
+enum egress_reason policy_guard6(const struct policy_guards *guards, struct ip6 addr)
+{
+	if (ip6_never(addr))
+		return EGRESS_REASON_METADATA;
+	for (size_t i = 0; guards && i < guards->n_host6; i++)
+		if (ip6_same(guards->host6[i], addr) && !named_alone6(guards, addr))
+			return EGRESS_REASON_HOST;
+	return guards && guards->sandboxes6 && ip6_in(addr, guards->sandboxes6) ? EGRESS_REASON_SANDBOX : EGRESS_REASON_NONE;
+}
+
+static bool closed_unless_named(const struct policy_guards *guards, const struct policy_flow *flow)
+{
+	if (!flow->addr)
+		return ip6_private(flow->addr6) && !(guards && ip6_in_any(flow->addr6, guards->private_allowed6, guards->n_private_allowed6));
+	return policy_is_private(flow->addr) && !(guards && in_ranges(guards->private_allowed, guards->n_private_allowed, flow->addr));
+}
+
 bool policy_is_private(uint32_t addr)
 {
 	return in_ranges(private_ranges, ARRAY_SIZE(private_ranges), addr);
@@ -144,14 +180,17 @@ static struct policy_verdict denied(enum egress_reason reason, uint32_t rule)
 struct policy_verdict policy_decide_addr(const struct policy *p, const struct policy_guards *guards, const struct policy_flow *flow)
 {
 	struct covered c = nothing_covered;
-	enum egress_reason guard = policy_guard(guards, flow->addr);
+	enum egress_reason guard = flow->addr ? policy_guard(guards, flow->addr) : policy_guard6(guards, flow->addr6);
 	bool quic = flow->protocol == IPPROTO_UDP && (flow->port == 443 || flow->port == 80) && !(guards && guards->quic);
 	bool named;
 
 	assert(p->sealed);
 	if (guard)
 		return denied(guard, EGRESS_NO_RULE);
-	cover_all(p, flow->addr, flow->port, &c);
+	if (flow->addr)
+		cover_all(p, flow->addr, flow->port, &c);
+	else
+		cover_all6(p, flow->addr6, flow->port, &c);
 	if (c.tier[OPERATOR_DENY] != EGRESS_NO_RULE)
 		return denied(EGRESS_REASON_RULE, c.tier[OPERATOR_DENY]);
 	if (c.tier[OPERATOR_ALLOW] != EGRESS_NO_RULE)
@@ -170,17 +209,35 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 	/* A rule that opens all ports does not mean this one, which would get round the rules for names. */
 	if (named && flow->port == POLICY_PORT_DOT && !p->rules[c.other_port].n_ports)
 		return denied(EGRESS_REASON_DOT, c.other_port);
-	if (policy_is_private(flow->addr) && !(guards && in_ranges(guards->private_allowed, guards->n_private_allowed, flow->addr)))
+	if (closed_unless_named(guards, flow))
 		return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_PRIVATE, c.other_port);
 	if (p->default_allow && p->table && quic)
 		return denied(EGRESS_REASON_QUIC, EGRESS_NO_RULE);
 	if (p->default_allow && p->table && flow->port == POLICY_PORT_DOT)
 		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
-	if (p->default_allow && p->table && flow->port == 443 && guards && in_ranges(guards->doh, guards->n_doh, flow->addr))
+	if (p->default_allow && p->table && flow->port == 443 && guards && flow->addr && in_ranges(guards->doh, guards->n_doh, flow->addr))
 		return denied(EGRESS_REASON_DOH, EGRESS_NO_RULE);
 	if (p->default_allow)
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_DEFAULT, c.other_port);
+}
+
+static bool some_allow(const struct covered *c)
+{
+	return c->tier[OPERATOR_ALLOW] != EGRESS_NO_RULE || c->tier[USER_ALLOW] != EGRESS_NO_RULE || c->other_port != EGRESS_NO_RULE;
+}
+
+enum egress_reason policy_leads_to6(const struct policy *p, const struct policy_guards *guards, struct ip6 addr)
+{
+	enum egress_reason why = policy_guard6(guards, addr);
+	struct covered c = nothing_covered;
+
+	if (p)
+		cover_all6(p, addr, 0, &c);
+	if (why != EGRESS_REASON_NONE || !ip6_private(addr) || ip6_in_any(addr, guards->private_allowed6, guards->n_private_allowed6) ||
+	    some_allow(&c))
+		return why;
+	return EGRESS_REASON_PRIVATE;
 }
 
 bool policy_addr_named(const struct policy *p, uint32_t addr)
@@ -189,7 +246,7 @@ bool policy_addr_named(const struct policy *p, uint32_t addr)
 
 	/* Any port will do: which ones are open is the packet filter's business. */
 	cover_all(p, addr, 0, &c);
-	return c.tier[OPERATOR_ALLOW] != EGRESS_NO_RULE || c.tier[USER_ALLOW] != EGRESS_NO_RULE || c.other_port != EGRESS_NO_RULE;
+	return some_allow(&c);
 }
 
 enum egress_reason policy_leads_to(const struct policy *p, const struct policy_guards *guards, uint32_t addr)

@@ -329,10 +329,10 @@ void policy_link_synced(struct policy_link *l)
 		submit(l, c);
 }
 
-int policy_link_pins(struct policy_link *l, struct egress_ref ref, const char *name, uint32_t addr, policy_link_done *done, void *arg,
+int policy_link_pins(struct policy_link *l, struct egress_ref ref, const char *name, uint32_t addr, struct ip6 addr6, policy_link_done *done, void *arg,
 		     struct sbx_err *err)
 {
-	struct egress_pins msg = {.head = {.kind = EGRESS_PINS}, .ref = ref, .addr = addr};
+	struct egress_pins msg = {.head = {.kind = EGRESS_PINS}, .ref = ref, .addr = addr, .addr6 = addr6};
 
 	snprintf(msg.name, sizeof(msg.name), "%s", name);
 	return ask(l, &msg, sizeof(msg), EGRESS_PINS_REPLY, sizeof(struct egress_pins_reply), done, arg, err);

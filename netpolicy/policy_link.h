@@ -73,8 +73,8 @@ int policy_link_set(struct policy_link *l, const struct policy_link_target *targ
 void policy_link_drop(struct policy_link *l, struct egress_ref ref);
 /** policy_link_synced() - All live sandboxes were named on @l since its hello */
 void policy_link_synced(struct policy_link *l);
-/** policy_link_pins() - Which addresses @name has open for @ref, or with @name "" which names @addr; Return: as policy_link_set() */
-int policy_link_pins(struct policy_link *l, struct egress_ref ref, const char *name, uint32_t addr, policy_link_done *done, void *arg,
+/** policy_link_pins() - Which addresses @name has open for @ref, or with @name "" which names @addr (0: @addr6); Return: as policy_link_set() */
+int policy_link_pins(struct policy_link *l, struct egress_ref ref, const char *name, uint32_t addr, struct ip6 addr6, policy_link_done *done, void *arg,
 		     struct sbx_err *err) SBX_WUR;
 /** policy_link_counts() - Ask for dnsd's counters; Return: as policy_link_set() */
 int policy_link_counts(struct policy_link *l, policy_link_done *done, void *arg, struct sbx_err *err) SBX_WUR;

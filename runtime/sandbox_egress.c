@@ -100,7 +100,7 @@ static int check(const struct policy *p, struct sbx_err *err)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < policy_count(p); i++)
-		n += policy_at(p, i)->kind == EGRESS_RULE_IPV4;
+		n += policy_at(p, i)->kind == EGRESS_RULE_IPV4 || policy_at(p, i)->kind == EGRESS_RULE_IPV6;
 	if (n > BROKER_POLICY_RULES)
 		return sbx_err_set(err, SBX_E_TOO_LARGE, 0, "%u rules for addresses, the operator's counted, are more than %u", n,
 				   BROKER_POLICY_RULES);
@@ -316,12 +316,15 @@ static int send_parts(struct sandbox_entry *e, struct egress_change *c, const st
 			const struct policy_rule *r = policy_at(p, at);
 			struct broker_ip_rule *to = &msg->rule[msg->n_rules];
 
-			if (r->kind != EGRESS_RULE_IPV4)
+			if (r->kind != EGRESS_RULE_IPV4 && (r->kind != EGRESS_RULE_IPV6 || !e->manager->settings->network_ipv6))
 				continue;
-			to->addr = r->addr;
+			to->addr = r->kind == EGRESS_RULE_IPV4 ? r->addr : 0;
+			if (r->kind == EGRESS_RULE_IPV6)
+				to->addr6 = ip6_read(r->addr6);
 			to->prefix = r->prefix;
 			to->flags = (r->flags & EGRESS_RULE_ALLOW ? BROKER_RULE_ALLOW : 0) |
-				    (r->flags & EGRESS_RULE_OPERATOR ? BROKER_RULE_OPERATOR : 0);
+				    (r->flags & EGRESS_RULE_OPERATOR ? BROKER_RULE_OPERATOR : 0) |
+				    (r->kind == EGRESS_RULE_IPV6 ? BROKER_RULE_IPV6 : 0);
 			to->n_ports = fill_ports(r, to->port);
 			msg->n_rules++;
 		}

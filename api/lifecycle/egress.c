@@ -58,10 +58,35 @@ struct asking {
 	uint8_t protocol;
 };
 
+/* An address of either kind. */
+struct far {
+	uint32_t addr; /* 0: six */
+	struct ip6 six;
+};
+
+static struct far far_asked(const struct asking *a)
+{
+	if (a->target.kind == EGRESS_RULE_IPV6)
+		return (struct far){.six = ip6_read(a->target.addr6)};
+	return (struct far){.addr = a->target.kind == EGRESS_RULE_IPV4 ? a->target.addr : 0};
+}
+
+static const char *far_text(const struct far *far, char out[INET6_ADDRSTRLEN])
+{
+	struct in_addr in = {htonl(far->addr)};
+
+	return far->addr ? inet_ntop(AF_INET, &in, out, INET6_ADDRSTRLEN) : ip6_text(far->six, out);
+}
+
+static bool far_none(const struct far *far)
+{
+	return !far->addr && ip6_none(far->six);
+}
+
 struct finding {
 	struct policy_verdict v;
 	const struct policy *policy;
-	uint32_t addr; /* that decided against an allowed name; 0: none */
+	struct far far; /* that decided against an allowed name, or none */
 	char note[200];
 };
 
@@ -87,7 +112,8 @@ static int read_target(struct asking *a, struct sbx_err *err)
 {
 	if (read_port(a, err) < 0 || target_parse(a->text, &a->target, err))
 		return -1;
-	if (a->target.kind == EGRESS_RULE_WILDCARD || (a->target.kind == EGRESS_RULE_IPV4 && a->target.prefix != 32))
+	if (a->target.kind == EGRESS_RULE_WILDCARD || (a->target.kind == EGRESS_RULE_IPV4 && a->target.prefix != 32) ||
+	    (a->target.kind == EGRESS_RULE_IPV6 && a->target.prefix != IP6_PREFIX_MAX))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "target: one name or address, not many");
 	return 0;
 }
@@ -101,6 +127,8 @@ static void add_range(struct policy_range *list, size_t *n, uint32_t addr, uint3
 /* What the host says about every sandbox, as the packet filter and the name server have it. */
 struct host_words {
 	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX], doh[RANGES_MAX * 3];
+	struct ip6 host6[RANGES_MAX];
+	struct ip6_prefix allowed6[RANGES_MAX];
 	struct policy_guards guards;
 	struct dns_doh *names; /* owned */
 	struct dns_hosts *hosts; /* owned */
@@ -126,11 +154,17 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 {
 	struct ifaddrs *all = NULL;
 
-	*h = (struct host_words){.guards = {.host = h->host, .sandboxes = h->sandboxes, .private_allowed = h->allowed, .doh = h->doh}};
+	*h = (struct host_words){.guards = {.host = h->host, .sandboxes = h->sandboxes, .private_allowed = h->allowed, .doh = h->doh,
+						   .host6 = h->host6, .private_allowed6 = h->allowed6}};
 	if (getifaddrs(&all) == 0) {
 		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
+			struct sockaddr_in6 in6;
 			struct sockaddr_in in;
 
+			if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6 && h->guards.n_host6 < RANGES_MAX) {
+				memcpy(&in6, i->ifa_addr, sizeof(in6));
+				h->host6[h->guards.n_host6++] = ip6_read(&in6.sin6_addr);
+			}
 			if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 				continue;
 			memcpy(&in, i->ifa_addr, sizeof(in));
@@ -141,6 +175,11 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 	h->guards.quic = s->egress_quic;
 	add_range(h->sandboxes, &h->guards.n_sandboxes, s->subnet_addr, s->subnet_prefix);
 	add_ranges(&s->network_allow_private, h->allowed, &h->guards.n_private_allowed);
+	if (s->network_ipv6)
+		h->guards.sandboxes6 = &s->subnet6;
+	for (size_t i = 0; i < s->network_allow_private.n && h->guards.n_private_allowed6 < RANGES_MAX; i++)
+		if (ip6_parse(s->network_allow_private.item[i], &h->allowed6[h->guards.n_private_allowed6]) == 0)
+			h->guards.n_private_allowed6++;
 	if (strcmp(s->egress_doh, "off") != 0)
 		add_ranges(&s->egress_doh_addresses, h->doh, &h->guards.n_doh);
 	h->names = dns_doh_new(s, err);
@@ -152,10 +191,10 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
  * @lease_rule opened the address for a name.  Where all is allowed by default names open nothing, so nothing is held open by them
  * against what the filter says to everybody.  Without a port in the question one that a rule opens will do.
  */
-static struct policy_verdict judge_addr(const struct asking *a, const struct host_words *h, const struct policy *p, uint32_t addr,
+static struct policy_verdict judge_addr(const struct asking *a, const struct host_words *h, const struct policy *p, const struct far *far,
 					uint32_t lease_rule)
 {
-	struct policy_flow flow = {.addr = addr, .port = (uint16_t)(a->port ? a->port : 443), .protocol = a->protocol,
+	struct policy_flow flow = {.addr = far->addr, .addr6 = far->six, .port = (uint16_t)(a->port ? a->port : 443), .protocol = a->protocol,
 				   .lease_rule = policy_default_allow(p) ? EGRESS_NO_RULE : lease_rule};
 	struct policy_verdict v = policy_decide_addr(p, &h->guards, &flow);
 
@@ -170,7 +209,7 @@ static struct policy_verdict judge_addr(const struct asking *a, const struct hos
 
 /* Where a name leads, as far as anybody knows. */
 struct leads {
-	uint32_t addr[EGRESS_PINS_MAX + DNS_HOSTS_ADDRS];
+	struct far far[EGRESS_PINS_MAX + DNS_HOSTS_ADDRS];
 	uint32_t n;
 	bool fixed; /* by the operator: not held against private ranges */
 	bool guess;
@@ -184,33 +223,34 @@ static void find_leads(const struct asking *a, const struct host_words *h, const
 
 	*l = (struct leads){0};
 	for (; pins && l->n < pins->n_pins; l->n++)
-		l->addr[l->n] = pins->pin[l->n].addr;
+		l->far[l->n] = (struct far){pins->pin[l->n].addr, pins->pin[l->n].addr6};
 	uint32_t fixed[DNS_HOSTS_ADDRS], n_fixed = (uint32_t)dns_hosts_find(h->hosts, name, strlen(name), fixed);
 	if (n_fixed) {
-		memcpy(l->addr, fixed, n_fixed * sizeof(fixed[0]));
-		l->n = n_fixed;
+		for (l->n = 0; l->n < n_fixed; l->n++)
+			l->far[l->n] = (struct far){.addr = fixed[l->n]};
 		l->fixed = true;
 	}
 	/* What was taken out of the last answer is not open, but known. */
 	for (const struct journal_event *e; !l->n && (e = journal_next(j, a->id, after)); after = e->number)
-		if (e->kind == EGRESS_EVENT_REBIND_STRIPPED && e->addr && !strcmp(e->name, name))
-			l->addr[0] = e->addr;
-	if (!l->n && l->addr[0])
+		if (e->kind == EGRESS_EVENT_REBIND_STRIPPED && (e->addr || !ip6_none(e->addr6)) && !strcmp(e->name, name))
+			l->far[0] = (struct far){e->addr, e->addr6};
+	if (!l->n && !far_none(&l->far[0]))
 		l->n = 1;
 	if (l->n)
 		return;
-	l->addr[l->n++] = SOME_ADDRESS;
+	l->far[l->n++] = (struct far){.addr = SOME_ADDRESS};
 	l->guess = true;
 }
 
 static struct policy_verdict judge_lead(const struct asking *a, const struct host_words *h, const struct policy *p, const struct leads *l,
-					uint32_t addr, const struct dns_verdict *name)
+					const struct far *far, const struct dns_verdict *name)
 {
-	enum egress_reason why = l->fixed || l->guess ? EGRESS_REASON_NONE : policy_leads_to(p, &h->guards, addr);
+	enum egress_reason why = l->fixed || l->guess ? EGRESS_REASON_NONE : far->addr ? policy_leads_to(p, &h->guards, far->addr) :
+											 policy_leads_to6(p, &h->guards, far->six);
 	struct policy_verdict v = {false, EGRESS_NO_RULE, why};
 
 	if (why == EGRESS_REASON_NONE)
-		v = judge_addr(a, h, p, addr, name->rule);
+		v = judge_addr(a, h, p, far, name->rule);
 	if (v.allow && v.rule == EGRESS_NO_RULE) {
 		v.rule = name->rule;
 		v.reason = name->reason;
@@ -238,32 +278,33 @@ static void judge_name(const struct asking *a, const struct host_words *h, const
 	find_leads(a, h, pins, &leads);
 	/* A client tries one address behind the other: the first that passes is the answer. */
 	for (uint32_t i = 0; i < leads.n; i++) {
-		f->v = judge_lead(a, h, f->policy, &leads, leads.addr[i], &v);
+		f->v = judge_lead(a, h, f->policy, &leads, &leads.far[i], &v);
 		if (f->v.allow)
 			break;
 	}
-	struct in_addr in = {htonl(leads.addr[leads.n - 1])};
-	char text[INET_ADDRSTRLEN];
+	char text[INET6_ADDRSTRLEN];
 
 	if (!leads.guess && !f->v.allow)
-		f->addr = leads.addr[leads.n - 1];
+		f->far = leads.far[leads.n - 1];
 	if (leads.guess)
 		snprintf(f->note, sizeof(f->note), "it has not been looked up lately: rules for addresses may still be about where it leads");
 	else if (!f->v.allow)
-		snprintf(f->note, sizeof(f->note), "the name is allowed, its address %s is not", inet_ntop(AF_INET, &in, text, sizeof(text)));
+		snprintf(f->note, sizeof(f->note), "the name is allowed, its address %s is not", far_text(&leads.far[leads.n - 1], text));
 }
 
 /* By any of the names that lead there. */
 static void judge_address(const struct asking *a, const struct host_words *h, const struct egress_pins_reply *pins, struct finding *f)
 {
-	f->v = judge_addr(a, h, f->policy, a->target.addr, EGRESS_NO_RULE);
+	const struct far far = far_asked(a);
+
+	f->v = judge_addr(a, h, f->policy, &far, EGRESS_NO_RULE);
 	for (uint32_t i = 0; pins && i < pins->n_pins && !f->v.allow && !policy_default_allow(f->policy); i++) {
 		const char *name = pins->pin[i].name;
 		struct dns_verdict v = dns_judge_name(f->policy, h->names, name, strlen(name), false);
 
 		if (!v.allow || !v.which)
 			continue;
-		f->v = judge_addr(a, h, f->policy, a->target.addr, v.rule);
+		f->v = judge_addr(a, h, f->policy, &far, v.rule);
 		if (f->v.allow && f->v.rule == v.rule)
 			snprintf(f->note, sizeof(f->note), "open because %.150s was looked up", name);
 	}
@@ -275,6 +316,8 @@ static void judge_address(const struct asking *a, const struct host_words *h, co
 /* Whoever is asked by port 53 is the sandbox's name server, as soon as there is a policy. */
 static bool is_name_server(const struct asking *a, const struct policy *p)
 {
+	if (a->port == 53 && a->target.kind == EGRESS_RULE_IPV6)
+		return !policy_default_allow(p) || policy_count(p);
 	return a->port == 53 && a->target.kind == EGRESS_RULE_IPV4 && a->target.addr < 0xe0000000u &&
 	       (!policy_default_allow(p) || policy_count(p) || a->target.addr == NAME_SERVER);
 }
@@ -283,7 +326,7 @@ static int judge(const struct asking *a, const struct egress_pins_reply *pins, s
 {
 	struct host_words h;
 
-	if (a->target.kind == EGRESS_RULE_IPV6) {
+	if (a->target.kind == EGRESS_RULE_IPV6 && !a->call->context->settings->network_ipv6) {
 		f->v = (struct policy_verdict){false, EGRESS_NO_RULE, EGRESS_REASON_PROTOCOL};
 		snprintf(f->note, sizeof(f->note), "sandboxes have no IPv6");
 		return 0;
@@ -306,7 +349,8 @@ static bool about(const struct asking *a, const struct journal_event *e)
 {
 	if (!journal_is_denial(e) || (a->port && e->port && e->port != a->port))
 		return false;
-	return a->target.kind == EGRESS_RULE_DOMAIN ? !strcmp(e->name, a->target.name) : e->addr == a->target.addr;
+	const struct far far = far_asked(a);
+	return a->target.kind == EGRESS_RULE_DOMAIN ? !strcmp(e->name, a->target.name) : e->addr == far.addr && ip6_same(e->addr6, far.six);
 }
 
 static void write_last(struct jw *w, const struct asking *a)
@@ -342,13 +386,12 @@ static void write_remedy(struct jw *w, const struct asking *a, const struct find
 	if (f->v.allow || f->v.reason == EGRESS_REASON_METADATA || f->v.reason == EGRESS_REASON_HOST || f->v.reason == EGRESS_REASON_SANDBOX ||
 	    f->v.reason == EGRESS_REASON_PROTOCOL || f->v.reason == EGRESS_REASON_DOT || f->v.reason == EGRESS_REASON_QUIC || (rule && rule->flags & EGRESS_RULE_OPERATOR))
 		return;
-	struct in_addr in = {htonl(f->addr)};
-	char addr[INET_ADDRSTRLEN];
+	char addr[INET6_ADDRSTRLEN];
 
 	jw_key(w, "remedy");
 	jw_object(w);
-	if (f->v.reason == EGRESS_REASON_PRIVATE && f->addr) {
-		jw_key_str(w, "allow", inet_ntop(AF_INET, &in, addr, sizeof(addr))); /* no rule for a name opens such an address */
+	if (f->v.reason == EGRESS_REASON_PRIVATE && !far_none(&f->far)) {
+		jw_key_str(w, "allow", far_text(&f->far, addr)); /* no rule for a name opens such an address */
 	} else if (f->v.reason == EGRESS_REASON_RULE && rule && !*rule->name) {
 		jw_key_str(w, "remove", rule->text); /* a deny of addresses beats every allow of the same hand */
 	} else {
@@ -382,12 +425,12 @@ static void write_addresses(struct jw *w, const struct egress_pins_reply *pins)
 	jw_key(w, "open");
 	jw_array(w);
 	for (uint32_t i = 0; pins && i < pins->n_pins; i++) {
-		struct in_addr in = {htonl(pins->pin[i].addr)};
-		char addr[INET_ADDRSTRLEN];
+		const struct far far = {pins->pin[i].addr, pins->pin[i].addr6};
+		char addr[INET6_ADDRSTRLEN];
 
 		jw_object(w);
 		jw_key_str(w, "name", pins->pin[i].name);
-		jw_key_str(w, "address", inet_ntop(AF_INET, &in, addr, sizeof(addr)));
+		jw_key_str(w, "address", far_text(&far, addr));
 		jw_key_i64(w, "leaseMs", pins->pin[i].lease_ms);
 		jw_object_end(w);
 	}
@@ -476,8 +519,9 @@ void lifecycle_api_egress_explain(struct api_call *call)
 	}
 	struct policy_link *link = sandbox_manager_link(call->context->manager);
 	const struct egress_ref ref = {s->slot, s->generation};
+	const struct far far = far_asked(a);
 	bool name = a->target.kind == EGRESS_RULE_DOMAIN;
 	if (!policy_link_up(link) || !s->addr ||
-	    policy_link_pins(link, ref, name ? a->target.name : "", name ? 0 : a->target.addr, on_pins, a, &err) < 0)
+	    policy_link_pins(link, ref, name ? a->target.name : "", far.addr, far.six, on_pins, a, &err) < 0)
 		answer(a, NULL);
 }

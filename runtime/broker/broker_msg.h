@@ -42,7 +42,7 @@ enum broker_op {
 	BROKER_OP_VOLUME_MAKE, /* status 0 with sys EEXIST: it was there */
 	BROKER_OP_VOLUME_DROP,
 	BROKER_OP_HOST_ROW, /* row N of the host's feature table; `doctor` asks until the reply says LAST */
-	BROKER_OP_DNS_SOCKETS, /* dnsd only: reply carries {udp, tcp} listeners of the router namespace */
+	BROKER_OP_DNS_SOCKETS, /* dnsd only: reply carries {udp, tcp} listeners of the router namespace, with network.ipv6 {udp6, tcp6} behind them */
 	BROKER_OP_POLICY,      /* sandboxd only: packet policy of one sandbox, in parts; in force when the last part is answered */
 	BROKER_OP_PIN,	       /* dnsd only: open addresses for one sandbox; answered when the kernel has them */
 	BROKER_OP_UNPIN,       /* dnsd only */

@@ -666,14 +666,17 @@ static int on_host_row(struct broker *b, const struct request *r, struct sbx_err
 /* Safe: two fresh listeners of the router namespace on one fixed address and port. */
 static int on_dns_sockets(struct broker *b, const struct request *r, struct sbx_err *err)
 {
-	int fd[2];
+	int fd[4] = {-1, -1, -1, -1};
+	bool six = links_subnet6(b->links) != NULL;
+	int result = links_dns_sockets(b->links, &fd[0], &fd[1], err);
 
-	if (links_dns_sockets(b->links, &fd[0], &fd[1], err) < 0)
-		return -1;
-	reply(r, NULL, fd, 2);
-	close(fd[0]);
-	close(fd[1]);
-	return 0;
+	if (result == 0 && six)
+		result = links_dns_sockets6(b->links, &fd[2], &fd[3], err);
+	if (result == 0)
+		reply(r, NULL, fd, six ? 4 : 2);
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+		close_keep_errno(fd[i]);
+	return result;
 }
 
 static void answer_policy(const struct request *r, uint32_t mark, const struct sbx_err *err)

@@ -8,6 +8,7 @@ LISTEN = "169.254.1.1"
 PORT = 5300
 R1, R2 = "198.51.100.53", "198.51.100.54"
 OK, OTH = "198.51.100.10", "198.51.100.11"
+HOST6 = "2001:db8:53::1"
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 A, NS, CNAME, SOA, NULL, TXT, AAAA, HTTPS, AXFR, ANY = 1, 2, 5, 6, 10, 16, 28, 65, 252, 255
 count = failed = 0
@@ -24,6 +25,8 @@ def own_namespace(script):
     subprocess.check_call(["ip", "link", "set", "lo", "up"])
     for a in (R1, R2, LISTEN, "203.0.113.99", "10.213.0.2", "10.213.0.3", "10.213.0.4", "10.213.0.5", "10.213.0.6", "10.213.0.7"):
         subprocess.check_call(["ip", "addr", "add", a + "/32", "dev", "lo"])
+    for a in (HOST6, "2001:db8:53::99", "fd53:4258:0:d5::ad5:2", "fd53:4258:0:d5::ad5:6"):
+        subprocess.check_call(["ip", "addr", "add", a + "/128", "dev", "lo"])
 
 
 def ok(good, name, more=""):
@@ -119,6 +122,9 @@ class Message:
         if self.opt:
             self.rcode |= (self.opt[0][2] >> 24) << 4
 
+    def addrs6(self):
+        return [socket.inet_ntop(socket.AF_INET6, r[3]) for r in self.answers if r[1] == AAAA]
+
     def addrs(self):
         return [socket.inet_ntoa(r[3]) for r in self.answers if r[1] == A]
 
@@ -209,13 +215,18 @@ def reply(magic, op, tag, body):
     return struct.pack(HEAD, magic, op, tag, 24 + len(body), 0) + body
 
 
+def ip6_text(two):
+    """an address as the messages have it: two numbers of 64 bits"""
+    return socket.inet_ntop(socket.AF_INET6, struct.pack("!QQ", *struct.unpack("=QQ", two)))
+
+
 class Broker(threading.Thread):
     """status and delay of PIN and UNPIN can be set; pins holds what is open as {(slot, address, ports): (lease_ms, when)}"""
 
     def __init__(self, run, port=PORT, addr="0.0.0.0"):
         super().__init__(daemon=True)
         self.run_dir, self.port, self.addr = run, port, addr
-        self.pin_status, self.pin_delay, self.unpin_delay, self.hold = 0, 0, 0, False
+        self.pin_status, self.pin_delay, self.unpin_delay, self.hold, self.ipv6 = 0, 0, 0, False, False
         self.pins, self.log, self.held, self.flows = {}, [], [], []  # flows: (slot, generation, address as a number)
         self.asked_flows = 0
         self.ready = threading.Event()
@@ -229,6 +240,19 @@ class Broker(threading.Thread):
         self.listener.listen(4)
         self.conn = None
         self.start()
+
+    def sockets6(self):
+        udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        for s in udp, tcp:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if s is udp:
+                s.setsockopt(socket.IPPROTO_IPV6, 49, 1)  # IPV6_RECVPKTINFO
+            s.bind(("::", self.port))
+        tcp.listen(64)
+        return udp, tcp
 
     def sockets(self):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -270,8 +294,8 @@ class Broker(threading.Thread):
         if op == 1:
             self.send(reply(magic, op, tag, struct.pack("=iI", 0, 1) + bytes(16 + 32 + 32 + 240)))
         elif op == 16:
-            udp, tcp = self.sockets()
-            self.send(reply(magic, op, tag, good), (udp.fileno(), tcp.fileno()))
+            all = self.sockets() + (self.sockets6() if self.ipv6 else ())
+            self.send(reply(magic, op, tag, good), [s.fileno() for s in all])
             self.ready.set()
         elif op == 20:
             self.send(reply(magic, op, tag, good), (self.log_peer.fileno(),))
@@ -280,10 +304,13 @@ class Broker(threading.Thread):
             body = b"".join(struct.pack("=IIII16x", *f, 0) for f in self.flows)
             self.send(reply(magic, op, tag, struct.pack("=iiII", 0, 0, len(self.flows), 1) + body.ljust(64 * 32, b"\0")))
         elif op in (PIN, UNPIN):
-            slot, gen, n, n_ports, lease, zero = struct.unpack("=IIIIII", m[24:48])
-            addrs = [socket.inet_ntoa(struct.pack("!I", x)) for x in struct.unpack(f"={n}I", m[48:48 + 4 * n])]
+            slot, gen, n, n_ports, lease, six = struct.unpack("=IIIIII", m[24:48])
+            if six:
+                addrs = [ip6_text(m[48 + 16 * i:64 + 16 * i]) for i in range(n)]
+            else:
+                addrs = [socket.inet_ntoa(struct.pack("!I", x)) for x in struct.unpack(f"={n}I", m[48:48 + 4 * n])]
             ports = struct.unpack(f"={n_ports}H", m[304:304 + 2 * n_ports])
-            good_form = size == 336 == len(m) and zero == 0 and 1 <= n <= 64 and n_ports <= 16
+            good_form = size == 336 == len(m) and six <= 1 and 1 <= n <= (16 if six else 64) and n_ports <= 16
             self.log.append((op, slot, addrs, ports, lease, time.monotonic(), good_form))
             status = self.pin_status if op == PIN else 0
             if not status:
@@ -334,6 +361,7 @@ class Event:
         self.kind, self.reason, self.rule, self.count = KINDS[f[9]], REASONS[f[10]], f[11], f[12]
         self.addr, self.port, self.protocol = socket.inet_ntoa(struct.pack("!I", f[13])), f[14], f[15]
         self.qtype, self.rcode = f[17], f[18]
+        self.addrs6 = [ip6_text(struct.pack("=8I", *f[20:28])[16 * i:16 * i + 16]) for i in range(2)]
         self.addrs = [socket.inet_ntoa(struct.pack("!I", x)) for x in f[20:20 + min(f[19], 8)]]
         self.policy, self.name, self.text = f[28], f[29].split(b"\0")[0].decode(), f[30].split(b"\0")[0].decode()
         self.when = time.monotonic()
@@ -346,6 +374,9 @@ def rule(text):
     """+name, -*.name, +10.0.0.0/8, with :port or :first-last,... behind it"""
     target, _, ports = text[1:].partition(":")
     flags = 1 if text[0] == "+" else 0
+    if text.count(":") > 1:
+        target = text[1:]
+        return struct.pack("=BBBB", 4, flags, 0, 128) + socket.inet_pton(socket.AF_INET6, target) + bytes([len(target)]) + target.encode()
     pairs = [tuple(int(x) for x in (p.split("-") * 2)[:2]) for p in ports.split(",") if p]
     head = b""
     if target[0].isdigit():
@@ -455,14 +486,15 @@ class Sandboxd(threading.Thread):
         return dict(zip(names, struct.unpack("=17Q", m[24:]))) if m else {}
 
     def pins_of(self, slot, name="", addr="0.0.0.0", generation=1):
-        m = self.wait(self.send(8, struct.pack("=IIII256s", slot, generation, ip4(addr), 0, name.encode())))
+        m = self.wait(self.send(8, struct.pack("=IIII256s16x", slot, generation, ip4(addr), 0, name.encode())))
         if not m:
             return None
         status, n = struct.unpack("=iI", m[24:32])
         out = []
         for i in range(n):
-            a, lease, who = struct.unpack("=II256s", m[32 + i * 264:32 + (i + 1) * 264])
-            out.append((socket.inet_ntoa(struct.pack("!I", a)), lease, who.split(b"\0")[0].decode()))
+            a, lease, who = struct.unpack("=II256s", m[32 + i * 280:32 + i * 280 + 264])
+            six = m[32 + i * 280 + 264:32 + (i + 1) * 280]
+            out.append((socket.inet_ntoa(struct.pack("!I", a)) if a else ip6_text(six), lease, who.split(b"\0")[0].decode()))
         return out
 
     def find(self, seconds=20, **want):

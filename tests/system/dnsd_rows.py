@@ -19,6 +19,12 @@ FIXED = {
     "xn--mnchen-3ya.test": [OK], "x.a.test": [OK], "y.x.a.test": [OK], "a.test": [OK], "dual.test": [OK], "slow.test": [OK],
     "dns.google": ["198.51.100.8"], "use-application-dns.net": ["198.51.100.9"], "late.test": [OK],
 }
+SIXES = {
+    "six.test": ["2001:db8:100::10"], "mixed6.test": ["2001:db8:100::20", "::ffff:10.9.0.5", "64:ff9b::a09:5", "fe80::1", "fd12::5", "2001:db8:100::21"],
+    "mapped6.test": ["::ffff:10.9.0.5"], "nat6.test": ["64:ff9b::a09:5"], "ula6.test": ["fd12::5"], "meta6.test": ["fd00:ec2::254"],
+    "peer6.test": ["fd53:4258:0:d5::ad5:77"], "host6.test": [HOST6], "loop6.test": ["::1"], "six.to4.test": ["2002:a09:5::1"],
+    "many6.test": [f"2001:db8:200::{i + 1:x}" for i in range(40)],
+}
 TTL = {"t0.test": 0, "t1.test": 1, "t9999.test": 9999, "short.test": 10}
 many_next = 0
 
@@ -34,6 +40,8 @@ def zone(q, tcp):
         return [q.answer(rr(b"\xc0\x0c", HTTPS, data))]
     if q.type == TXT:
         return [q.answer(rr(b"\xc0\x0c", TXT, b"\x05hello"))]
+    if q.type == AAAA and n in SIXES:
+        return [q.answer(b"".join(rr(b"\xc0\x0c", AAAA, socket.inet_pton(socket.AF_INET6, a)) for a in SIXES[n]), len(SIXES[n]))]
     if q.type == AAAA:
         return [q.answer(rr(b"\xc0\x0c", AAAA, socket.inet_pton(socket.AF_INET6, "::ffff:10.9.0.5")))]
     if n in TTL:
@@ -140,7 +148,6 @@ def row_38():
     source = []
     m = ask_raw(2, question("ok.test"), to="203.0.113.99", source=source)
     ok(Message(m).addrs() == [OK] and source == ["203.0.113.99"], "row 38: whoever is asked answers, from the address that was asked", source)
-    skip("row 38: over IPv6", "sandboxes have no IPv6")
 
 
 def row_39():
@@ -225,7 +232,6 @@ def rows_49_to_52():
     before = asked("dual.test")
     m = ask(5, "dual.test", AAAA)
     ok(m.rcode == NOERROR and not m.answers and asked("dual.test") == before, "row 52: AAAA is empty and asked of nobody", m.raw)
-    skip("row 52: lease in the v6 set", "sandboxes have no IPv6")
 
 
 def rows_53_54():
@@ -709,6 +715,10 @@ def counters():
 def packet(refusal, dst, port, proto=6, src="10.213.0.2"):
     """what the kernel logs of a refused packet"""
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 60, 0, 0x4000, 64, proto, 0, socket.inet_aton(src), socket.inet_aton(dst)) + struct.pack("!HH", 40000, port)
+    return logged(refusal, ip)
+
+
+def logged(refusal, ip):
     attrs = b""
     for kind, data in ((1, b"\x08\0\x03\0"), (10, b"sbx%02d\0" % refusal), (9, ip)):
         attrs += struct.pack("=HH", len(data) + 4, kind) + data + bytes(-len(data) % 4)
@@ -775,6 +785,82 @@ def absences():
     ok(ask(2, "oth.test").addrs() == [OTH], "and new addresses are told again")
 
 
+def ask6(slot, msg, to, tcp=False, near="fd53:4258:0:d5::ad5:", wait=20):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    s.settimeout(wait)
+    s.bind((f"{near}{slot:x}", 0))
+    try:
+        s.connect((to, PORT))
+        s.sendall((struct.pack("!H", len(msg)) if tcp else b"") + msg)
+        return Message(s.recv(65536)[2 if tcp else 0:])
+    finally:
+        s.close()
+
+
+def ipv6():
+    """the same program with network.ipv6 = true; without it row 52 has seen that AAAA is empty and asked of nobody"""
+    dnsd.stop()
+    until(lambda: not control.up.is_set())
+    broker.ipv6 = True
+    broker.ready.clear()
+    with open(dnsd.config) as f:
+        text = f.read()
+    with open(dnsd.config, "w") as f:
+        f.write(text.replace("[network]", "[network]\nipv6 = true"))
+    dnsd.start()
+    ok(broker.ready.wait(30) and control.up.wait(30), "with network.ipv6 it is back")
+    everything = " ".join("+" + n for n in SIXES)
+    control.set(6, "D " + everything)
+    control.synced()
+    broker.pin_delay = 0.15
+    begin = time.monotonic()
+    m = ask(6, "six.test", AAAA)
+    took = time.monotonic() - begin
+    broker.pin_delay = 0
+    pins = broker.pinned("2001:db8:100::10")
+    ok(m.rcode == NOERROR and m.addrs6() == SIXES["six.test"], "row 52: an IPv6 address is answered", m.raw)
+    ok(pins and pins[0][6] and pins[0][1] == 6 and took >= 0.15, "row 52: after the kernel has it", (pins, took))
+    e = control.find(kind="dns_allowed", name="six.test", slot=6)
+    ok(e and e[0].qtype == AAAA and e[0].addrs6[0] == "2001:db8:100::10", "row 52: and an event says so", e)
+    before = asked("six.test")
+    ok(ask(6, "six.test", AAAA).addrs6() == SIXES["six.test"] and asked("six.test") == before, "it is in the cache")
+    ok([n for _, _, n in control.pins_of(6, "six.test")] == ["six.test"] and control.pins_of(6, "six.test")[0][0] == "2001:db8:100::10",
+       "its lease is known by name", control.pins_of(6, "six.test"))
+    ok(ask(6, "nobody6.test", AAAA).rcode == NXDOMAIN and not asked("nobody6.test"), "AAAA of a denied name is asked of nobody")
+    for name, why in {"mapped6.test": "metadata", "nat6.test": "metadata", "ula6.test": "private", "meta6.test": "metadata", "peer6.test": "sandbox",
+                      "host6.test": "host", "loop6.test": "metadata", "six.to4.test": "private"}.items():
+        m = ask(6, name, AAAA)
+        e = control.find(kind="rebind", name=name, slot=6)
+        ok(m.rcode == NOERROR and not m.answers and e and e[0].reason == why and e[0].addrs6[0] == SIXES[name][0],
+           f"row 52: {SIXES[name][0]} is taken out ({why})", (m.raw, e))
+    m = ask(6, "mixed6.test", AAAA)
+    ok(m.addrs6() == ["2001:db8:100::20", "2001:db8:100::21"], "row 52: the public ones of a mixed answer stay", m.addrs6())
+    ok(broker.open_for(6) == {"2001:db8:100::10", "2001:db8:100::20", "2001:db8:100::21"}, "row 52: and only they are opened", broker.open_for(6))
+    m = ask(6, "many6.test", AAAA, edns=4096)
+    ok(m.tc or len(m.addrs6()) == 16, "at most 16 addresses are told and opened", len(m.addrs6()))
+    control.set(6, "D +ula6.test +fd12::5")
+    ok(ask(6, "ula6.test", AAAA).addrs6() == ["fd12::5"] and broker.open_for(6) == {"fd12::5"},
+       "a rule for the address lets a private one through, and what the policy no longer names is closed", broker.open_for(6))
+    control.set(2, "D +ok.test")
+    for tcp in False, True:
+        try:
+            m = ask6(2, question("ok.test"), "2001:db8:53::99", tcp)
+        except OSError as e:
+            m = e
+        ok(isinstance(m, Message) and m.addrs() == [OK], f"row 38: asked over IPv6 by {'TCP' if tcp else 'UDP'} it answers from the asked address", m)
+    ok(ask6(2, question("oth.test"), "2001:db8:53::99").rcode == NXDOMAIN, "row 38: by the policy of who asks")
+    try:
+        ask6(0x99, question("ok.test"), "2001:db8:53::99", near="2001:db8:53::", wait=1)
+        ok(False, "a source outside of subnet_v6 is not heard")
+    except OSError:
+        ok(True, "a source outside of subnet_v6 is not heard")
+    packet6 = struct.pack("!IHBB", 6 << 28, 20, 6, 64) + socket.inet_pton(socket.AF_INET6, "fd53:4258:0:d5::ad5:6") + \
+        socket.inet_pton(socket.AF_INET6, "2001:db8:100::77") + struct.pack("!HHIIBBHHH", 40000, 443, 0, 0, 0x50, 2, 1000, 0, 0)
+    broker.log_socket.send(logged(13, packet6))
+    e = control.find(kind="ip_denied", slot=6)
+    ok(e and e[0].addrs6[0] == "2001:db8:100::77" and e[0].port == 443 and e[0].reason == "no_lease", "a refused IPv6 packet is told with its address", e)
+
+
 def killed():
     global control
     control.set(2, "D +ok.test +oth.test")
@@ -802,7 +888,7 @@ ok(broker.ready.wait(30) and control.up.wait(30), "dnsd finds broker and sandbox
 control.synced()
 for what in (row_31, row_32, rows_33_to_37, row_38, row_39, row_40, rows_41_to_44, rows_45_to_47, row_48, rows_49_to_52, rows_53_54, rows_55_56, row_57,
              row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_87, row_67, row_68, row_69, row_70, lease_limit, brakes, encrypted_resolvers,
-             ports, policy_changes, identity, packets, events_under_load, counters, absences, killed):
+             ports, policy_changes, identity, packets, events_under_load, counters, absences, killed, ipv6):
     only = sys.argv[1:]
     if not only or what.__name__ in only:
         begin = time.monotonic()

@@ -218,7 +218,8 @@ static void test_names(void)
 
 static const struct policy_range host_ranges[] = {{0xcb007105u, 32}, {0xcb007106u, 32}}, sandboxes_range = {0x0ad50000u, 16};
 static const struct policy_range allowed_ranges[] = {{0x0a090000u, 16}, {0xcb007106u, 32}}, doh_range = {0x08080800u, 24};
-static const struct policy_guards guards = {host_ranges, 2, &sandboxes_range, 1, allowed_ranges, 2, false, &doh_range, 1};
+static const struct policy_guards guards = {.host = host_ranges, .n_host = 2, .sandboxes = &sandboxes_range, .n_sandboxes = 1,
+					    .private_allowed = allowed_ranges, .n_private_allowed = 2, .doh = &doh_range, .n_doh = 1};
 
 static const struct {
 	const char *why;
@@ -396,7 +397,8 @@ static size_t compare(const struct policy *p, size_t *n_cases)
 	for (size_t i = 0; i < ARRAY_SIZE(reached); i++) {
 		for (size_t j = 0; j < ARRAY_SIZE(ports); j++) {
 			for (uint32_t lease = 0; lease <= policy_count(p); lease++, ++*n_cases) {
-				struct policy_flow flow = {reached[i], ports[j], lease % 2 ? IPPROTO_TCP : IPPROTO_UDP, lease ? lease - 1 : EGRESS_NO_RULE};
+				struct policy_flow flow = {.addr = reached[i], .port = ports[j], .protocol = lease % 2 ? IPPROTO_TCP : IPPROTO_UDP,
+							   .lease_rule = lease ? lease - 1 : EGRESS_NO_RULE};
 
 				/* A lease comes from a name rule that allows. */
 				if (lease && (*policy_at(p, lease - 1)->name == '\0' || !(policy_at(p, lease - 1)->flags & EGRESS_RULE_ALLOW)))
