@@ -2,7 +2,8 @@
 // The released JavaScript SDK, unmodified, against a daemon.  SANDBOXD_URL and SANDBOXD_KEY name it.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { ConnectionConfig, Sandbox, SandboxManager } from "@alibaba-group/opensandbox";
+import { ConnectionConfig, ExecutionEventDispatcher, Sandbox, SandboxManager } from "@alibaba-group/opensandbox";
+import { createExecdClient } from "@alibaba-group/opensandbox/internal";
 import { WebSocket } from "undici"; // of the SDK's own dependencies
 
 const url = new URL(process.env.SANDBOXD_URL ?? "http://127.0.0.1:8080");
@@ -259,6 +260,100 @@ describe("one sandbox", () => {
     test("sixteen commands at once", async () => {
       const runs = await Promise.all(Array.from({ length: 16 }, (_, i) => sandbox.commands.run(`sleep 0.2; echo ${i}`)));
       assert.deepEqual(runs.map((r) => r.logs.stdout[0].text), Array.from({ length: 16 }, (_, i) => `${i}`));
+    });
+  });
+
+  // The code interpreter package is not in every registry; these are the parts of the SDK that it is made of: the typed client of the
+  // execd API, and the dispatcher that makes an execution of events.
+  describe("code", () => {
+    let client, base, headers;
+    before(async () => {
+      const endpoint = await sandbox.getEndpoint(44772);
+      base = `http://${endpoint.endpoint}`;
+      headers = endpoint.headers ?? {};
+      client = createExecdClient({ baseUrl: base, headers });
+    });
+    const ok = ({ data, error, response }) => {
+      assert.equal(error, undefined, JSON.stringify(error));
+      assert.equal(response.status, 200);
+      return data;
+    };
+    async function run(body, handlers = {}) {
+      const execution = { logs: { stdout: [], stderr: [] }, result: [] };
+      const dispatcher = new ExecutionEventDispatcher(execution, handlers);
+      const reply = await fetch(`${base}/code`, {
+        method: "POST",
+        headers: { "content-type": "application/json", accept: "text/event-stream", ...headers },
+        body: JSON.stringify(body),
+      });
+      if (reply.status !== 200) throw Object.assign(new Error(await reply.text()), { status: reply.status });
+      let rest = "";
+      for await (const piece of reply.body.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + piece).split("\n");
+        rest = lines.pop();
+        for (const line of lines) if (line) await dispatcher.dispatch(JSON.parse(line));
+      }
+      assert.equal(rest, "");
+      return execution;
+    }
+
+    test("contexts: made, listed, found, deleted, by language too", async () => {
+      await client.DELETE("/code/contexts", { params: { query: { language: "bash" } } });
+      const one = ok(await client.POST("/code/context", { body: { language: "bash" } }));
+      const two = ok(await client.POST("/code/context", { body: { language: "bash" } }));
+      assert.equal(one.language, "bash");
+      assert.notEqual(one.id, two.id);
+      const listed = ok(await client.GET("/code/contexts", { params: { query: { language: "bash" } } }));
+      assert.deepEqual(listed.map((c) => c.id).sort(), [one.id, two.id].sort());
+      assert.equal(ok(await client.GET("/code/contexts/{context_id}", { params: { path: { context_id: one.id } } })).id, one.id);
+      ok(await client.DELETE("/code/contexts/{context_id}", { params: { path: { context_id: one.id } } }));
+      const gone = await client.GET("/code/contexts/{context_id}", { params: { path: { context_id: one.id } } });
+      assert.equal(gone.response.status, 404);
+      assert.equal(gone.error.code, "CONTEXT_NOT_FOUND");
+      ok(await client.DELETE("/code/contexts", { params: { query: { language: "bash" } } }));
+      assert.deepEqual(ok(await client.GET("/code/contexts", { params: { query: { language: "bash" } } })), []);
+    });
+    test("Python: state, a value, output, an error, the id of the context", async (t) => {
+      const made = await client.POST("/code/context", { body: { language: "python" } });
+      if (made.error?.message?.includes("language runtime server not configured")) return t.skip("no Python in the image");
+      const context = ok(made);
+      const seen = [];
+      const first = await run({ language: "python", code: "result = 2 + 2\nprint('out')\nresult", context }, { onInit: (m) => void seen.push(m.id) });
+      assert.deepEqual(seen, [context.id]);
+      assert.equal(first.id, context.id);
+      assert.equal(first.executionCount, 1);
+      assert.equal(first.result[0].text, "4");
+      assert.deepEqual(texts(first.logs.stdout), ["out\n"]);
+      assert.ok(first.complete);
+      assert.equal((await run({ code: "result * 2", context })).result[0].text, "8");
+      const failed = await run({ code: "no_such_name", context });
+      assert.equal(failed.error.name, "NameError");
+      assert.ok(Array.isArray(failed.error.traceback) && failed.error.traceback.length > 0);
+      const interrupted = await run(
+        { code: "print('up')\nwhile True: pass", context },
+        { onStdout: async () => void ok(await client.DELETE("/code", { params: { query: { id: context.id } } })) },
+      );
+      assert.equal(interrupted.error.name, "KeyboardInterrupt");
+      assert.equal((await run({ code: "result", context })).result[0].text, "4");
+      const nothing = await client.DELETE("/code", { params: { query: { id: "not-a-context" } } });
+      assert.equal(nothing.response.status, 500);
+      ok(await client.DELETE("/code/contexts/{context_id}", { params: { path: { context_id: context.id } } }));
+    });
+    test("a default context for each language, JavaScript and Bash", async (t) => {
+      const bash = await run({ code: "echo $((8+9))", context: { language: "bash" } });
+      assert.deepEqual(texts(bash.logs.stdout), ["17\n"]);
+      const script = await run({ code: "var kept = 3; console.log(3+4)", context: { language: "javascript" } }).catch((e) => e);
+      if (script.message?.includes("language runtime server not configured")) return t.skip("no Node in the image");
+      assert.deepEqual(texts(script.logs.stdout), ["7\n"]);
+      assert.equal((await run({ code: "kept", context: { language: "javascript" } })).result[0].text, "3");
+    });
+    test("what is not offered is refused", async () => {
+      const sql = await client.POST("/code/context", { body: { language: "sql" } });
+      assert.equal(sql.response.status, 501);
+      const other = await client.POST("/code/context", { body: { language: "elvish" } });
+      assert.equal(other.response.status, 500);
+      assert.match(other.error.message, /unknown language: elvish/);
+      await assert.rejects(run({ code: "1", context: { id: "nope" } }), { status: 500 });
     });
   });
 
