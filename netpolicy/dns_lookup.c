@@ -16,8 +16,6 @@
 #include "netpolicy/dns_random.h"
 #include "netpolicy/dnsd_int.h"
 
-/* glibc gives up after 5 s. */
-#define BUDGET_MS   4500u
 #define HEDGE_MS    1200u
 #define TRIES	    4u
 #define BUCKETS	    8192u
@@ -30,7 +28,6 @@
 #define UNPINNED_SANDBOX 512u
 #define UNPINNED_ALL	 (DNS_LEASES_ALL / 4 * 3)
 #define PROBE_MS    2000u
-#define PROBE_EVERY_MS 5000u
 
 struct dns_lookup {
 	struct dns_lookup *next, *prev; /* of the sandbox */
@@ -70,6 +67,16 @@ struct dns_lookups {
 };
 
 static void ask_next(struct dns_lookup *l);
+
+static uint64_t budget_ms(const struct dnsd *d)
+{
+	return (uint64_t)d->settings.dns_budget_ms;
+}
+
+static uint64_t probe_every_ms(const struct dnsd *d)
+{
+	return (uint64_t)d->settings.dns_probe_interval_seconds * 1000;
+}
 
 /* ---- pools ---- */
 
@@ -575,7 +582,7 @@ static void step(void *arg)
 		    dns_upstreams_silent(&d->upstreams, t->upstream, false))
 			probe_begin(d->lookups, t->upstream);
 	}
-	if (elapsed >= BUDGET_MS) {
+	if (elapsed >= budget_ms(d)) {
 		if (l->ticket >= 0)
 			fail(l, DNS_EDE_NONE, "the kernel did not open the addresses in time");
 		else
@@ -589,7 +596,7 @@ static void step(void *arg)
 			l->used = 0;
 		ask_next(l);
 	}
-	loop_timer_arm(l->timer, BUDGET_MS - elapsed < HEDGE_MS ? BUDGET_MS - elapsed : HEDGE_MS);
+	loop_timer_arm(l->timer, budget_ms(d) - elapsed < HEDGE_MS ? budget_ms(d) - elapsed : HEDGE_MS);
 	dnsd_turn(d);
 }
 
@@ -682,7 +689,7 @@ static struct dns_lookup *begin(struct dnsd *d, struct dns_sandbox *s, const str
 		l->next->prev = l;
 	s->lookups = l;
 	s->n_lookups++;
-	loop_timer_arm(l->timer, HEDGE_MS);
+	loop_timer_arm(l->timer, budget_ms(d) < HEDGE_MS ? budget_ms(d) : HEDGE_MS);
 	return l;
 }
 
@@ -786,7 +793,7 @@ static void probe_over(void *arg)
 	if (dns_exchange_active(&p->try)) {
 		dns_exchange_end(d->exchange, &p->try);
 		d->upstreams.state[upstream].down = true;
-		loop_timer_arm(p->timer, PROBE_EVERY_MS - PROBE_MS);
+		loop_timer_arm(p->timer, probe_every_ms(d) - PROBE_MS);
 		return;
 	}
 	if (d->upstreams.state[upstream].down)
@@ -804,7 +811,7 @@ static void probe_begin(struct dns_lookups *ls, unsigned upstream)
 	p->try.owner = NULL;
 	/* A port that is refused at once would be asked again without a pause. */
 	if (dns_exchange_udp(ls->d->exchange, &p->try, &root, upstream) < 0)
-		loop_timer_arm(p->timer, PROBE_EVERY_MS);
+		loop_timer_arm(p->timer, probe_every_ms(ls->d));
 	else
 		loop_timer_arm(p->timer, PROBE_MS);
 }

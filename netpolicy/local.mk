@@ -59,4 +59,4 @@ tests_unit_test_policy_link_SOURCES = tests/unit/test_policy_link.c
 tests_unit_test_policy_link_LDADD = libnetpolicy.a libbase.a $(IDN2_LIBS)
 # Which test shows which row of the egress contract.
 LINT_TESTS += tests/lint/rows
-EXTRA_DIST += doc/egress-rows.md
+EXTRA_DIST += doc/egress-rows.md doc/egress.md
