@@ -232,6 +232,8 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 	for (size_t i = 0; rc == 0 && i < n_lower; i++)
 		rc = tree_hide(w, lower_fds[i], err);
 	if (rc == 0)
+		rc = tree_adopt(w, lower_fds, n_lower, err);
+	if (rc == 0)
 		rc = finish_stream(a, diff_id, err);
 	if (rc == 0)
 		rc = tree_finish(w, err);

@@ -19,7 +19,8 @@ tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
 ROOT_TESTS += tests/system/unpack_hostile.sh tests/system/images_store.sh tests/system/images_commit.sh
 EXTRA_DIST += tests/images/make_hostile.py
-ROOT_TESTS += tests/system/registry.sh
+ROOT_TESTS += tests/system/registry.sh tests/system/archive.sh
+EXTRA_DIST += tests/system/archive.py
 EXTRA_DIST += tests/system/registry.sh tests/system/registry.py tests/fakes/registry.py tests/images/make_oci.py
 
 noinst_LIBRARIES += libimages.a

@@ -42,6 +42,8 @@ struct tree_writer {
 	size_t n_dirs, cap_dirs, dirs_bytes;
 	char **opaque; /* owned; clean paths, perhaps twice */
 	size_t n_opaque, cap_opaque;
+	char **made; /* owned; directories that no entry had named when they were needed, perhaps twice */
+	size_t n_made, cap_made;
 };
 
 struct tree_writer *tree_writer_new(int root_fd, uint64_t max_entries, uint64_t max_bytes, struct sbx_err *err)
@@ -71,6 +73,9 @@ void tree_writer_free(struct tree_writer *w)
 	for (size_t i = 0; i < w->n_opaque; i++)
 		free(w->opaque[i]);
 	free(w->opaque);
+	for (size_t i = 0; i < w->n_made; i++)
+		free(w->made[i]);
+	free(w->made);
 	free(w);
 }
 
@@ -136,6 +141,34 @@ static int parent_error(const char *path, int error, struct sbx_err *err)
 	return sbx_err_set(err, SBX_E_SYSTEM, error, "open directory of \"%.120s\"", path);
 }
 
+static int defer_bytes(struct tree_writer *w, size_t n, struct sbx_err *err)
+{
+	w->dirs_bytes += n;
+	if (w->dirs_bytes > MAX_DEFERRED_BYTES)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "names of directories need more than %u bytes", MAX_DEFERRED_BYTES);
+	return 0;
+}
+
+static int keep_path(struct tree_writer *w, const char *path, size_t n, char ***list, size_t *ret_n, size_t *ret_cap, struct sbx_err *err)
+{
+	if (*ret_n == *ret_cap) {
+		size_t cap = *ret_cap ? *ret_cap * 2 : 16;
+		char **more = realloc(*list, cap * sizeof(*more));
+
+		if (!more)
+			return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember directories");
+		*list = more;
+		*ret_cap = cap;
+	}
+	if (defer_bytes(w, n + 1 + sizeof(char *), err) < 0)
+		return -1;
+	char *copy = strndup(path, n);
+	if (!copy)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember directories");
+	(*list)[(*ret_n)++] = copy;
+	return 0;
+}
+
 /* Makes the missing directories of the first @n bytes of @path, which are clean. */
 static int make_ancestors(struct tree_writer *w, const char *path, size_t n, struct sbx_err *err)
 {
@@ -153,6 +186,8 @@ static int make_ancestors(struct tree_writer *w, const char *path, size_t n, str
 			if (++w->entries > w->max_entries)
 				return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries",
 						   (unsigned long long)w->max_entries);
+			if (keep_path(w, path, from + len, &w->made, &w->n_made, &w->cap_made, err) < 0)
+				return -1;
 		} else if (errno != EEXIST) {
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "make directory of \"%.120s\"", path);
 		}
@@ -260,32 +295,9 @@ static int make_file(struct tree_writer *w, int parent_fd, const struct tree_ent
 	return 0;
 }
 
-static int defer_bytes(struct tree_writer *w, size_t n, struct sbx_err *err)
-{
-	w->dirs_bytes += n;
-	if (w->dirs_bytes > MAX_DEFERRED_BYTES)
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "names of directories need more than %u bytes", MAX_DEFERRED_BYTES);
-	return 0;
-}
-
 static int mark_opaque(struct tree_writer *w, struct sbx_err *err)
 {
-	if (w->n_opaque == w->cap_opaque) {
-		size_t cap = w->cap_opaque ? w->cap_opaque * 2 : 16;
-		char **more = realloc(w->opaque, cap * sizeof(*more));
-
-		if (!more)
-			return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember opaque directories");
-		w->opaque = more;
-		w->cap_opaque = cap;
-	}
-	if (defer_bytes(w, strlen(w->path) + sizeof(char *), err) < 0)
-		return -1;
-	char *path = strdup(w->path);
-	if (!path)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember opaque directories");
-	w->opaque[w->n_opaque++] = path;
-	return 0;
+	return keep_path(w, w->path, strlen(w->path), &w->opaque, &w->n_opaque, &w->cap_opaque, err);
 }
 
 static bool is_whiteout(const struct stat *st)
@@ -647,6 +659,80 @@ int tree_hide(struct tree_writer *w, int lower_fd, struct sbx_err *err)
 		}
 		if (hide_below(w, own, lower, 1, err) < 0)
 			return sbx_err_wrap(err, "opaque directory \"%.80s\"", w->opaque[i]);
+	}
+	return 0;
+}
+
+/* ---- directories that the layer only passes through ---- */
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int adopt_xattrs(int own, int lower, struct sbx_err *err)
+{
+	char names[TREE_MAX_XATTR_BYTES], value[TREE_MAX_XATTR_BYTES];
+	ssize_t n = flistxattr(lower, names, sizeof(names));
+
+	if (n < 0)
+		return errno == ENOTSUP ? 0 : sbx_err_set(err, SBX_E_SYSTEM, errno, "attributes of a directory below");
+	for (const char *name = names; name < names + n; name += strlen(name) + 1) {
+		ssize_t size = xattr_wanted(name) ? fgetxattr(lower, name, value, sizeof(value)) : -1;
+
+		if (size >= 0 && fsetxattr(own, name, value, (size_t)size, 0) < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "attribute %.60s", name);
+	}
+	return 0;
+}
+
+/* The topmost lower layer that shows @path decides.  Return: its descriptor, or -1: there is nothing below */
+static int find_below(const char *path, const int *lower_fds, size_t n_lower)
+{
+	for (size_t i = n_lower; i-- > 0;) {
+		int fd = open_in(lower_fds[i], path, O_RDONLY | O_DIRECTORY);
+
+		/* ENOENT: further down; anything else is a whiteout, or something that this directory has covered */
+		if (fd >= 0 || errno != ENOENT)
+			return fd;
+	}
+	return -1;
+}
+
+static int adopt(struct tree_writer *w, const char *path, const int *lower_fds, size_t n_lower, struct sbx_err *err)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {0}};
+	auto_fd own = open_beneath(w, path, O_RDONLY | O_DIRECTORY);
+	auto_fd lower = own < 0 ? -1 : find_below(path, lower_fds, n_lower);
+	struct stat st;
+
+	if (own < 0) /* a later entry has replaced it */
+		return 0;
+	if (lower >= 0) {
+		if (fstat(lower, &st) < 0 || fchown(own, st.st_uid, st.st_gid) < 0 || fchmod(own, st.st_mode & 07777) < 0)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "take over directory \"%.120s\"", path);
+		if (adopt_xattrs(own, lower, err) < 0)
+			return -1;
+		times[1] = st.st_mtim;
+	}
+	return futimens(own, times) < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "set time of \"%.120s\"", path) : 0;
+}
+
+int tree_adopt(struct tree_writer *w, const int *lower_fds, size_t n_lower, struct sbx_err *err)
+{
+	if (keep_path(w, "", 0, &w->made, &w->n_made, &w->cap_made, err) < 0)
+		return -1;
+	auto_free char **named = calloc(w->n_dirs + 1, sizeof(*named));
+	if (!named)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "directories");
+	for (size_t i = 0; i < w->n_dirs; i++)
+		named[i] = w->dirs[i].path;
+	qsort(named, w->n_dirs, sizeof(*named), by_text);
+	for (size_t i = 0; i < w->n_made; i++) {
+		bool has_entry = w->n_dirs && bsearch(&w->made[i], named, w->n_dirs, sizeof(*named), by_text);
+
+		if (!has_entry && adopt(w, w->made[i], lower_fds, n_lower, err) < 0)
+			return -1;
 	}
 	return 0;
 }

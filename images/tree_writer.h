@@ -100,6 +100,20 @@ int tree_end(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
  * Return: 0, or -1 with @err set
  */
 int tree_hide(struct tree_writer *w, int lower_fd, struct sbx_err *err) SBX_WUR;
+/**
+ * tree_adopt() - Give directories that no entry named the looks of those that they cover; after the last entry and tree_hide()
+ * @w:		The writer
+ * @lower_fds:	Directories of the layers below, lowest first; borrowed
+ * @n_lower:	How many
+ * @err:	Filled on failure: SYSTEM, LIMIT, NO_MEMORY
+ *
+ * A layer may hold "tmp/x" without "tmp".  The overlay shows the owner, mode, time and attributes of the topmost layer's
+ * directory, so without this a root:root 0755 one would cover a world-writable /tmp.  What covers nothing keeps root:root 0755 and
+ * gets the time 0, so that a tree does not depend on when it was unpacked.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_adopt(struct tree_writer *w, const int *lower_fds, size_t n_lower, struct sbx_err *err) SBX_WUR;
 /** tree_finish() - Set the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
 int tree_finish(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 
