@@ -47,6 +47,16 @@ tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_c
 tests_fuzz_fuzz_tree_path_LDADD = libbase.a
 EXTRA_DIST += tests/fuzz/corpus/tree_path
 
+check_PROGRAMS += tests/unit/test_archive tests/fuzz/fuzz_archive
+UNIT_TESTS += tests/unit/test_archive tests/fuzz/fuzz_archive
+tests_unit_test_archive_SOURCES = tests/unit/test_archive.c images/layer_capture.c images/tar_io.c
+tests_unit_test_archive_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
+tests_unit_test_archive_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
+tests_fuzz_fuzz_archive_SOURCES = tests/fuzz/fuzz_archive.c tests/fuzz/run_corpus.c images/archive_index.c images/tar_io.c images/tree_writer.c
+tests_fuzz_fuzz_archive_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
+tests_fuzz_fuzz_archive_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/archive
+
 # What registries say.
 check_PROGRAMS += tests/unit/test_registry tests/fuzz/fuzz_challenge tests/fuzz/fuzz_manifest
 UNIT_TESTS += tests/unit/test_registry tests/fuzz/fuzz_challenge tests/fuzz/fuzz_manifest
