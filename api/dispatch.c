@@ -5,6 +5,7 @@
 #include "api/images_api.h"
 #include "api/images_commit.h"
 #include "api/images_export.h"
+#include "api/images_fsck.h"
 #include "api/images_gc.h"
 #include "api/lifecycle/lifecycle_api.h"
 #include "base/cleanup.h"

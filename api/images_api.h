@@ -9,6 +9,7 @@
  *   POST   /v1/images/prune?all=true      200 {"images","layers","blobs","bytes"}; all: also images that no sandbox uses
  *   POST   /v1/sandboxes/{id}/commit      201 with the image: images_commit.h
  *   POST   /v1/images/gc?dryRun=&free=    200 {"dryRun","images":[...],"layers","blobs","bytes","imageBytes","disk"}: images_gc.h
+ *   POST   /v1/images/fsck?repair=&quick= 200 {"repair","problems",...}: images_fsck.h
  *   GET    /v1/usage                      what images take on the disk, and what of it nobody uses
  *   DELETE /v1/images/{name}              204; layers that no other image uses are dropped, 409 while a sandbox uses one
  *   POST   /v1/images/import?name=&format=  201 with the image; body: a root file system as tar, format tar, tar.gz, tar.zst

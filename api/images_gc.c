@@ -345,11 +345,12 @@ static int act(struct gc_run *run, struct sbx_err *err)
 
 /* ---- running ---- */
 
-static void on_listed(void *arg, struct digest_map *layers, const struct sbx_err *err)
+static void on_listed(void *arg, struct digest_map *layers, uint64_t n_strays, const struct sbx_err *err)
 {
 	struct gc_run *run = arg;
 	struct images_gc *gc = run->gc;
 
+	(void)n_strays;
 	gc->listing = NULL;
 	if (err->code) {
 		run->err = *err;

@@ -30,7 +30,7 @@ static void listing_end(struct images_layers *l, const struct sbx_err *err)
 	if (err->code)
 		digest_map_clear(&l->layers);
 	if (l->done)
-		l->done(l->arg, &l->layers, err);
+		l->done(l->arg, &l->layers, l->n_strays, err);
 	digest_map_clear(&l->layers);
 	free(l);
 }
@@ -77,11 +77,6 @@ struct images_layers *images_layers_list(struct broker_client *broker, images_la
 		return NULL;
 	}
 	return l;
-}
-
-uint64_t images_layers_strays(const struct images_layers *listing)
-{
-	return listing->n_strays;
 }
 
 void images_layers_free(struct images_layers *listing)

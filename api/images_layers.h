@@ -14,8 +14,8 @@
 struct broker_client;
 struct images_layers;
 
-/* @layers may be taken over (zero it then); it is empty when @err->code is set.  The listing itself is gone. */
-typedef void images_layers_done(void *arg, struct digest_map *layers, const struct sbx_err *err);
+/* @n_strays: names of the store that are no layers.  @layers may be taken over (zero it then); it is empty when @err->code is set.  The listing itself is gone. */
+typedef void images_layers_done(void *arg, struct digest_map *layers, uint64_t n_strays, const struct sbx_err *err);
 
 /**
  * images_layers_list() - Begin to ask
@@ -27,8 +27,6 @@ typedef void images_layers_done(void *arg, struct digest_map *layers, const stru
  * Return: the listing, valid until @done is called; or NULL with @err set
  */
 struct images_layers *images_layers_list(struct broker_client *broker, images_layers_done *done, void *arg, struct sbx_err *err) SBX_WUR;
-/** images_layers_strays() - How many names of the store are no layers; in @done only */
-uint64_t images_layers_strays(const struct images_layers *listing);
 /** images_layers_free() - Forget a listing: done is not called; NULL is fine */
 void images_layers_free(struct images_layers *listing);
 

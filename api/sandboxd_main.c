@@ -487,6 +487,8 @@ int main(int argc, char **argv)
 		return blob_receive_main(argc - 2, argv + 2);
 	if (argc == 2 && !strcmp(argv[1], EXPORT_STREAM_ARGUMENT))
 		return export_stream_main();
+	if (argc == 2 && !strcmp(argv[1], BLOB_VERIFY_ARGUMENT))
+		return blob_verify_main();
 	if (parse_options(argc, argv, &o) < 0)
 		return 2;
 	switch (o.mode) {

@@ -137,6 +137,15 @@ void blob_store_forget(struct blob_store *store, const uint8_t digest[DIGEST_BYT
 		log_warn("blob %.12s is left for a collection: %s", name, strerror(errno));
 }
 
+int blob_store_remove_stray(struct blob_store *store, const char *name)
+{
+	if (!*name || strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, ".."))
+		return -EINVAL;
+	if (unlinkat(store->complete_fd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	return unlinkat(store->complete_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
 static DIR *walk(int dir_fd)
 {
 	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -104,4 +104,31 @@ struct blob_report {
  */
 int blob_receive_main(int argc, char **argv);
 
+/* ---- the child that verifies all of them ---- */
+
+#define BLOB_VERIFY_ARGUMENT "--verify-blobs"
+#define BLOB_VERDICT_MAGIC   0x31565642u
+
+enum blob_verdict_kind {
+	BLOB_VERDICT_GOOD = 1,
+	BLOB_VERDICT_WRONG,	 /* it has another digest than its name says */
+	BLOB_VERDICT_UNREADABLE,
+	BLOB_VERDICT_STRAY,	 /* no name of a blob, or no file */
+	BLOB_VERDICT_END,	 /* the last one: all were looked at */
+};
+
+/* One each, on BLOB_FD_REPORT. */
+struct blob_verdict {
+	uint32_t magic;
+	uint32_t kind; /* enum blob_verdict_kind */
+	uint8_t digest[DIGEST_BYTES]; /* by its name; STRAY: zero, or what it would be */
+	uint64_t bytes;
+	char name[256];
+};
+
+/** blob_verify_main() - Be the child: hash each blob below BLOB_FD_DIR; Return: exit code; 0 when END was told */
+int blob_verify_main(void);
+/** blob_store_remove_stray() - Remove @name from the complete blobs, whatever it is; Return: 0 or -errno */
+int blob_store_remove_stray(struct blob_store *store, const char *name);
+
 #endif

@@ -17,7 +17,7 @@ sandbox_fetch_LDADD = libimages.a libbase.a $(CURL_LIBS) $(CJSON_LIBS) $(CRYPTO_
 check_PROGRAMS += tests/system/unpack_run
 tests_system_unpack_run_SOURCES = tests/system/unpack_run.c
 tests_system_unpack_run_LDADD = libbase.a
-ROOT_TESTS += tests/system/unpack_hostile.sh tests/system/images_store.sh tests/system/images_commit.sh
+ROOT_TESTS += tests/system/unpack_hostile.sh tests/system/images_store.sh tests/system/images_commit.sh tests/system/images_fsck.sh
 EXTRA_DIST += tests/images/make_hostile.py
 ROOT_TESTS += tests/system/registry.sh tests/system/archive.sh
 EXTRA_DIST += tests/system/archive.py
@@ -26,7 +26,7 @@ EXTRA_DIST += tests/system/registry.sh tests/system/registry.py tests/fakes/regi
 noinst_LIBRARIES += libimages.a
 libimages_a_SOURCES = images/digest.c images/digest.h images/digest_map.c images/digest_map.h images/gc.c images/gc.h images/image_ref.c images/image_ref.h images/image_store.c \
 	images/image_store.h images/manifest.c images/manifest.h images/registry_auth.c images/registry_auth.h \
-	images/blob_store.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
+	images/blob_store.c images/blob_verify.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
 	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h \
 	images/archive_table.c images/archive_image.c images/archive_image.h images/export_documents.c images/export_documents.h \
 	images/export_stream.c images/export_stream.h

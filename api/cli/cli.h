@@ -140,6 +140,8 @@ int cmd_image_prune(struct cli *cli, const struct cli_args *args);
 int cmd_image_gc(struct cli *cli, const struct cli_args *args);
 /** cmd_commit() - sandboxctl commit; Return: exit code */
 int cmd_commit(struct cli *cli, const struct cli_args *args);
+/** cmd_image_fsck() - sandboxctl image fsck; Return: exit code, 1 while errors are left */
+int cmd_image_fsck(struct cli *cli, const struct cli_args *args);
 /** cmd_image_df() - sandboxctl image df; Return: exit code */
 int cmd_image_df(struct cli *cli, const struct cli_args *args);
 /** cmd_image_ls() - sandboxctl image ls; Return: exit code */

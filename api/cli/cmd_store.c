@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* image inspect, tag, prune, gc, df */
+/* image inspect, tag, prune, gc, fsck, df */
 #include "api/cli/client.h"
 #include "api/cli/out.h"
 #include "api/cli/spec.h"
@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 static uint64_t number(const struct jv *object, const char *name)
 {
@@ -109,6 +110,54 @@ int cmd_image_gc(struct cli *cli, const struct cli_args *args)
 	       (unsigned long long)jv_count(images), (unsigned long long)number(root, "layers"), (unsigned long long)number(root, "blobs"),
 	       text, dry ? "would be removed" : "removed", (unsigned long long)number(disk, "usedPercent"));
 	return 0;
+}
+
+int cmd_image_fsck(struct cli *cli, const struct cli_args *args)
+{
+	static const char *const heads[] = {"KIND", "WHAT", "DETAIL", "REPAIRED", NULL};
+	struct http_client *http;
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+	auto_buf target = {0};
+	unsigned errors = 0;
+	char text[32];
+
+	buf_printf(&target, "/v1/images/fsck?repair=%s&quick=%s", cli_flag(args, "repair") ? "true" : "false",
+		   cli_flag(args, "quick") ? "true" : "false");
+	const char *path = buf_str(&target);
+	if (!path)
+		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
+	http = path ? client_http(cli, &err) : NULL;
+	if (http)
+		http_client_timeout(http, 0); /* it reads all that is stored */
+	if (!http || client_call(cli, "POST", path, NULL, &root, &err) < 0)
+		return cli_fail(cli, &err);
+	const struct jv *problems = jv_get(root, "problems");
+	struct out_table *t = cli->format == CLI_TABLE && jv_first(problems) ? out_table_new(heads) : NULL;
+	for (const struct jv *v = jv_first(problems); v; v = jv_next(v)) {
+		const char *level = jv_str(jv_get(v, "level"));
+		bool repaired = false;
+
+		if (jv_bool(jv_get(v, "repaired"), &repaired) < 0)
+			repaired = false;
+		errors += !repaired && level && !strcmp(level, "error");
+		if (!t)
+			continue;
+		out_table_cell(t, jv_str(jv_get(v, "kind")));
+		out_table_cell(t, jv_str(jv_get(v, "what")));
+		out_table_cell(t, jv_str(jv_get(v, "detail")));
+		out_table_cell(t, repaired ? "yes" : level && !strcmp(level, "note") ? "-" : "no");
+	}
+	if (cli->format != CLI_TABLE) {
+		out_value(cli->format, root);
+	} else {
+		if (t && out_table_print(t) < 0)
+			return CLI_EXIT_FAILURE;
+		out_bytes(number(root, "blobBytes"), text, sizeof(text));
+		printf("%llu images, %llu layers, %llu blobs (%s) checked, %u errors left\n", (unsigned long long)number(root, "images"),
+		       (unsigned long long)number(root, "layers"), (unsigned long long)number(root, "blobs"), text, errors);
+	}
+	return errors ? CLI_EXIT_FAILURE : 0;
 }
 
 int cmd_image_df(struct cli *cli, const struct cli_args *args)

@@ -126,6 +126,12 @@ static const struct cli_option gc_options[] = {
 	END,
 };
 
+static const struct cli_option fsck_options[] = {
+	{"repair", 0, NULL, "remove what cannot be right, mark images that lost something", 0},
+	{"quick", 0, NULL, "do not read the packed blobs", 0},
+	END,
+};
+
 static const struct cli_option commit_options[] = {
 	{"message", 'm', "TEXT", "what it is, kept with the image", 0},
 	{"author", 'a', "TEXT", "who made it", 0},
@@ -248,6 +254,12 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl image gc --dry-run\n"
 	 "  sandboxctl image gc --free 2g\n",
 	 gc_options, -1, 0, 0, cmd_image_gc},
+	{"image", "fsck", "", "check the store of images",
+	 "The daemon goes on meanwhile.  With --repair an image that lost something is\n"
+	 "pulled again by its next use.  The exit code is 1 while errors are left.\n"
+	 "\n"
+	 "  sandboxctl image fsck --repair\n",
+	 fsck_options, -1, 0, 0, cmd_image_fsck},
 	{"image", "df", "", "show what images take on the disk", "  sandboxctl image df\n", no_options, -1, 0, 0, cmd_image_df},
 	{"image", "import", "FILE|DIRECTORY|- [NAME]", "make an image from an archive or a tree",
 	 "FILE is a tar, plain or packed with gzip or zstd; - is stdin.  A DIRECTORY is\n"

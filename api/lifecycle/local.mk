@@ -9,7 +9,7 @@ libapi_a_SOURCES = api/api_server.c api/api_server.h api/auth.c api/auth.h api/c
 	api/lifecycle/labels.h api/lifecycle/lifecycle_api.h api/lifecycle/lifecycle_int.h api/lifecycle/misc.c \
 	api/lifecycle/read.c api/lifecycle/word_split.c api/lifecycle/word_split.h
 # Collections and commits.
-libapi_a_SOURCES += api/images_commit.c api/images_commit.h
+libapi_a_SOURCES += api/images_commit.c api/images_commit.h api/images_fsck.c api/images_fsck.h
 # Port 18080, and what the lifecycle API says about egress.
 libapi_a_SOURCES += api/egress_api.c api/egress_api.h api/egress_events.c api/egress_events.h api/lifecycle/egress.c api/lifecycle/egress_metrics.c \
 	api/deny_hook.c api/deny_hook.h

@@ -280,6 +280,9 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 	if (host || slot_layer_used(b, key) || lower_used(b, key) || capture_uses_layer(b, key))
 		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
 	int r = trash_put(b, b->layers_fd, name, b->layer_base);
+	/* no layer at all, though it has the name of one: the worker takes directories */
+	if (r == -ENOTDIR || r == -ELOOP)
+		r = unlinkat(b->layers_fd, name, 0) < 0 ? -errno : 0;
 	if (r == -ENOENT)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
