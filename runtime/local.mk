@@ -37,4 +37,6 @@ check_PROGRAMS += tests/unit/test_admission
 UNIT_TESTS += tests/unit/test_admission
 tests_unit_test_admission_SOURCES = tests/unit/test_admission.c
 tests_unit_test_admission_LDADD = libruntime.a libbase.a
+# What a sandbox and a volume may write.
+ROOT_TESTS += tests/system/disk.sh tests/system/disk_fs.sh
 ROOT_TESTS += tests/system/admission.sh tests/system/bad_inputs.sh

@@ -27,6 +27,24 @@ delegated() {
 	fi
 	echo $BASHPID >/sys/fs/cgroup/cgroup.procs
 }
+# Project quotas of ext4 and XFS, which the build machine's kernel has not.
+disk_limits() {
+	BTC_DIR=/mnt/disk DISK_QUICK=1 DISK_BACKEND=quota "$top_builddir/tests/system/disk_limits" | sed 's/ - / - ext4 quota: /'
+	if ! command -v mkfs.xfs >/dev/null; then
+		echo "ok 1 - xfs quota # SKIP no xfsprogs"
+		return
+	fi
+	modprobe -a loop xfs
+	truncate -s 400M /mnt/disk/xfs.img
+	mkdir -p /mnt/xfs
+	if mkfs.xfs -q /mnt/disk/xfs.img && mount -o loop,pquota /mnt/disk/xfs.img /mnt/xfs; then
+		BTC_DIR=/mnt/xfs DISK_QUICK=1 DISK_BACKEND=quota "$top_builddir/tests/system/disk_limits" | sed 's/ - / - xfs quota: /'
+		umount /mnt/xfs
+	else
+		echo "not ok 1 - xfs quota: the guest has an XFS with project quotas"
+	fi
+	rm -f /mnt/disk/xfs.img
+}
 inside() {
 	"$top_builddir/tests/system/cgroup_limits" v2
 	delegated
@@ -41,6 +59,7 @@ inside() {
 	else
 		echo "ok 1 - all egress policies on this kernel # SKIP takes a quarter of an hour in the emulator: VM_EGRESS=1 runs it"
 	fi
+	disk_limits
 	"$top_srcdir/tests/vm/daemon.sh" /mnt/disk
 }
 if [ "${1:-}" = inside ]; then

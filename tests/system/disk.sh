@@ -1,0 +1,113 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Disk limits from the request to the write: what a client sees, on every kind of state directory.  tests/system/disk_limits.c has
+# what fills disks.
+. "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
+ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
+make_with() { # make_with LIMITS-JSON [MORE-MEMBERS]
+	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"entrypoint\":[\"sleep\",\"600\"],\"resourceLimits\":$1${2:+,$2}}"
+}
+id_of() { sed -n 's/^{"id":"\([^"]*\)".*/\1/p'; }
+# Bytes that dd could write into $2 of sandbox $1.
+fills() { ctl exec "$1" -- bash -c "dd if=/dev/zero of=$2/fill bs=1M count=200 2>/dev/null; stat -c %s $2/fill; rm $2/fill"; }
+between() { # between LEAST MOST VALUE NAME
+	[ -n "$3" ] && [ "$3" -ge "$1" ] && [ "$3" -le "$2" ]
+	ok $? "$4 ($3)"
+}
+finish() {
+	stop_daemon
+	"$top_builddir/sandboxd" --purge --config "$work/config" >>"$log" 2>&1
+}
+config() { # config LINES-OF-LIMITS [LINES-OF-STORAGE]
+	write_config <<-END
+		[server]
+		port = 0
+		[pool]
+		target = 1
+		disks = 1
+		[limits]
+		$1
+		[storage]
+		${2:-}
+	END
+}
+
+config 'disk_backend = "none"'
+start_daemon
+ok $? "a daemon that can keep no disk limit starts"
+body=$(make_with '{"disk":"64Mi"}')
+is "$(status)" 400 "who asks for a limit is refused: $body"
+[[ $body == *HOST_LACKS* && $body == *disk_backend* ]]
+ok $? "by name, with the reason"
+body=$(make_with '{}' '"volumes":[{"name":"v","mountPath":"/v","pvc":{"claimName":"v","storage":"32Mi"}}]')
+is "$(status)" 400 "a volume with a size too: $body"
+finish
+
+config 'default_disk = "64Mi"' 'volume_default_size = "32Mi"'
+start_daemon
+ok $? "a daemon with defaults starts"
+first=$(make_with '{"disk":"48Mi"}')
+if [[ $first == *HOST_LACKS* ]]; then
+	echo "ok $((tests + 1)) - disk limits # SKIP $first"
+	tests=$((tests + 1))
+	finish
+	done_testing
+fi
+id=$(id_of <<<"$first")
+[ -n "$id" ]
+ok $? "a sandbox with a limit: $first"
+between $((30 << 20)) $((48 << 20)) "$(fills "$id" /root)" "it writes no more than that"
+between $((30 << 20)) $((48 << 20)) "$(fills "$id" /tmp)" "nor elsewhere"
+ctl exec "$id" -- bash -c 'dd if=/dev/zero of=/root/half bs=1M count=20 2>/dev/null; sync'
+text=$(api GET "/v1/sandboxes/$id/diagnostics/inspect")
+[[ $text == *"disk         48 MiB"* && $text == *" of 48 MiB, "* ]]
+ok $? "inspect tells the limit and what is used: $(grep disk <<<"$text" | tr '\n' ' ')"
+metrics=$(ctl exec "$id" -- true && api GET "/v1/sandboxes/$id/proxy/44772/metrics")
+[[ $metrics == *'"disk_total_mib":48,'* && $metrics == *'"disk_used_mib":2'* ]]
+ok $? "metrics too: $metrics"
+plain=$(make_with '{}' | id_of)
+between $((40 << 20)) $((64 << 20)) "$(fills "$plain" /root)" "one that names no limit has the default"
+for wrong in '"0.5Mi"' '"many"' '"-1"' '"900000Ei"' '"8Pi"'; do
+	body=$(make_with "{\"disk\":$wrong}")
+	is "$(status)" 400 "disk $wrong is refused: $body"
+done
+body=$(make_with '{"ephemeral-storage":"1Mi"}')
+is "$(status)" 400 "so is ephemeral-storage: $body"
+
+volume='"volumes":[{"name":"v","mountPath":"/v","pvc":{"claimName":"kept"CLAIM}}]'
+one=$(make_with '{}' "${volume/CLAIM/}" | id_of)
+between $((20 << 20)) $((32 << 20)) "$(fills "$one" /v)" "a volume without a size has the configured one"
+ctl exec "$one" -- bash -c 'echo kept >/v/file'
+body=$(make_with '{}' "${volume/CLAIM/,\"storage\":\"16Mi\"}")
+two=$(id_of <<<"$body")
+is "$(ctl exec "$two" -- cat /v/file)" kept "one that wants less of it gets it"
+body=$(make_with '{}' "${volume/CLAIM/,\"storage\":\"40Mi\"}")
+[[ $(status) == 409 && $body == *VOLUME::SIZE* || $(status) == 202 ]]
+ok $? "who wants more than it has is refused by name, or it grows: $body"
+ctl volume create --size 24m third >"$work/out" 2>&1
+ok $? "a volume with a size from the command line: $(cat "$work/out")"
+api DELETE "/v1/sandboxes/$one" >/dev/null
+api DELETE "/v1/sandboxes/$two" >/dev/null
+
+kill -9 "$(child broker)"
+until_true 30 grep -q 'broker was killed by signal 9' "$log"
+answers() { [[ $(api GET "/v1/sandboxes/$id/diagnostics/inspect") == *" of 48 MiB, "* ]]; }
+until_true 30 answers
+ok $? "kill -9 of the broker: the sandbox has its limit and its figures"
+between $((15 << 20)) $((28 << 20)) "$(fills "$id" /root)" "and it holds"
+stop_daemon
+start_daemon
+ok $? "the daemon starts again"
+until_true 30 answers
+ok $? "the sandbox has its limit and its figures"
+third=$(make_with '{}' "${volume/CLAIM/}" | id_of)
+is "$(ctl exec "$third" -- cat /v/file)" kept "the volume has its file"
+doctor=$(ctl doctor 2>&1 | grep -A3 'disk.limits')
+[[ $doctor == *"loop images are used"* || $doctor == *"project quotas"* ]]
+ok $? "doctor says what is used: $doctor"
+finish
+leftovers() { grep -l "^$work/" /sys/block/loop*/loop/backing_file 2>/dev/null; }
+nothing_left() { [ -z "$(leftovers)" ]; }
+until_true 30 nothing_left
+ok $? "no loop device is left: $(leftovers)"
+done_testing
