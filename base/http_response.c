@@ -415,6 +415,22 @@ size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n)
 	return done;
 }
 
+void http_response_finish(struct http_request *req, const void *data, size_t n)
+{
+	static const char last[] = "\r\n0\r\n\r\n";
+	char size[24];
+
+	if (!n || !req->chunked || req->is_head || req->answer == HTTP_ANSWER_TUNNEL || req->conn->broken) {
+		http_response_write(req, data, n);
+		http_response_end(req);
+		return;
+	}
+	int size_len = snprintf(size, sizeof(size), "%zx\r\n", n);
+	struct iovec iov[3] = {piece(size, (size_t)size_len), piece(data, n), piece(last, sizeof(last) - 1)};
+	head_leaves(req, iov, 3);
+	http_request_over(req, false);
+}
+
 size_t http_response_queued(const struct http_request *req)
 {
 	return buf_used(&req->conn->out);

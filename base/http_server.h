@@ -226,6 +226,15 @@ size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n);
 size_t http_response_queued(const struct http_request *req);
 /** http_response_begun() - Whether an answer of @req was begun */
 bool http_response_begun(const struct http_request *req);
+/**
+ * http_response_finish() - Write the last bytes of a streamed answer and end the request
+ * @req:	The request
+ * @data:	As for http_response_write()
+ * @n:		Its bytes; 0: as http_response_end()
+ *
+ * One piece on the wire, so that the client wakes up once for both.
+ */
+void http_response_finish(struct http_request *req, const void *data, size_t n);
 /** http_response_end() - Finish the streamed answer and end the request; fewer bytes than @length closes the connection */
 void http_response_end(struct http_request *req);
 /** http_response_fail() - Break off: the connection is closed without a final chunk, so that the client sees the cut */

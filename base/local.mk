@@ -19,7 +19,7 @@ EXTRA_DIST += tests/fuzz/corpus/json
 libbase_a_SOURCES += base/config_file.c base/config_file.h base/settings.c base/settings.h base/settings.def
 
 # For root's part and its tests: names beneath directories, and the only user of libseccomp.
-libbase_a_SOURCES += base/path.c base/path.h base/sysfilter.c base/sysfilter.h
+libbase_a_SOURCES += base/path.c base/path.h base/sysfilter.c base/sysfilter.h base/sysfilter_ranges.c base/sysfilter_ranges.h
 
 check_PROGRAMS += tests/unit/test_http1 tests/fuzz/fuzz_http1
 UNIT_TESTS += tests/unit/test_http1 tests/fuzz/fuzz_http1

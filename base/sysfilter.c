@@ -2,6 +2,7 @@
 #include "base/sysfilter.h"
 
 #include "base/cleanup.h"
+#include "base/sysfilter_ranges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -116,7 +117,7 @@ static ssize_t read_part(int fd, struct sock_filter code[BPF_MAXINSNS], size_t u
  * libseccomp cannot say "allowed, but not with these arguments": a row with arguments and one without for the same call
  * exclude each other, and the complement of a 32-bit comparison cannot be written.  So the refusals by argument are a
  * program of their own that allows the rest, and the table by number follows it: each "allow" of the first becomes a
- * jump to the start of the second.  The kernel sees one program (and still caches calls that are always allowed).
+ * jump to the start of the second, which is then made short (sysfilter_ranges.h).  The kernel sees one program (and still caches calls that are always allowed).
  */
 int sysfilter_compile(const struct sysfilter *filter, uint32_t *ret_len, struct sbx_err *err)
 {
@@ -142,6 +143,7 @@ int sysfilter_compile(const struct sysfilter *filter, uint32_t *ret_len, struct 
 	ssize_t second = table < 0 ? -1 : read_part(table, code, (size_t)first, err);
 	if (second < 0)
 		return -1;
+	second = (ssize_t)sysfilter_shorten(code + first, (size_t)second, seccomp_arch_native());
 	auto_fd fd = memfd_create("filter", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	size_t size = (size_t)(first + second) * sizeof(*code);
 	if (fd < 0 || write(fd, code, size) != (ssize_t)size ||

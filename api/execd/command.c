@@ -86,10 +86,10 @@ static void begin_stream(struct run *r)
 
 static void end_stream(struct run *r)
 {
-	if (send_events(r))
-		http_response_end(r->req);
-	else
+	if (r->events.failed)
 		http_response_fail(r->req);
+	else
+		http_response_finish(r->req, buf_used(&r->events) ? buf_peek(&r->events) : NULL, buf_used(&r->events));
 	run_free(r);
 }
 

@@ -70,8 +70,12 @@ bool run_stream_send(struct run_stream *s)
 void run_stream_end(struct run_stream *s)
 {
 	loop_timer_disarm(s->ping);
-	if (run_stream_send(s) && s->req)
-		http_response_end(s->req);
+	if (s->events.failed) {
+		run_stream_send(s); /* fails the answer */
+	} else if (s->req) {
+		http_response_finish(s->req, buf_used(&s->events) ? buf_peek(&s->events) : NULL, buf_used(&s->events));
+		buf_clear(&s->events);
+	}
 	s->req = NULL;
 }
 

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "base/sysfilter.h"
+#include "base/sysfilter_ranges.h"
 #include "runtime/broker/broker_decode.h"
 #include "runtime/broker/launch_sync.h"
 #include "runtime/broker/profile.h"
@@ -206,11 +207,92 @@ static void test_profile(void)
 	   "the broker's own program denies only what no sandbox needs");
 }
 
+/* ---- programs made short ---- */
+
+#define ARCH 0xc000003eu
+
+/* A table as libseccomp writes it: the architecture, x32, a comparison and an answer for each number. */
+static size_t list_program(struct sock_filter *code, size_t n_numbers, uint32_t step, uint32_t seed)
+{
+	size_t n = 0;
+
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 4);
+	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
+	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	for (size_t i = 0; i < n_numbers; i++) {
+		seed = seed * 1103515245 + 12345;
+		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)i * step, 0, 1);
+		code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, seed & 0x70000 ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | 1);
+	}
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 38);
+	return n;
+}
+
+static unsigned count_differences(const struct sock_filter *a, size_t n_a, const struct sock_filter *b, size_t n_b)
+{
+	static const uint32_t far[] = {0x3fffffff, 0x40000000, 0x40000001, 0x400003e7, 0x7fffffff, 0x80000000, UINT32_MAX};
+	unsigned different = 0;
+
+	for (uint32_t nr = 0; nr < 3000 + ARRAY_SIZE(far); nr++)
+		for (uint32_t arch = ARCH - 1; arch <= ARCH + 1; arch++) {
+			struct seccomp_data data = {.nr = (int)(nr < 3000 ? nr : far[nr - 3000]), .arch = arch};
+			int64_t want = sysfilter_run(a, n_a, &data);
+
+			different += want < 0 || sysfilter_run(b, n_b, &data) != want;
+		}
+	return different;
+}
+
+static void test_short_programs(void)
+{
+	static const struct { const char *why; size_t numbers; uint32_t step; size_t most; } rows[] = {
+		{"nothing in it", 0, 1, 7}, {"a table without holes", 400, 1, 300}, {"as many ranges as numbers", 1000, 2, 4096},
+		{"far apart", 300, 9, 4096},
+	};
+	static struct sock_filter code[4096], was[4096];
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		size_t before = list_program(code, rows[i].numbers, rows[i].step, (uint32_t)i);
+
+		memcpy(was, code, sizeof(code));
+		size_t n = sysfilter_shorten(code, before, ARCH);
+		ok(n <= before && n <= rows[i].most, "%s: %zu instructions of %zu", rows[i].why, n, before);
+		is_int(count_differences(was, before, code, n), 0, "with the same answers");
+	}
+	size_t n = list_program(code, 400, 1, 1);
+	code[n - 1] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 16);
+	code[n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0);
+	is_int(sysfilter_shorten(code, n + 1, ARCH), n + 1, "a program that looks at arguments stays");
+	n = list_program(code, 400, 1, 1);
+	is_int(sysfilter_shorten(code, n - 1, ARCH), n - 1, "so does one that does not end");
+	n = list_program(code, 400, 1, 1);
+	code[1].k = ARCH + 5;
+	code[2] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 0, 1);
+	is_int(sysfilter_shorten(code, n, ARCH), n, "and one for two architectures");
+	for (int p = 0; p < PROFILE_COUNT; p++) {
+		struct sbx_err err = {0};
+		uint32_t len = 0;
+		auto_fd fd = profile_compile((enum profile_program)p, &len, &err);
+
+		ok(fd >= 0 && pread(fd, code, sizeof(code), 0) == (ssize_t)(len * sizeof(*code)), "program %d: %u instructions", p, len);
+#ifdef __x86_64__
+		struct seccomp_data x32 = {.nr = 0x40000000 + 39, .arch = ARCH}, i386 = {.nr = 20, .arch = 0x40000003u};
+
+		ok(sysfilter_run(code, len, &x32) == SECCOMP_RET_KILL_PROCESS && sysfilter_run(code, len, &i386) == SECCOMP_RET_KILL_PROCESS,
+		   "other architectures are killed");
+#endif
+	}
+}
+
 int main(void)
 {
 	test_names();
 	test_beneath();
 	test_decode();
 	test_profile();
+	test_short_programs();
 	return tap_done();
 }
