@@ -152,6 +152,9 @@ for source in "$a6" 2001:db8:99::1 2001:db8:100::10 fe80::1 ::1 :: fd53:4258::1 
 	n=$((n + 1))
 	frame "$net" udp "$source" "2001:db8:bbbb::$n"
 done
+# What a may not, the one without a policy may: by a's link that word counts for nothing.
+n=$((n + 1))
+frame "$(net_of "$a6")" udp "$free6" "2001:db8:bbbb::$n"
 for kind in routing routing4 fragment atomic hop options esp ipip sctp na redirect; do
 	n=$((n + 1))
 	frame "$net" $kind "$free6" "2001:db8:bbbb::$n"

@@ -142,6 +142,27 @@ static void test_answers(void)
 	}
 }
 
+static void test_answers6(void)
+{
+	static const char short_text[] = HEAD("\x81\x80", "\x01", "\x01", "\x00", "\x00") "\x03wWw\x04test\x00\x00\x1c\x00\x01"
+					 "\xc0\x0c\x00\x1c\x00\x01\x00\x00\x00\x3c\x00\x0f" "123456789012345";
+	static struct dns_records records;
+	static struct dns_answer a, b;
+	uint8_t sent[DNS_QUERY_MAX], out[DNS_UDP_MAX + 512];
+	struct dns_query q;
+
+	ask_www(&q, sent, DNS_TYPE_AAAA);
+	a = (struct dns_answer){.type = DNS_TYPE_AAAA, .n_addrs = DNS_ADDRS6_MAX};
+	for (unsigned i = 0; i < DNS_ADDRS6_MAX; i++)
+		a.addr6[i] = (struct ip6){UINT64_C(0x20010db800000000), i + 1};
+	size_t n = dns_answer_build(&a, NULL, &q, 60, sizeof(out), out);
+	is_int(dns_answer_read(out, n, &q, &b, &records), 0, "16 IPv6 addresses are written so that they can be read");
+	ok(b.n_addrs == DNS_ADDRS6_MAX && !memcmp(a.addr6, b.addr6, sizeof(a.addr6)) && !records.n && b.ttl_s == 60, "and are the same");
+	is_int(dns_answer_addr_bytes(&b), sizeof(b.addr6), "their bytes");
+	ok(dns_answer_build(&a, NULL, &q, 60, n - 1, out) < n && out[2] & 2, "one byte less room: TC");
+	is_int(dns_answer_read(BYTES(short_text), &q, &b, &records), -EBADMSG, "an IPv6 address of 15 bytes");
+}
+
 #define SVC_HEAD "\xab\xcd\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x03wWw\x04test\x00\x00\x41\x00\x01\xc0\x0c\x00\x41\x00\x01\x00\x00\x00\x3c\x00"
 #define ALPN_H2_H3 "\x00\x01\x00\x06\x02h2\x02h3"
 #define ALPN_H3	   "\x00\x01\x00\x03\x02h3"
@@ -368,7 +389,7 @@ static const struct {
 	{"no packet", BYTES(NLMSG("\x00", "\x20") PREFIX_ATTR), -EBADMSG},
 	{"an attribute longer than the message", BYTES(NLMSG("\x00", "\x3c") PREFIX_ATTR "\xff\x00\x09\x00" PACKET), -EBADMSG},
 	{"an attribute shorter than its head", BYTES(NLMSG("\x00", "\x3c") PREFIX_ATTR "\x02\x00\x09\x00" PACKET), -EBADMSG},
-	{"a packet of IPv6", BYTES(NLMSG("\x00", "\x3c") PREFIX_ATTR PAYLOAD_HEAD "\x65\x00\x00\x3c\x00\x00\x40\x00\x40\x06\x00\x00\x0a\xd5\x00\x02\xc0\x00\x02\x07\x12\x34\x01\xbb"), -EBADMSG},
+	{"a packet of IPv6 of 24 bytes", BYTES(NLMSG("\x00", "\x3c") PREFIX_ATTR PAYLOAD_HEAD "\x65\x00\x00\x3c\x00\x00\x40\x00\x40\x06\x00\x00\x0a\xd5\x00\x02\xc0\x00\x02\x07\x12\x34\x01\xbb"), -EBADMSG},
 	{"a header longer than the packet", BYTES(NLMSG("\x00", "\x3c") PREFIX_ATTR PAYLOAD_HEAD "\x4f\x00\x00\x3c\x00\x00\x40\x00\x40\x06\x00\x00\x0a\xd5\x00\x02\xc0\x00\x02\x07\x12\x34\x01\xbb"), -EBADMSG},
 };
 
@@ -384,6 +405,14 @@ static void test_log(void)
 	}
 	at = 0;
 	dns_nflog_read(logged[0].data, logged[0].len, &at, &p);
+	static const uint8_t six[] = NLMSG("\x00", "\x54") PREFIX_ATTR "\x34\x00\x09\x00" "\x60\x00\x00\x00\x00\x14\x06\x40"
+				     "\xfd\x53\x42\x58\x00\x00\x00\xd5\x00\x00\x00\x00\x0a\xd5\x00\x02"
+				     "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07" "\x9c\x40\x01\xbb\x00\x00\x00";
+	struct dns_packet p6;
+	size_t at6 = 0;
+	is_int(dns_nflog_read(six, sizeof(six), &at6, &p6), 1, "logged: a packet of IPv6");
+	ok(p6.source == 0x0ad50002 && !p6.target && p6.target6.hi == UINT64_C(0x20010db800000000) && p6.target6.lo == 7 && p6.protocol == 6 && p6.port == 443,
+	   "its source is named by the last word, its target whole");
 	ok(p.refusal == 5 && p.source == 0x0ad50002 && p.target == 0xc0000207 && p.protocol == 6 && p.port == 443, "its values");
 }
 
@@ -554,6 +583,7 @@ int main(void)
 	}
 	test_query_values();
 	test_answers();
+	test_answers6();
 	test_services();
 	test_answer_build();
 	test_errors();

@@ -61,6 +61,7 @@ inside() {
 	fi
 	disk_limits
 	"$top_srcdir/tests/vm/daemon.sh" /mnt/disk
+	"$top_srcdir/tests/vm/ipv6.sh" /mnt/disk
 }
 if [ "${1:-}" = inside ]; then
 	inside
