@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/wallclock.h"
@@ -275,11 +276,16 @@ static void renew(struct dnsd_broker *b, const struct broker_flow *f)
 	}
 }
 
+static void renew_later(struct dnsd_broker *b)
+{
+	loop_timer_arm(b->renew, FAULT_POINT("dnsd-renew") ? RENEW_MS / 100 : RENEW_MS); /* a test's patience */
+}
+
 static void renew_due(void *arg)
 {
 	struct dnsd_broker *b = arg;
 
-	loop_timer_arm(b->renew, RENEW_MS);
+	renew_later(b);
 	if (b->fd >= 0 && b->asked_log != ASKED_IN_VAIN && dns_leases_count(b->d->leases) && ask(b, BROKER_OP_FLOWS) < 0)
 		log_warn("broker: live connections cannot be asked for");
 }
@@ -325,7 +331,7 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 		log_info("serving %zu name server(s) to the sandboxes", d->upstreams.n);
 	b->served = true;
 	pin_again(b);
-	loop_timer_arm(b->renew, RENEW_MS);
+	renew_later(b);
 	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */
 	dnsd_log_socket(d->log, -1);
 	/* A broker that does not know the question hangs up; then the next connection goes without. */

@@ -170,5 +170,35 @@ is "$(get "$a" 198.51.100.11)" 198.51.100.11 "row 89: the others are not"
 inside "$a" sh -c 'cat "$SANDBOX_DENIED_LOG"' >"$work/denied" 2>/dev/null
 grep -q nope.test "$work/denied"
 ok $? "the sandbox reads why"
+# Row 87: the lease of an address with a live connection is renewed, one without is not.  The timer is 0.3 s instead of 30.
+if grep -q '^#define SBX_FAULT_POINTS' "$top_builddir/config.h"; then
+	d=$(create '["sleep","600"]' "$(policy "$(allow ok.test),$(allow oth.test)")")
+	addr=$(inside "$d" python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("169.254.1.1", 9)); print(s.getsockname()[0])')
+	# Seconds that are left of the lease of ADDRESS; 0: none
+	left() { nsenter --net="$run/router" nft list set inet sandboxd lease | tr ',' '\n' | sed -n "s/.*\($addr . $1 .*\)/\1/p" |
+		sed -n 's/.*expires \(\([0-9]*\)m\)*\(\([0-9]*\)s\)*.*/\2 \4/p' | awk '{n = $1 * 60 + $2} NF == 1 {n = $1} END {print n + 0}'; }
+	longer_than() { [ "$(left "$1")" -gt "$2" ]; }
+	resolves "$d" oth.test >/dev/null
+	inside "$d" bash -c 'exec 3<>/dev/tcp/ok.test/80; echo x >&3; head -n 1 <&3; sleep 600' >"$work/held" &
+	held=$!
+	until_true 20 grep -q 198.51.100.10 "$work/held"
+	longer_than 198.51.100.10 0 && ! longer_than 198.51.100.10 130 && longer_than 198.51.100.11 0
+	ok $? "row 87: two leases of two minutes at most, one with a connection"
+	echo dnsd-renew:fail >"$fault"
+	kill -9 "$(child dnsd)"
+	until_true 30 longer_than 198.51.100.10 200
+	ok $? "row 87: the one with a connection is extended"
+	! longer_than 198.51.100.11 130
+	ok $? "row 87: the one without is not"
+	if [ -n "${EGRESS_SLOW:-}" ]; then
+		until_true 140 eval '! longer_than 198.51.100.11 0'
+		is "$(get "$d" 198.51.100.11)" "" "row 87: and ends"
+		is "$(get "$d" 198.51.100.10)" 198.51.100.10 "row 87: when the other one is still open"
+	fi
+	rm -f "$fault"
+	kill $held 2>/dev/null
+else
+	ok 0 "row 87: renewal at its timer # SKIP built without fault points"
+fi
 is "$(grep -c 'refused packets cannot be read' "$log")" 0 "each dnsd and each broker gave and got the log of refused packets"
 done_testing
