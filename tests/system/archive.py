@@ -711,7 +711,10 @@ def kills():
     if not os.path.exists(BUILD + "/config.h") or "#define SBX_FAULT_POINTS" not in open(BUILD + "/config.h").read():
         skip("kill -9 at each step", "no fault points in this build")
         return
-    for point in ("import-indexed", "blob-bytes", "blob-verified", "blob-synced", "blob-named", "capture-ended", "layer-publish", "image-put"):
+    points = ["import-indexed", "blob-synced", "layer-publish", "image-put"]
+    if E.get("ARCHIVE_ALL"):  # the blobs' are those of a pull, which registry.sh kills at each; the broker's restart takes seconds
+        points += ["blob-bytes", "blob-verified", "blob-named", "capture-ended"]
+    for point in points:
         data = Archive([small_layer(entry("big", os.urandom(300000))), small_layer()]).seal().bytes()
         with open(FAULT, "w") as f:
             f.write(point + ":kill")
@@ -732,7 +735,7 @@ def kills():
         same = until(20, lambda: store() == clean or remove() or store() == clean)
         ok(same, "killed at %s: nothing is left of it" % point, sorted(set(store()) ^ set(clean)))
     post(Archive().seal().bytes(), name="killed:1")
-    for point in ("capture-ended", "export-planned"):
+    for point in ("capture-ended", "export-planned") if E.get("ARCHIVE_ALL") else ("export-planned",):
         with open(FAULT, "w") as f:
             f.write(point + ":kill")
         try:
