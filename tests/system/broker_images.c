@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -165,6 +166,63 @@ static void opaque(void)
 	ok(unpack_on("opq.tgz", key[3], 10000, key + 3, 1) == SBX_E_IMAGE_NOT_FOUND, "a lower layer that is not there is named");
 }
 
+static int capture(uint32_t op, const uint8_t *key, const char *file, int flags, uint64_t max_bytes, union broker_any *any)
+{
+	struct broker_capture_req req = {.form = BROKER_FORM_TAR, .max_bytes = max_bytes, .max_entries = 10000};
+	char path[256];
+
+	if (key)
+		memcpy(req.key, key, sizeof(req.key));
+	snprintf(path, sizeof(path), "%s/%s", t.dir, file);
+	auto_fd fd = open(path, flags | O_CLOEXEC, 0600);
+	ssize_t n = btc_call(&t, &req, sizeof(req), op, fd, any, NULL);
+	/* what is refused at once is a plain reply */
+	return n > 0 ? any->reply.status : -1;
+}
+
+static void captures(void)
+{
+	struct broker_capture_req capture_req = {.form = BROKER_FORM_TAR, .max_bytes = 64u << 20, .max_entries = 10000};
+	struct broker_layer_req drop_req = {0};
+	uint8_t key[2][BROKER_KEY_BYTES];
+	union broker_any any;
+	char path[256], head[512] = "";
+	struct stat st;
+
+	random_bytes(key, sizeof(key));
+	ok(unpack("base.tgz", key[0], 10000) == 0, "a layer to capture");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], "out", O_WRONLY | O_CREAT, 64u << 20, &any) == 0, "is captured");
+	snprintf(path, sizeof(path), "%s/out", t.dir);
+	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+	ok(fstat(fd, &st) == 0 && any.capture_reply.packed_bytes == (uint64_t)st.st_size && read(fd, head, sizeof(head)) == sizeof(head) &&
+	   !memcmp(head + 257, "ustar", 5), "into a tar of the length that is said");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], "out", O_RDONLY, 64u << 20, &any) == SBX_E_IMAGE_INVALID, "not into a file opened for reading");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], "out", O_RDWR, 64u << 20, &any) == SBX_E_IMAGE_INVALID, "nor for both");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], ".", O_RDONLY, 64u << 20, &any) == SBX_E_IMAGE_INVALID, "nor into a directory");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[1], "out", O_WRONLY, 64u << 20, &any) == SBX_E_IMAGE_NOT_FOUND, "a layer that is not there");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], "out", O_WRONLY, 1, &any) == SBX_E_LIMIT, "more bytes than allowed");
+	ok(capture(BROKER_OP_LAYER_CAPTURE, key[0], "out", O_WRONLY, UINT64_MAX, &any) == SBX_E_LIMIT, "bounds beyond the configuration's");
+	ok(capture(BROKER_OP_ARCHIVE_INDEX, NULL, "out", O_WRONLY, 64u << 20, &any) == SBX_E_IMAGE_INVALID, "an archive that cannot be read");
+	ok(capture(BROKER_OP_ARCHIVE_INDEX, NULL, "base.tgz", O_RDWR, 64u << 20, &any) == SBX_E_IMAGE_INVALID, "an archive packed otherwise than said");
+	/* both messages are there before it looks */
+	memcpy(capture_req.key, key[0], sizeof(key[0]));
+	memcpy(drop_req.key, key[0], sizeof(key[0]));
+	replace_fd(&fd, open(path, O_WRONLY | O_CLOEXEC));
+	kill(t.pid, SIGSTOP);
+	uint64_t tag = btc_send(&t, t.fd, &capture_req, sizeof(capture_req), BROKER_OP_LAYER_CAPTURE, fd);
+	uint64_t drop = btc_send(&t, t.fd, &drop_req, sizeof(drop_req), BROKER_OP_LAYER_DROP, -1);
+	kill(t.pid, SIGCONT);
+	int captured = -1, dropped = -1, fds[2];
+	for (int i = 0; i < 10 && (captured < 0 || dropped < 0) && btc_recv(t.fd, &any, fds, 20000) > 0; i++) {
+		if (any.head.tag == tag)
+			captured = any.capture_reply.status;
+		if (any.head.tag == drop)
+			dropped = any.layer_reply.status;
+	}
+	ok(captured == 0 && dropped == SBX_E_IMAGE_IN_USE, "a layer that is captured is not dropped: %d, %d", captured, dropped);
+	ok(layer_call(BROKER_OP_LAYER_DROP, key[0], NULL) == 0, "afterwards it is");
+}
+
 /* More lowers than one string of fsconfig(2) holds: the other way to mount. */
 static void many_layers(void)
 {
@@ -215,6 +273,7 @@ int main(void)
 		else if (ok(run(command) == 0, "archives")) {
 			images();
 			opaque();
+			captures();
 			poisoning();
 			many_layers();
 		}
