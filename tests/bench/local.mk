@@ -1,6 +1,6 @@
 # tests/bench/: `make bench` measures; it is never a test.
 EXTRA_PROGRAMS += tests/bench/bench tests/bench/bench_streams
-EXTRA_DIST += tests/bench/run.sh tests/bench/pull.sh
+EXTRA_DIST += tests/bench/run.sh tests/bench/pull.sh tests/bench/images.sh
 CLEANFILES += tests/bench/bench tests/bench/bench_streams
 tests_bench_bench_SOURCES = tests/bench/bench.c tests/bench/bench_http.c tests/bench/bench_http.h \
 	tests/bench/bench_peer.c tests/bench/bench_peer.h
@@ -11,6 +11,7 @@ tests_bench_bench_streams_LDADD = libbase.a $(CJSON_LIBS)
 
 bench: all tests/bench/bench tests/bench/bench_streams
 	$(SHELL) $(srcdir)/tests/bench/run.sh
+	top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir) $(top_srcdir)/tests/bench/images.sh
 .PHONY: bench
 # A registry, 300 MB, and who else pulls them; takes minutes.
 bench-pull: all

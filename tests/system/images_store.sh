@@ -118,6 +118,27 @@ is "$(images)" "d:1 " "the imported one stays alone"
 until_true 10 has_layers 1
 ok $? "with its layer"
 
+# ---- cut off ----
+if grep -q '^#define SBX_FAULT_POINTS' "$top_builddir/config.h"; then
+	for point in gc-image:kill gc-image:kill:2 gc-layers:kill; do
+		for n in a b; do ctl image import "$work/$n" "$n:1" >/dev/null 2>&1; done
+		stop_daemon
+		pulled 5000 a:1 b:1
+		start_daemon
+		echo "$point" >"$fault"
+		ctl image gc --free 1t >/dev/null 2>&1
+		: >"$fault"
+		until_true 30 serving
+		ctl image fsck >"$work/out" 2>&1
+		ok $? "kill -9 at $point: nothing is half: $(images)/ $(tail -1 "$work/out")"
+		ctl image gc --free 1t >/dev/null 2>&1
+		ctl image prune >/dev/null 2>&1
+		is "$(images)" "d:1 " "$point: the next collection ends it"
+		until_true 10 has_layers 1
+		ok $? "$point: with the layers"
+	done
+fi
+
 # ---- by itself: the disk is always fuller than 1 % of it ----
 if [ "$(df --output=pcent "$state" | tail -1 | tr -dc 0-9)" -ge 2 ]; then
 	for n in a b; do ctl image import "$work/$n" "$n:1" >/dev/null 2>&1; done

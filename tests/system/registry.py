@@ -702,6 +702,23 @@ def test_keys():
     ok(four["layers"][1] not in (one["layers"][1], two["layers"][1]), "a blob upon other layers is another layer", four["layers"])
 
 
+def test_broken():
+    """An image that lost a layer: fsck marks it, and its next use pulls it again."""
+    R.repos["broken"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(91, 0)])
+    kind, image = pull(HOST + "broken:x")
+    layer = image["layers"][1].split(":")[1]
+    shutil.rmtree(E["STATE"] + "/layers/" + layer)
+    status, report = call("POST", "/v1/images/fsck?repair=true")
+    found = [(p["kind"], p["repaired"]) for p in report["problems"] if p["level"] == "error"]
+    ok(status == 200 and found == [("image-broken", True)], "a lost layer is found", report)
+    out = run(HOST + "broken:x", "cat", "/etc/version", pull_policy="never")
+    ok(out[2] != 0 and "is damaged" in out[1], "a broken image is not started", out)
+    asked = len(R.requests)
+    out = run(HOST + "broken:x", "cat", "/etc/version", pull_policy="missing")
+    ok(out[0] == "91\n" and len(R.requests) > asked, "its next use pulls it again", out)
+    ok(call("POST", "/v1/images/fsck")[1]["problems"] == [], "nothing is wrong then")
+
+
 def test_mirror():
     R.repos["ok"] = Repo()
     kind, answer = pull("mirrored.test/ok:x")
@@ -864,7 +881,7 @@ def main():
     n_tests = int(E.get("FIRST", "0"))
     if E.get("BEHIND_PROXY"):
         sys.argv = [sys.argv[0], "test_proxy"]
-    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_kill, test_keys, test_mirror, test_store,
+    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_kill, test_keys, test_broken, test_mirror, test_store,
              test_real]
     for test in tests:
         if test.__name__ in sys.argv[1:] or (len(sys.argv) < 2 and test is not test_proxy):
