@@ -286,6 +286,7 @@ static int put(struct commit *c, struct sbx_err *err)
 	if (fill_blobs(c, c->flatten ? NULL : base, &image) < 0)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "image");
 	auto_free struct image_blob *blobs = image.blobs; /* to be released */
+	(void)blobs; /* clang does not count the release as a use */
 	const struct image *replaced = image_store_find(store, c->name, &ignored);
 	if (replaced && !strcmp(replaced->name, c->name)) {
 		old = calloc(replaced->n_layers, sizeof(*old));
