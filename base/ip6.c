@@ -121,3 +121,18 @@ const struct ip6_prefix *ip6_private_list(size_t *ret_n)
 	*ret_n = ARRAY_SIZE(private_ranges);
 	return private_ranges;
 }
+
+struct ip6 ip6_lan(struct ip6 a, uint32_t prefix)
+{
+	return prefix >= IP6_PREFIX_MAX || ip6_never(a) ? (struct ip6){0} : ip6_mask(a, IP6_LAN_BITS);
+}
+
+bool ip6_in_lan(struct ip6 a, const struct ip6 *lan, size_t n)
+{
+	const struct ip6 net = ip6_mask(a, IP6_LAN_BITS);
+
+	for (size_t i = 0; i < n; i++)
+		if (ip6_same(net, lan[i]))
+			return true;
+	return false;
+}

@@ -56,8 +56,16 @@ int ip6_parse(const char *text, struct ip6_prefix *ret);
  *
  * Never: 0000::/8 (unspecified, loopback, forms of IPv4 addresses, NAT64), link-local, multicast, metadata services.  What a
  * rule or network.allow_private may name: everything else outside of 2000::/3 (private fc00::/7 above all), and in it the
- * IETF's own 2001::/23 (Teredo, benchmarks) and 6to4, which wraps IPv4 addresses.
+ * IETF's own 2001::/23 (Teredo, benchmarks) and 6to4, which wraps IPv4 addresses.  Not in these lists, since each host has its
+ * own: the networks of a host's interfaces, which are of the internet by their addresses and private by what they are (ip6_lan()).
  */
+
+#define IP6_LAN_BITS 64u
+
+/** ip6_lan() - The network around a host's address @a with a prefix of @prefix bits, cut to 64; none for a single address and link-local ones */
+struct ip6 ip6_lan(struct ip6 a, uint32_t prefix);
+/** ip6_in_lan() - Whether @a lies in one of the @n networks @lan */
+bool ip6_in_lan(struct ip6 a, const struct ip6 *lan, size_t n);
 
 /** ip6_never() - Whether no rule opens @a */
 bool ip6_never(struct ip6 a);

@@ -25,7 +25,7 @@ struct dns_guard {
 	struct policy_range allowed[RANGES_MAX];
 	struct policy_range host[HOST_ADDRS_MAX];
 	struct ip6_prefix allowed6[RANGES_MAX];
-	struct ip6 host6[HOST_ADDRS_MAX];
+	struct ip6 host6[HOST_ADDRS_MAX], lan6[HOST_ADDRS_MAX];
 	int fd; /* owned; rtnetlink */
 	struct loop_fd *source;
 };
@@ -67,12 +67,15 @@ static void read_host(struct dns_guard *g)
 		return;
 	}
 	for (const struct ifaddrs *i = list; i && n < HOST_ADDRS_MAX && n6 < HOST_ADDRS_MAX; i = i->ifa_next) {
-		struct sockaddr_in6 a6;
+		struct sockaddr_in6 a6, mask;
 		struct sockaddr_in a;
 
 		if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6) {
 			memcpy(&a6, i->ifa_addr, sizeof(a6));
-			g->host6[n6++] = ip6_read(&a6.sin6_addr);
+			g->host6[n6] = ip6_read(&a6.sin6_addr);
+			memcpy(&mask, i->ifa_netmask ? i->ifa_netmask : i->ifa_addr, sizeof(mask));
+			g->lan6[n6] = ip6_lan(g->host6[n6], ip6_read(&mask.sin6_addr).lo == UINT64_MAX ? IP6_PREFIX_MAX : IP6_LAN_BITS);
+			n6++;
 		}
 		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 			continue;
@@ -80,7 +83,7 @@ static void read_host(struct dns_guard *g)
 		g->host[n++] = (struct policy_range){ntohl(a.sin_addr.s_addr), 32};
 	}
 	g->guards.n_host = n;
-	g->guards.n_host6 = n6;
+	g->guards.n_host6 = g->guards.n_lan6 = n6;
 	freeifaddrs(list);
 }
 
@@ -114,7 +117,7 @@ static int take_settings(struct dns_guard *g, struct sbx_err *err)
 	g->sandboxes.prefix = g->settings->subnet_prefix;
 	g->sandboxes.addr = g->settings->subnet_addr;
 	g->guards = (struct policy_guards){.host = g->host, .sandboxes = &g->sandboxes, .n_sandboxes = 1, .private_allowed = g->allowed,
-					  .host6 = g->host6, .private_allowed6 = g->allowed6};
+					  .host6 = g->host6, .lan6 = g->lan6, .private_allowed6 = g->allowed6};
 	if (g->settings->network_ipv6)
 		g->guards.sandboxes6 = &g->settings->subnet6;
 	for (size_t i = 0; i < list->n; i++) {

@@ -104,6 +104,8 @@ struct policy_guards {
 	size_t n_doh;
 	const struct ip6 *host6;
 	size_t n_host6;
+	const struct ip6 *lan6; /* networks of the host, 64 bits: closed until named, as private ranges are */
+	size_t n_lan6;
 	const struct ip6_prefix *sandboxes6; /* NULL: sandboxes have no IPv6, and reach none of it */
 	const struct ip6_prefix *private_allowed6;
 	size_t n_private_allowed6;

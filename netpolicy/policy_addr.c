@@ -160,10 +160,15 @@ enum egress_reason policy_guard6(const struct policy_guards *guards, struct ip6 
 	return guards && guards->sandboxes6 && ip6_in(addr, guards->sandboxes6) ? EGRESS_REASON_SANDBOX : EGRESS_REASON_NONE;
 }
 
+static bool private6(const struct policy_guards *guards, struct ip6 addr)
+{
+	return ip6_private(addr) || (guards && ip6_in_lan(addr, guards->lan6, guards->n_lan6));
+}
+
 static bool closed_unless_named(const struct policy_guards *guards, const struct policy_flow *flow)
 {
 	if (!flow->addr)
-		return ip6_private(flow->addr6) && !(guards && ip6_in_any(flow->addr6, guards->private_allowed6, guards->n_private_allowed6));
+		return private6(guards, flow->addr6) && !(guards && ip6_in_any(flow->addr6, guards->private_allowed6, guards->n_private_allowed6));
 	return policy_is_private(flow->addr) && !(guards && in_ranges(guards->private_allowed, guards->n_private_allowed, flow->addr));
 }
 
@@ -234,7 +239,7 @@ enum egress_reason policy_leads_to6(const struct policy *p, const struct policy_
 
 	if (p)
 		cover_all6(p, addr, 0, &c);
-	if (why != EGRESS_REASON_NONE || !ip6_private(addr) || ip6_in_any(addr, guards->private_allowed6, guards->n_private_allowed6) ||
+	if (why != EGRESS_REASON_NONE || !private6(guards, addr) || ip6_in_any(addr, guards->private_allowed6, guards->n_private_allowed6) ||
 	    some_allow(&c))
 		return why;
 	return EGRESS_REASON_PRIVATE;

@@ -127,7 +127,7 @@ static void add_range(struct policy_range *list, size_t *n, uint32_t addr, uint3
 /* What the host says about every sandbox, as the packet filter and the name server have it. */
 struct host_words {
 	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX], doh[RANGES_MAX * 3];
-	struct ip6 host6[RANGES_MAX];
+	struct ip6 host6[RANGES_MAX], lan6[RANGES_MAX];
 	struct ip6_prefix allowed6[RANGES_MAX];
 	struct policy_guards guards;
 	struct dns_doh *names; /* owned */
@@ -155,15 +155,18 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 	struct ifaddrs *all = NULL;
 
 	*h = (struct host_words){.guards = {.host = h->host, .sandboxes = h->sandboxes, .private_allowed = h->allowed, .doh = h->doh,
-						   .host6 = h->host6, .private_allowed6 = h->allowed6}};
+						   .host6 = h->host6, .lan6 = h->lan6, .private_allowed6 = h->allowed6}};
 	if (getifaddrs(&all) == 0) {
 		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-			struct sockaddr_in6 in6;
+			struct sockaddr_in6 in6, mask;
 			struct sockaddr_in in;
 
 			if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6 && h->guards.n_host6 < RANGES_MAX) {
 				memcpy(&in6, i->ifa_addr, sizeof(in6));
 				h->host6[h->guards.n_host6++] = ip6_read(&in6.sin6_addr);
+				memcpy(&mask, i->ifa_netmask ? i->ifa_netmask : i->ifa_addr, sizeof(mask));
+				h->lan6[h->guards.n_lan6++] = ip6_lan(ip6_read(&in6.sin6_addr), ip6_read(&mask.sin6_addr).lo == UINT64_MAX ?
+													       IP6_PREFIX_MAX : IP6_LAN_BITS);
 			}
 			if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 				continue;

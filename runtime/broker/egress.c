@@ -314,6 +314,13 @@ static bool allowed(const struct broker *b, const struct egress_far *far, bool w
 			   fw_rules_allowed6(&b->rules, far->six, whole ? IP6_PREFIX_MAX : 0);
 }
 
+static bool is_private(const struct broker *b, const struct egress_far *far)
+{
+	const struct links_host_addrs *hosts = netwatch_hosts(b->watch);
+
+	return far->addr ? fw_rules_private(far->addr) : ip6_private(far->six) || ip6_in_lan(far->six, hosts->lan6, hosts->n_lan6);
+}
+
 static enum far_kind kind_of(const struct broker *b, const struct egress_far *far)
 {
 	uint32_t subnet = ~UINT32_C(0) << (32 - b->rules.subnet_prefix);
@@ -324,7 +331,7 @@ static enum far_kind kind_of(const struct broker *b, const struct egress_far *fa
 		return FAR_SANDBOX;
 	if (is_host(b, far) && !allowed(b, far, true))
 		return FAR_HOST;
-	return (far->addr ? fw_rules_private(far->addr) : ip6_private(far->six)) && !allowed(b, far, false) ? FAR_PRIVATE : FAR_OPEN;
+	return is_private(b, far) && !allowed(b, far, false) ? FAR_PRIVATE : FAR_OPEN;
 }
 
 /* What a name may never open, whoever answered it: the order of the router's verdicts. */

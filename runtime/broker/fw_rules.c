@@ -864,7 +864,7 @@ int fw_rules_try(bool ipv6, struct sbx_err *err)
 	r = r < 0 ? r : fwset_pin(fw, LINKS_DEFAULT_SUBNET + 1, &pin, 1, err);
 	if (fw && ipv6) {
 		fwset_subnet6(fw, &config.subnet6);
-		r = r < 0 ? r : fwset_hosts6(fw, &far6, 1, err);
+		r = r < 0 ? r : fwset_hosts6(fw, &far6, 1, &far6, 1, err);
 		r = r < 0 ? r : fwset_pin(fw, LINKS_DEFAULT_SUBNET + 1, &pin6, 1, err);
 	}
 	r = r < 0 ? r : fwset_release(fw, fw_rules_router_version(&config), err);

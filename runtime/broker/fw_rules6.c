@@ -58,6 +58,7 @@ static void put_sets(struct buf *b, const struct fw_rules_config *c)
 		buf_printf(b, "\tset %s {\n\t\ttype ipv6_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\t}\n", rates[i]);
 	buf_printf(b,
 		   "\tset host6 {\n\t\ttype ipv6_addr\n\t}\n"
+		   "\tset lan6 {\n\t\ttype ipv6_addr\n\t}\n"
 		   "\tmap modes6 {\n\t\ttype ipv6_addr : mark\n\t\tsize %u\n\t}\n"
 		   "\tmap stamps6 {\n\t\ttype ipv6_addr : mark\n\t\tsize %u\n\t}\n"
 		   "\tset current6 {\n\t\ttype ipv6_addr . mark\n\t\tsize %u\n\t}\n"
@@ -150,7 +151,11 @@ static void put_private(struct buf *b)
 		return;
 	buf_puts(b, "\t\tct original ip6 daddr != @allow6 ct original ip6 daddr { ");
 	put_ranges(b, list, n);
-	buf_printf(b, " } goto no6_%02d\n", BROKER_REFUSED_PRIVATE);
+	/* Neighbours of the host have addresses of the internet; they are no more everybody's than those of 192.168.0.0/16. */
+	buf_printf(b,
+		   " } goto no6_%02d\n"
+		   "\t\tct original ip6 daddr != @allow6 ct original ip6 daddr & ffff:ffff:ffff:ffff:: @lan6 goto no6_%02d\n",
+		   BROKER_REFUSED_PRIVATE, BROKER_REFUSED_PRIVATE);
 }
 
 static void put_no_quic(struct buf *b, const struct fw_rules_config *c)

@@ -479,14 +479,17 @@ static void put_empty(struct fwset *fw, const char *set)
 	message_end(fw, h);
 }
 
-int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, struct sbx_err *err)
+int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, const struct ip6 *lan, size_t n_lan, struct sbx_err *err)
 {
 	struct elems e = {.fw = fw};
 
 	batch_begin(fw);
 	put_empty(fw, "host6");
+	put_empty(fw, "lan6");
 	for (size_t i = 0; i < n; i++)
 		elems_put(&e, "host6", NFT_MSG_NEWSETELEM, key6_far((struct key){0}, addr[i]), NULL, 0);
+	for (size_t i = 0; i < n_lan; i++)
+		elems_put(&e, "lan6", NFT_MSG_NEWSETELEM, key6_far((struct key){0}, lan[i]), NULL, 0);
 	elems_end(&e);
 	return commit(fw, "IPv6 host addresses of the router", err);
 }

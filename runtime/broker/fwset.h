@@ -69,8 +69,18 @@ int fwset_release(struct fwset *fw, uint64_t version, struct sbx_err *err) SBX_W
 int fwset_probe(struct fwset *fw, struct sbx_err *err) SBX_WUR;
 /** fwset_hosts() - Replace the set of the host's addresses by the @n of @addr (host byte order); Return: 0 or -1, @err set */
 int fwset_hosts(struct fwset *fw, const uint32_t *addr, size_t n, struct sbx_err *err) SBX_WUR;
-/** fwset_hosts6() - fwset_hosts() for the host's IPv6 addresses; Return: 0 or -1, @err set */
-int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, struct sbx_err *err) SBX_WUR;
+/**
+ * fwset_hosts6() - fwset_hosts() for IPv6
+ * @fw:		The channel
+ * @addr:	The host's addresses
+ * @n:		Their number
+ * @lan:	Its networks, 64 bits each
+ * @n_lan:	Their number
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: 0, or -1 with @err set and both sets as they were
+ */
+int fwset_hosts6(struct fwset *fw, const struct ip6 *addr, size_t n, const struct ip6 *lan, size_t n_lan, struct sbx_err *err) SBX_WUR;
 
 struct fwset_policy {
 	uint32_t addr;	   /* of the sandbox, host byte order */

@@ -195,9 +195,10 @@ static int follow_addrs(struct netwatch *w, struct sbx_err *err)
 	if (links_host_addrs(&now, err) < 0)
 		return -1;
 	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])) && now.n6 == w->addrs.n6 &&
-	    !memcmp(now.addr6, w->addrs.addr6, now.n6 * sizeof(now.addr6[0])))
+	    !memcmp(now.addr6, w->addrs.addr6, now.n6 * sizeof(now.addr6[0])) && now.n_lan6 == w->addrs.n_lan6 &&
+	    !memcmp(now.lan6, w->addrs.lan6, now.n_lan6 * sizeof(now.lan6[0])))
 		return 0;
-	if (fwset_hosts(w->fw, now.addr, now.n, err) < 0 || (w->rules.ipv6 && fwset_hosts6(w->fw, now.addr6, now.n6, err) < 0))
+	if (fwset_hosts(w->fw, now.addr, now.n, err) < 0 || (w->rules.ipv6 && fwset_hosts6(w->fw, now.addr6, now.n6, now.lan6, now.n_lan6, err) < 0))
 		return -1;
 	w->addrs = now;
 	return 0;
@@ -238,7 +239,7 @@ static int load_router(struct netwatch *w, bool adopt, struct sbx_err *err)
 	if (ready < 0 || (!ready && fw_rules_load_router(&w->rules, links_router_fd(w->links), err) < 0))
 		return -1;
 	if (fwset_hosts(w->fw, w->addrs.addr, w->addrs.n, err) < 0 || fwset_probe(w->fw, err) < 0 ||
-	    (w->rules.ipv6 && fwset_hosts6(w->fw, w->addrs.addr6, w->addrs.n6, err) < 0))
+	    (w->rules.ipv6 && fwset_hosts6(w->fw, w->addrs.addr6, w->addrs.n6, w->addrs.lan6, w->addrs.n_lan6, err) < 0))
 		return -1;
 	int filled = w->hooks.fill ? w->hooks.fill(w->hooks.arg, w->fw, ready ? NETWATCH_FILL_ADOPT : NETWATCH_FILL_FRESH, err) : 0;
 	if (filled > 0)

@@ -117,7 +117,7 @@ ok "$([ $? != 0 ]; echo $?)" "a tenant cannot switch advertisements on"
 
 # ---- what nobody reaches ----
 out_ll=$(ip -o -6 addr show dev out scope link | awk '{sub("/64", "", $4); print $4; exit}')
-for far in fd12:3456::5 fd00:ec2::254 64:ff9b::a09:5 2002:a09:5::1 ::ffff:0:10.9.0.5 2001:db8:99::1 "$out_ll" "$a6" ff02::1; do
+for far in 2001:db8:99::2 fd12:3456::5 fd00:ec2::254 64:ff9b::a09:5 2002:a09:5::1 ::ffff:0:10.9.0.5 2001:db8:99::1 "$out_ll" "$a6" ff02::1; do
 	before=$(wc -l <"$work/arrived")
 	is "$(get "$free" "$far")" "" "no policy: $far is not reached"
 done
@@ -140,6 +140,17 @@ for far in 2001:db8:99::1 "$out_ll" "$(ip -o -6 addr show dev out scope link | a
 	is "$(get "$free" "$far" 8001)" "" "row 17: nor is the host at $far"
 done
 kill $other_pid
+# The host's own table would drop that too, without a word: who refused it says why.
+reason_of() { api GET "/v1/sandboxes/$free/egress/events" | python3 -c 'import json, sys
+text = sys.stdin.read()
+events = json.loads(text)
+for e in events if isinstance(events, list) else events.get("items", events.get("events", [])):
+    if e.get("address") == sys.argv[1]: print(e["reason"]); break' "$1"; }
+told() { [ -n "$(reason_of "$1")" ]; }
+until_true 10 told 2001:db8:99::1
+is "$(reason_of 2001:db8:99::1)" host "a refused address of the host is told as one"
+is "$(reason_of 2001:db8:99::2)" private "and one of its network as private"
+is "$(reason_of "$a6")" sandbox "and that of another sandbox"
 
 # ---- frames that no program inside can send ----
 net=$(net_of "$free6")
