@@ -546,11 +546,11 @@ void harness_fs_begin(struct harness *h, struct harness_result *r, struct agent_
 	send_long(h->exec_out, AGENT_FS, r->stream, buf, at);
 }
 
-void harness_replace(struct harness *h, struct harness_result *r, const struct harness_file *files, size_t n)
+void harness_replace(struct harness *h, struct harness_result *r, struct agent_fs fs, const struct harness_file *files, size_t n)
 {
 	uint8_t buf[2048];
 
-	harness_fs_begin(h, r, (struct agent_fs){.op = AGENT_FS_REPLACE}, (const char *const[]){NULL});
+	harness_fs_begin(h, r, fs, (const char *const[]){NULL});
 	for (size_t i = 0; i < n; i++) {
 		struct agent_fs_replace item = {.path_bytes = (uint32_t)strlen(files[i].path) + 1,
 						.old_bytes = (uint32_t)strlen(files[i].old_text),

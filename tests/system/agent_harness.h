@@ -77,8 +77,8 @@ void harness_fs_begin(struct harness *h, struct harness_result *r, struct agent_
 struct harness_file {
 	const char *path, *old_text, *new_text;
 };
-/** harness_replace() - REPLACE in @n @files and wait for its end; the counts are in @r->out */
-void harness_replace(struct harness *h, struct harness_result *r, const struct harness_file *files, size_t n);
+/** harness_replace() - @fs, a REPLACE, in @n @files; waits for its end; the counts are in @r->out */
+void harness_replace(struct harness *h, struct harness_result *r, struct agent_fs fs, const struct harness_file *files, size_t n);
 /** harness_finish() - Take frames until @r has its last one; gives credit; Return: 0, or -1 after @ms without it */
 int harness_finish(struct harness *h, struct harness_result *r, int ms);
 /** harness_run() - Run a shell command to its end; Return: its exit code, -1 by signal, -2 not started, -3 no answer */

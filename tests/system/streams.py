@@ -3,7 +3,7 @@
 
 usage: streams.py API-SOCKET GATEWAY-PID-COMMAND.  Sizes come from the environment; the defaults keep a run short:
 STREAM_MIB (output of one command), UPLOAD_MIB (one upload), RACE_ROUNDS (exchanges of a directory and a link),
-TREE_FILES (files of a search), SOAK_COMMANDS.
+TREE_FILES (files of a search), RACE_REMOVALS (removals of what changes places with links), SOAK_COMMANDS.
 """
 import base64
 import hashlib
@@ -337,8 +337,20 @@ def test_replacing(box):
     box.call("POST", "/files/replace", {"/k/file": {"old": "old", "new": "newer"}, "/k/link": {"old": "old", "new": "linked"},
                                         "/k/names": {"old": "old", "new": "named"}})
     t.eq(inside(box, LOOK).split("\n"), ["0o640 33 34 %s newer" % mark, "True linked", "named 2", "[]"], "and so does a replacement")
-    t.eq(upload(box, ({"path": "/etc/hosts"}, b"127.0.0.1 localhost\n"))[0], 200, "a file that is a mount is written where it is")
-    t.eq(box.command("cat /etc/hosts; ls /etc | grep -c sbx-"), "127.0.0.1 localhost\n0", "and nothing is left beside it")
+    # a mount on a file, as root of the host can make one: a rename over it is refused by the kernel
+    box.command("echo below >/k/below; echo old >/k/held; chmod 0604 /k/held; chown 33:34 /k/held; ln -s below /k/to-below")
+    enter = ["nsenter", "-t", str(pid_of_agent(box)), "-m", "-r", "--"]
+    if subprocess.run(enter + ["mount", "--bind", "/k/held", "/k/below"], stderr=subprocess.DEVNULL).returncode:
+        t.skip("writing a file that is a mount", "no mount can be made inside of the sandbox")
+        return
+    look = "grep -c ' /k/below ' /proc/self/mountinfo; stat -c '%i %a %u %g' /k/held /k/below; ls -A /k | grep -c sbx-; readlink /k/to-below"
+    was = box.command(look)
+    t.ok(was.startswith("1\n"), "a file that is a mount", was)
+    t.eq(upload(box, ({"path": "/k/to-below"}, b"new text\n"))[0], 200, "is written through a link")
+    t.eq(box.command("cat /k/held"), "new text", "where it is")
+    t.eq(box.call("POST", "/files/replace", {"/k/below": {"old": "text", "new": "words"}})[0], 200, "and replaced in")
+    t.eq(box.command("cat /k/held"), "new words", "there, too")
+    t.eq(box.command(look), was, "it is the same file and mount, with its mode and owner, and nothing lies beside it")
 
 
 def test_killed_gateway(box):
@@ -476,6 +488,75 @@ def test_exchange_race(box):
     own = {p.split(b"/sandboxes/")[1].split(b"/")[0] for p in host_tree(WORK) if mark.encode() in p and b"/sandboxes/" in p}
     t.ok(len(own) <= 1, "and all of them in one", own)
     other.delete()
+
+
+REMOVE_RACE = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+os.makedirs('/precious2/sub'); os.makedirs('/x/n')
+for i in range(5):
+    open('/precious2/sub/f%d' % i, 'w').write('x')
+def mend(a, b):
+    # what a removal has left of the two becomes a directory and a link again
+    try:
+        os.makedirs('/x/n', exist_ok=True)
+        if not os.path.lexists(a):
+            os.rename(b, a) if os.path.lexists(b) and not os.path.islink(b) else os.mkdir(a)
+        if not os.path.lexists(b):
+            os.symlink('/precious2/sub', b)
+    except OSError:
+        pass
+pairs = [(b'/x/d', b'/x/l'), (b'/x/n/d', b'/x/m')]
+for a, b in pairs:
+    mend(a, b)
+done = 0
+print('ready', flush=True)
+while not os.path.exists('/x/stop'):
+    for a, b in pairs:
+        for _ in range(200):
+            if libc.renameat2(-100, a, -100, b, 2):
+                mend(a, b)
+            done += 1
+print('exchanged', done, flush=True)
+"""
+
+
+def test_removal_race(box):
+    """What is removed becomes a link and a directory again, all the time: a removal that follows one empties /precious2."""
+    requests = size("RACE_REMOVALS", 600)
+    text = base64.b64encode(REMOVE_RACE.encode()).decode()
+    conn = Connection(1800)
+    conn.request("POST", box.path("/command"), json.dumps({"command": "echo %s | base64 -d > /race2.py; python3 /race2.py" % text}).encode())
+    reply = conn.getresponse()
+    ready, over = threading.Event(), threading.Event()
+    last = []
+
+    def drain():
+        for line in reply:
+            if len(line) > 1:
+                last.append(json.loads(line))
+                if last[-1].get("text") == "ready":
+                    ready.set()
+        ready.set()
+        over.set()
+
+    threading.Thread(target=drain).start()
+    ready.wait(60)
+    began = time.monotonic()
+    made, strange = 0, []
+    while made < requests and time.monotonic() - began < 60 and not over.is_set():
+        for path in ("/x/d", "/x/n"):
+            # one child tries it again and again, until one of them fails
+            status, data = box.call("DELETE", "/directories?" + "&".join(["path=" + path] * 500))
+            if status not in (200, 404, 500):
+                strange.append((status, data))
+            made += 1
+    box.command("touch /x/stop")
+    over.wait(60)
+    done = next((int(e["text"].split()[1]) for e in last if e.get("text", "").startswith("exchanged")), 0)
+    t.ok(done > 1000 and made > 20 and not strange, "%d exchanges during %d removals (%.1f s)" % (done, made, time.monotonic() - began),
+         (last[-3:], strange))
+    t.eq(box.command("ls /precious2/sub | wc -l"), "5", "none of them followed a link")
 
 
 TREE = """

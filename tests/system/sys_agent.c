@@ -255,7 +255,7 @@ static void test_files(struct harness *h)
 	is_int(harness_run(h, &r, "printf nothing-here >/w/deep/b.txt; sed -i s/t/x/g /w/deep/b.txt; touch -d 2020-01-01 /w/deep/b.txt; "
 			   "stat -c %i /w/deep/b.txt >/w/inode"), 0, "a file without the text");
 	harness_clear(&r);
-	harness_replace(h, &r, files, ARRAY_SIZE(files));
+	harness_replace(h, &r, (struct agent_fs){.op = AGENT_FS_REPLACE}, files, ARRAY_SIZE(files));
 	ok(r.end.reason == AGENT_FAILED_SYS && r.end.sys == ENOENT && !strcmp(r.text, "/w/none"), "replace ends at the first that fails");
 	if (ok(r.n_out == sizeof(counts), "after a count each"))
 		memcpy(counts, r.out, sizeof(counts));
@@ -279,6 +279,39 @@ static void test_files(struct harness *h)
 	is_int(fs(h, &r, (struct agent_fs){.op = AGENT_FS_RMTREE}, "/w", "/none", NULL), 0, "is removed");
 	harness_clear(&r);
 	is_int(harness_run(h, &r, "ls /w 2>&1"), 2, "and gone");
+	harness_clear(&r);
+}
+
+/* Where no file can be put beside the old one, the old one is written: as a user who owns the file and not its directory. */
+static void test_in_place(struct harness *h)
+{
+	static const struct harness_file files[] = {{"/ro/link", "second", "third"}};
+	const struct agent_fs write_op = {.op = AGENT_FS_WRITE, .flags = AGENT_FS_UID, .uid = 1000};
+	struct harness_result r;
+
+	is_int(harness_run(h, &r, "mkdir /ro && echo first >/ro/file && chown user:extra /ro/file && chmod 0640 /ro/file && "
+			   "ln -s file /ro/link && echo closed >/ro/other && ls -i /ro/file >/tmp/inode"), 0, "a directory of somebody else");
+	harness_clear(&r);
+	is_int(put_file(h, &r, write_op, "/ro/file", "", "", "second, and longer\n", 19), 0, "a file in a directory that may not be written");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "cat /ro/file; stat -c '%a %U %G' /ro/file; ls -i /ro/file | cmp - /tmp/inode && ls -A /ro"), 0, "looked at");
+	is_str(r.out, "second, and longer\n640 user extra\nfile\nlink\nother\n", "is written where it is, with its owner and mode");
+	harness_clear(&r);
+	is_int(put_file(h, &r, write_op, "/ro/link", "", "", "second\n", 7), 0, "through a link, shorter");
+	harness_clear(&r);
+	harness_replace(h, &r, (struct agent_fs){.op = AGENT_FS_REPLACE, .flags = AGENT_FS_UID, .uid = 1000}, files, ARRAY_SIZE(files));
+	ok(r.end.reason == AGENT_OK && r.end.value == 1, "and replaced in, through the link");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "cat /ro/file; stat -c '%a %U %G' /ro/file; readlink /ro/link; ls -i /ro/file | cmp - /tmp/inode && ls -A /ro"), 0,
+	       "looked at");
+	is_str(r.out, "third\n640 user extra\nfile\nfile\nlink\nother\n", "likewise, and the link is one");
+	harness_clear(&r);
+	is_int(put_file(h, &r, write_op, "/ro/new", "", "", "x", 1), EACCES, "a new file there is refused");
+	harness_clear(&r);
+	is_int(put_file(h, &r, write_op, "/ro/other", "", "", "x", 1), EACCES, "so is one of somebody else");
+	harness_clear(&r);
+	is_int(harness_run(h, &r, "cat /ro/other; rm -r /ro /tmp/inode"), 0, "which stays");
+	is_str(r.out, "closed\n", "as it was");
 	harness_clear(&r);
 }
 
@@ -1140,6 +1173,7 @@ int main(int argc, char **argv)
 	}
 	test_commands(&h);
 	test_files(&h);
+	test_in_place(&h);
 	test_bulk(&h);
 	test_driver(&h);
 	test_ends(&h);
