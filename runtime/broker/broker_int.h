@@ -217,7 +217,16 @@ void broker_unpack_done(struct broker *b, const struct broker_asker *asker, cons
 /** broker_volume_done() - Answer @asker of @b, who asked for a volume: made, it @existed, or @err */
 void broker_volume_done(struct broker *b, const struct broker_asker *asker, bool existed, const struct sbx_err *err);
 
-/** broker_flows_done() - Answer FLOWS of @asker of @b with the @n of @flow; @good false: they could not be listed */
-void broker_flows_done(struct broker *b, const struct broker_asker *asker, bool good, const struct broker_flow *flow, size_t n);
+/**
+ * broker_flows_part() - One message of the answer to FLOWS
+ * @b:		The broker
+ * @asker:	Who asked
+ * @flow:	What it tells; NULL with @n 1: they could not be listed
+ * @n:		At most BROKER_FLOW_PAIRS
+ * @last:	No other message follows
+ *
+ * Return: 1 (sent), 0 (too much is waiting to be read: later) or -EPIPE (the asker is gone)
+ */
+int broker_flows_part(struct broker *b, const struct broker_asker *asker, const struct broker_flow *flow, size_t n, bool last);
 
 #endif

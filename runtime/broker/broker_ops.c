@@ -24,10 +24,12 @@
 #include "runtime/broker/slot.h"
 #include "runtime/broker/volumes.h"
 
+#include <linux/sockios.h>
 #include <assert.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define SEND_BUFFER_BYTES (4 << 20) /* LIST answers up to 2000 messages at once */
@@ -728,24 +730,24 @@ static int on_log_socket(struct broker *b, const struct request *r, struct sbx_e
 	return 0;
 }
 
-void broker_flows_done(struct broker *b, const struct broker_asker *asker, bool good, const struct broker_flow *flow, size_t n)
+int broker_flows_part(struct broker *b, const struct broker_asker *asker, const struct broker_flow *flow, size_t n, bool last)
 {
 	struct connection *c = connection_by_number(b, asker->connection);
-	size_t done = 0;
+	struct broker_flows_reply answer = {.n_flows = (uint32_t)n, .last = last};
+	int queued = 0;
 
 	if (!c)
-		return;
-	do {
-		struct broker_flows_reply answer = {.status = good ? 0 : SBX_E_SYSTEM};
-		size_t left = n - done, part = left < BROKER_FLOW_PAIRS ? left : BROKER_FLOW_PAIRS;
-
-		answer.n_flows = (uint32_t)part;
-		answer.last = part == left;
-		if (part)
-			memcpy(answer.flow, flow + done, part * sizeof(*flow));
-		send_message(c, &answer, sizeof(answer), BROKER_OP_FLOWS, asker->tag, NULL, 0);
-		done += part;
-	} while (done < n);
+		return -EPIPE;
+	/* Pins are answered over the same connection: there is to be room for them, and a full buffer would end it. */
+	if (ioctl(c->fd, SIOCOUTQ, &queued) == 0 && queued > SEND_BUFFER_BYTES / 4)
+		return 0;
+	answer.status = flow || !n ? 0 : SBX_E_SYSTEM;
+	if (!flow)
+		answer.n_flows = 0;
+	else
+		memcpy(answer.flow, flow, n * sizeof(*flow));
+	send_message(c, &answer, sizeof(answer), BROKER_OP_FLOWS, asker->tag, NULL, 0);
+	return 1;
 }
 
 /* Safe: tells whom sandboxes speak with, which the sender's own leases made possible; one walk at a time, in a child. */

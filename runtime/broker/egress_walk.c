@@ -20,7 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FLOWS_MAX 65536u /* told at once; more than 4096 sandboxes with a pool of 16 peers each */
+#define FLOWS_MAX 524288u /* pairs told at most: twice the leases there may be, and the connections of most hosts */
+#define TELL_PARTS 16u	  /* messages in one turn of the loop */
+#define TELL_MS	   10u	  /* until the asker is looked at again that has not read yet */
 
 /* Changes that come while a walk goes on wait for the next one: many at once are a few walks. */
 #define AGAIN_MS 10u
@@ -37,6 +39,10 @@ struct egress_walk {
 	bool wanted[LIMIT_SANDBOXES], n_wanted;
 	struct broker_asker asker; /* of the list */
 	int flows_fd;		   /* memory file with what the child found; -1: none */
+	uint32_t room;		   /* of the child's table; a power of two */
+	struct broker_flow *flow;  /* owned; the file, mapped while it is told */
+	size_t n_flows, n_told;
+	struct loop_timer *tell;
 };
 
 /* Return: 0 in the child, 1 in the broker, -errno */
@@ -187,17 +193,17 @@ void egress_walk_cut(struct broker *b, struct slot *s)
 struct listing {
 	struct broker *b;
 	struct broker_flow *flow; /* owned; hashed by slot and address while it is filled */
-	uint32_t n;
+	uint32_t n, room;
 };
 
 static void list_flow(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, uint32_t mark)
 {
 	struct listing *l = arg;
 	struct slot *s = egress_slot_of(l->b, src);
-	uint32_t mask = 2 * FLOWS_MAX - 1;
+	uint32_t mask = l->room - 1;
 
 	/* Flows of an older policy live on only when their next packet is allowed: they count too. */
-	if (!s || !mark || l->n == FLOWS_MAX)
+	if (!s || !mark || l->n == l->room / 2)
 		return;
 	for (uint32_t i = (src * 2654435761u ^ (dst + (uint32_t)(dst6.lo ^ dst6.hi ^ dst6.lo >> 32)) * 40503u);; i++) {
 		struct broker_flow *f = &l->flow[i & mask];
@@ -214,7 +220,7 @@ static void list_flow(void *arg, uint32_t src, uint32_t dst, struct ip6 dst6, ui
 
 _Noreturn static void list(struct broker *b, int fd)
 {
-	struct listing l = {.b = b, .flow = calloc(2 * FLOWS_MAX, sizeof(*l.flow))};
+	struct listing l = {.b = b, .room = b->walk->room, .flow = calloc(b->walk->room, sizeof(*l.flow))};
 	struct sbx_err err = {0};
 	uint32_t n = 0;
 
@@ -222,11 +228,42 @@ _Noreturn static void list(struct broker *b, int fd)
 		log_error("%s", l.flow ? err.msg : "no memory for flows");
 		_exit(1);
 	}
-	for (uint32_t i = 0; i < 2 * FLOWS_MAX; i++)
+	for (uint32_t i = 0; i < l.room; i++)
 		if (l.flow[i].addr || !ip6_none(l.flow[i].addr6))
 			l.flow[n++] = l.flow[i];
 	const size_t bytes = n * sizeof(*l.flow);
 	_exit(write(fd, l.flow, bytes) == (ssize_t)bytes ? 0 : 1);
+}
+
+static void told(struct egress_walk *w)
+{
+	if (w->flow)
+		munmap(w->flow, w->n_flows * sizeof(*w->flow));
+	w->flow = NULL;
+	replace_fd(&w->flows_fd, -1);
+}
+
+/* A few messages, then everything else has its turn: pins of names come over the same connection. */
+static void tell(void *arg)
+{
+	struct broker *b = arg;
+	struct egress_walk *w = b->walk;
+
+	for (unsigned i = 0; i < TELL_PARTS; i++) {
+		size_t left = w->n_flows - w->n_told, part = left < BROKER_FLOW_PAIRS ? left : BROKER_FLOW_PAIRS;
+		int r = broker_flows_part(b, &w->asker, w->flow ? w->flow + w->n_told : NULL, part, part == left);
+
+		if (r == 0) {
+			loop_timer_arm(w->tell, TELL_MS);
+			return;
+		}
+		w->n_told += part;
+		if (r < 0 || part == left) {
+			told(w);
+			return;
+		}
+	}
+	loop_timer_arm(w->tell, 0);
 }
 
 static void list_ended(void *arg, int fd, uint32_t events)
@@ -234,30 +271,45 @@ static void list_ended(void *arg, int fd, uint32_t events)
 	struct broker *b = arg;
 	struct egress_walk *w = b->walk;
 	struct stat st = {0};
-	void *map = MAP_FAILED;
 
 	(void)fd;
 	(void)events;
 	bool good = job_end(&w->list) && fstat(w->flows_fd, &st) == 0;
-	if (good && st.st_size > 0)
-		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, w->flows_fd, 0);
-	good = good && (st.st_size == 0 || map != MAP_FAILED);
-	broker_flows_done(b, &w->asker, good, map == MAP_FAILED ? NULL : map, (size_t)st.st_size / sizeof(struct broker_flow));
-	if (map != MAP_FAILED)
-		munmap(map, (size_t)st.st_size);
-	replace_fd(&w->flows_fd, -1);
+	w->n_told = 0;
+	w->n_flows = good ? (size_t)st.st_size / sizeof(*w->flow) : 1; /* 1 without a map: it failed */
+	if (good && w->n_flows) {
+		w->flow = mmap(NULL, w->n_flows * sizeof(*w->flow), PROT_READ, MAP_PRIVATE, w->flows_fd, 0);
+		if (w->flow == MAP_FAILED) {
+			w->flow = NULL;
+			w->n_flows = 1;
+		}
+	}
+	tell(b);
+}
+
+/* Twice the connections there are now and some; those that come meanwhile have fresh leases. */
+static uint32_t room_for_all(struct broker *b)
+{
+	struct sbx_err err;
+	int n = links_conntrack_count(b->links, &err);
+	uint32_t room = 4096;
+
+	while (room < 2 * FLOWS_MAX && (n < 0 || room / 2 < (uint32_t)n + 1024))
+		room *= 2;
+	return room;
 }
 
 int egress_walk_list(struct broker *b, const struct broker_asker *asker, struct sbx_err *err)
 {
 	struct egress_walk *w = b->walk;
 
-	if (w->list.pidfd >= 0)
+	if (w->list.pidfd >= 0 || w->flows_fd >= 0)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "connections are being listed already");
 	w->flows_fd = memfd_create("flows", MFD_CLOEXEC);
 	if (w->flows_fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "list connections");
 	w->asker = *asker;
+	w->room = room_for_all(b);
 	int r = job_start(b, &w->list, list_ended);
 	if (r == 0)
 		list(b, w->flows_fd);
@@ -272,7 +324,9 @@ int egress_walk_init(struct broker *b, struct sbx_err *err)
 	b->walk = calloc(1, sizeof(*b->walk));
 	if (b->walk)
 		b->walk->start_cut = loop_timer_new(b->loop, start_cut, b);
-	if (!b->walk || !b->walk->start_cut)
+	if (b->walk)
+		b->walk->tell = loop_timer_new(b->loop, tell, b);
+	if (!b->walk || !b->walk->start_cut || !b->walk->tell)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "egress walks");
 	b->walk->cut.pidfd = b->walk->list.pidfd = b->walk->flows_fd = -1;
 	b->walk->cut.sock = b->walk->list.sock = -1;

@@ -20,7 +20,7 @@ int egress_walk_init(struct broker *b, struct sbx_err *err) SBX_WUR;
 /** egress_walk_cut() - Soon end the sockets of @s of @b that its policy does not allow any more */
 void egress_walk_cut(struct broker *b, struct slot *s);
 /**
- * egress_walk_list() - Find out for @asker which addresses have live connections; broker_flows_done() answers
+ * egress_walk_list() - Find out for @asker which addresses have live connections; broker_flows_part() answers
  * @b:		The broker
  * @asker:	Copied
  * @err:	Filled on failure: LIMIT (somebody asks already), SYSTEM

@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 
 #define CALL_MS	   60000 /* an emulated machine takes its time */
-#define START_MS   60000
+#define START_MS   300000
 #define TEXT_SIZE  1024
 #define SPEC_BYTES 3072
 

@@ -485,24 +485,62 @@ static void router_alone(struct box *box)
 	ok(policy_set(&w, box, 0, NULL, 0, NULL) == 0, "and the policy can be changed afterwards");
 }
 
-static void flows_listed(struct box *box)
+/* Asks which addresses have live connections; how many of @box are told, and whether @addr is one of them. */
+static unsigned flows_told(const struct box *box, uint32_t addr, bool *ret_found)
 {
 	struct broker_plain_req req = {0};
 	union broker_any any;
+	bool last = false;
+	unsigned n = 0;
+
+	*ret_found = false;
+	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_FLOWS, -1);
+	while (!last && btc_recv(w.dnsd_fd, &any, NULL, WAIT_MS) == sizeof(any.flows_reply) && any.flows_reply.status == 0) {
+		last = any.flows_reply.last;
+		for (uint32_t i = 0; i < any.flows_reply.n_flows; i++) {
+			bool mine = any.flows_reply.flow[i].ref.slot == box->made.ref.slot &&
+				    any.flows_reply.flow[i].ref.generation == box->made.ref.generation;
+
+			n += mine;
+			*ret_found |= mine && any.flows_reply.flow[i].addr == addr;
+		}
+	}
+	*ret_found = *ret_found && last;
+	return last ? n : 0;
+}
+
+/* More connections than one turn of the broker's loop tells. */
+static void many_flows(struct box *box)
+{
+	const uint32_t all = quick ? 1200 : 3000; /* of 203.0.112.0/20; LIMIT_FLOWS are let through */
+	auto_fd fd = sock_in(&w, box->net_fd, AF_INET, SOCK_DGRAM, 0);
+	unsigned told = 0;
+	bool found;
+
+	ok(policy_set(&w, box, BROKER_POLICY_DEFAULT_ALLOW, NULL, 0, NULL) == 0, "a sandbox that may do all");
+	for (long end = now_ms() + WAIT_MS; told < all && now_ms() < end;) {
+		for (uint32_t i = 0; i < all; i++) {
+			struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(7), .sin_addr.s_addr = htonl(0xcb007000u + i)};
+
+			ignore_result(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)));
+		}
+		told = flows_told(box, 0xcb007000u + all - 1, &found);
+	}
+	ok(told >= all && found, "87: %u of %u addresses with connections are told", told, all);
+	ok(pin_set(&w, box, BROKER_OP_PIN, A_OK, 0, MIN) == 0 && pin_set(&w, box, BROKER_OP_UNPIN, A_OK, 0, 0) == 0, "and the channel goes on");
+	world_seen(&w, 0);
+}
+
+static void flows_listed(struct box *box)
+{
 	struct flow f;
-	bool found = false, last = false;
+	bool found;
 
 	long start = now_ms();
 	ok(brief_lease(box, A_OTH, &f), "87: a connection to an address with a brief lease");
 	long lease_end = now_ms() + (now_ms() - start > 1400 ? 24000 : 1500);
-	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_FLOWS, -1);
-	while (!last && btc_recv(w.dnsd_fd, &any, NULL, WAIT_MS) == sizeof(any.flows_reply) && any.flows_reply.status == 0) {
-		last = any.flows_reply.last;
-		for (uint32_t i = 0; i < any.flows_reply.n_flows; i++)
-			found |= any.flows_reply.flow[i].addr == A_OTH && any.flows_reply.flow[i].ref.slot == box->made.ref.slot &&
-				 any.flows_reply.flow[i].ref.generation == box->made.ref.generation;
-	}
-	ok(found && last, "87: the broker tells that it lives");
+	flows_told(box, A_OTH, &found);
+	ok(found, "87: the broker tells that it lives");
 	ok(pin_set(&w, box, BROKER_OP_PIN, A_OTH, 0, 6 * MIN) == 0, "87: the lease is renewed");
 	while (now_ms() < lease_end)
 		poll(NULL, 0, 100);
@@ -917,6 +955,7 @@ int main(void)
 	the_log(&a, &b);
 	differential(&a);
 	router_alone(&a);
+	many_flows(&b);
 	if (!quick)
 		caps(&b);
 	box_end(&w, &a);
