@@ -316,12 +316,29 @@ static struct policy_verdict model_name(const struct policy *p, const char *name
 	return (struct policy_verdict){policy_default_allow(p), EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 }
 
+/* Bit by bit, as the text of a rule means it; a flow without an IPv4 address has an IPv6 one. */
+static bool model_covers(const struct policy_rule *r, const struct policy_flow *flow)
+{
+	uint8_t addr[16];
+
+	if (r->kind == EGRESS_RULE_IPV4)
+		return flow->addr && !(r->prefix && (flow->addr ^ r->addr) >> (32 - r->prefix));
+	if (r->kind != EGRESS_RULE_IPV6 || flow->addr)
+		return false;
+	for (unsigned i = 0; i < 16; i++)
+		addr[i] = (uint8_t)((i < 8 ? flow->addr6.hi : flow->addr6.lo) >> (56 - i % 8 * 8));
+	for (unsigned bit = 0; bit < r->prefix; bit++)
+		if ((addr[bit / 8] ^ r->addr6[bit / 8]) >> (7 - bit % 8) & 1)
+			return false;
+	return true;
+}
+
 static uint32_t model_first(const struct policy *p, uint32_t flags, const struct policy_flow *flow, bool opens)
 {
 	for (uint32_t i = 0; i < policy_count(p); i++) {
 		const struct policy_rule *r = policy_at(p, i);
 
-		if (r->kind != EGRESS_RULE_IPV4 || (r->prefix && (flow->addr ^ r->addr) >> (32 - r->prefix)))
+		if (!model_covers(r, flow))
 			continue;
 		if ((r->flags & EGRESS_RULE_ALLOW) != (flags & EGRESS_RULE_ALLOW))
 			continue;
@@ -335,7 +352,8 @@ static uint32_t model_first(const struct policy *p, uint32_t flags, const struct
 
 static struct policy_verdict model_addr(const struct policy *p, const struct policy_flow *flow)
 {
-	enum egress_reason guard = policy_guard(&guards, flow->addr);
+	enum egress_reason guard = flow->addr ? policy_guard(&guards, flow->addr) : policy_guard6(&guards, flow->addr6);
+	bool private = flow->addr ? policy_is_private(flow->addr) && flow->addr >> 16 != 0x0a09 : flow->addr6.hi >> 57 == 0xfc >> 1;
 	uint32_t operator_deny = model_first(p, EGRESS_RULE_OPERATOR, flow, true);
 	uint32_t operator_allow = model_first(p, EGRESS_RULE_OPERATOR | EGRESS_RULE_ALLOW, flow, true);
 	uint32_t user_deny = model_first(p, 0, flow, true), user_allow = model_first(p, EGRESS_RULE_ALLOW, flow, true);
@@ -361,7 +379,7 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 		closed = flow->lease_rule;
 	if (closed != EGRESS_NO_RULE && flow->port == 853 && !policy_at(p, closed)->n_ports)
 		return (struct policy_verdict){false, closed, EGRESS_REASON_DOT};
-	if (policy_is_private(flow->addr) && flow->addr >> 16 != 0x0a09)
+	if (private)
 		return (struct policy_verdict){false, closed, closed == EGRESS_NO_RULE ? EGRESS_REASON_PRIVATE : EGRESS_REASON_PORT};
 	for (uint32_t i = 0; i < policy_count(p); i++)
 		has_names = has_names || *policy_at(p, i)->name;
@@ -377,11 +395,14 @@ static struct policy_verdict model_addr(const struct policy *p, const struct pol
 static const char *const alphabet[] = {
 	"+a.test", "-a.test", "+*.a.test", "-*.a.test", "+x.a.test", "-x.a.test", "-*.test", "+*.x.a.test:80", "!+a.test", "!-*.a.test",
 	"+198.51.100.0/24", "-198.51.100.11", "+198.51.100.11:80", "!-198.51.100.0/28", "!+198.51.100.11", "+10.0.0.0/8", "-10.0.0.0/8",
-	"+10.9.0.5:80", "-0.0.0.0/0", "+0.0.0.0/0:80", "+2001:db8::/32:80", "-2001:db8::1",
+	"+10.9.0.5:80", "-0.0.0.0/0", "+0.0.0.0/0:80", "+2001:db8::/32:80", "-2001:db8::1", "!+2001:db8::1", "+fd00::/8", "-::/0",
 };
 static const char *const asked[] = {"", "test", "a.test", "x.a.test", "y.a.test", "q.x.a.test", "xa.test", "b.test", "a.test.b"};
 static const uint32_t reached[] = {0xc633640au, 0xc633640bu, 0xc6336420u, 0x0a000008u, 0x0a090005u, 0xa9fea9feu, 0x08080808u, 0x0ad50001u};
 static const uint16_t ports[] = {80, 22, 443, 853};
+/* in 2001:db8::/32 one that rules name and one beside it, one elsewhere, a private one, link-local, a mapped one */
+static const struct ip6 reached6[] = {{UINT64_C(0x20010db8) << 32, 1}, {UINT64_C(0x20010db8) << 32, 2}, {UINT64_C(0x2a00) << 48, 1},
+				      {UINT64_C(0xfd12) << 48, 1}, {UINT64_C(0xfe80) << 48, 1}, {0, UINT64_C(0xffff0a000001)}};
 
 static bool same(struct policy_verdict a, struct policy_verdict b)
 {
@@ -394,11 +415,16 @@ static size_t compare(const struct policy *p, size_t *n_cases)
 
 	for (size_t i = 0; i < ARRAY_SIZE(asked); i++, ++*n_cases)
 		bad += !same(policy_decide_name(p, asked[i], strlen(asked[i])), model_name(p, asked[i]));
-	for (size_t i = 0; i < ARRAY_SIZE(reached); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(reached) + ARRAY_SIZE(reached6); i++) {
 		for (size_t j = 0; j < ARRAY_SIZE(ports); j++) {
 			for (uint32_t lease = 0; lease <= policy_count(p); lease++, ++*n_cases) {
-				struct policy_flow flow = {.addr = reached[i], .port = ports[j], .protocol = lease % 2 ? IPPROTO_TCP : IPPROTO_UDP,
+				struct policy_flow flow = {.port = ports[j], .protocol = lease % 2 ? IPPROTO_TCP : IPPROTO_UDP,
 							   .lease_rule = lease ? lease - 1 : EGRESS_NO_RULE};
+
+				if (i < ARRAY_SIZE(reached))
+					flow.addr = reached[i];
+				else
+					flow.addr6 = reached6[i - ARRAY_SIZE(reached)];
 
 				/* A lease comes from a name rule that allows. */
 				if (lease && (*policy_at(p, lease - 1)->name == '\0' || !(policy_at(p, lease - 1)->flags & EGRESS_RULE_ALLOW)))
