@@ -3,7 +3,7 @@ noinst_LIBRARIES += libexecd.a
 libexecd_a_SOURCES = api/execd/execd.c api/execd/execd.h api/execd/execd_int.h \
 	api/execd/command.c api/execd/command_spec.c api/execd/command_spec.h \
 	api/execd/event_stream.c api/execd/event_stream.h api/execd/line_split.c api/execd/line_split.h \
-	api/execd/files.c api/execd/replace.c api/execd/fs_call.c api/execd/fs_call.h api/execd/file_info.c api/execd/file_info.h \
+	api/execd/files.c api/execd/replace.c api/execd/members.c api/execd/members.h api/execd/fs_call.c api/execd/fs_call.h api/execd/file_info.c api/execd/file_info.h \
 	api/execd/upload.c api/execd/multipart.c api/execd/multipart.h \
 	api/execd/download.c api/execd/range.c api/execd/range.h api/execd/escape.c api/execd/escape.h \
 	api/execd/metrics.c api/execd/request_log.c api/execd/pty.c \
@@ -24,17 +24,19 @@ api/execd/code_drivers.h: $(CODE_DRIVERS) api/execd/code_drivers/embed.sh
 		>$(abs_builddir)/$@.tmp && mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
 
 EXECD_TEST_LIBS = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
-check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
-UNIT_TESTS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range
+check_PROGRAMS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range tests/fuzz/fuzz_members
+UNIT_TESTS += tests/unit/test_execd_text tests/unit/test_execd_input tests/fuzz/fuzz_multipart tests/fuzz/fuzz_range tests/fuzz/fuzz_members
 tests_unit_test_execd_text_SOURCES = tests/unit/test_execd_text.c
 tests_unit_test_execd_text_LDADD = $(EXECD_TEST_LIBS)
 tests_unit_test_execd_input_SOURCES = tests/unit/test_execd_input.c
 tests_unit_test_execd_input_LDADD = $(EXECD_TEST_LIBS)
 tests_fuzz_fuzz_multipart_SOURCES = tests/fuzz/fuzz_multipart.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_multipart_LDADD = $(EXECD_TEST_LIBS)
+tests_fuzz_fuzz_members_SOURCES = tests/fuzz/fuzz_members.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_members_LDADD = $(EXECD_TEST_LIBS)
 tests_fuzz_fuzz_range_SOURCES = tests/fuzz/fuzz_range.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_range_LDADD = $(EXECD_TEST_LIBS)
-EXTRA_DIST += doc/execd.md tests/fuzz/corpus/multipart tests/fuzz/corpus/range
+EXTRA_DIST += doc/execd.md tests/fuzz/corpus/multipart tests/fuzz/corpus/range tests/fuzz/corpus/members
 check_PROGRAMS += tests/unit/test_agent_client
 UNIT_TESTS += tests/unit/test_agent_client
 tests_unit_test_agent_client_SOURCES = tests/unit/test_agent_client.c tests/unit/fake_agent.c tests/unit/fake_agent.h

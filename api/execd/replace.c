@@ -11,6 +11,7 @@
  */
 #include "api/execd/execd_int.h"
 #include "api/execd/fs_call.h"
+#include "api/execd/members.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/limits.h"
@@ -29,17 +30,12 @@
 #define ANSWER_STEP (32u * 1024)
 #define PROBES_MAX  512u
 
-enum where { BEFORE_OBJECT = 0, IN_OBJECT, BEHIND_OBJECT, NO_OBJECT };
-
 struct replace {
 	struct execd_box *box;
 	struct http_request *req;
 	struct agent_stream *stream;
 	struct loop_timer *go_on; /* owned; the next step of the answer */
-	enum where where;
-	unsigned depth; /* of brackets, the object's own included */
-	bool in_string, escaped, comma; /* comma: a member has to follow */
-	struct buf member; /* the one that is being received; or a body that is no object */
+	struct members members; /* of the body */
 	struct buf items;  /* struct agent_fs_replace, path, old text, new text */
 	size_t sent, n_items, answered;
 	uint32_t *names; /* owned; open addressing: offset of an item + 1 */
@@ -58,7 +54,7 @@ static void replace_free(struct replace *r)
 	held_bytes -= buf_used(&r->items);
 	loop_timer_free(r->go_on);
 	execd_box_unref(r->box);
-	buf_free(&r->member);
+	members_clear(&r->members);
 	buf_free(&r->items);
 	buf_free(&r->counts);
 	buf_free(&r->answer);
@@ -182,111 +178,15 @@ static int item_add(struct replace *r, const char *path, const char *old_text, c
 			      sbx_err_set(err, SBX_E_EXECD_BODY, 0, "the paths cannot be told apart quickly enough");
 }
 
-/* ---- the body ---- */
-
-/* One member, name and value, is in r->member. */
-static int member_over(struct replace *r, bool last, struct sbx_err *err)
+static int add_member(void *arg, const struct jv *v, struct sbx_err *err)
 {
-	auto_buf text = {0};
 	const char *old_text, *new_text;
-	struct sbx_err why;
-	size_t n = buf_used(&r->member), blank = 0;
 
-	while (blank < n && strchr(" \t\r\n", buf_peek(&r->member)[blank]))
-		blank++;
-	if (blank == n && last && !r->comma) {
-		buf_clear(&r->member);
-		return 0; /* an empty object */
-	}
-	buf_puts(&text, "{");
-	if (n)
-		buf_append(&text, buf_peek(&r->member), n);
-	buf_puts(&text, "}");
-	buf_clear(&r->member);
-	if (text.failed)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "replacement");
-	auto_jv root = jv_parse(buf_peek(&text), buf_used(&text), &why);
-	if (!root)
-		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", why.msg);
-	const struct jv *v = jv_first(root);
-	if (!v || jv_next(v))
-		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "JSON: a member is expected");
-	r->comma = !last;
 	if (string_member(v, "old", &old_text, err) < 0 || string_member(v, "new", &new_text, err) < 0)
 		return -1;
 	if (!*old_text)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "old content must not be empty");
-	return item_add(r, jv_name(v), old_text, new_text, err);
-}
-
-/* Whether @c ends a member; what is in strings and deeper brackets does not.  What is no JSON is found when it is read. */
-static bool ends_member(struct replace *r, char c)
-{
-	if (r->in_string) {
-		r->in_string = r->escaped || c != '"';
-		r->escaped = !r->escaped && c == '\\';
-		return false;
-	}
-	if (c == '"')
-		r->in_string = true;
-	else if (c == '{' || c == '[')
-		r->depth++;
-	else if (c == '}' || c == ']')
-		r->depth--;
-	return !r->depth || (c == ',' && r->depth == 1);
-}
-
-static int keep(struct replace *r, const char *data, size_t n, struct sbx_err *err)
-{
-	if (buf_used(&r->member) + n > EXECD_BODY_BYTES)
-		return sbx_err_set(err, SBX_E_TOO_LARGE, 0, "one file may have %u bytes of path and texts", LIMIT_SPAWN_BYTES);
-	return n && buf_append(&r->member, data, n) < 0 ? sbx_err_set(err, SBX_E_NO_MEMORY, 0, "replacement") : 0;
-}
-
-static int take_body(struct replace *r, const char *data, size_t n, struct sbx_err *err)
-{
-	size_t i = 0, from;
-
-	while (i < n && r->where == BEFORE_OBJECT && strchr(" \t\r\n", data[i]) && data[i])
-		i++;
-	if (i < n && r->where == BEFORE_OBJECT) {
-		r->where = data[i] == '{' ? IN_OBJECT : NO_OBJECT;
-		i += r->where == IN_OBJECT;
-		r->depth = 1;
-	}
-	if (r->where == NO_OBJECT)
-		return keep(r, data + i, n - i, err);
-	for (from = i; i < n && r->where == IN_OBJECT; i++) {
-		if (!ends_member(r, data[i]))
-			continue;
-		bool last = !r->depth;
-		if (last && data[i] != '}')
-			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "JSON: brackets that do not match");
-		if (keep(r, data + from, i - from, err) < 0 || member_over(r, last, err) < 0)
-			return -1;
-		from = i + 1;
-		if (last)
-			r->where = BEHIND_OBJECT; /* what follows the value is not looked at */
-	}
-	return r->where == IN_OBJECT && i > from ? keep(r, data + from, i - from, err) : 0;
-}
-
-static int body_whole(struct replace *r, struct sbx_err *err)
-{
-	struct sbx_err why;
-
-	if (r->where == BEHIND_OBJECT)
-		return 0;
-	if (r->where == IN_OBJECT)
-		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "JSON: the text ends too early");
-	size_t n = buf_used(&r->member);
-	auto_jv root = jv_parse_first(n ? buf_peek(&r->member) : "", n, &why);
-	if (!root)
-		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "%.160s", why.msg);
-	if (jv_type(root) == JV_NULL)
-		return 0;
-	return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "the body is %s, not %s", jv_type_name(jv_type(root)),
-			   jv_type_name(JV_OBJECT));
+	return item_add(arg, jv_name(v), old_text, new_text, err);
 }
 
 /* ---- the answer ---- */
@@ -455,7 +355,7 @@ static void replace_body(void *user, struct http_request *req, const char *data,
 	struct sbx_err err;
 
 	(void)req;
-	if (take_body(r, data, n, &err) < 0)
+	if (members_feed(&r->members, data, n, &err) < 0)
 		replace_refuse(r, &err);
 }
 
@@ -469,7 +369,7 @@ static void replace_body_end(void *user, struct http_request *req)
 	struct sbx_err err;
 
 	(void)req;
-	if (body_whole(r, &err) < 0) {
+	if (members_end(&r->members, &err) < 0) {
 		replace_refuse(r, &err);
 		return;
 	}
@@ -515,6 +415,7 @@ void files_replace(const struct execd_match *match)
 	struct replace *r = calloc(1, sizeof(*r));
 	if (r) {
 		*r = (struct replace){.box = execd_box_ref(match->box), .req = match->call->req};
+		r->members = (struct members){.each = add_member, .arg = r, .text_max = EXECD_BODY_BYTES};
 		r->verbose = verbose && !strcmp(verbose, "true");
 		random_bytes(&r->seed, sizeof(r->seed));
 		r->go_on = loop_timer_new(match->box->x->loop, answer_on, r);
