@@ -30,6 +30,8 @@ extern int umount2(const char *target, int flags);
 
 #define STAGE_OPTIONS "mode=0700,size=1m"
 #define LOWER_NAME_SIZE 12
+#define LOWER_DIR "l"
+#define MERGED_FROM_LOWERS "../m"
 #define FSCONFIG_STRING 256
 #define OVERLAY_OPTIONS_SIZE 1024
 #define UPPER_FD_FROM 32 /* the upper is always named by the same number, so that mountinfo inside tells nothing */
@@ -186,11 +188,13 @@ int rootfs_init(struct broker *b, struct sbx_err *err)
 	b->upper_fd = fcntl(b->null_fd, F_DUPFD_CLOEXEC, UPPER_FD_FROM);
 	if (b->stage_fd < 0 || b->upper_fd < 0 || mkdir("m", MODE_DIR) < 0 || mkdir("u", 0700) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
+	if (mkdir(LOWER_DIR, 0700) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
 	/* one more, for an upper that is looked at */
 	for (unsigned i = 0; i <= BROKER_MAX_LAYERS; i++) {
-		char name[LOWER_NAME_SIZE];
+		char name[LOWER_NAME_SIZE + sizeof(LOWER_DIR)];
 
-		snprintf(name, sizeof(name), "%u", i);
+		snprintf(name, sizeof(name), LOWER_DIR "/%u", i);
 		if (mkdir(name, 0700) < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "staging tmpfs");
 	}
@@ -231,7 +235,33 @@ int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err)
 	return s->layer_ns_fd;
 }
 
-static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, unsigned position, struct sbx_err *err)
+/*
+ * Lowers are attached below a mount that is made for them alone: taking that off takes all of them, in one step.  One umount for
+ * each would wait for an RCU grace period each.  While it is there it is the working directory, so that their names are short.
+ */
+static int lowers_begin(struct broker *b)
+{
+	auto_fd fd = sys_open_tree(b->stage_fd, LOWER_DIR, OPEN_TREE_CLONE);
+	int r = fd < 0 ? fd : sys_move_mount(fd, b->stage_fd, LOWER_DIR);
+
+	if (r == 0 && fchdir(fd) < 0) {
+		r = -errno;
+		if (umount2(LOWER_DIR, UNMOUNT_DETACH) < 0)
+			log_error("a mount stays on the staging tmpfs: %s", strerror(errno));
+	}
+	return r < 0 ? r : take_fd(&fd);
+}
+
+static void lowers_end(struct broker *b, int lowers_fd)
+{
+	if (fchdir(b->stage_fd) < 0)
+		abort(); /* every further name would be looked up in the wrong place */
+	close(lowers_fd);
+	if (umount2(LOWER_DIR, UNMOUNT_DETACH) < 0)
+		log_error("layers stay on the staging tmpfs: %s", strerror(errno));
+}
+
+static int attach_layer(struct broker *b, struct slot *s, int lowers_fd, const uint8_t *key, unsigned position, struct sbx_err *err)
 {
 	char name[BROKER_KEY_HEX];
 	char at[LOWER_NAME_SIZE];
@@ -246,19 +276,8 @@ static int attach_layer(struct broker *b, struct slot *s, const uint8_t *key, un
 				   b->state_dir);
 	if (fd == -ENOENT)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
-	int r = fd < 0 ? fd : sys_move_mount(fd, b->stage_fd, at);
+	int r = fd < 0 ? fd : sys_move_mount(fd, lowers_fd, at);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
-}
-
-static void detach_layers(uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		char name[LOWER_NAME_SIZE];
-
-		snprintf(name, sizeof(name), "%u", i);
-		if (umount2(name, UNMOUNT_DETACH) < 0)
-			log_error("layer %u stays on the staging tmpfs: %s", i, strerror(errno));
-	}
 }
 
 /* Lowers are named by position, topmost first; everything is relative or by number, so nothing of the host's paths shows inside. */
@@ -301,10 +320,10 @@ static int overlay_attached(struct broker *b, const struct overlay_names *names)
 
 	if (len < 0 || len >= (int)sizeof(options))
 		return -E2BIG;
-	if (mount("overlay", "m", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+	if (mount("overlay", MERGED_FROM_LOWERS, "overlay", MS_NOSUID | MS_NODEV, options) < 0)
 		return -errno;
 	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
-	if (umount2("m", UNMOUNT_DETACH) < 0)
+	if (umount2(MERGED_FROM_LOWERS, UNMOUNT_DETACH) < 0)
 		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
 	return fd;
 }
@@ -355,14 +374,18 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 		return sbx_err_set(err, SBX_E_SYSTEM, files < 0 ? -files : errno, "files of slot %u", s->number);
 	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
 	s->n_layers = image->n_layers;
-	while (attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
+	int lowers = lowers_begin(b);
+	if (lowers < 0)
+		sbx_err_set(err, SBX_E_SYSTEM, -lowers, "staging tmpfs");
+	while (lowers >= 0 && attached < s->n_layers && attach_layer(b, s, lowers, s->use->layer[attached], attached, err) == 0)
 		attached++;
-	if (attached == s->n_layers) {
+	if (lowers >= 0 && attached == s->n_layers) {
 		fd = mount_overlay(b, slot_base(b, s), attached);
 		if (fd < 0)
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
 	}
-	detach_layers(attached);
+	if (lowers >= 0)
+		lowers_end(b, lowers);
 	if (s->disk_fd >= 0)
 		rootfs_detach();
 	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
@@ -382,10 +405,10 @@ static int overlay_view(struct broker *b, uint32_t n)
 	for (uint32_t i = n; i-- > 0;)
 		len += snprintf(lower + len, sizeof(lower) - (size_t)len, "%u%s", i, i ? ":" : "");
 	snprintf(options, sizeof(options), "lowerdir=%s,index=off,metacopy=off,redirect_dir=nofollow", lower);
-	if (mount("overlay", "m", "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+	if (mount("overlay", MERGED_FROM_LOWERS, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
 		return -errno;
 	int fd = sys_open_tree(b->stage_fd, "m", OPEN_TREE_CLONE);
-	if (umount2("m", UNMOUNT_DETACH) < 0)
+	if (umount2(MERGED_FROM_LOWERS, UNMOUNT_DETACH) < 0)
 		log_error("an overlay stays on the staging tmpfs: %s", strerror(errno));
 	return fd;
 }
@@ -414,41 +437,51 @@ static int view_trees(struct broker *b, struct slot *s, struct rootfs_views *ret
 	return sbx_err_set(err, SBX_E_SYSTEM, ret->below_fd < 0 ? -ret->below_fd : -ret->merged_fd, "look at the root of slot %u", s->number);
 }
 
-int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err)
+/* The layers of @s and above them @upper, which is put there; the views are taken, and all of it is taken off again. */
+static int views_of(struct broker *b, struct slot *s, int upper, struct rootfs_views *ret, struct sbx_err *err)
 {
-	char name[32], top[LOWER_NAME_SIZE];
-	struct rootfs_views views = {-1, -1, -1};
+	char top[LOWER_NAME_SIZE];
 	uint32_t attached = 0;
 	int rc = -1;
 
+	int lowers = lowers_begin(b);
+	if (lowers < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -lowers, "staging tmpfs");
+	while (attached < s->n_layers && attach_layer(b, s, lowers, s->use->layer[attached], attached, err) == 0)
+		attached++;
+	if (attached == s->n_layers) {
+		snprintf(top, sizeof(top), "%u", attached);
+		int r = sys_move_mount(upper, lowers, top);
+
+		rc = r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "upper of slot %u", s->number) : view_trees(b, s, ret, err);
+	}
+	lowers_end(b, lowers);
+	return rc;
+}
+
+int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, struct sbx_err *err)
+{
+	char name[32];
+	struct rootfs_views views = {-1, -1, -1};
+
 	launch_dir_name(s, name);
-	auto_fd dir = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
-	/* the mount that its overlay was made with was attached once already: another one of the same file system */
-	auto_fd disk = dir < 0 ? -1 : disk_again(dir, err);
+	auto_fd files = path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	if (files < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -files, "files of slot %u", s->number);
+	/* with a limit they lie on a disk image of their own, which is mounted once more; only what is attached can be copied */
+	auto_fd disk = disk_again(files, err);
 	if (disk < 0 && disk != -ENOENT)
-		return dir < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -dir, "files of slot %u", s->number) : -1;
+		return -1;
 	int r = disk < 0 ? 0 : rootfs_attach(b, disk);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "disk of slot %u", s->number);
-	auto_fd upper = rootfs_clone(disk < 0 ? dir : disk, "upper", true, -1);
-	auto_fd shown = rootfs_clone(disk < 0 ? dir : disk, "upper", true, -1);
+	auto_fd upper = rootfs_clone(disk < 0 ? files : disk, "upper", true, -1);
+	auto_fd shown = rootfs_clone(disk < 0 ? files : disk, "upper", true, -1);
 	if (disk >= 0)
 		rootfs_detach();
 	if (upper < 0 || shown < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, upper < 0 ? -upper : -shown, "files of slot %u", s->number);
-	while (attached < s->n_layers && attach_layer(b, s, s->use->layer[attached], attached, err) == 0)
-		attached++;
-	if (attached == s->n_layers) {
-		snprintf(top, sizeof(top), "%u", attached);
-		r = sys_move_mount(upper, b->stage_fd, top);
-		if (r == 0) {
-			rc = view_trees(b, s, &views, err);
-			attached++;
-		} else {
-			sbx_err_set(err, SBX_E_SYSTEM, -r, "upper of slot %u", s->number);
-		}
-	}
-	detach_layers(attached);
+	int rc = views_of(b, s, upper, &views, err);
 	if (rc == 0)
 		views.upper_fd = tree_root(take_fd(&shown));
 	if (rc == 0 && views.upper_fd < 0)

@@ -13,13 +13,13 @@ write_config <<-END
 	[pool]
 	target = 0
 END
-started() { # started: ms from the start to "ready"
+started() { # started: sets took, ms from the start to "ready"
 	local begun
 	begun=$(date +%s%3N)
 	start_daemon || echo "# the daemon does not start"
-	echo $(($(date +%s%3N) - begun))
+	took=$(($(date +%s%3N) - begun))
 }
-started >/dev/null
+started
 # on a machine that does other things too: BENCH_RT=1 lets the two daemons go first
 [ -z "${BENCH_RT:-}" ] || for name in broker sandboxd gateway; do chrt -a -r -p 10 "$(child $name)"; done
 mkdir -p "$work/tree/bin"
@@ -91,14 +91,17 @@ for what, method, path in (("list", "GET", "/v1/images"), ("usage", "GET", "/v1/
 print("overlay of 1 layer of %d, ms in the broker: %s" % (images, quantiles(creates("one:1"))))
 END
 stop_daemon
+many='' empty=''
 # in turn: the same state with all layers, and an empty one
 for round in 1 2 3 4 5; do
 	sed -i "s|^state_dir = .*|state_dir = \"$state\"|" "$work/config"
-	many="$many $(started)"
+	started
+	many="$many $took"
 	stop_daemon
 	mkdir -p "$work/empty"
 	sed -i "s|^state_dir = .*|state_dir = \"$work/empty\"|" "$work/config"
-	empty="$empty $(started)"
+	started
+	empty="$empty $took"
 	stop_daemon
 done
 echo "start with $(find "$state/layers" -mindepth 1 -maxdepth 1 | wc -l) layers, ms:$many"
