@@ -30,6 +30,7 @@
 #define LIMIT_PATH_BYTES	 4096u /* PATH_MAX with the NUL */
 #define LIMIT_COMMANDS_KEPT	 1024u /* finished commands whose status can still be asked for */
 #define LIMIT_SPOOL_BYTES	 (64ull * 1024 * 1024)
+#define LIMIT_LOG_FILE_BYTES	 (64ull * 1024 * 1024) /* EXECD_LOG_FILE, in the sandbox; then nothing more is written to it */
 /* Half-open and idle flows: the host tracks 262,144 by default, for all sandboxes and its own services. */
 #define LIMIT_FLOWS		 4096u
 /* Buffers of sockets: cgroup v1 counts them apart, and the host has 9 % of its memory for all TCP together. */

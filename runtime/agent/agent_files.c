@@ -716,8 +716,13 @@ static int op_append(struct files_job *job)
 	auto_fd fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	/* it is a log that is appended to: whoever calls the API must not fill the disk by calling */
+	if (st.st_size >= (off_t)LIMIT_LOG_FILE_BYTES)
+		return -EFBIG;
 	struct intake in = {.fd = fd};
-	return S_ISREG(st.st_mode) ? receive_upload(&in) : -EINVAL;
+	return receive_upload(&in);
 }
 
 static int op_mkdir(struct files_job *job)

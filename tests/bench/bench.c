@@ -79,10 +79,12 @@ static double ms_since(uint64_t start_usec)
 
 /* ---- the API calls that are timed ---- */
 
-static char create_body[512];
+#define LIMITED ",\"disk\":\"1Gi\""
+static char plain_body[512], limited_body[512];
+static const char *create_body = plain_body;
 static const char create_format[] =
 	"{\"image\":{\"uri\":\"%s\"},\"entrypoint\":[\"tail\",\"-f\",\"/dev/null\"],\"timeout\":600,"
-	"\"resourceLimits\":{\"cpu\":\"1\",\"memory\":\"256Mi\"},\"env\":{},\"metadata\":{\"bench\":\"yes\"}}";
+	"\"resourceLimits\":{\"cpu\":\"1\",\"memory\":\"256Mi\"%s},\"env\":{},\"metadata\":{\"bench\":\"yes\"}}";
 
 static bool create(struct bench_conn *c, char id[UUID_SIZE])
 {
@@ -143,6 +145,10 @@ static struct series exec_sh = {.name = "exec true, stream closed (sh)", .unit =
 static struct series delete_204 = {.name = "DELETE answered", .unit = "ms", .aim = "1"};
 static struct series burst = {.name = "8 creates at once, all done", .unit = "ms", .aim = "15"};
 static struct series sustained = {.name = "  each of these lives", .unit = "ms", .aim = "-"};
+static struct series disk_without = {.name = "create -> 202, no disk limit", .unit = "ms", .aim = "(the yardstick)"};
+static struct series disk_first = {.name = "disk: create -> first command result", .unit = "ms", .aim = "(not shown)"};
+static struct series disk_with = {.name = "create -> 202, disk 1Gi", .unit = "ms", .aim = "1 more (p50)"};
+static struct series disk_turns = {.name = "create -> 202, disk 1Gi, every other one", .unit = "ms", .aim = "(none set)"};
 static struct series list_50 = {.name = "list of 50", .unit = "ms", .aim = "0.5"};
 static struct series get_one = {.name = "GET one, one connection", .unit = "ms", .aim = "0.05 (20,000/s)"};
 
@@ -437,6 +443,57 @@ static void measure_many(struct bench_conn *c, size_t n_sandboxes, size_t idle, 
 	free(id);
 }
 
+/* Kernel memory of @n sandboxes of the body that is set, each; they are gone again then. */
+static double idle_kb(struct bench_conn *c, size_t n, const char *pids)
+{
+	char (*id)[UUID_SIZE] = calloc(n, UUID_SIZE);
+	struct bench_memory before, after;
+	size_t made = 0;
+
+	if (!id)
+		return 0;
+	settle(pids, &before);
+	for (; made < n && create(c, id[made]); made++)
+		;
+	settle(pids, &after);
+	double each = made ? ((double)before.available_kb - (double)after.available_kb) / (double)made : 0;
+	while (made)
+		delete (c, id[--made]);
+	free(id);
+	return each;
+}
+
+/* With and without a limit by turns: the machine is the same for both.  Fifty each, since the pool follows what was asked for last. */
+static void measure_disk(struct bench_conn *c, size_t rounds, size_t idle, const char *pids)
+{
+	enum { BLOCK = 50, WARM = 10, GAP_MS = 20 };
+	bool good = true;
+
+	for (size_t i = 0; good && i < 2 * rounds; i++) {
+		bool limited = i / BLOCK % 2;
+
+		create_body = limited ? limited_body : plain_body;
+		struct series *to = i % BLOCK < WARM ? NULL : limited ? &disk_with : &disk_without;
+		good = one_life(c, GAP_MS, to, NULL, &disk_first);
+	}
+	for (size_t i = 0; good && i < rounds; i++) {
+		create_body = i % 2 ? limited_body : plain_body;
+		good = one_life(c, GAP_MS, i % 2 ? &disk_turns : NULL, NULL, &disk_first);
+	}
+	print_series(&disk_without);
+	print_series(&disk_with);
+	print_series(&disk_turns);
+	if (good && idle) {
+		create_body = plain_body;
+		double plain = idle_kb(c, idle, pids);
+		create_body = limited_body;
+		double limited = idle_kb(c, idle, pids);
+		printf("%-52s %.1f kB of the kernel more than without (%.1f, MemAvailable), n=%zu\n", "each idle sandbox with disk 1Gi", limited - plain, plain,
+		       idle);
+	}
+	create_body = plain_body;
+}
+
 static void measure_peers(struct bench_conn *c, size_t rounds)
 {
 	static struct series ours = {.name = "our create + `true` + delete beside peers", .unit = "ms", .aim = "-"};
@@ -491,7 +548,7 @@ int main(int argc, char **argv)
 	uint32_t rounds = 300, idle = 200, seconds = 20, port = 8080;
 	const char *pids = "";
 	const char *image = "host";
-	const char *only = "lecbsmp"; /* first letters of: lives, exec, code, burst, sustained, many, peers */
+	const char *only = "lecbsmdp"; /* first letters of: lives, exec, code, burst, sustained, many, disk, peers */
 	bool cold = false, sh = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -539,7 +596,8 @@ int main(int argc, char **argv)
 		}
 	}
 	target.port = (uint16_t)port;
-	snprintf(create_body, sizeof(create_body), create_format, image);
+	snprintf(plain_body, sizeof(plain_body), create_format, image, "");
+	snprintf(limited_body, sizeof(limited_body), create_format, image, LIMITED);
 	struct bench_conn *c = bench_connect(&target);
 	if (!c) {
 		fprintf(stderr, "bench: no connection to %s:%u: %s\n", target.host, port, strerror(errno));
@@ -574,6 +632,8 @@ int main(int argc, char **argv)
 			measure_sustained(&target, seconds);
 		if (strchr(only, 'm'))
 			measure_many(c, 50, idle, pids);
+		if (strchr(only, 'd'))
+			measure_disk(c, rounds, idle / 4, pids);
 		if (strchr(only, 'p'))
 			measure_peers(c, rounds / 3);
 	}

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Starts the daemon that stands in the current directory, in a network namespace of its own, and measures it three times:
-# as configured, with an empty pool, and with an image that has no bash.  Needs root.  BENCH_ROUNDS, BENCH_IDLE and BENCH_SECONDS change the size.
+# as configured, with an empty pool, and with an image that has no bash.  Needs root.  BENCH_ROUNDS, BENCH_IDLE and BENCH_SECONDS change the size, BENCH_ONLY picks rows
+# of the first (bench.c names them).
 set -eu
 build=$(pwd)
 if [ "${BENCH_INSIDE:-}" != 1 ]; then
@@ -66,6 +67,10 @@ bench() {
 
 echo "$(uname -sr), $(nproc) processors, $(date -u +%Y-%m-%d)"
 start 16
+if [ -n "${BENCH_ONLY:-}" ]; then
+	bench --only "$BENCH_ONLY"
+	exit 0
+fi
 bench
 "$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --rounds "${BENCH_STREAM_ROUNDS:-30}"
 stop

@@ -89,6 +89,14 @@ ok $? "a volume with a size from the command line: $(cat "$work/out")"
 api DELETE "/v1/sandboxes/$one" >/dev/null
 api DELETE "/v1/sandboxes/$two" >/dev/null
 
+# The log of requests inside: a client that only calls must not fill the disk.
+logging=$(make_with '{}' '"env":{"EXECD_LOG_FILE":"/tmp/logs/execd.log"}' | id_of)
+ctl exec "$logging" -- bash -c 'mkdir -p /tmp/logs && truncate -s 64M /tmp/logs/execd.log'
+execd "$logging" /ping >/dev/null
+until_true 30 grep -q 'EXECD_LOG_FILE cannot be written in a sandbox: .*File too large' "$log"
+ok $? "EXECD_LOG_FILE ends at 64 MiB, and the daemon's log says so"
+is "$(ctl exec "$logging" -- stat -c %s /tmp/logs/execd.log)" 67108864 "it has not grown"
+
 kill -9 "$(child broker)"
 until_true 30 grep -q 'broker was killed by signal 9' "$log"
 answers() { [[ $(api GET "/v1/sandboxes/$id/diagnostics/inspect") == *" of 48 MiB, "* ]]; }

@@ -292,6 +292,29 @@ static void test_spool(void)
 	spool_drop(&s, -1);
 }
 
+/* All commands of a sandbox together: regions are what bounds the file. */
+static void test_spool_regions(void)
+{
+	static struct spool many[SPOOL_REGIONS + 1];
+	static const uint8_t data[2 * SPOOL_HEAD];
+	auto_fd fd = memfd_create("spool", MFD_CLOEXEC);
+	struct stat st;
+
+	for (size_t i = 0; i < SPOOL_REGIONS; i++) {
+		spool_init(&many[i]);
+		spool_append(&many[i], fd, data, sizeof(data));
+	}
+	spool_init(&many[SPOOL_REGIONS]);
+	ok(spool_wants_region(&many[SPOOL_REGIONS], sizeof(data)), "one more command finds no region");
+	spool_append(&many[SPOOL_REGIONS], fd, data, sizeof(data));
+	ok(!fstat(fd, &st) && (uint64_t)st.st_size <= SPOOL_REGIONS * LIMIT_SPOOL_BYTES, "and makes the file no larger than %u regions", SPOOL_REGIONS);
+	is_int(many[SPOOL_REGIONS].total, sizeof(data), "its output counts");
+	spool_drop(&many[0], fd);
+	ok(!spool_wants_region(&many[SPOOL_REGIONS], sizeof(data)), "until another one is forgotten");
+	for (size_t i = 0; i <= SPOOL_REGIONS; i++)
+		spool_drop(&many[i], fd);
+}
+
 static void test_words(void)
 {
 	static const struct {
@@ -345,5 +368,6 @@ int main(void)
 	test_env();
 	test_globs();
 	test_spool();
+	test_spool_regions();
 	return tap_done();
 }
