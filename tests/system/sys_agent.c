@@ -439,7 +439,7 @@ static void test_ends(struct harness *h)
 	ok(!harness_finish(h, &r, 5000), "a command with a timeout ends");
 	ok(r.exited && r.exit.code == -1 && r.exit.signal == SIGKILL && (r.exit.flags & AGENT_EXIT_TIMEOUT),
 	   "killed, and it says that it was the timeout");
-	is_int(alive(h, "sleep 50[1-4]"), 0, "children in sessions of their own and double forks died too");
+	is_int(alive_soon(h, "sleep 50[1-4]", 0), 0, "children in sessions of their own and double forks died too");
 	harness_clear(&r);
 
 	is_int(harness_run(h, &r, "sleep 601 & setsid sh -c 'while :; do echo alive; sleep 0.1; done' & echo done"), 0,
