@@ -7,7 +7,7 @@ mkdir -p "$dir"
 . "$(dirname "$0")/guest_lib.sh"
 script=$(dirname "$0")/../system/ipv6.py
 
-unshare -n sleep 600 &
+unshare -n sleep infinity &
 world=$!
 own_net() { [ "$(readlink /proc/$world/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
 until_true 20 own_net
@@ -36,7 +36,9 @@ upstreams = ["198.51.100.53"]
 [network]
 ipv6 = true
 EOF
-yes "a daemon with IPv6" start_daemon
+# An overloaded machine makes the guest's clock leap, which ends what has a deadline: once more then.
+started() { start_daemon || start_daemon || { tail -n 12 "$dir/log"; cat "$dir/served"; false; }; }
+yes "a daemon with IPv6" started
 get() { ctl exec "$1" -- timeout 30 bash -c "exec 3<>/dev/tcp/$2/80 && echo x >&3 && head -n 1 <&3" 2>"$dir/out"; }
 is "$([ -e /proc/sys/net/ipv6/conf/six/force_forwarding ] || cat /proc/sys/net/ipv6/conf/six/accept_ra)" \
 	"$([ -e /proc/sys/net/ipv6/conf/six/force_forwarding ] || echo 2)" "advertisements are still heard while the host forwards"
