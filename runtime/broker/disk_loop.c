@@ -32,8 +32,16 @@ int disk_loop_ready(const char **what)
 	int found = 0;
 	auto_fd control = open(CONTROL, O_RDWR | O_CLOEXEC);
 
+	char path[PATH_SIZE];
 	*what = CONTROL;
-	if (control < 0)
+	int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	if (number < 0)
+		return -errno;
+	/* in a container the kernel's new devices have no node */
+	*what = "the node of a free loop device";
+	snprintf(path, sizeof(path), "/dev/loop%d", number);
+	auto_fd device = open(path, O_RDWR | O_CLOEXEC);
+	if (device < 0)
 		return -errno;
 	*what = "ext4";
 	auto_file types = fopen("/proc/filesystems", "re");
