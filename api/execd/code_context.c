@@ -488,7 +488,7 @@ static void raw_output(struct code_context *c, int which, const char *data, size
 	memcpy(r->tail[which], data + cut, r->n_tail[which]);
 }
 
-static bool holds_too_much(const struct execd_box *box)
+bool code_context_holds_too_much(const struct execd_box *box)
 {
 	size_t sum = 0;
 
@@ -507,13 +507,13 @@ static void context_data(void *arg, enum agent_type type, const uint8_t *data, s
 		raw_output(c, type == AGENT_STDERR, (const char *)data, n);
 	} else if (is_shell(c)) {
 		shell_dump_add(&c->dump, data, n);
-		c->dump.too_large |= holds_too_much(c->box);
+		c->dump.too_large |= code_context_holds_too_much(c->box);
 	} else {
 		int r = code_frames_feed(&c->frames, data, n, take_frame, c);
 
 		if (r && !c->gone)
 			give_up(c, r == -ENOMEM ? "out of memory" : "it broke the driver's protocol");
-		else if (!c->gone && buf_used(&c->frames.held) && holds_too_much(c->box))
+		else if (!c->gone && buf_used(&c->frames.held) && code_context_holds_too_much(c->box))
 			give_up(c, "the unfinished values of this sandbox are too large");
 	}
 	code_context_flush(c);

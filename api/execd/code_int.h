@@ -120,6 +120,8 @@ void code_context_failed(struct code_context *c, const struct sbx_err *err);
 void code_context_died(struct code_context *c, const char *how);
 /** code_context_frame() - Take a frame of a driver (code_frames.h) for @c; Return: 0, -EPROTO, or -ECANCELED when @c is gone */
 int code_context_frame(struct code_context *c, char type, const void *payload, size_t n) SBX_WUR;
+/** code_context_holds_too_much() - Whether what is kept of unfinished values for all contexts of @box has passed its bound */
+bool code_context_holds_too_much(const struct execd_box *box);
 /** code_context_flush() - Send what the frames for @c brought, and let more come */
 void code_context_flush(struct code_context *c);
 

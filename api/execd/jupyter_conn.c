@@ -513,6 +513,8 @@ static void readable(struct jupyter_conn *c)
 	}
 	if (c->phase != CLOSED && !buf_used(&c->in))
 		buf_free(&c->in); /* an idle kernel holds no memory here */
+	if (c->phase == SOCKET && buf_used(&c->body) > READ_BYTES)
+		c->ops->holding(c->arg);
 }
 
 static void socket_event(void *arg, int fd, uint32_t events)

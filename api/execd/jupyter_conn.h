@@ -34,6 +34,7 @@ struct jupyter_conn_ops {
 	void (*opened)(void *arg);					      /* the socket is there */
 	void (*message)(void *arg, char *text, size_t n);		      /* one whole text message, which may be changed */
 	void (*skipped)(void *arg, uint64_t bytes);			      /* one that was too long */
+	void (*holding)(void *arg);					      /* a long message is not complete: see jupyter_conn_held() */
 	void (*closed)(void *arg, const struct sbx_err *why);
 };
 

@@ -305,6 +305,16 @@ static void skipped(void *arg, uint64_t bytes)
 	code_context_leave(c);
 }
 
+static void holding(void *arg)
+{
+	struct code_context *c = arg;
+
+	code_context_enter(c);
+	if (code_context_holds_too_much(c->box))
+		dead(c, "the unfinished values of this sandbox are too large");
+	code_context_leave(c);
+}
+
 static void closed(void *arg, const struct sbx_err *why)
 {
 	struct code_context *c = arg;
@@ -442,8 +452,8 @@ static void answer(void *arg, unsigned status, char *body, size_t n)
 
 static void got_sockets(void *arg, const int fds[2], const struct sbx_err *err)
 {
-	static const struct jupyter_conn_ops ops = {
-		.ready = ready, .answer = answer, .opened = opened, .message = message, .skipped = skipped, .closed = closed};
+	static const struct jupyter_conn_ops ops = {.ready = ready,	.answer = answer,   .opened = opened, .message = message,
+						    .skipped = skipped, .holding = holding, .closed = closed};
 	struct ticket *ticket = arg;
 	struct code_context *c = ticket->c;
 

@@ -9,6 +9,7 @@
 
 #define ASK_MS	  10000u
 #define SAID_MAX  4096u
+#define CALLS_MAX 8u
 
 /* The values stand one a line; a line that is cut off, or more lines, is nothing that we asked for. */
 #define QUESTION "printf '%s\\n%s\\n%s\\n.' \"$EXECD_CODE_BACKEND\" \"$JUPYTER_HOST\" \"$JUPYTER_TOKEN\""
@@ -302,8 +303,13 @@ static void call_opened(void *arg, const int fds[2], const struct sbx_err *err)
 
 void jupyter_call(struct execd_box *box, struct http_request *req, const char *method, const char *path)
 {
-	struct jupyter_call *call = box->agent && box->site ? calloc(1, sizeof(*call)) : NULL;
+	struct jupyter_call *call = NULL;
+	size_t n = 0;
 
+	for (call = box->site ? box->site->calls : NULL; call; call = call->next)
+		n += !strcmp(call->method, method); /* interrupts must not keep sessions from being ended */
+	/* a server that answers none of them must not cost the gateway its descriptors; a run that is to be interrupted ends all the same */
+	call = box->agent && box->site && n < CALLS_MAX ? calloc(1, sizeof(*call)) : NULL;
 	if (!call)
 		return;
 	call->box = box;

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +30,10 @@ def text(value):
 def background(box, command):
     status, _ = box.stream("/command", {"command": command, "background": True})
     return status
+
+
+def gateway():
+    return int(re.findall(r"monitor: gateway started, pid (\d+)", open(sys.argv[3]).read())[-1])
 
 
 def put_fake(box):
@@ -133,6 +138,25 @@ def fake():
         status, reply = refusal(box, language)
         t.ok(status == 500 and why in reply, "fake: %s" % language, reply)
     t.eq(Context(box, "python").run("import sys; 'jupyter' in str(sys.modules)"), [text("False")], "fake: python is ours")
+    # a server that never answers costs a bounded number of descriptors
+    mute = Context(box, "mute")
+    before, most = len(os.listdir("/proc/%d/fd" % gateway())), 0
+    holds = threading.Thread(target=lambda: mute.run("deaf", once(OUT, lambda: "leave")))
+    holds.start()
+    holds.join()
+    for _ in range(40):
+        mute.interrupt()
+        most = max(most, len(os.listdir("/proc/%d/fd" % gateway())))
+    t.ok(most - before < 40, "fake: interrupts that nobody answers are bounded", (before, most))
+    mute.delete()
+    many = [Context(box, "r") for _ in range(4)]
+    halves = []
+    waits = [threading.Thread(target=lambda c=c: halves.append(c.run("half"))) for c in many]
+    [th.start() for th in waits]
+    until(lambda: any("too large" in str(e) for e in halves))
+    [c.delete() for c in many]
+    [th.join() for th in waits]
+    t.ok(any("too large" in str(e) for e in halves), "fake: unfinished messages of several contexts are bounded together", halves)
     [th.join() for th in threads]
     for c, (code, want) in zip(contexts, slow):
         got = ends[code]

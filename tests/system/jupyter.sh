@@ -5,7 +5,7 @@
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh"
 python_daemon 18843
 export PYTHONDONTWRITEBYTECODE=1
-python3 "$top_srcdir/tests/system/jupyter.py" "$run/api.sock" servers || failed=1
+python3 "$top_srcdir/tests/system/jupyter.py" "$run/api.sock" servers "$log" || failed=1
 stop_daemon
 write_config <<-END
 [server]
@@ -14,5 +14,5 @@ port = 18843
 backend = "native"
 END
 start_daemon || { echo "not ok - the daemon starts again"; exit 1; }
-python3 "$top_srcdir/tests/system/jupyter.py" "$run/api.sock" native || failed=1
+python3 "$top_srcdir/tests/system/jupyter.py" "$run/api.sock" native "$log" || failed=1
 exit ${failed:-0}

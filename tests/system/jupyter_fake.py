@@ -15,7 +15,7 @@ import uuid
 PORT, TOKEN = int(sys.argv[1]), sys.argv[2]
 LOG = open("/tmp/fake.log", "a", buffering=1)
 sessions = {}  # session id -> Kernel
-LANGUAGES = ["r", "status", "nonsense", "short", "long", "forever", "path", "handshake", "closes", "hangup", "chunked", "late"]
+LANGUAGES = ["r", "status", "nonsense", "short", "long", "forever", "path", "handshake", "closes", "hangup", "chunked", "late", "mute"]
 
 
 class Kernel:
@@ -113,6 +113,8 @@ async def run(kernel, writer, parent, code):
         say(stream(parent, "up"))  # and no interrupt helps
     elif code == "endless frame":
         say(stream(parent, "up"), frame(b"{", length=1 << 62))
+    elif code == "half":
+        say(stream(parent, "up"), frame(b"{" * (3 << 20), length=5 << 20))
     elif code == "close":
         writer.close()
     elif code == "close frame":
@@ -226,9 +228,10 @@ async def client(reader, writer):
                 sessions.pop(path.split("/")[-1], None)
                 writer.write(b"HTTP/1.1 204 X\r\n\r\n")
             elif path.endswith("/interrupt"):
-                for kernel in sessions.values():
-                    if kernel.id in path:
-                        kernel.interrupted.set()
+                kernel = [k for k in sessions.values() if k.id in path][0]
+                kernel.interrupted.set()
+                if kernel.language == "mute":
+                    await asyncio.sleep(3600)
                 writer.write(b"HTTP/1.1 204 X\r\n\r\n")
             elif "/channels" in path:
                 kernel = [k for k in sessions.values() if k.id in path][0]
