@@ -64,6 +64,7 @@ static void connection_close(struct connection *c)
 	for (size_t i = 0; i < BROKER_MAX_CONNECTIONS; i++)
 		if (b->connection[i] == c)
 			b->connection[i] = NULL;
+	capture_cancel(b, c->number);
 	loop_fd_remove(c->source);
 	ignore_result(shutdown(c->fd, SHUT_RDWR)); /* the peer sees the end also while a child of ours holds a copy */
 	close(c->fd);

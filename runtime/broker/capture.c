@@ -241,6 +241,13 @@ int capture_index(struct broker *b, const struct broker_capture_req *req, int fi
 	return start(b, &job, NULL, asker, err);
 }
 
+void capture_cancel(struct broker *b, uint64_t number)
+{
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+		if (b->capture[i] && b->capture[i]->asker.connection == number) /* its end is noticed as any other */
+			ignore_result((int)syscall(SYS_pidfd_send_signal, b->capture[i]->pidfd, SIGKILL, NULL, 0));
+}
+
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)

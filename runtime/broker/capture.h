@@ -65,6 +65,8 @@ int capture_sandbox(struct broker *b, struct slot *s, const struct broker_captur
 /** capture_index() - Start to look into an archive, ARCHIVE_INDEX; Return: 0, or -1 with @err set */
 int capture_index(struct broker *b, const struct broker_capture_req *req, int file_fd, const struct broker_asker *asker,
 		  struct sbx_err *err) SBX_WUR;
+/** capture_cancel() - End what the connection @number asked for: nobody is left who could use it */
+void capture_cancel(struct broker *b, uint64_t number);
 /** capture_uses_layer() - Whether a capture of @b reads the layer @key */
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
 /** capture_uses_life() - Whether a capture of @b reads the files of the life @ref */
