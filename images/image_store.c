@@ -663,10 +663,10 @@ const struct image *image_store_find(struct image_store *store, const char *ref_
 
 const struct image *image_store_next(struct image_store *store, const struct image *after)
 {
-	const struct image *end = store->images + store->n;
+	if (!store->n)
+		return NULL;
 	const struct image *next = after ? after + 1 : store->images;
-
-	return store->n && next < end ? next : NULL;
+	return next < store->images + store->n ? next : NULL;
 }
 
 const struct image *image_store_usable(struct image_store *store, const char *ref_text, struct sbx_err *err)

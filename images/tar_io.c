@@ -238,6 +238,7 @@ struct tar_writer {
 	struct tar_writer_config config;
 	struct archive *tar, *packer;
 	struct archive_entry *entry; /* owned */
+	bool given_up; /* what comes now goes nowhere */
 	struct sbx_err err;
 };
 
@@ -256,6 +257,8 @@ static la_ssize_t write_plain(struct archive *a, void *arg, const void *data, si
 {
 	struct tar_writer *w = arg;
 
+	if (w->given_up)
+		return (la_ssize_t)n;
 	if (w->config.plain(w->config.arg, data, n, &w->err) == 0) {
 		if (archive_write_data(w->packer, data, n) == (la_ssize_t)n)
 			return (la_ssize_t)n;
@@ -269,6 +272,8 @@ static la_ssize_t write_packed(struct archive *a, void *arg, const void *data, s
 {
 	struct tar_writer *w = arg;
 
+	if (w->given_up)
+		return (la_ssize_t)n;
 	if (w->config.packed(w->config.arg, data, n, &w->err) == 0)
 		return (la_ssize_t)n;
 	archive_set_error(a, -1, "%s", w->err.msg);
@@ -350,15 +355,12 @@ void tar_writer_free(struct tar_writer *w)
 {
 	if (!w)
 		return;
-	/* one that was not finished must not write its end now */
-	if (w->tar) {
-		archive_write_fail(w->tar);
+	/* one that was not finished writes its end now; archive_write_fail() would prevent that, and leak the packer's memory */
+	w->given_up = true;
+	if (w->tar)
 		archive_write_free(w->tar);
-	}
-	if (w->packer) {
-		archive_write_fail(w->packer);
+	if (w->packer)
 		archive_write_free(w->packer);
-	}
 	archive_entry_free(w->entry);
 	free(w);
 }
