@@ -286,7 +286,7 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
  */
 static void put_router_dns(struct buf *b, const struct fw_rules_config *c)
 {
-	uint32_t rate = c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
+	uint32_t rate = FAULT_POINT("fw-dns-rate") ? 10000000 : c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
 
 	buf_puts(b, "\tchain dns {\n"
 		    "\t\tip daddr 169.254.1.1 goto dns_ours\n");

@@ -210,6 +210,28 @@ static double new_flow_ns(uint32_t addr)
 	return best;
 }
 
+/* The mean of 500 new flows beside @have others of the same sandbox: the count of them is a walk, once a tick. */
+static void flows_beside(uint32_t have)
+{
+	auto_fd fd = udp_in(box_fd);
+	struct sbx_err err;
+	double start = 0;
+
+	set_policy(0, 0, 1, EGRESS_MODE_OPEN, NULL, NULL);
+	for (uint32_t i = 0; i < have + 500; i++) {
+		struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(1024 + i)), .sin_addr.s_addr = htonl(A_OK)};
+
+		if (i == have)
+			start = now_us();
+		ignore_result(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)));
+	}
+	printf("a new flow beside %u others of the sandbox %*s %8.1f us\n", have, 20, "", (now_us() - start) / 500);
+	fflush(stdout);
+	set_policy(0, 1, 0, EGRESS_MODE_NONE, NULL, NULL);
+	if (links_conntrack_drop(links, addr_of(0), &err) < 0)
+		die("connections", &err);
+}
+
 static void packets(const char *what)
 {
 	static const struct broker_ip_rule some[] = {{.addr = 0xcb007100, .prefix = 24, .flags = BROKER_RULE_ALLOW},
@@ -325,6 +347,10 @@ static void straight(void)
 	if (egress_plan_make(rule, ARRAY_SIZE(rule), &plan, &err) < 0)
 		die("plan", &err);
 	packets("packets, 1 sandbox:");
+	flows_beside(0);
+	flows_beside(3500);
+	flows_beside(0);
+	flows_beside(3500);
 	lease_latency("lease by netlink, acknowledged, 1 sandbox");
 	lease_by_library("lease by libnftables, 1 sandbox", 200);
 	fill();

@@ -2,7 +2,8 @@
 /*
  * The packet half of egress policies: what a sandbox reaches under a policy, what it does not, and what happens to live flows when
  * the policy changes.  Rows carry the numbers of the contract's table.  SBX_FAULT=NAME:fail takes a guard away:
- * egress-cut (sockets of revoked flows), fw-dns (questions to any name server are ours), fw-fragments, fw-echo-size.
+ * egress-cut (sockets of revoked flows), fw-dns (questions to any name server are ours), fw-fragments, fw-echo-size,
+ * fw-dns-rate.
  */
 #include "tests/system/egress_world.h"
 #include "tests/tap.h"
@@ -24,8 +25,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DENY  0u
@@ -676,6 +679,65 @@ static void other_resolvers(struct box *box, struct box *open)
 	close_keep_errno(fds[1]);
 }
 
+/* A sandbox that asks as fast as it can (UDP, to the gateway and to others), while another one asks now and then. */
+static void question_flood(struct box *box, struct box *quiet)
+{
+	struct broker_plain_req req = {0};
+	union broker_any any;
+	int fds[2] = {-1, -1};
+	long asked = 0, answered = 0, flooded = 0, tries = 0, start = now_ms();
+	int entries = tracked();
+
+	btc_send(&t, w.dnsd_fd, &req, sizeof(req), BROKER_OP_DNS_SOCKETS, -1);
+	if (!ok(btc_recv(w.dnsd_fd, &any, fds, WAIT_MS) > 0 && fds[0] >= 0 && fds[1] >= 0 && policy_set(&w, box, 0, NULL, 0, NULL) == 0 &&
+		policy_set(&w, quiet, 0, NULL, 0, NULL) == 0, "66: sockets of the name server, two sandboxes with policies"))
+		return;
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		static const uint32_t addr[] = {0xa9fe0101, A_DOH};
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		int fd = sock_in(&w, box->net_fd, AF_INET, SOCK_DGRAM, 0);
+		for (unsigned i = 0;; i++) {
+			struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(addr[i % 2])};
+
+			ignore_result(sendto(fd, "question", 8, 0, (struct sockaddr *)&to, sizeof(to)));
+		}
+	}
+	auto_fd near = sock_in(&w, quiet->net_fd, AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(A_DOH)};
+	struct pollfd p = {.fd = fds[0], .events = POLLIN};
+	ignore_result(connect(near, (struct sockaddr *)&to, sizeof(to)));
+	/* Until the flood has more behind it than may come at once.  Queues of the machine may drop a question: it is asked again. */
+	for (long end = start + WAIT_MS; (asked < 100 || flooded < 1500) && answered == asked && now_ms() < end; poll(NULL, 0, 5)) {
+		struct sockaddr_in from = {0};
+		socklen_t size = sizeof(from);
+		long again = 0;
+		char text[16];
+
+		for (asked++; answered < asked && now_ms() < end; poll(&p, 1, 100)) {
+			if (now_ms() >= again) {
+				tries += send(near, "question", 8, 0) == 8;
+				again = now_ms() + 1000;
+			}
+			while ((size = sizeof(from), recvfrom(fds[0], text, sizeof(text), MSG_DONTWAIT, (struct sockaddr *)&from, &size)) > 0) {
+				if (ntohl(from.sin_addr.s_addr) == quiet->made.addr)
+					answered = asked;
+				flooded += ntohl(from.sin_addr.s_addr) == box->made.addr;
+			}
+		}
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	long ms = now_ms() - start;
+	ok(asked >= 100 && answered == asked, "66: beside a flood of questions %ld of %ld of another sandbox come to the name server (%ld sent)", answered, asked, tries);
+	ok(flooded >= 1500 && flooded <= 1100 + ms * 4 / 10, "66: %ld of the flood in %ld ms: its share", flooded, ms);
+	ok(tracked() <= entries, "66: and it left no connection entry");
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+}
+
 /* ---- the log ---- */
 
 /*
@@ -863,22 +925,58 @@ static void the_end(void)
 	ok(spared == 1, "93: the address was given out again");
 }
 
+/* Elements of any sandbox of ours, which all have addresses 10.1xx.x.x. */
+static bool all_gone(void)
+{
+	static char out[1 << 16];
+
+	for (long end = now_ms() + WAIT_MS; now_ms() < end; poll(NULL, 0, 50)) {
+		elements(out, sizeof(out));
+		if (!strstr(out, " 10.1"))
+			return true;
+	}
+	printf("# %s\n", out);
+	return false;
+}
+
+/* Whether @value of the one counter of generations and marks comes for the second time. */
+static bool seen_twice(uint32_t value)
+{
+	static uint8_t seen[1 << 17];
+	uint8_t bit = (uint8_t)(1u << (value & 7)), *at = &seen[(value >> 3) & (sizeof(seen) - 1)];
+	bool twice = *at & bit;
+
+	*at |= bit;
+	return twice;
+}
+
+/* EGRESS_STORM: how many sandboxes. */
 static void storm(void)
 {
 	static struct box box[10];
-	int leaked = 0, made = 0;
+	const struct broker_ip_rule rule = rule_v4(A_MANY, 24, ALLOW, 0, NULL);
+	const char *text = getenv("EGRESS_STORM");
+	long rounds = text ? strtol(text, NULL, 10) / 10 : quick ? 1 : 20;
+	long made = 0, leaked = 0, again = 0;
 
-	for (int round = 0; round < (quick ? 1 : 20); round++) {
+	for (long round = 0; round < rounds; round++) {
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++) {
+			uint32_t next = 0;
+
 			made += box_make(&w, &box[i], false) == 0;
 			leaked += tcp_try(&w, box[i].net_fd, A_OK, 80, NULL) == 0;
-			leaked += policy_set(&w, &box[i], 0, NULL, 0, NULL) != 0;
+			leaked += policy_set(&w, &box[i], 0, &rule, i % 2, &next) != 0;
+			leaked += pin_set(&w, &box[i], BROKER_OP_PIN, A_PRIV + 1, 0, MIN) == 0;
+			leaked += pin_set(&w, &box[i], BROKER_OP_PIN, A_OTH, i % 3 ? 0 : 80, 60 * MIN) != 0;
 			leaked += tcp_try(&w, box[i].net_fd, A_OK, 80, NULL) == 0;
+			again += seen_twice(box[i].made.ref.generation) + seen_twice(next);
 		}
 		for (size_t i = 0; i < ARRAY_SIZE(box); i++)
 			box_end(&w, &box[i]);
 	}
-	ok(made == (quick ? 10 : 200) && leaked == 0, "94: %d sandboxes with default deny, the first packet before and after the policy: %d passed", made, leaked);
+	ok(made == rounds * 10 && leaked == 0, "94: %ld sandboxes with default deny, the first packet before and after the policy: %ld passed", made, leaked);
+	ok(again == 0, "93: no generation and no mark was given twice (%ld)", again);
+	ok(all_gone(), "93: nothing of them is left in the router's sets");
 }
 
 /* EGRESS_ESSENTIAL: what no kernel may get wrong, for an emulated one that has a minute. */
@@ -949,6 +1047,7 @@ int main(void)
 	default_allow(&a);
 	neighbours(&a, &b);
 	other_resolvers(&a, &b);
+	question_flood(&a, &b);
 	raw_attacks(&a, &b);
 	live_flows(&a);
 	flows_listed(&a);
