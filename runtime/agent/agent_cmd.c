@@ -452,6 +452,11 @@ static void interrupt_check(struct service *s, struct cmd *c)
 		pid_t member = proc_group_member(s->agent, c->group);
 
 		if (!member) {
+			int status;
+
+			/* who was told that it is over finds it ended: the leader may be dead and its SIGCHLD still to be read */
+			if (c->pid && waitpid(c->pid, &status, WNOHANG | __WALL) == c->pid)
+				cmd_reaped(s, c->pid, status);
 			interrupt_over(s, c);
 			return;
 		}

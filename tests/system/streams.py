@@ -587,10 +587,11 @@ def test_many_files(box):
 
     thread = threading.Thread(target=ping)
     thread.start()
-    status, found = box.call("GET", "/files/search?path=/tree&pattern=*.txt")
+    status, found = request("GET", box.path("/files/search?path=/tree&pattern=*.txt"), timeout=1800)
     pids = int(inside(box, "import subprocess; print(int(subprocess.check_output(['sh', '-c', 'echo $$'])))"))
     began = time.monotonic()
-    replaced, counts = box.call("POST", "/files/replace?verbose=true", {f["path"]: {"old": "needle", "new": "thread"} for f in found})
+    replaced, counts = request("POST", box.path("/files/replace?verbose=true"),
+                               {f["path"]: {"old": "needle", "new": "thread"} for f in found}, timeout=1800)
     spent = time.monotonic() - began
     pids = int(inside(box, "import subprocess; print(int(subprocess.check_output(['sh', '-c', 'echo $$'])))")) - pids
     over.set()
