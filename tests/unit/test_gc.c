@@ -167,6 +167,15 @@ static void test_plan(void)
 	ok(s && !image_store_layer_used(s, key), "and its own is used no more");
 	key_of(103, key);
 	ok(s && !image_store_blob_used(s, key), "nor its packed form");
+	ok(s && image_store_set_broken(s, "docker.io/library/a:1", true, &err) == 0 && image_store_find(s, "a:1", &err), "a broken image is still found");
+	ok(s && !image_store_usable(s, "a:1", &err) && err.code == SBX_E_IMAGE_INVALID && strstr(err.msg, "pull it again"), "but not usable: %s", err.msg);
+	image_store_close(s);
+	s = image_store_open(state, &err);
+	const struct image *again = s ? image_store_find(s, "a:1", &err) : NULL;
+	ok(again && again->broken && !again->local && image_store_count(s) == 5, "which is kept");
+	again = s ? image_store_find(s, "d:1", &err) : NULL;
+	ok(again && again->local && !again->broken, "as is that one is local");
+	ok(s && image_store_set_broken(s, "docker.io/library/a:1", false, &err) == 0 && image_store_usable(s, "a:1", &err), "mended it is usable");
 	image_store_close(s);
 	snprintf(command, sizeof(command), "%s/images", dir);
 	auto_dir d = opendir(command);
