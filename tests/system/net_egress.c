@@ -712,7 +712,7 @@ static void question_flood(struct box *box, struct box *quiet)
 	/* Until the flood has more behind it than may come at once.  Queues of the machine may drop a question: it is asked again. */
 	for (long end = start + WAIT_MS; (asked < 100 || flooded < 1500) && answered == asked && now_ms() < end; poll(NULL, 0, 5)) {
 		struct sockaddr_in from = {0};
-		socklen_t size = sizeof(from);
+		socklen_t size;
 		long again = 0;
 		char text[16];
 
@@ -721,10 +721,12 @@ static void question_flood(struct box *box, struct box *quiet)
 				tries += send(near, "question", 8, 0) == 8;
 				again = now_ms() + 1000;
 			}
-			while ((size = sizeof(from), recvfrom(fds[0], text, sizeof(text), MSG_DONTWAIT, (struct sockaddr *)&from, &size)) > 0) {
-				if (ntohl(from.sin_addr.s_addr) == quiet->made.addr)
+			for (ssize_t n = 1; n > 0;) {
+				size = sizeof(from);
+				n = recvfrom(fds[0], text, sizeof(text), MSG_DONTWAIT, (struct sockaddr *)&from, &size);
+				if (n > 0 && ntohl(from.sin_addr.s_addr) == quiet->made.addr)
 					answered = asked;
-				flooded += ntohl(from.sin_addr.s_addr) == box->made.addr;
+				flooded += n > 0 && ntohl(from.sin_addr.s_addr) == box->made.addr;
 			}
 		}
 	}
