@@ -25,6 +25,9 @@ done
 is "$(count)" 20 "twenty sandboxes"
 api POST "/v1/sandboxes/${ids[0]}/pause" >/dev/null
 is "$(status)" 202 "one is paused"
+# the last command's child is its agent's for a moment
+all_agents() { [ "$(agents | wc -l)" = 20 ]; }
+until_true 10 all_agents
 first_agents=$(agents)
 is "$(echo "$first_agents" | wc -l)" 20 "each has an agent"
 for name in sandboxd gateway broker dnsd; do
@@ -42,6 +45,8 @@ wait "$monitor" 2>/dev/null
 start_daemon
 ok $? "kill -9 of the monitor: another one takes over"
 is "$(count)" 20 "all sandboxes are known"
+same_agents() { [ "$(agents)" = "$first_agents" ]; }
+until_true 10 same_agents
 is "$(agents)" "$first_agents" "no agent was started or ended"
 whole=0
 for id in "${ids[@]:1}"; do
