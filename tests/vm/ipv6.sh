@@ -7,6 +7,7 @@ mkdir -p "$dir"
 . "$(dirname "$0")/guest_lib.sh"
 script=$(dirname "$0")/../system/ipv6.py
 
+ip link del out 2>/dev/null # what daemon.sh made for its default route has the same addresses
 unshare -n sleep infinity &
 world=$!
 own_net() { [ "$(readlink /proc/$world/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
