@@ -175,8 +175,13 @@ if grep -q '^#define SBX_FAULT_POINTS' "$top_builddir/config.h"; then
 	d=$(create '["sleep","600"]' "$(policy "$(allow ok.test),$(allow oth.test)")")
 	addr=$(inside "$d" python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("169.254.1.1", 9)); print(s.getsockname()[0])')
 	# Seconds that are left of the lease of ADDRESS; 0: none
-	left() { nsenter --net="$run/router" nft list set inet sandboxd lease | tr ',' '\n' | sed -n "s/.*\($addr . $1 .*\)/\1/p" |
-		sed -n 's/.*expires \(\([0-9]*\)m\)*\(\([0-9]*\)s\)*.*/\2 \4/p' | awk '{n = $1 * 60 + $2} NF == 1 {n = $1} END {print n + 0}'; }
+	left() { nsenter --net="$run/router" nft list set inet sandboxd lease | tr ',' '\n' |
+		sed -n "s/.*$addr . $1 .*expires \([0-9dhms]*\).*/\1/p" | sed 's/[0-9]*ms$//' | awk '{
+		while (match($0, /[0-9]+[dhms]/)) {
+			unit = substr($0, RSTART + RLENGTH - 1, 1)
+			n += substr($0, RSTART, RLENGTH - 1) * (unit == "d" ? 86400 : unit == "h" ? 3600 : unit == "m" ? 60 : 1)
+			$0 = substr($0, RSTART + RLENGTH)
+		}} END {print n + 0}'; }
 	longer_than() { [ "$(left "$1")" -gt "$2" ]; }
 	resolves "$d" oth.test >/dev/null
 	inside "$d" bash -c 'exec 3<>/dev/tcp/ok.test/80; echo x >&3; head -n 1 <&3; sleep 600' >"$work/held" &
