@@ -618,6 +618,7 @@ struct api_server *api_server_new(const struct api_server_config *config, struct
 		free(server);
 		return NULL;
 	}
+	images_pull_serve(&server->context);
 	return server;
 }
 
@@ -631,6 +632,7 @@ void api_server_free(struct api_server *server)
 {
 	if (!server)
 		return;
+	images_pull_serve(NULL);
 	gw_server_free(server->channel);
 	images_gc_free(server->context.gc);
 	images_commits_free(server->context.commits);

@@ -219,8 +219,8 @@ static void on_lost(void *arg, const struct sbx_err *err)
 	fetch_client_free(h->client);
 	h->client = NULL;
 	if (h->doing == ASKED) {
-		log_warn("deny webhook: %s", err->msg);
-		be(h, LATER, RESTART_MS);
+		/* a try like others: an event that ends who posts it must not hold up those behind it for ever */
+		failed(h, 0, err->msg, false);
 	}
 }
 

@@ -391,11 +391,13 @@ static void take_verdict(struct fsck *f, const struct blob_verdict *v)
 		printable(v->name, what);
 		problem(f, "blob-stray", "error", what, r == 0, "no blob has such a name, or it is no file");
 	} else if (v->kind == BLOB_VERDICT_WRONG || v->kind == BLOB_VERDICT_UNREADABLE) {
-		if (f->repair)
+		/* what could not be read today may be whole: it stays */
+		bool wrong = v->kind == BLOB_VERDICT_WRONG;
+		if (f->repair && wrong)
 			r = blob_store_remove(blobs, v->digest);
 		digest_format(v->digest, text);
-		f->failed |= !digest_map_add(&f->wrong, v->digest);
-		problem(f, "blob-wrong", "error", text, r == 0, "%s", v->kind == BLOB_VERDICT_WRONG ? "its bytes have another digest" : "it cannot be read");
+		f->failed |= wrong && !digest_map_add(&f->wrong, v->digest);
+		problem(f, "blob-wrong", "error", text, r == 0, "%s", wrong ? "its bytes have another digest" : "it cannot be read");
 	}
 }
 

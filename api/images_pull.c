@@ -2,6 +2,7 @@
 #include "api/images_pull.h"
 
 #include "api/images_events.h"
+#include "api/images_int.h"
 #include "base/cleanup.h"
 #include "base/jv.h"
 #include "base/log.h"
@@ -152,6 +153,7 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 static struct pull_broker {
 	struct broker_client *client;
 	const struct settings *settings;
+	const struct api_context *context; /* who else needs layers and blobs; NULL before and after the API */
 } pull_broker;
 
 struct layer_call {
@@ -216,30 +218,32 @@ static int layer_unpack(void *arg, const struct image_layer_job *job, image_laye
 	return layer_call(&req, job->blob_fd, false, done, to, err);
 }
 
-static void layer_dropped(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
-{
-	(void)arg, (void)reply;
-	for (size_t i = 0; i < n_fds; i++)
-		close(fds[i]);
-	/* a sandbox still uses it: prune takes it later */
-	if (err->code && err->code != SBX_E_IMAGE_IN_USE)
-		log_warn("image: a layer that nobody uses was not removed: %s", err->msg);
-}
-
 static void layer_drop(void *arg, const uint8_t key[DIGEST_BYTES])
 {
 	const struct pull_broker *b = arg;
-	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_DROP, .size = sizeof(req)}};
-	struct sbx_err err = {0};
 
-	memcpy(req.key, key, sizeof(req.key));
-	if (broker_client_call(b->client, &req, -1, layer_dropped, NULL, &err) < 0)
-		log_warn("image: a layer that nobody uses was not removed: %s", err.msg);
+	if (b->context) /* else the API is not there yet, or no more, and a collection finds it */
+		images_drop_layer(b->context, key);
+}
+
+static bool blob_wanted(void *arg, const uint8_t digest[DIGEST_BYTES])
+{
+	const struct pull_broker *b = arg;
+
+	return b->context && images_blob_wanted(b->context, digest);
+}
+
+void images_pull_serve(const struct api_context *context)
+{
+	pull_broker.context = context;
 }
 
 struct image_pull_hooks images_pull_hooks(struct broker_client *broker, const struct settings *settings)
 {
-	pull_broker = (struct pull_broker){broker, settings};
-	return (struct image_pull_hooks){
-		.arg = &pull_broker, .layer_stat = layer_stat, .layer_unpack = layer_unpack, .layer_drop = layer_drop};
+	pull_broker = (struct pull_broker){.client = broker, .settings = settings};
+	return (struct image_pull_hooks){.arg = &pull_broker,
+					 .layer_stat = layer_stat,
+					 .layer_unpack = layer_unpack,
+					 .layer_drop = layer_drop,
+					 .blob_wanted = blob_wanted};
 }

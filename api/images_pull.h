@@ -30,5 +30,7 @@ int images_pull_begin(const struct api_context *context, const char *body, size_
 
 /** images_pull_hooks() - What pulls need of @broker, which must outlive them; limits come from @settings */
 struct image_pull_hooks images_pull_hooks(struct broker_client *broker, const struct settings *settings);
+/** images_pull_serve() - Pulls take nothing away that @context needs, which outlives this until it is called with NULL */
+void images_pull_serve(const struct api_context *context);
 
 #endif

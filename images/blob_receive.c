@@ -145,6 +145,11 @@ static int publish(struct receiving *r, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "blob store");
 	if (FAULT_POINT("blob-verified") || fsync(r->fd) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "sync a blob");
+	/* what has that name may be another's by now, who has not checked it: a failed import takes parts away */
+	struct stat own, named;
+	if (fstat(r->fd, &own) < 0 || fstatat(BLOB_FD_DIR, r->partial, &named, AT_SYMLINK_NOFOLLOW) < 0 || own.st_ino != named.st_ino ||
+	    own.st_dev != named.st_dev)
+		return sbx_err_set(err, SBX_E_PEER_GONE, 0, "a part of a blob was taken away while it came");
 	if (FAULT_POINT("blob-synced") || fchmod(r->fd, 0400) < 0 || renameat(BLOB_FD_DIR, r->partial, BLOB_FD_DIR, r->complete) < 0 ||
 	    FAULT_POINT("blob-named") || fsync(complete_dir) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "publish a blob");

@@ -766,7 +766,8 @@ static void note_brought(const struct pull *p, struct brought *ret)
 static void drop_brought(struct image_pulls *set, const struct brought *had)
 {
 	for (size_t i = 0; i < had->n_blobs; i++)
-		if (!image_store_blob_used(set->config.images, had->blob[i]) && !image_pulls_wants_blob(set, had->blob[i]))
+		if (!image_store_blob_used(set->config.images, had->blob[i]) && !image_pulls_wants_blob(set, had->blob[i]) &&
+		    !set->config.hooks.blob_wanted(set->config.hooks.arg, had->blob[i]))
 			blob_store_forget(set->config.blobs, had->blob[i]);
 	for (size_t i = had->n_keys; i-- > 0;)
 		if (!image_store_layer_used(set->config.images, had->key[i]) && !image_pulls_wants_layer(set, had->key[i]))

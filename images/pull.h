@@ -48,8 +48,10 @@ struct image_pull_hooks {
 	void *arg;
 	int (*layer_stat)(void *arg, const uint8_t key[DIGEST_BYTES], image_layer_done *done, void *to, struct sbx_err *err);
 	int (*layer_unpack)(void *arg, const struct image_layer_job *job, image_layer_done *done, void *to, struct sbx_err *err);
-	/* No image is made of it any more; nobody waits for the answer. */
+	/* No image is made of it any more; kept when an export, a commit or a sandbox needs it.  Nobody waits for the answer. */
 	void (*layer_drop)(void *arg, const uint8_t key[DIGEST_BYTES]);
+	/* Whether an export or a commit needs the blob. */
+	bool (*blob_wanted)(void *arg, const uint8_t digest[DIGEST_BYTES]);
 };
 
 struct image_pulls_config {

@@ -17,6 +17,8 @@
 #define AGAIN_MS   250u
 #define READ_BYTES 65536u
 /* What one turn of the loop takes before others have theirs. */
+/* Answers to pings that wait: a server that does not read gets none, since the last ping is what counts (RFC 6455, 5.5.3). */
+#define PONGS_MAX 4096u
 #define TURN_READS 4
 
 enum phase { CONNECTING = 0, OPEN, WAITING, UPGRADING, BODY, SOCKET, CLOSED };
@@ -289,6 +291,11 @@ void jupyter_conn_pause(struct jupyter_conn *c, bool on)
 	if (c->paused == on)
 		return;
 	c->paused = on;
+	if (!on && !c->source && c->phase > CONNECTING && c->phase != CLOSED) {
+		c->source = loop_fd_add(c->loop, c->fd, EPOLLIN, socket_event, c);
+		if (!c->source)
+			jupyter_conn_deadline(c, 1);
+	}
 	update(c);
 	if (!on && buf_used(&c->in))
 		loop_timer_arm(c->again, 0);
@@ -296,7 +303,7 @@ void jupyter_conn_pause(struct jupyter_conn *c, bool on)
 
 size_t jupyter_conn_held(const struct jupyter_conn *c)
 {
-	return buf_used(&c->body) + buf_used(&c->in);
+	return buf_used(&c->body) + buf_used(&c->in) + buf_used(&c->out);
 }
 
 /* ---- answers ---- */
@@ -422,7 +429,7 @@ static void take_control(struct jupyter_conn *c, const struct ws_piece *piece)
 {
 	if (piece->opcode == WS_CLOSE) {
 		fail(c, "closed the kernel's socket");
-	} else if (piece->opcode == WS_PING) {
+	} else if (piece->opcode == WS_PING && buf_used(&c->out) < PONGS_MAX) {
 		c->out.failed |= ws_write(&c->out, false, WS_PONG, true, piece->data, piece->n) < 0;
 		flush(c);
 	}
@@ -533,6 +540,10 @@ static void socket_event(void *arg, int fd, uint32_t events)
 	} else {
 		if (events & EPOLLOUT)
 			flush(c);
+		if (c->paused && c->source && events & (EPOLLHUP | EPOLLERR)) {
+			loop_fd_remove(c->source); /* it would be told again and again; what came is read after the pause */
+			c->source = NULL;
+		}
 		if (c->phase != CLOSED && events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->paused)
 			readable(c);
 	}

@@ -97,6 +97,15 @@ async def run(kernel, writer, parent, code):
             say(stream(parent, "z" * 65536))
             await writer.drain()
         say(*end)
+    elif code == "pings":
+        # asks 400,000 times whether somebody is there, and listens to no answer
+        writer.transport.pause_reading()
+        for _ in range(400):
+            say(frame(b"p" * 125, 9) * 1000)
+            await writer.drain()
+        say(*end)
+        await writer.drain()
+        writer.transport.resume_reading()
     elif code == "error":
         what = {"ename": "NameError", "evalue": "no x", "traceback": ["line one", "line two", 3]}
         say(message(parent, "error", what), message(parent, "execute_reply", {"status": "error", **what}, "shell"), end[1])
