@@ -122,9 +122,9 @@ const struct ip6_prefix *ip6_private_list(size_t *ret_n)
 	return private_ranges;
 }
 
-struct ip6 ip6_lan(struct ip6 a, uint32_t prefix)
+struct ip6 ip6_lan(struct ip6 a)
 {
-	return prefix >= IP6_PREFIX_MAX || ip6_never(a) ? (struct ip6){0} : ip6_mask(a, IP6_LAN_BITS);
+	return ip6_never(a) ? (struct ip6){0} : ip6_mask(a, IP6_LAN_BITS);
 }
 
 bool ip6_in_lan(struct ip6 a, const struct ip6 *lan, size_t n)

@@ -62,8 +62,12 @@ int ip6_parse(const char *text, struct ip6_prefix *ret);
 
 #define IP6_LAN_BITS 64u
 
-/** ip6_lan() - The network around a host's address @a with a prefix of @prefix bits, cut to 64; none for a single address and link-local ones */
-struct ip6 ip6_lan(struct ip6 a, uint32_t prefix);
+/**
+ * ip6_lan() - The network of 64 bits around a host's address @a, whatever prefix it was given; none for link-local ones
+ *
+ * A host that got a single address (DHCPv6, most clouds) has neighbours all the same.
+ */
+struct ip6 ip6_lan(struct ip6 a);
 /** ip6_in_lan() - Whether @a lies in one of the @n networks @lan */
 bool ip6_in_lan(struct ip6 a, const struct ip6 *lan, size_t n);
 

@@ -67,14 +67,13 @@ static void read_host(struct dns_guard *g)
 		return;
 	}
 	for (const struct ifaddrs *i = list; i && n < HOST_ADDRS_MAX && n6 < HOST_ADDRS_MAX; i = i->ifa_next) {
-		struct sockaddr_in6 a6, mask;
+		struct sockaddr_in6 a6;
 		struct sockaddr_in a;
 
 		if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6) {
 			memcpy(&a6, i->ifa_addr, sizeof(a6));
 			g->host6[n6] = ip6_read(&a6.sin6_addr);
-			memcpy(&mask, i->ifa_netmask ? i->ifa_netmask : i->ifa_addr, sizeof(mask));
-			g->lan6[n6] = ip6_lan(g->host6[n6], ip6_read(&mask.sin6_addr).lo == UINT64_MAX ? IP6_PREFIX_MAX : IP6_LAN_BITS);
+			g->lan6[n6] = ip6_lan(g->host6[n6]);
 			n6++;
 		}
 		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)

@@ -158,15 +158,13 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 						   .host6 = h->host6, .lan6 = h->lan6, .private_allowed6 = h->allowed6}};
 	if (getifaddrs(&all) == 0) {
 		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-			struct sockaddr_in6 in6, mask;
+			struct sockaddr_in6 in6;
 			struct sockaddr_in in;
 
 			if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET6 && h->guards.n_host6 < RANGES_MAX) {
 				memcpy(&in6, i->ifa_addr, sizeof(in6));
 				h->host6[h->guards.n_host6++] = ip6_read(&in6.sin6_addr);
-				memcpy(&mask, i->ifa_netmask ? i->ifa_netmask : i->ifa_addr, sizeof(mask));
-				h->lan6[h->guards.n_lan6++] = ip6_lan(ip6_read(&in6.sin6_addr), ip6_read(&mask.sin6_addr).lo == UINT64_MAX ?
-													       IP6_PREFIX_MAX : IP6_LAN_BITS);
+				h->lan6[h->guards.n_lan6++] = ip6_lan(ip6_read(&in6.sin6_addr));
 			}
 			if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
 				continue;

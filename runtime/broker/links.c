@@ -1015,18 +1015,18 @@ static void take_lan6(struct ip6 lan, struct links_host_addrs *list)
 	if (ip6_none(lan) || ip6_in_lan(lan, list->lan6, list->n_lan6))
 		return;
 	if (list->n_lan6 == ARRAY_SIZE(list->lan6))
-		list->truncated = true;
+		list->lan6_truncated = true;
 	else
 		list->lan6[list->n_lan6++] = lan;
 }
 
-static void take_addr6(const struct nl_addr *local, uint32_t prefix, struct links_host_addrs *list)
+static void take_addr6(const struct nl_addr *local, struct links_host_addrs *list)
 {
 	struct ip6 addr = ip6_read(nl_addr_get_binary_addr(local));
 
 	if (ip6_same(addr, (struct ip6){0, 1}))
 		return;
-	take_lan6(ip6_lan(addr, prefix), list);
+	take_lan6(ip6_lan(addr), list);
 	for (uint32_t i = 0; i < list->n6; i++)
 		if (ip6_same(list->addr6[i], addr))
 			return;
@@ -1043,7 +1043,7 @@ static void take_addr(struct nl_object *object, void *arg)
 	uint32_t wire, addr;
 
 	if (local && nl_addr_get_len(local) == sizeof(struct in6_addr))
-		take_addr6(local, (uint32_t)rtnl_addr_get_prefixlen((struct rtnl_addr *)object), list);
+		take_addr6(local, list);
 	if (!local || nl_addr_get_len(local) != sizeof(wire))
 		return;
 	memcpy(&wire, nl_addr_get_binary_addr(local), sizeof(wire));

@@ -209,6 +209,7 @@ struct links_host_addrs {
 	uint32_t n6;
 	struct ip6 lan6[256]; /* networks around them, 64 bits */
 	uint32_t n_lan6;
+	bool lan6_truncated; /* it has more networks: nothing else closes them */
 	bool truncated; /* the host has more: their ranges stay closed by the private and input rules only */
 };
 /** links_host_addrs() - Addresses of the host's interfaces (called in the host's namespace) into @ret; Return: 0 or -1, @err set */

@@ -188,11 +188,22 @@ static int set_forwarding(struct netwatch *w, struct sbx_err *err)
 	return w->rules.ipv6 ? set_forwarding6(w, err) : 0;
 }
 
+/* A network that no rule knows would be the internet to sandboxes: without it, nothing is open. */
+static int host_addrs(const struct netwatch *w, struct links_host_addrs *ret, struct sbx_err *err)
+{
+	if (links_host_addrs(ret, err) < 0)
+		return -1;
+	if (!w->rules.ipv6 || !ret->lan6_truncated)
+		return 0;
+	return sbx_err_set(err, SBX_E_LIMIT, 0, "this host has addresses in more than %zu IPv6 networks: network.ipv6 cannot keep sandboxes out of them",
+			   ARRAY_SIZE(ret->lan6));
+}
+
 static int follow_addrs(struct netwatch *w, struct sbx_err *err)
 {
 	struct links_host_addrs now;
 
-	if (links_host_addrs(&now, err) < 0)
+	if (host_addrs(w, &now, err) < 0)
 		return -1;
 	if (now.n == w->addrs.n && !memcmp(now.addr, w->addrs.addr, now.n * sizeof(now.addr[0])) && now.n6 == w->addrs.n6 &&
 	    !memcmp(now.addr6, w->addrs.addr6, now.n6 * sizeof(now.addr6[0])) && now.n_lan6 == w->addrs.n_lan6 &&
@@ -463,7 +474,7 @@ static int start(struct netwatch *w, struct sbx_err *err)
 	w->table_src = loop_fd_add(w->loop, w->table_fd, EPOLLIN, table_ready, w);
 	if (!w->router_src || !w->host_src || !w->nft_src || !w->table_src || !w->settle || !w->retry || !w->reload)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "watch the network");
-	if (links_host_addrs(&w->addrs, err) < 0 || load_router(w, true, err) < 0 ||
+	if (host_addrs(w, &w->addrs, err) < 0 || load_router(w, true, err) < 0 ||
 	    load_all(w, err) < 0 || set_forwarding(w, err) < 0 || links_uplink_set(w->links, true, err) < 0)
 		return -1;
 	w->open = true;

@@ -221,6 +221,17 @@ static void private_ranges(void)
 			   ip6_private(p.addr) == sixes[i].private,
 		   "IPv6: %s is %s", sixes[i].addr, sixes[i].never ? "never reached" : sixes[i].private ? "private" : "of the internet");
 	}
+	/* whether the host was given a network or a single address, its neighbours are these */
+	static const char *const own[] = {"2001:db8:1:2::10", "fe80::1", "::1"};
+	struct ip6 lan[ARRAY_SIZE(own)];
+	struct ip6_prefix p;
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		if (ok(ip6_parse(own[i], &p) == 0, "%s", own[i])) {
+			lan[i] = ip6_lan(p.addr);
+			ok(ip6_none(lan[i]) == (i > 0), "%s %s a network around it", own[i], i ? "has not" : "has");
+		}
+	ok(ip6_parse("2001:db8:1:2:ffff::1", &p) == 0 && ip6_in_lan(p.addr, lan, 1), "a neighbour is in it");
+	ok(ip6_parse("2001:db8:1:3::10", &p) == 0 && !ip6_in_lan(p.addr, lan, ARRAY_SIZE(lan)), "the next network is not");
 }
 
 int main(void)
