@@ -35,6 +35,11 @@ struct capture {
 static const char *const form_names[] = {[BROKER_FORM_TAR] = "tar", [BROKER_FORM_TAR_GZIP] = "gzip", [BROKER_FORM_TAR_ZSTD] = "zstd"};
 static const char *const kind_names[] = {NULL, NULL, "oci", "docker"}; /* enum archive_kind */
 
+static bool is_of(const struct capture *c, const struct broker_slot_ref *ref)
+{
+	return c->ref.slot == ref->slot && c->ref.generation == ref->generation;
+}
+
 static void capture_free(struct capture *c)
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
@@ -78,10 +83,11 @@ static void capture_ended(void *arg, int fd, uint32_t events)
 
 	(void)fd;
 	(void)events;
+	struct broker *b = c->b;
 	int r = judge(c, &result, &err);
-	/* a dead life's files are being removed: who knows what of them was still there */
-	const struct slot *s = r == 0 && c->ref.slot != BROKER_NO_SLOT ? slot_by_ref(c->b, &c->ref) : NULL;
-	if (r == 0 && c->ref.slot != BROKER_NO_SLOT && (!s || (s->state != BROKER_SLOT_LIVE && s->state != BROKER_SLOT_FROZEN)))
+	/* a dead life's files are being removed: who knows what of them was still there; most often that is why we end */
+	struct slot *s = c->ref.slot != BROKER_NO_SLOT ? slot_by_ref(b, &c->ref) : NULL;
+	if (c->ref.slot != BROKER_NO_SLOT && (!s || (s->state != BROKER_SLOT_LIVE && s->state != BROKER_SLOT_FROZEN)))
 		r = sbx_err_set(&err, SBX_E_NOT_RUNNING, 0, "the sandbox ended while its files were read");
 	if (r == 0 && FAULT_POINT("capture-ended"))
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
@@ -93,8 +99,10 @@ static void capture_ended(void *arg, int fd, uint32_t events)
 		memcpy(answer.digest, result.digest, sizeof(answer.digest));
 		memcpy(answer.diff_id, result.diff_id, sizeof(answer.diff_id));
 	}
-	broker_capture_done(c->b, &c->asker, r < 0 ? &err : NULL, &answer);
+	broker_capture_done(b, &c->asker, r < 0 ? &err : NULL, &answer);
 	capture_free(c);
+	if (s)
+		slot_drain(b, s); /* perhaps it waited for us */
 }
 
 static int check_file(int fd, int mode, struct sbx_err *err)
@@ -138,7 +146,7 @@ static int start(struct broker *b, const struct unpacker_job *job, const struct 
 	if (!c->source) {
 		sbx_err_set(err, SBX_E_SYSTEM, c->pidfd < 0 ? -c->pidfd : errno, "start sandbox-unpack");
 		if (c->pidfd >= 0) /* nobody would wait for it */
-			ignore_result((int)syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0));
+			unpacker_end(c->pidfd);
 		capture_free(c);
 		return -1;
 	}
@@ -248,6 +256,13 @@ void capture_cancel(struct broker *b, uint64_t number)
 			ignore_result((int)syscall(SYS_pidfd_send_signal, b->capture[i]->pidfd, SIGKILL, NULL, 0));
 }
 
+void capture_end_life(struct broker *b, const struct broker_slot_ref *ref)
+{
+	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+		if (b->capture[i] && is_of(b->capture[i], ref))
+			ignore_result((int)syscall(SYS_pidfd_send_signal, b->capture[i]->pidfd, SIGKILL, NULL, 0));
+}
+
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
@@ -259,7 +274,7 @@ bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYT
 bool capture_uses_life(const struct broker *b, const struct broker_slot_ref *ref)
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
-		if (b->capture[i] && b->capture[i]->ref.slot == ref->slot && b->capture[i]->ref.generation == ref->generation)
+		if (b->capture[i] && is_of(b->capture[i], ref))
 			return true;
 	return false;
 }

@@ -69,6 +69,8 @@ int capture_index(struct broker *b, const struct broker_capture_req *req, int fi
 void capture_cancel(struct broker *b, uint64_t number);
 /** capture_uses_layer() - Whether a capture of @b reads the layer @key */
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
+/** capture_end_life() - End what reads the files of the life @ref, which has ended: its asker gets NOT_RUNNING */
+void capture_end_life(struct broker *b, const struct broker_slot_ref *ref);
 /** capture_uses_life() - Whether a capture of @b reads the files of the life @ref */
 bool capture_uses_life(const struct broker *b, const struct broker_slot_ref *ref);
 

@@ -253,6 +253,10 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	u->source = u->pidfd < 0 ? NULL : loop_fd_add(b->loop, u->pidfd, EPOLLIN, unpack_ended, u);
 	if (!u->source) {
 		sbx_err_set(err, SBX_E_SYSTEM, u->pidfd < 0 ? -u->pidfd : errno, "start sandbox-unpack");
+		if (u->pidfd >= 0) /* nobody would wait for it */
+			unpacker_end(u->pidfd);
+		if (trash_put(b, b->layers_fd, u->name, b->layer_base) < 0)
+			log_error("unfinished layer %s stays until the next start", u->name);
 		unpack_free(u);
 		return -1;
 	}

@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/capture.h"
 #include "runtime/broker/disk.h"
 #include "runtime/broker/egress.h"
 #include "runtime/broker/egress_plan.h"
@@ -337,12 +338,24 @@ bool slot_layer_lives(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES
 	return false;
 }
 
+/* A create that waits for a disk or a volume has not noted its use yet. */
+static bool create_names(const struct broker_create *c, const char *claim)
+{
+	for (uint32_t k = 0; c && k < c->n_volumes; k++)
+		if (c->volume[k].kind == BROKER_VOLUME_NAMED && !strcmp(c->volume[k].claim, claim))
+			return true;
+	return false;
+}
+
 bool slot_claim_used(const struct broker *b, const char *claim)
 {
-	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
+		if (create_names(b->slot[i].create, claim))
+			return true;
 		for (uint32_t k = 0; k < b->slot[i].n_claims; k++)
 			if (!strcmp(b->slot[i].use->claim[k], claim))
 				return true;
+	}
 	return false;
 }
 
@@ -377,6 +390,7 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->pid_source = NULL;
 	replace_fd(&s->pidfd, -1);
 	launch_end(s);
+	capture_end_life(b, &(struct broker_slot_ref){.slot = s->number, .generation = s->generation});
 	disk_end(b, s);
 	put_away_files(b, s);
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
@@ -546,6 +560,8 @@ void slot_drain(struct broker *b, struct slot *s)
 		return;
 	bool done = drain_cgroup(b, s);
 	done = drain_network(b, s) && done;
+	/* a reader of its files runs with its ids; the end of that drains again */
+	done = !capture_uses_life(b, &(struct broker_slot_ref){.slot = s->number, .generation = s->generation}) && done;
 	put_away_files(b, s);
 	if (done && !s->has_files)
 		slot_give_back(b, s);

@@ -121,3 +121,10 @@ int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_re
 	return pidfd;
 }
 
+void unpacker_end(int pidfd)
+{
+	siginfo_t info;
+
+	ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
+	ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
+}

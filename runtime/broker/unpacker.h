@@ -30,5 +30,7 @@ struct unpacker_job {
  * @ret_result_fd: Reading end of the pipe for its one result, non-blocking; the caller's
  */
 int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_result_fd);
+/** unpacker_end() - Kill @pidfd of unpacker_start() and wait for its end, which is at once; the descriptor stays the caller's */
+void unpacker_end(int pidfd);
 
 #endif
