@@ -178,7 +178,7 @@ static void worker_gone(struct broker *b)
 	loop_fd_remove(d->pid_source);
 	d->sock_source = d->pid_source = NULL;
 	if (d->pidfd >= 0) {
-		/* A socket that ended first: it is on its way out, or does not keep the protocol. */
+		/* It has ended, or nobody will ever notice its end: start_worker(). */
 		ignore_result(syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0));
 		ignore_result(waitid(P_PIDFD, (id_t)d->pidfd, &info, WEXITED));
 	}
@@ -233,6 +233,8 @@ static void fail_waiters(struct broker *b, uint32_t mib, const struct sbx_err *e
 		b->disk->next_mib = 0; /* until a create asks again: else it fails for ever */
 }
 
+static void forget(struct broker *b, uint32_t at);
+
 static void made(struct broker *b, const struct disk_done *done, int fd)
 {
 	struct disk *d = b->disk;
@@ -244,10 +246,8 @@ static void made(struct broker *b, const struct disk_done *done, int fd)
 		fail_waiters(b, (uint32_t)(done->bytes / MIB), &err);
 		return;
 	}
-	if (d->n_ready == POOL_MAX) {
-		close(fd);
-		return;
-	}
+	if (d->n_ready == POOL_MAX)
+		forget(b, 0); /* not this one: it may be what a create waits for */
 	struct ready *ready = &d->ready[d->n_ready++];
 	*ready = (struct ready){.fd = fd, .mib = (uint32_t)(done->bytes / MIB)};
 	memcpy(ready->name, done->name, sizeof(ready->name));
@@ -286,6 +286,7 @@ static void volume_attached(struct broker *b, const struct disk_done *done, int 
 static void on_worker(void *arg, int sock, uint32_t events)
 {
 	struct broker *b = arg;
+	struct disk *d = b->disk;
 	struct disk_done done;
 	int fd = -1;
 	size_t n_fds = 0;
@@ -303,8 +304,14 @@ static void on_worker(void *arg, int sock, uint32_t events)
 	} else if (good && done.kind == DISK_JOB_VOLUME) {
 		volume_made(b, &done);
 	} else {
+		/*
+		 * It is on its way out, or does not keep the protocol.  Its end is noticed as any other: waiting for that is not for
+		 * the loop, and who asks until then is answered by it.
+		 */
 		close_keep_errno(fd);
-		worker_gone(b);
+		loop_fd_remove(d->sock_source);
+		d->sock_source = NULL;
+		ignore_result(syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0));
 	}
 }
 

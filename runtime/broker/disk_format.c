@@ -19,6 +19,7 @@
 #define BLOCK_BYTES  4096u
 #define IMAGE_FD     3
 #define CPU_SECONDS  60u
+#define WALL_SECONDS 60u
 #define MEMORY_BYTES (2ull << 30)
 #define NUMBER_TEXT  16
 #define FEATURES                                                                                                              \
@@ -43,7 +44,7 @@ static int confine(const struct disk_form *form, uid_t uid)
 		rlim_t value;
 	} limits[] = {{RLIMIT_CPU, CPU_SECONDS}, {RLIMIT_AS, MEMORY_BYTES}, {RLIMIT_FSIZE, form->bytes}, {RLIMIT_CORE, 1}, {RLIMIT_NOFILE, 16}};
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS) < 0)
+	if (unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS) < 0)
 		return -errno;
 	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
 		const struct rlimit limit = {limits[i].value, limits[i].value};
@@ -53,6 +54,9 @@ static int confine(const struct disk_form *form, uid_t uid)
 	}
 	/* The capabilities go with the exec: it is not root that executes. */
 	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
+		return -errno;
+	/* After the ids: a change of them clears it. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return -errno;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
@@ -77,6 +81,12 @@ _Noreturn static void run_mke2fs(const char *program, int image_fd, const struct
 			_exit(1);
 	if (syscall(SYS_close_range, IMAGE_FD + 1, ~0u, 0) < 0 || confine(form, uid) < 0)
 		_exit(1);
+	/* The limit of its processor time does not end what waits for a disk. */
+	sigset_t none;
+	sigemptyset(&none);
+	if (signal(SIGALRM, SIG_DFL) == SIG_ERR || sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		_exit(1);
+	alarm(WALL_SECONDS);
 	execve(program, (char *const *)(uintptr_t)argv, envp);
 	_exit(1);
 }

@@ -106,7 +106,8 @@ static int find(const struct stat *st, char path[PATH_SIZE])
 		if (strncmp(e->d_name, "loop", 4) != 0 || strlen(e->d_name) > 16)
 			continue;
 		snprintf(path, PATH_SIZE, "/dev/%.16s", e->d_name);
-		auto_fd device = open(path, O_RDWR | O_CLOEXEC);
+		/* for reading: the last close of a writer makes the host look at the device again, and these are mostly not ours */
+		auto_fd device = open(path, O_RDONLY | O_CLOEXEC);
 		if (device >= 0 && ioctl(device, LOOP_GET_STATUS64, &info) == 0 && info.lo_inode == st->st_ino && info.lo_device == st->st_dev)
 			return take_fd(&device);
 	}

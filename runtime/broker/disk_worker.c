@@ -27,6 +27,7 @@
 #define DIR_FD	    4
 #define VOLUMES_FD  5
 #define CHILDREN    32 /* above, a job is done in line */
+#define HUGE_BYTES  (UINT64_C(64) << 30)
 
 struct template {
 	struct disk_form form;
@@ -131,7 +132,10 @@ static void unmake(const char *name, int dir)
 	ignore_result(unlinkat(DIR_FD, name, AT_REMOVEDIR)); /* a left one goes at the next start */
 }
 
-/* One rename publishes the directory with the image: what has the volume's name is whole, whenever we are killed. */
+/*
+ * One rename publishes the directory with the image: what has the volume's name is whole, whenever we are killed.  A failure
+ * leaves it unpublished; where that cannot be, it is there.
+ */
 static int publish(const char *name, const struct disk_job *job, int dir, struct sbx_err *err)
 {
 	if (FAULT_POINT("disk-volume"))
@@ -140,7 +144,10 @@ static int publish(const char *name, const struct disk_job *job, int dir, struct
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume");
 	if (renameat2(DIR_FD, name, VOLUMES_FD, job->name, RENAME_NOREPLACE) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "a volume of this name");
-	return fsync(VOLUMES_FD) < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "write a new volume") : 0;
+	int r = FAULT_POINT("disk-published") ? -EIO : fsync(VOLUMES_FD) < 0 ? -errno : 0;
+	if (r == 0 || renameat2(VOLUMES_FD, job->name, DIR_FD, name, RENAME_NOREPLACE) < 0)
+		return 0;
+	return sbx_err_set(err, SBX_E_SYSTEM, -r, "write a new volume");
 }
 
 static int make_volume(struct worker *w, const struct disk_job *job, struct sbx_err *err)
@@ -151,8 +158,9 @@ static int make_volume(struct worker *w, const struct disk_job *job, struct sbx_
 	if (fstatat(VOLUMES_FD, job->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, EEXIST, "a volume of this name");
 	snprintf(name, sizeof(name), "t%d.%.*s", (int)getpid(), (int)DISK_NAME_BYTES, job->name);
+	/* EEXIST is what says that the volume was there: of the temporary name it says something else */
 	if (mkdirat(DIR_FD, name, 0700) < 0)
-		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "directory of a new volume");
+		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno == EEXIST ? EBUSY : errno, "directory of a new volume");
 	auto_fd dir = openat(DIR_FD, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	auto_fd image = dir < 0 ? -1 : new_image(w, &job->form, dir, DISK_IMAGE, err);
 	int r = image < 0 ? -1 : fill_volume(image, job->owner, err);
@@ -197,9 +205,14 @@ static void answer(const struct disk_job *job, int fd, const struct sbx_err *err
 	}
 	struct pollfd sock = {.fd = SOCK_FD, .events = POLLOUT};
 
-	while (poll(&sock, 1, -1) < 0 && errno == EINTR)
-		;
-	if (fdpass_send(SOCK_FD, &iov, 1, &fd, fd < 0 ? 0 : 1) < 0)
+	int r;
+
+	do { /* several processes answer: the room that was there may be another's by now */
+		while (poll(&sock, 1, -1) < 0 && errno == EINTR)
+			;
+		r = fdpass_send(SOCK_FD, &iov, 1, &fd, fd < 0 ? 0 : 1);
+	} while (r == -EAGAIN);
+	if (r < 0)
 		_exit(1); /* the broker is gone: what was made goes with us */
 }
 
@@ -233,7 +246,7 @@ static void child_ended(struct worker *w, nfds_t i)
 		;
 	if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || ended.job.kind == DISK_JOB_END)
 		return;
-	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes or mounts a volume ended");
+	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes or mounts a disk ended");
 	answer(&ended.job, -1, &err);
 }
 
@@ -255,13 +268,19 @@ static void wait_for_job(struct worker *w)
 	} while (!fds[0].revents);
 }
 
+/* Its template alone may take seconds, which nobody else should wait for. */
+static bool is_huge(const struct disk_job *job)
+{
+	return (job->kind == DISK_JOB_MAKE || job->kind == DISK_JOB_VOLUME) && job->form.bytes > HUGE_BYTES;
+}
+
 /* Return: whether a child does the job now */
 static bool delegate(struct worker *w, const struct disk_job *job, int passed)
 {
 	struct child *c = &w->child[w->n_children];
 	int pidfd = -1;
 
-	if (job->kind == DISK_JOB_MAKE || w->n_children == CHILDREN)
+	if ((job->kind == DISK_JOB_MAKE && !is_huge(job)) || w->n_children == CHILDREN)
 		return false;
 	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid < 0)
@@ -283,10 +302,16 @@ static void start(struct worker *w, const struct disk_job *job, int passed)
 	struct sbx_err err;
 
 	/* Made here, where later ones find it; a failure is told by who needs it. */
-	if (job->kind == DISK_JOB_VOLUME)
+	if (job->kind == DISK_JOB_VOLUME && !is_huge(job))
 		ignore_result(template_for(w, &job->form, &err));
-	if (!delegate(w, job, passed))
+	if (delegate(w, job, passed))
+		return;
+	if (!is_huge(job)) {
 		serve(w, job, passed);
+		return;
+	}
+	sbx_err_set(&err, SBX_E_LIMIT, 0, "too many disks are being made for one of this size; try again");
+	answer(job, -1, &err);
 }
 
 _Noreturn void disk_worker_run(const struct disk_worker_config *config)

@@ -5,7 +5,8 @@
  * A mount takes a millisecond, the first image of a size ten, the last close of a full one a second: none of it is done in the
  * broker's loop.  The worker is a child of the broker with its powers; it speaks the fixed structs below with the broker
  * only, over a SOCK_SEQPACKET pair, and ends with it.  Images of sandboxes it makes one after the other; whatever waits for
- * the content of a disk (a last close, a volume's journal) is done by a child of its own, so that no tenant's data delays another.
+ * the content of a disk (a last close, a volume's journal) is done by a child of its own, so that no tenant's data delays
+ * another, and so is what is huge.
  */
 #ifndef RUNTIME_DISK_WORKER_H
 #define RUNTIME_DISK_WORKER_H

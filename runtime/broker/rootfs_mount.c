@@ -358,7 +358,14 @@ static int attach_disk(struct broker *b, const struct slot *s)
 {
 	int r = rootfs_attach(b, s->disk_fd);
 
-	return r < 0 ? r : fcntl(s->disk_fd, F_DUPFD_CLOEXEC, 0);
+	if (r < 0)
+		return r;
+	int fd = fcntl(s->disk_fd, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0)
+		return fd;
+	r = -errno;
+	rootfs_detach();
+	return r;
 }
 
 int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
@@ -370,8 +377,11 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 
 	launch_dir_name(s, name);
 	auto_fd files = s->disk_fd < 0 ? path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY) : attach_disk(b, s);
-	if (files < 0 || dup3(files, b->upper_fd, O_CLOEXEC) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, files < 0 ? -files : errno, "files of slot %u", s->number);
+	int r = files < 0 ? files : dup3(files, b->upper_fd, O_CLOEXEC) < 0 ? -errno : 0;
+	if (r < 0 && files >= 0 && s->disk_fd >= 0)
+		rootfs_detach();
+	if (r < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -r, "files of slot %u", s->number);
 	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
 	s->n_layers = image->n_layers;
 	int lowers = lowers_begin(b);

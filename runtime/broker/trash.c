@@ -189,18 +189,41 @@ int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
 
 	if (fd < 0)
 		return fd;
-	/* Renaming into another parent changes "..", so the worker has to own the directory itself; a volume's may have another owner. */
-	if (fstat(fd, &st) < 0 || ((st.st_uid != owner || st.st_gid != owner) && fchown(fd, owner, owner) < 0))
+	if (fstat(fd, &st) < 0)
 		return -errno;
 	snprintf(to, sizeof(to), "%.80s.%llu", name, (unsigned long long)b->trash->number++);
 	if (renameat(dir_fd, name, b->trash_fd, to) < 0)
 		return -errno;
+	/*
+	 * Renaming into another parent changes "..", so the worker has to own the directory itself; a volume's may have another
+	 * owner.  Not before: as long as it has its name, who owns a volume says what it is.
+	 */
+	if ((st.st_uid != owner || st.st_gid != owner) && fchown(fd, owner, owner) < 0)
+		log_error("trash: %.80s waits for the next start: %s", to, strerror(errno));
 	wake(b);
 	return 0;
 }
 
+/* Root's are volumes with an image whose broker was killed before they were the worker's: nothing else of root gets here. */
+static void take_over(struct broker *b)
+{
+	auto_dir dir = fdopendir(path_open_beneath(b->trash_fd, "", O_RDONLY | O_DIRECTORY));
+	struct stat st;
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || fstatat(b->trash_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    st.st_uid != 0 || !S_ISDIR(st.st_mode))
+			continue;
+		auto_fd fd = path_open_beneath(b->trash_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+		int r = fd < 0 ? fd : fchown(fd, b->volume_base, b->volume_base) < 0 ? -errno : 0;
+		if (r < 0)
+			log_error("trash/%.64s stays: %s", e->d_name, strerror(-r));
+	}
+}
+
 void trash_start(struct broker *b)
 {
+	take_over(b); /* before the worker runs */
 	wake(b);
 }
 

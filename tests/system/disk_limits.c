@@ -202,6 +202,12 @@ static void refused(void)
 	ok(box.status == SBX_E_INVALID_REQUEST && strstr(box.made.text, "16 MiB"), "less than the least: %s", box.made.text);
 	box = make(UINT32_MAX);
 	ok(box.status == SBX_E_INVALID_REQUEST && strstr(box.made.text, "state directory has"), "more than the host has: %s", box.made.text);
+	if (quick)
+		return;
+	box = make(65 * 1024); /* made beside the others */
+	ok(!box.status || ((box.status == SBX_E_INVALID_REQUEST || box.status == SBX_E_STATE_FULL) && strstr(box.made.text, "state directory")),
+	   "a huge one is made where there is room: %s", box.made.text);
+	end(&box);
 }
 
 /* ---- volumes ---- */
@@ -336,6 +342,11 @@ static void kills(void)
 	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "a broker to look at what is left");
 	ok(count("ls %s/state/volumes | grep -c cut") == 0 && count("ls %s/state/disks | grep -c '^t'") == 0, "nothing of the volume is left");
 	ok(volume(BROKER_OP_VOLUME_MAKE, "cut", 32, 0, NULL) == 0, "and it can be made");
+	end_broker();
+	ok(btc_spawn(&t, "SBX_FAULT=disk-published:fail") == 0 && btc_hello(&t) == 0, "a broker that cannot write a name to the disk");
+	ok(volume(BROKER_OP_VOLUME_MAKE, "unsaid", 32, 0, NULL) == SBX_E_SYSTEM, "the volume is not made");
+	ok(count("ls %s/state/volumes | grep -c unsaid") == 0 && count("ls %s/state/disks | grep -c '^t'") == 0, "and nothing of it is there");
+	ok(with_volume("unsaid").status == SBX_E_VOLUME_NOT_FOUND, "for sandboxes too");
 }
 
 #endif
