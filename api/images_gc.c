@@ -51,6 +51,7 @@ struct images_gc {
 	struct images_layers *listing;
 	struct loop_timer *timer;
 	uint64_t last_mono_ms; /* of the last collection, 0: none */
+	bool soon;	       /* the timer is armed for a look: more changes do not put it off */
 };
 
 static uint64_t min_age(const struct images_gc *gc)
@@ -357,7 +358,8 @@ static void on_listed(void *arg, struct digest_map *layers, uint64_t n_strays, c
 	} else {
 		run->layers = *layers; /* taken over */
 		*layers = (struct digest_map){0};
-		gc->last_mono_ms = loop_now_ms(gc->context->loop);
+		if (!run->request.dry_run)
+			gc->last_mono_ms = loop_now_ms(gc->context->loop);
 		ignore_result(act(run, &run->err) < 0); /* the run's end tells */
 	}
 	run->acted = true;
@@ -410,11 +412,15 @@ static void on_timer(void *arg)
 	uint64_t now = loop_now_ms(gc->context->loop);
 	struct gc_run look = {.gc = gc};
 
-	loop_timer_arm(gc->timer, GC_CHECK_MS);
+	gc->soon = false;
+	/* what filled the disk during a run may be missing in it */
+	loop_timer_arm(gc->timer, gc->runs ? GC_AGAIN_MS : GC_CHECK_MS);
 	if (gc->runs || !gc->context->broker)
 		return;
 	look_at_disk(&look);
 	bool again = gc->last_mono_ms && now - gc->last_mono_ms < (look.want_bytes ? GC_AGAIN_MS : GC_EACH_MS);
+	if (again && look.want_bytes)
+		loop_timer_arm(gc->timer, GC_AGAIN_MS);
 	if (again)
 		return;
 	if (run_add(gc, &automatic, NULL) < 0)
@@ -423,8 +429,10 @@ static void on_timer(void *arg)
 
 void images_gc_look(struct images_gc *gc)
 {
-	if (gc)
-		loop_timer_arm(gc->timer, GC_SOON_MS);
+	if (!gc || gc->soon)
+		return;
+	gc->soon = true;
+	loop_timer_arm(gc->timer, GC_SOON_MS);
 }
 
 static void on_change(void *arg)
