@@ -18,6 +18,7 @@
 #define CALLS_MAX	  8192u /* two requests for each sandbox of a full host, and some */
 #define MESSAGES_PER_TURN 64u
 #define ANSWER_MS	  8000u /* closing what a policy takes away goes through the broker and takes some ms */
+#define LATE_MS		  100u	/* for us to read what has come, before dnsd is blamed */
 
 /* One request, from its making to its answer. */
 struct call {
@@ -46,6 +47,7 @@ struct policy_link {
 	int fd;			       /* owned; -1: nobody is connected */
 	struct loop_fd *source;	       /* owned */
 	bool greeted;
+	bool late; /* an answer was missed, and none has been taken since */
 	uint64_t tag;
 	unsigned n_calls;
 	struct list queued; /* not yet sent */
@@ -131,7 +133,7 @@ static void lose(struct policy_link *l, const char *why)
 	loop_fd_remove(l->source);
 	l->source = NULL;
 	close_keep_errno(take_fd(&l->fd));
-	l->greeted = false;
+	l->greeted = l->late = false;
 	while ((c = list_take(&l->sent)) || (c = list_take(&l->queued)))
 		list_add(&l->failed, c);
 	if (l->failed.first)
@@ -140,7 +142,10 @@ static void lose(struct policy_link *l, const char *why)
 		l->hooks.lost(l->hooks.arg);
 }
 
-/* A dnsd that hangs is as good as none: who waits is told, and when it goes on it connects again and gets everything. */
+/*
+ * A dnsd that hangs is as good as none: who waits is told, and when it goes on it connects again and gets everything.
+ * After a stall of our own its answers may stand in the socket, with this timer served before them: they are read first.
+ */
 static void look_for_late(void *arg)
 {
 	struct policy_link *l = arg;
@@ -148,10 +153,14 @@ static void look_for_late(void *arg)
 
 	if (!l->sent.first)
 		return;
-	if (now - l->sent.first->sent_ms >= ANSWER_MS)
-		lose(l, "does not answer");
-	else
+	if (now - l->sent.first->sent_ms < ANSWER_MS) {
 		loop_timer_arm(l->late_timer, ANSWER_MS - (now - l->sent.first->sent_ms));
+	} else if (l->late) {
+		lose(l, "does not answer");
+	} else {
+		l->late = true;
+		loop_timer_arm(l->late_timer, LATE_MS);
+	}
 }
 
 /* ---- sending ---- */
@@ -413,6 +422,7 @@ static const char *got_reply(struct policy_link *l, const union egress_any *m)
 	policy_link_done *done = c->done;
 	void *arg = c->arg;
 
+	l->late = false;
 	call_free(l, c);
 	if (done)
 		done(arg, err.code ? NULL : m, &err);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -15,6 +16,8 @@
 #include "netpolicy/policy_link.h"
 #include "netpolicy/policy_wire.h"
 #include "tests/tap.h"
+
+#define STALL_MS 8100u /* longer than an answer may take */
 
 static struct loop *loop;
 static struct policy_link *link_;
@@ -142,6 +145,51 @@ static void test_good(void)
 	policy_free(p);
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* It is not dnsd's fault when this process did not run: the answer stands in the socket, and the timer is due before it. */
+static void test_stall(void)
+{
+	struct policy *p = some_policy();
+	unsigned lost_before, dones_before = dones;
+	struct egress_ack ack = {.head = {.magic = EGRESS_MAGIC, .kind = EGRESS_ACK, .size = sizeof(ack)}};
+	auto_fd fd = dial();
+	struct sbx_err err;
+	union egress_any m;
+	int body_fd = -1;
+
+	greet(fd);
+	lost_before = losses;
+	(void)hear(fd, &m, &body_fd);
+	ok(!policy_link_set(link_, &target, p, on_done, NULL, &err) && hear(fd, &m, &body_fd) > 0, "a policy before a stall");
+	close(body_fd);
+	spin();
+	for (uint64_t end = now_ms() + STALL_MS; now_ms() < end;) {
+		const struct timespec rest = {.tv_sec = (time_t)((end - now_ms()) / 1000), .tv_nsec = 1000000};
+
+		nanosleep(&rest, NULL);
+	}
+	/* the timer alone is due, then the answer comes */
+	loop_once(loop, 1);
+	ack.head.tag = m.head.tag;
+	ok(send(fd, &ack, sizeof(ack), MSG_NOSIGNAL) == sizeof(ack), "answered, and we were late");
+	spin();
+	ok(policy_link_up(link_) && losses == lost_before && dones == dones_before + 1 && !last.code, "the answer is read before dnsd is blamed");
+	ok(!policy_link_set(link_, &target, p, on_done, NULL, &err), "a policy that is never answered");
+	for (uint64_t end = now_ms() + 10 * STALL_MS; policy_link_up(link_) && now_ms() < end;)
+		loop_once(loop, 1000);
+	ok(!policy_link_up(link_) && losses == lost_before + 1, "ends the connection");
+	spin();
+	is_int(dones, dones_before + 2, "and is told");
+	policy_free(p);
+}
+
 static void test_replaced(void)
 {
 	auto_fd first = dial();
@@ -222,6 +270,7 @@ int main(void)
 	test_replaced();
 	spin();
 	test_hostile();
+	test_stall();
 	policy_link_free(link_);
 	loop_free(loop);
 	unlink(addr.sun_path);
