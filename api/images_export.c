@@ -234,6 +234,8 @@ static void child_ended(void *arg, int fd, uint32_t events)
 
 	(void)events;
 	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED) < 0); /* readable: it has ended, and has said why */
+	if (info.si_code == CLD_KILLED && info.si_status == SIGALRM)
+		log_warn("export: %s: cut off, the client has read nothing for %u s", e->name, EXPORT_PATIENCE_S);
 	export_free(e);
 }
 

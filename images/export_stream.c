@@ -2,12 +2,14 @@
 #include "images/export_stream.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,9 +41,15 @@ uint64_t export_stream_bytes(const struct export_row *rows, size_t n)
 	return bytes;
 }
 
+static unsigned patience_s = EXPORT_PATIENCE_S;
+
+/* Who does not read holds one of few places: with SIGALRM this process ends, and the answer is cut off. */
 static int put(const void *data, size_t n)
 {
-	return path_write_all(STDOUT_FILENO, data, n);
+	alarm(patience_s);
+	int r = path_write_all(STDOUT_FILENO, data, n);
+	alarm(0);
+	return r;
 }
 
 static int put_head(const struct export_row *row)
@@ -169,7 +177,16 @@ static int stream(struct sbx_err *err)
 int export_stream_main(void)
 {
 	struct sbx_err err = {0};
+	sigset_t alarms;
 
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	if (signal(SIGALRM, SIG_DFL) == SIG_ERR || sigprocmask(SIG_UNBLOCK, &alarms, NULL) < 0) {
+		log_error("export: SIGALRM: %s", strerrordesc_np(errno));
+		return 1;
+	}
+	if (FAULT_POINT("export-impatient"))
+		patience_s = 1;
 	if (stream(&err) == 0)
 		return 0;
 	if (err.code != SBX_E_PEER_GONE)

@@ -4,7 +4,7 @@
  *
  * Made by a child of sandboxd (re-executed, sandboxd's own uid) from a plan: rows of {name, where the bytes are, digest}.  It hashes
  * what it copies and stops without the end of the archive at the first byte too many, too few or wrong, so that no reader takes a
- * broken layout for a whole one.  The rows' order and fixed heads make the same image the same bytes.
+ * broken layout for a whole one.  It also ends (by SIGALRM) when the reader takes nothing for EXPORT_PATIENCE_S.  The rows' order and fixed heads make the same image the same bytes.
  */
 #ifndef IMAGES_EXPORT_STREAM_H
 #define IMAGES_EXPORT_STREAM_H
@@ -19,6 +19,7 @@
 #define EXPORT_FD_BLOBS	       3 /* blob_store_dir() */
 #define EXPORT_FD_SPOOL	       4 /* captured layers; /dev/null when there are none */
 #define EXPORT_PLAN_MAGIC      0x31505845u /* "EXP1" */
+#define EXPORT_PATIENCE_S      300u /* so long may the reader take for one piece of 256 KiB */
 #define EXPORT_ROWS_MAX	       160u /* 127 layers and five documents */
 
 enum export_source {

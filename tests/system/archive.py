@@ -78,6 +78,10 @@ def sh(*args, **more):
     return subprocess.run(args, capture_output=True, timeout=120, **more)
 
 
+def fault_points():
+    return os.path.exists(BUILD + "/config.h") and "#define SBX_FAULT_POINTS" in open(BUILD + "/config.h").read()
+
+
 def have(tool):
     return shutil.which(tool) is not None
 
@@ -442,6 +446,48 @@ def export(name, compression=None):
         c.close()
 
 
+def stalled():
+    """clients that take an answer's head and no more, as many as there are places for exports"""
+    if not fault_points():
+        skip("exports that nobody reads", "no fault points in this build")
+        return
+    layer = tar([entry("big", random.randbytes(24 << 20))])
+    status, answer = post(Archive([layer]).seal().bytes(), name="stall:1")
+    ok(status == 201, "an image larger than what pipes and sockets hold", answer)
+    with open(FAULT, "w") as f:
+        f.write("export-impatient:fail")
+    held = []
+    for _ in range(4):
+        c = Unix("localhost")
+        c.request("GET", "/v1/images/stall%3A1/export")
+        held.append((c, c.getresponse()))
+
+    def whole():
+        try:
+            status, headers, data = export("stall:1")
+        except http.client.IncompleteRead:
+            return False  # begun while the fault point was armed
+        return status == 200 and len(data) == int(headers["Content-Length"])
+
+    def cut():
+        with open(LOG) as f:
+            return f.read().count("stall:1: cut off") >= 4
+
+    ok(until(30, cut), "exports that nobody reads end, and the log says so", [r.status for c, r in held])
+    with open(FAULT, "w"):
+        pass
+    ok(until(30, whole), "then there is place for another")
+    broken = 0
+    for c, r in held:
+        try:
+            broken += len(r.read()) < 24 << 20
+        except (http.client.IncompleteRead, OSError):
+            broken += 1
+        c.close()
+    ok(broken == 4, "and the four answers are broken off", broken)
+    remove("stall:1")
+
+
 def members(data):
     with tarfile.open(fileobj=io.BytesIO(data)) as t:
         return {m.name: t.extractfile(m).read() for m in t if m.isfile()}
@@ -709,7 +755,7 @@ def daemon_serves():
 def kills():
     """kill -9 of whoever is at the point; then the same import must work, and its removal must leave nothing."""
     clean = store()
-    if not os.path.exists(BUILD + "/config.h") or "#define SBX_FAULT_POINTS" not in open(BUILD + "/config.h").read():
+    if not fault_points():
         skip("kill -9 at each step", "no fault points in this build")
         return
     points = ["import-indexed", "blob-synced", "layer-publish", "image-put"]
@@ -752,7 +798,7 @@ def kills():
     remove("killed:1")
 
 
-sections = {f.__name__: f for f in (accepted, hostile, exports, trips, kills)}
+sections = {f.__name__: f for f in (accepted, hostile, exports, stalled, trips, kills)}
 for section in sys.argv[1:] or sections:
     sections[section]()
 print("1..%d" % n_tests)
