@@ -118,20 +118,24 @@ def tcp_lengths():
 
 
 def tcp_many():
-    open_ones, refused = [], 0
-    for i in range(200):
-        s = connect(2)
-        open_ones.append(s)
-    until(lambda: control.counts()["rate_limited"] >= 180)
+    before = control.counts()["rate_limited"]
+    open_ones = [connect(2) for _ in range(200)]
     for s in open_ones:
-        s.settimeout(0.01)
+        s.setblocking(False)
+
+    def is_closed(s):
         try:
-            refused += s.recv(1) == b""
-        except socket.timeout:
-            pass
+            return s.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
         except OSError:
-            refused += 1
-    ok(refused == 180, f"TCP: of 200 connections of one sandbox {200 - refused} are kept", refused)
+            return True
+
+    refused = lambda: sum(is_closed(s) for s in open_ones)
+    until(lambda: refused() >= 180)
+    # on a machine that stands still, idle ones are closed meanwhile (20 at most in one such time), and others take their places
+    n, counted = refused(), control.counts()["rate_limited"] - before
+    ok(n >= 180 and 160 <= counted <= 180, f"TCP: of 200 connections of one sandbox {200 - n} are kept", (n, counted))
     others_are_served("200 connections")
     for s in open_ones:
         s.close()
