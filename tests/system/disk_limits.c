@@ -278,6 +278,48 @@ static void volumes(void)
 	ok(with_volume("sized").status == SBX_E_VOLUME_NOT_FOUND, "and gone");
 }
 
+/* The drop comes right behind a create that has yet to wait for its disk. */
+static void volume_of_a_waiting_create(void)
+{
+	struct broker_volume_req drop = {.size_mib = 0};
+	union broker_any any;
+	struct box box = {.fds = {-1, -1}, .status = -1};
+	int dropped = -1;
+
+	ok(volume(BROKER_OP_VOLUME_MAKE, "waited", 32, 0, NULL) == 0, "another volume");
+	btc_host_create(&t, &create);
+	create.disk_mib = LIMIT_MIB + 16; /* of which the pool has none */
+	create.n_volumes = 1;
+	create.volume[0].kind = BROKER_VOLUME_NAMED;
+	snprintf(create.volume[0].claim, sizeof(create.volume[0].claim), "waited");
+	snprintf(create.volume[0].mount_path, sizeof(create.volume[0].mount_path), "/data");
+	snprintf(drop.claim, sizeof(drop.claim), "waited");
+	uint64_t first = btc_send(&t, t.fd, &create, sizeof(create), BROKER_OP_SANDBOX_CREATE, -1);
+	uint64_t second = btc_send(&t, t.fd, &drop, sizeof(drop), BROKER_OP_VOLUME_DROP, -1);
+	for (int seen = 0; first && second && seen < 2;) {
+		int fds[2] = {-1, -1};
+
+		if (btc_recv(t.fd, &any, fds, WAIT_STEPS * 100) <= 0)
+			break;
+		seen += any.head.tag == first || any.head.tag == second;
+		if (any.head.tag == second)
+			dropped = any.reply.status;
+		if (any.head.tag == first) {
+			box = (struct box){.made = any.create_reply, .fds = {fds[0], fds[1]}, .status = any.create_reply.status};
+			continue;
+		}
+		close_keep_errno(fds[0]);
+		close_keep_errno(fds[1]);
+	}
+	ok(dropped == SBX_E_IMAGE_IN_USE, "what a create waits to use is not dropped (%d)", dropped);
+	ok(box.status == 0, "and the create has it (%d %s)", box.status, box.made.text);
+	end(&box);
+	for (int i = 0; i < WAIT_STEPS && (dropped = volume(BROKER_OP_VOLUME_DROP, "waited", 0, 0, NULL)) == SBX_E_IMAGE_IN_USE; i++)
+		poll(NULL, 0, 100);
+	ok(dropped == 0, "when it has ended, it is dropped");
+	ok(count("find %s/state/trash -mindepth 1 -maxdepth 1 -uid 0 | grep -c waited") == 0, "and the trash may empty it");
+}
+
 /* ---- after a kill ---- */
 
 #ifdef SBX_FAULT_POINTS
@@ -339,7 +381,13 @@ static void kills(void)
 	ok(btc_spawn(&t, "SBX_FAULT=disk-volume:kill") == 0 && btc_hello(&t) == 0, "a broker whose volume is cut off");
 	ok(volume(BROKER_OP_VOLUME_MAKE, "cut", 32, 0, NULL) == SBX_E_START_FAILED, "its maker is killed: that is answered");
 	end_broker();
+	/* a volume with an image whose broker was killed before it gave it to the trash's worker */
+	ok(count("mkdir -m 700 %s/state/trash/half.1 && echo 1") == 1, "half put away");
 	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "a broker to look at what is left");
+	long half = 1;
+	for (int i = 0; i < WAIT_STEPS && (half = count("ls %s/state/trash | grep -c half")) != 0; i++)
+		poll(NULL, 0, 100);
+	ok(half == 0, "it is emptied");
 	ok(count("ls %s/state/volumes | grep -c cut") == 0 && count("ls %s/state/disks | grep -c '^t'") == 0, "nothing of the volume is left");
 	ok(volume(BROKER_OP_VOLUME_MAKE, "cut", 32, 0, NULL) == 0, "and it can be made");
 	end_broker();
@@ -376,6 +424,7 @@ int main(void)
 	told();
 	refused();
 	volumes();
+	volume_of_a_waiting_create();
 #ifdef SBX_FAULT_POINTS
 	if (!quick)
 		kills();
