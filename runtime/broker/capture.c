@@ -51,29 +51,6 @@ static void capture_free(struct capture *c)
 	free(c);
 }
 
-/* The worker may be hostile by now: numbers and digests are passed on as its word, a text is made printable. */
-static int judge(const struct capture *c, struct capture_result *ret, struct sbx_err *err)
-{
-	siginfo_t info = {0};
-
-	if (waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait for sandbox-unpack");
-	ssize_t n = read(c->result_fd, ret, sizeof(*ret));
-	if (n != (ssize_t)sizeof(*ret) || ret->magic != CAPTURE_RESULT_MAGIC || ret->text[UNPACK_TEXT_BYTES - 1])
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
-				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
-	for (char *t = ret->text; *t; t++)
-		*t = *t < 0x20 || *t > 0x7e ? '?' : *t;
-	if (ret->status != 0) {
-		enum sbx_err_code code = ret->status == SBX_E_LIMIT || ret->status == SBX_E_NO_MEMORY || ret->status == SBX_E_SYSTEM ?
-						 (enum sbx_err_code)ret->status : SBX_E_IMAGE_INVALID;
-		return sbx_err_set(err, code, 0, "%s", ret->text);
-	}
-	if (info.si_code != CLD_EXITED || info.si_status != 0)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack failed after its result");
-	return 0;
-}
-
 static void capture_ended(void *arg, int fd, uint32_t events)
 {
 	struct capture *c = arg;
@@ -84,7 +61,7 @@ static void capture_ended(void *arg, int fd, uint32_t events)
 	(void)fd;
 	(void)events;
 	struct broker *b = c->b;
-	int r = judge(c, &result, &err);
+	int r = unpacker_judge(c->pidfd, c->result_fd, &result, sizeof(result), CAPTURE_RESULT_MAGIC, &err);
 	/* a dead life's files are being removed: who knows what of them was still there; most often that is why we end */
 	struct slot *s = c->ref.slot != BROKER_NO_SLOT ? slot_by_ref(b, &c->ref) : NULL;
 	if (c->ref.slot != BROKER_NO_SLOT && (!s || (s->state != BROKER_SLOT_LIVE && s->state != BROKER_SLOT_FROZEN)))

@@ -102,29 +102,6 @@ static int start_worker(struct broker *b, const char *dir_name, int blob_fd, con
 	return unpacker_start(b, &job, ret_result_fd);
 }
 
-/* The worker has ended: judge what it says.  It may be hostile by now, so its word only ever makes the result worse. */
-static int judge(int pidfd, int result_fd, struct unpack_result *ret, struct sbx_err *err)
-{
-	siginfo_t info = {0};
-
-	if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait for sandbox-unpack");
-	ssize_t n = read(result_fd, ret, sizeof(*ret));
-	if (n != (ssize_t)sizeof(*ret) || ret->magic != UNPACK_RESULT_MAGIC || ret->text[UNPACK_TEXT_BYTES - 1])
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
-				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
-	for (char *c = ret->text; *c; c++)
-		*c = *c < 0x20 || *c > 0x7e ? '?' : *c;
-	if (ret->status != 0) {
-		enum sbx_err_code code = ret->status == SBX_E_LIMIT || ret->status == SBX_E_NO_MEMORY || ret->status == SBX_E_SYSTEM ?
-						 (enum sbx_err_code)ret->status : SBX_E_IMAGE_INVALID;
-		return sbx_err_set(err, code, 0, "%s", ret->text);
-	}
-	if (info.si_code != CLD_EXITED || info.si_status != 0)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack failed after its result");
-	return 0;
-}
-
 /* One rename publishes; who came first wins, and both had the same verified blobs. */
 static int publish(struct broker *b, const char *from, const uint8_t *key, struct sbx_err *err)
 {
@@ -173,7 +150,7 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 	(void)fd;
 	(void)events;
 	/* It was pid 1 of its namespace: nothing that runs as S is left. */
-	int r = judge(u->pidfd, u->result_fd, &result, &err);
+	int r = unpacker_judge(u->pidfd, u->result_fd, &result, sizeof(result), UNPACK_RESULT_MAGIC, &err);
 	if (r == 0 && FAULT_POINT("layer-unpacked"))
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0)
@@ -318,7 +295,7 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 	if (poll(&wait, 1, HOST_IMAGE_MS) != 1) {
 		ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); /* it is there: not yet waited for */
 		sbx_err_set(err, SBX_E_SYSTEM, ETIME, "sandbox-unpack --host-skeleton");
-	} else if (judge(pidfd, result_fd, &result, err) == 0) {
+	} else if (unpacker_judge(pidfd, result_fd, &result, sizeof(result), UNPACK_RESULT_MAGIC, err) == 0) {
 		memcpy(b->host_key, host_key_start, sizeof(host_key_start));
 		random_bytes(b->host_key + sizeof(host_key_start), sizeof(b->host_key) - sizeof(host_key_start));
 		if (publish(b, name, b->host_key, err) == 0) {

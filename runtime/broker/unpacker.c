@@ -12,6 +12,8 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -127,4 +129,36 @@ void unpacker_end(int pidfd)
 
 	ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
 	ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
+}
+
+/* Both results begin alike and end in their text, so that one judge reads both. */
+_Static_assert(offsetof(struct capture_result, status) == offsetof(struct unpack_result, status), "status stands at one place");
+_Static_assert(offsetof(struct unpack_result, text) + UNPACK_TEXT_BYTES == sizeof(struct unpack_result), "text is last");
+_Static_assert(offsetof(struct capture_result, text) + UNPACK_TEXT_BYTES == sizeof(struct capture_result), "text is last");
+
+int unpacker_judge(int pidfd, int result_fd, void *ret, size_t size, uint32_t magic, struct sbx_err *err)
+{
+	char *text = (char *)ret + size - UNPACK_TEXT_BYTES;
+	uint32_t got_magic;
+	int32_t status;
+	siginfo_t info = {0};
+
+	if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "wait for sandbox-unpack");
+	ssize_t n = read(result_fd, ret, size);
+	memcpy(&got_magic, ret, sizeof(got_magic));
+	memcpy(&status, (const char *)ret + offsetof(struct unpack_result, status), sizeof(status));
+	if (n != (ssize_t)size || got_magic != magic || text[UNPACK_TEXT_BYTES - 1])
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
+				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+	for (char *c = text; *c; c++)
+		*c = *c < 0x20 || *c > 0x7e ? '?' : *c;
+	if (status != 0) {
+		enum sbx_err_code code = status == SBX_E_LIMIT || status == SBX_E_NO_MEMORY || status == SBX_E_SYSTEM ?
+						 (enum sbx_err_code)status : SBX_E_IMAGE_INVALID;
+		return sbx_err_set(err, code, 0, "%s", text);
+	}
+	if (info.si_code != CLD_EXITED || info.si_status != 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack failed after its result");
+	return 0;
 }

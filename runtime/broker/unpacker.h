@@ -9,6 +9,8 @@
 #ifndef RUNTIME_UNPACKER_H
 #define RUNTIME_UNPACKER_H
 
+#include "base/err.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,5 +34,18 @@ struct unpacker_job {
 int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_result_fd);
 /** unpacker_end() - Kill @pidfd of unpacker_start() and wait for its end, which is at once; the descriptor stays the caller's */
 void unpacker_end(int pidfd);
+/**
+ * unpacker_judge() - Wait for a process that has ended, or is about to, and judge its one result
+ * @pidfd:	Of unpacker_start(); stays the caller's
+ * @result_fd:	Likewise
+ * @ret:	struct unpack_result or struct capture_result; its numbers and digests are the word of a process that may be hostile,
+ *		its text is printable
+ * @size:	Of @ret
+ * @magic:	What it begins with
+ * @err:	Filled on failure; its text is that of the result when there is one
+ *
+ * Return: 0 when it says success and ended so, or -1 with @err set
+ */
+int unpacker_judge(int pidfd, int result_fd, void *ret, size_t size, uint32_t magic, struct sbx_err *err) SBX_WUR;
 
 #endif
