@@ -279,37 +279,6 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
 }
 
-/*
- * Names are asked of the name server, whichever address a sandbox with a policy asks: routes for LINKS_NAMES_MARK deliver it here
- * as it came, so that the answer has the asked address as its source.  Nothing of it is tracked: a flood leaves nothing behind.
- * A sandbox without a policy asks whom it wants; one whose policy has not come is refused with all else.
- */
-static void put_router_dns(struct buf *b, const struct fw_rules_config *c)
-{
-	uint32_t rate = FAULT_POINT("fw-dns-rate") ? 10000000 : c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
-
-	buf_puts(b, "\tchain dns {\n"
-		    "\t\tip daddr 169.254.1.1 goto dns_ours\n");
-	if (!FAULT_POINT("fw-dns"))
-		buf_printf(b,
-			   "\t\tip daddr >= 224.0.0.0 accept\n"
-			   "\t\tmeta mark set ip saddr map @modes\n"
-			   "\t\tmeta mark != { %u, %d } goto dns_ours\n"
-			   "\t\tmeta mark set %u\n",
-			   LINKS_ROUTE_MARK, EGRESS_MODE_OPEN, LINKS_ROUTE_MARK);
-	buf_printf(b,
-		   "\t\taccept\n"
-		   "\t}\n"
-		   "\tchain dns_ours {\n"
-		   "\t\tmeta mark set %u\n"
-		   "\t\tmeta l4proto udp update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\ttcp flags & (syn|ack) == syn update @dns_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\tnotrack\n"
-		   "\t\taccept\n"
-		   "\t}\n",
-		   LINKS_NAMES_MARK, rate, rate * 5 / 2, rate, rate * 5 / 2);
-}
-
 /* What the router itself answers goes back by the routes of LINKS_ROUTE_MARK. */
 static void put_router_local(struct buf *b, const struct fw_rules_config *c)
 {
@@ -349,34 +318,6 @@ static void put_router_sets(struct buf *b)
 		   SOURCES_MAX, SOURCES_MAX, SOURCES_MAX);
 }
 
-/* One chain for each reason, so that the log says it.  What the far side of a revoked flow still sends is reset, not logged. */
-static void put_router_refusals(struct buf *b, const struct fw_rules_config *c)
-{
-	buf_printf(b,
-		   "\tchain no {\n"
-		   "\t\tmeta mark set %u\n"
-		   "\t\tmeta l4proto tcp reject with tcp reset\n"
-		   "\t\tupdate @no_rate { ip saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\treject with icmpx type admin-prohibited\n"
-		   "\t}\n",
-		   LINKS_ROUTE_MARK, REFUSALS_PER_SECOND, REFUSALS_PER_SECOND);
-	for (unsigned reason = BROKER_REFUSED_NONE + 1; reason < BROKER_REFUSED_COUNT; reason++)
-		buf_printf(b,
-			   "\tchain no_%02u {\n"
-			   "\t\tiifname \"%s\" goto no\n"
-			   "\t\tupdate @log_rate { ip saddr limit rate over %u/second burst %u packets } goto no\n"
-			   "\t\tlog prefix \"sbx%02u\" group %u snaplen %u\n"
-			   "\t\tgoto no\n"
-			   "\t}\n",
-			   reason, c->uplink_router, LOGS_PER_SECOND, LOGS_PER_SECOND * 2, reason, BROKER_LOG_GROUP, BROKER_LOG_BYTES);
-}
-
-/* Jumps, with the word of the flow: `ct original` is the same whichever way this packet goes. */
-static void put_port(struct buf *b, const char *what, unsigned reason)
-{
-	buf_printf(b, "\t\tmeta l4proto %s goto no_%02u\n", what, reason);
-}
-
 static void put_private(struct buf *b)
 {
 	buf_puts(b, "\t\tct original ip daddr != @allow4 ct original ip daddr { ");
@@ -385,94 +326,10 @@ static void put_private(struct buf *b)
 	buf_printf(b, " } goto no_%02d\n", BROKER_REFUSED_PRIVATE);
 }
 
-static void put_no_quic(struct buf *b, const struct fw_rules_config *c)
-{
-	if (!c->quic)
-		put_port(b, "udp ct original proto-dst { 80, 443 }", BROKER_REFUSED_QUIC);
-}
-
-static void put_no_dot(struct buf *b)
-{
-	put_port(b, "tcp ct original proto-dst 853", BROKER_REFUSED_DOT);
-	put_port(b, "udp ct original proto-dst 853", BROKER_REFUSED_DOT);
-}
-
-static void put_leases(struct buf *b)
-{
-	buf_puts(b,
-		 "\t\tct original ip saddr . ct original ip daddr @lease goto lease_pass\n"
-		 "\t\tmeta l4proto tcp ct original ip saddr . ct original ip daddr . ct original proto-dst @lease_port goto port_pass\n"
-		 "\t\tmeta l4proto udp ct original ip saddr . ct original ip daddr . ct original proto-dst @lease_port goto port_pass\n");
-}
-
-/* What a sandbox's mode and rules lead to; chains come before those that go to them. */
-static void put_router_modes(struct buf *b, const struct fw_rules_config *c)
-{
-	buf_printf(b,
-		   "\tchain pass {\n"
-		   "\t\tct state new add @flows { ip saddr ct count over %u } goto no_%02d\n"
-		   "\t\tct mark set ct original ip saddr map @stamps\n"
-		   "\t\taccept\n"
-		   "\t}\n"
-		   "\tchain rule_pass {\n",
-		   LIMIT_FLOWS, BROKER_REFUSED_LIMIT);
-	put_no_dot(b);
-	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain port_pass {\n");
-	put_no_quic(b, c);
-	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain lease_pass {\n");
-	put_no_quic(b, c);
-	put_no_dot(b);
-	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain open {\n");
-	put_private(b);
-	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain names {\n");
-	put_leases(b);
-	put_private(b);
-	put_no_quic(b, c);
-	put_no_dot(b);
-	put_port(b, "tcp ct original proto-dst 443 ct original ip daddr @doh4", BROKER_REFUSED_DOH);
-	put_port(b, "udp ct original proto-dst 443 ct original ip daddr @doh4", BROKER_REFUSED_DOH);
-	buf_puts(b, "\t\tgoto pass\n\t}\n\tchain leased {\n");
-	put_leases(b);
-	put_private(b);
-	buf_printf(b, "\t\tgoto no_%02d\n\t}\n\tchain leased_port {\n", BROKER_REFUSED_NO_LEASE);
-	put_leases(b);
-	buf_printf(b, "\t\tgoto no_%02d\n\t}\n", BROKER_REFUSED_PORT);
-}
-
-/* The mark of the packet is where a map's word is kept; `no` puts the routing mark back. */
-static void put_router_rules(struct buf *b)
-{
-	const int r = (int)EGRESS_MODE_RULES;
-
-	buf_printf(b,
-		   "\tchain base {\n"
-		   "\t\tmeta mark set ct original ip saddr map @modes\n"
-		   "\t\tmeta mark vmap { %d : goto open, %d : goto names, %d : goto leased }\n"
-		   "\t\tgoto no_%02d\n"
-		   "\t}\n"
-		   "\tchain base_port {\n"
-		   "\t\tmeta mark set ct original ip saddr map @modes\n"
-		   "\t\tmeta mark vmap { %d : goto open, %d : goto names, %d : goto leased_port }\n"
-		   "\t\tgoto no_%02d\n"
-		   "\t}\n",
-		   r + EGRESS_MODE_OPEN, r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED, r + EGRESS_MODE_OPEN,
-		   r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED);
-	buf_printf(b,
-		   "\tchain decided {\n"
-		   "\t\tmeta mark vmap { %d : goto rule_pass, %d : goto no_%02d, %d : goto no_%02d, %d : goto base, %d : goto pass, "
-		   "%d : goto base_port }\n"
-		   "\t\tgoto no_%02d\n"
-		   "\t}\n"
-		   "\tchain lists {\n\t}\n"
-		   "\tchain decide {\n"
-		   "\t\tmeta mark < %d goto decided\n"
-		   "\t\tgoto lists\n"
-		   "\t}\n"
-		   "\tchain rules {\n\t}\n",
-		   EGRESS_DECISION_PASS, EGRESS_DECISION_DENY_OPERATOR, BROKER_REFUSED_RULE_OPERATOR, EGRESS_DECISION_DENY_USER,
-		   BROKER_REFUSED_RULE_USER, EGRESS_DECISION_NEXT, EGRESS_DECISION_PASS_PORT, EGRESS_DECISION_NEXT_PORT,
-		   BROKER_REFUSED_CLOSED, EGRESS_DECISION_LIST);
-}
+static const struct fw_family family4 = {
+	.ip = "ip", .chain = "", .doh_set = "doh4", .tcp_udp = {"tcp", "udp"}, .dns_to_many = "\t\tip daddr >= 224.0.0.0 accept\n",
+	.fault_dns = "fw-dns", .fault_dns_rate = "fw-dns-rate", .put_private = put_private,
+};
 
 static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 {
@@ -532,11 +389,11 @@ static void put_router(struct buf *b, const struct fw_rules_config *c)
 	if (c->ipv6)
 		fw_rules6_router(b, c);
 	put_router_raw(b, c);
-	put_router_dns(b, c);
+	fw_rules_put_dns(b, &family4, "169.254.1.1", c);
 	put_router_local(b, c);
-	put_router_refusals(b, c);
-	put_router_modes(b, c);
-	put_router_rules(b);
+	fw_rules_put_refusals(b, &family4, c);
+	fw_rules_put_modes(b, &family4, c);
+	fw_rules_put_rules(b, &family4);
 	put_router_forward(b, c);
 	buf_puts(b, "}\n");
 }

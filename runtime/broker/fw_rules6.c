@@ -76,8 +76,6 @@ static void put_sets(struct buf *b, const struct fw_rules_config *c)
  */
 static void put_raw(struct buf *b, const struct fw_rules_config *c)
 {
-	uint32_t rate = c->dns_per_second ? c->dns_per_second : DNS_DEFAULT_PER_SECOND;
-
 	buf_puts(b, "\tchain raw6 {\n");
 	if (!FAULT_POINT("fw6-spoof"))
 		buf_puts(b, "\t\tfib saddr . mark . iif oif missing drop\n");
@@ -101,45 +99,6 @@ static void put_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\taccept\n"
 		   "\t}\n",
 		   ECHO_BYTES + ECHO_HEAD_BYTES, ECHO_PER_SECOND, ECHO_PER_SECOND * 2);
-	buf_printf(b, "\tchain dns6 {\n\t\tip6 daddr %s goto dns6_ours\n", shown(links_router6(&c->subnet6)).text);
-	if (!FAULT_POINT("fw6-dns"))
-		buf_printf(b,
-			   "\t\tmeta mark set ip6 saddr map @modes6\n"
-			   "\t\tmeta mark != { %u, %d } goto dns6_ours\n"
-			   "\t\tmeta mark set %u\n",
-			   LINKS_ROUTE_MARK, EGRESS_MODE_OPEN, LINKS_ROUTE_MARK);
-	buf_printf(b,
-		   "\t\taccept\n"
-		   "\t}\n"
-		   "\tchain dns6_ours {\n"
-		   "\t\tmeta mark set %u\n"
-		   "\t\tmeta l4proto udp update @dns_rate6 { ip6 saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\ttcp flags & (syn|ack) == syn update @dns_rate6 { ip6 saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\tnotrack\n"
-		   "\t\taccept\n"
-		   "\t}\n",
-		   LINKS_NAMES_MARK, rate, rate * 5 / 2, rate, rate * 5 / 2);
-}
-
-static void put_refusals(struct buf *b, const struct fw_rules_config *c)
-{
-	buf_printf(b,
-		   "\tchain no6 {\n"
-		   "\t\tmeta mark set %u\n"
-		   "\t\tmeta l4proto tcp reject with tcp reset\n"
-		   "\t\tupdate @no_rate6 { ip6 saddr limit rate over %u/second burst %u packets } drop\n"
-		   "\t\treject with icmpx type admin-prohibited\n"
-		   "\t}\n",
-		   LINKS_ROUTE_MARK, REFUSALS_PER_SECOND, REFUSALS_PER_SECOND);
-	for (unsigned reason = BROKER_REFUSED_NONE + 1; reason < BROKER_REFUSED_COUNT; reason++)
-		buf_printf(b,
-			   "\tchain no6_%02u {\n"
-			   "\t\tiifname \"%s\" goto no6\n"
-			   "\t\tupdate @log_rate6 { ip6 saddr limit rate over %u/second burst %u packets } goto no6\n"
-			   "\t\tlog prefix \"sbx%02u\" group %u snaplen %u\n"
-			   "\t\tgoto no6\n"
-			   "\t}\n",
-			   reason, c->uplink_router, LOGS_PER_SECOND, LOGS_PER_SECOND * 2, reason, BROKER_LOG_GROUP, BROKER_LOG_BYTES);
 }
 
 static void put_private(struct buf *b)
@@ -158,86 +117,10 @@ static void put_private(struct buf *b)
 		   BROKER_REFUSED_PRIVATE, BROKER_REFUSED_PRIVATE);
 }
 
-static void put_no_quic(struct buf *b, const struct fw_rules_config *c)
-{
-	if (!c->quic)
-		buf_printf(b, "\t\tmeta l4proto udp ct original proto-dst { 80, 443 } goto no6_%02d\n", BROKER_REFUSED_QUIC);
-}
-
-static void put_no_dot(struct buf *b)
-{
-	buf_printf(b, "\t\tmeta l4proto { tcp, udp } ct original proto-dst 853 goto no6_%02d\n", BROKER_REFUSED_DOT);
-}
-
-static void put_leases(struct buf *b)
-{
-	buf_puts(b,
-		 "\t\tct original ip6 saddr . ct original ip6 daddr @lease6 goto lease_pass6\n"
-		 "\t\tmeta l4proto { tcp, udp } ct original ip6 saddr . ct original ip6 daddr . ct original proto-dst @lease6_port "
-		 "goto port_pass6\n");
-}
-
-static void put_modes(struct buf *b, const struct fw_rules_config *c)
-{
-	buf_printf(b,
-		   "\tchain pass6 {\n"
-		   "\t\tct state new add @flows6 { ip6 saddr ct count over %u } goto no6_%02d\n"
-		   "\t\tct mark set ct original ip6 saddr map @stamps6\n"
-		   "\t\taccept\n"
-		   "\t}\n"
-		   "\tchain rule_pass6 {\n",
-		   LIMIT_FLOWS, BROKER_REFUSED_LIMIT);
-	put_no_dot(b);
-	buf_puts(b, "\t\tgoto pass6\n\t}\n\tchain port_pass6 {\n");
-	put_no_quic(b, c);
-	buf_puts(b, "\t\tgoto pass6\n\t}\n\tchain lease_pass6 {\n");
-	put_no_quic(b, c);
-	put_no_dot(b);
-	buf_puts(b, "\t\tgoto pass6\n\t}\n\tchain open6 {\n");
-	put_private(b);
-	buf_puts(b, "\t\tgoto pass6\n\t}\n\tchain names6 {\n");
-	put_leases(b);
-	put_private(b);
-	put_no_quic(b, c);
-	put_no_dot(b);
-	buf_printf(b, "\t\tmeta l4proto { tcp, udp } ct original proto-dst 443 ct original ip6 daddr @doh6 goto no6_%02d\n", BROKER_REFUSED_DOH);
-	buf_puts(b, "\t\tgoto pass6\n\t}\n\tchain leased6 {\n");
-	put_leases(b);
-	put_private(b);
-	buf_printf(b, "\t\tgoto no6_%02d\n\t}\n\tchain leased_port6 {\n", BROKER_REFUSED_NO_LEASE);
-	put_leases(b);
-	buf_printf(b, "\t\tgoto no6_%02d\n\t}\n", BROKER_REFUSED_PORT);
-}
-
-static void put_rules(struct buf *b)
-{
-	const int r = (int)EGRESS_MODE_RULES;
-	static const char *const base[][2] = {{"base6", "leased6"}, {"base_port6", "leased_port6"}};
-
-	for (size_t i = 0; i < 2; i++)
-		buf_printf(b,
-			   "\tchain %s {\n"
-			   "\t\tmeta mark set ct original ip6 saddr map @modes6\n"
-			   "\t\tmeta mark vmap { %d : goto open6, %d : goto names6, %d : goto %s }\n"
-			   "\t\tgoto no6_%02d\n"
-			   "\t}\n",
-			   base[i][0], r + EGRESS_MODE_OPEN, r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, base[i][1], BROKER_REFUSED_CLOSED);
-	buf_printf(b,
-		   "\tchain decided6 {\n"
-		   "\t\tmeta mark vmap { %d : goto rule_pass6, %d : goto no6_%02d, %d : goto no6_%02d, %d : goto base6, %d : goto pass6, "
-		   "%d : goto base_port6 }\n"
-		   "\t\tgoto no6_%02d\n"
-		   "\t}\n"
-		   "\tchain lists6 {\n\t}\n"
-		   "\tchain decide6 {\n"
-		   "\t\tmeta mark < %d goto decided6\n"
-		   "\t\tgoto lists6\n"
-		   "\t}\n"
-		   "\tchain rules6 {\n\t}\n",
-		   EGRESS_DECISION_PASS, EGRESS_DECISION_DENY_OPERATOR, BROKER_REFUSED_RULE_OPERATOR, EGRESS_DECISION_DENY_USER,
-		   BROKER_REFUSED_RULE_USER, EGRESS_DECISION_NEXT, EGRESS_DECISION_PASS_PORT, EGRESS_DECISION_NEXT_PORT,
-		   BROKER_REFUSED_CLOSED, EGRESS_DECISION_LIST);
-}
+static const struct fw_family family6 = {
+	.ip = "ip6", .chain = "6", .doh_set = "doh6", .tcp_udp = {"{ tcp, udp }"}, .dns_to_many = "",
+	.fault_dns = "fw6-dns", .fault_dns_rate = "fw6-dns-rate", .put_private = put_private,
+};
 
 static void put_forward(struct buf *b, const struct fw_rules_config *c)
 {
@@ -291,9 +174,10 @@ void fw_rules6_router(struct buf *b, const struct fw_rules_config *c)
 {
 	put_sets(b, c);
 	put_raw(b, c);
-	put_refusals(b, c);
-	put_modes(b, c);
-	put_rules(b);
+	fw_rules_put_dns(b, &family6, shown(links_router6(&c->subnet6)).text, c);
+	fw_rules_put_refusals(b, &family6, c);
+	fw_rules_put_modes(b, &family6, c);
+	fw_rules_put_rules(b, &family6);
 	put_forward(b, c);
 }
 
