@@ -15,6 +15,7 @@
 #include "images/image_ref.h"
 #include "images/image_store.h"
 #include "images/layer_form.h"
+#include "images/pull.h"
 #include "images/pull_transfer.h"
 #include "runtime/broker_client.h"
 #include "runtime/sandbox.h"
@@ -407,6 +408,7 @@ static void store(struct commit *c)
 {
 	const struct transfer_config config = {
 		.loop = c->set->context->loop,
+		.reaper = image_pulls_reaper(c->set->context->pulls),
 		.blobs = c->set->context->blobs,
 		.digest = c->blob,
 		.size = c->packed,

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "base/reaper.h"
 #include "base/settings.h"
 #include "images/blob_store.h"
 #include "images/export_documents.h"
@@ -17,11 +18,13 @@
 #include "images/image_ref.h"
 #include "images/image_store.h"
 #include "images/manifest.h"
+#include "images/pull.h"
 #include "runtime/broker_client.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,20 +254,20 @@ static int start_child(struct export *e, int plan_fd, struct sbx_err *err)
 	ignore_result(fcntl(write_end, F_SETPIPE_SZ, PIPE_BYTES) < 0); /* the user's share may be used up: it works with less */
 	if (fcntl(read_end, F_SETFL, O_NONBLOCK) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "pipe");
-	pid_t pid = fork();
+	int pidfd = -1;
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid == 0)
 		be_child(plan_fd, write_end, blob_store_dir(e->context->blobs), e->read_fd);
 	if (pid < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "fork");
-	e->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	e->source = e->pidfd < 0 ? NULL : loop_fd_add(e->context->loop, e->pidfd, EPOLLIN, child_ended, e);
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "clone");
+	e->source = loop_fd_add(e->context->loop, pidfd, EPOLLIN, child_ended, e);
 	if (!e->source) {
 		int saved = errno;
 
-		ignore_result(kill(pid, SIGKILL));
-		ignore_result(waitpid(pid, NULL, 0) < 0);
+		reaper_kill(image_pulls_reaper(e->context->pulls), pidfd);
 		return sbx_err_set(err, SBX_E_SYSTEM, saved, "watch a child");
 	}
+	e->pidfd = pidfd;
 	return take_fd(&read_end);
 }
 

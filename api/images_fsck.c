@@ -9,10 +9,12 @@
 #include "base/jv.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/reaper.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
 #include "images/blob_store.h"
 #include "images/image_store.h"
+#include "images/pull.h"
 #include "runtime/broker_client.h"
 
 #include <dirent.h>
@@ -27,7 +29,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -105,13 +106,8 @@ static void fsck_free(struct fsck *f)
 	running = NULL;
 	loop_fd_remove(f->source);
 	close_keep_errno(f->report_fd);
-	if (f->pidfd >= 0) {
-		siginfo_t info;
-
-		ignore_result(syscall(SYS_pidfd_send_signal, f->pidfd, SIGKILL, NULL, 0) < 0); /* it may have ended */
-		ignore_result(waitid(P_PIDFD, (id_t)f->pidfd, &info, WEXITED) < 0);
-		close(f->pidfd);
-	}
+	if (f->pidfd >= 0) /* it may have ended */
+		reaper_kill(image_pulls_reaper(f->context->pulls), f->pidfd);
 	digest_map_clear(&f->layers);
 	digest_map_clear(&f->wrong);
 	buf_free(&f->problems);

@@ -673,6 +673,47 @@ void jw_raw(struct jw *w, const char *json, size_t n)
 	buf_append(w->out, json, n);
 }
 
+/* jv_parse() has bounded the depth. */
+void jw_value(struct jw *w, const struct jv *v)
+{
+	enum jv_type type = jv_type(v);
+	int64_t whole = 0;
+	double number = 0;
+	bool yes = false;
+
+	switch (type) {
+	case JV_OBJECT:
+	case JV_ARRAY:
+		(type == JV_OBJECT ? jw_object : jw_array)(w);
+		for (const struct jv *m = jv_first(v); m; m = jv_next(m)) {
+			if (type == JV_OBJECT)
+				jw_key(w, jv_name(m));
+			jw_value(w, m);
+		}
+		(type == JV_OBJECT ? jw_object_end : jw_array_end)(w);
+		break;
+	case JV_STRING:
+		jw_str(w, jv_str(v));
+		break;
+	case JV_BOOL:
+		ignore_result(jv_bool(v, &yes)); /* it is one */
+		jw_bool(w, yes);
+		break;
+	case JV_NUMBER:
+		if (jv_i64(v, &whole) == 0) {
+			jw_i64(w, whole);
+			break;
+		}
+		ignore_result(jv_double(v, &number)); /* it is one */
+		jw_double(w, number);
+		break;
+	case JV_NULL:
+	case JV_ABSENT:
+	default:
+		jw_raw(w, "null", 4);
+	}
+}
+
 void jw_key_str(struct jw *w, const char *key, const char *s)
 {
 	if (!s)

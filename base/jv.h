@@ -7,7 +7,8 @@
  * refuses an object with the same member twice.  Look-up is case-sensitive.  The tree is read-only; a getter on NULL
  * answers as for an absent member, so look-ups may be chained.
  *
- * Writing: struct jw streams straight into a struct buf.  It knows no null: an absent member is not written.  Commas are
+ * Writing: struct jw streams straight into a struct buf.  It knows no null of its own (an absent member is not written); only
+ * jw_value() passes one on.  Commas are
  * its business; the caller balances begin and end.  Invalid UTF-8 becomes U+FFFD, and < > & U+2028 U+2029 are escaped, so that
  * a reply is safe wherever it is pasted.
  */
@@ -125,6 +126,8 @@ void jw_u64(struct jw *w, uint64_t v);
 void jw_double(struct jw *w, double v);
 /** jw_bool() - Write the boolean @v as a value */
 void jw_bool(struct jw *w, bool v);
+/** jw_value() - Write @v, which jv_parse() made, with all below it: equal to what was read, null and the members' order included */
+void jw_value(struct jw *w, const struct jv *v);
 /** jw_raw() - Write @n bytes of @json, which already are one JSON value */
 void jw_raw(struct jw *w, const char *json, size_t n);
 

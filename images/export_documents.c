@@ -20,51 +20,6 @@ static int finish(const struct buf *out, struct sbx_err *err)
 
 /* ---- configuration ---- */
 
-/* jv_parse() has bounded the depth.  null is left out: no member of a configuration means more by it than by its absence. */
-static void write_any(struct jw *w, const struct jv *v)
-{
-	int64_t whole = 0;
-	double number = 0;
-	bool yes = false;
-
-	switch (jv_type(v)) {
-	case JV_OBJECT:
-		jw_object(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m)) {
-			if (!jv_is_set(m))
-				continue;
-			jw_key(w, jv_name(m));
-			write_any(w, m);
-		}
-		jw_object_end(w);
-		break;
-	case JV_ARRAY:
-		jw_array(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m))
-			if (jv_is_set(m))
-				write_any(w, m);
-		jw_array_end(w);
-		break;
-	case JV_STRING:
-		jw_str(w, jv_str(v));
-		break;
-	case JV_BOOL:
-		if (jv_bool(v, &yes) == 0)
-			jw_bool(w, yes);
-		break;
-	case JV_NUMBER:
-		if (jv_i64(v, &whole) == 0)
-			jw_i64(w, whole);
-		else if (jv_double(v, &number) == 0)
-			jw_double(w, number);
-		break;
-	case JV_NULL:
-	case JV_ABSENT:
-	default:
-		break;
-	}
-}
-
 static void write_rootfs(struct jw *w, const struct export_layer *layers, size_t n)
 {
 	char text[DIGEST_TEXT_SIZE];
@@ -127,10 +82,10 @@ int export_config(const struct image *image, const char *old, size_t n_old, cons
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the configuration is no object");
 	jw_object(&w);
 	for (const struct jv *m = jv_first(root); m; m = jv_next(m)) {
-		if (!strcmp(jv_name(m), "rootfs") || !jv_is_set(m))
+		if (!strcmp(jv_name(m), "rootfs"))
 			continue;
 		jw_key(&w, jv_name(m));
-		write_any(&w, m);
+		jw_value(&w, m);
 	}
 	if (!root)
 		write_fresh(&w, image);

@@ -20,7 +20,7 @@ tests_system_unpack_run_LDADD = libbase.a
 ROOT_TESTS += tests/system/unpack_hostile.sh tests/system/images_store.sh tests/system/images_commit.sh tests/system/images_fsck.sh
 EXTRA_DIST += tests/images/make_hostile.py
 ROOT_TESTS += tests/system/registry.sh tests/system/archive.sh
-EXTRA_DIST += tests/system/archive.py
+EXTRA_DIST += tests/system/archive.py tests/system/images_lib.py
 EXTRA_DIST += tests/system/registry.sh tests/system/registry.py tests/fakes/registry.py tests/images/make_oci.py
 
 noinst_LIBRARIES += libimages.a

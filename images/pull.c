@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/reaper.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
 #include "images/blob_store.h"
@@ -115,8 +116,18 @@ struct pull {
 	struct image_pull_local local; /* its manifest: only while it begins */
 };
 
+/* What a local pull has put into the stores. */
+struct brought {
+	struct brought *next;
+	uint8_t blob[DOCUMENTS_MAX + 1 + LIMIT_LAYERS][DIGEST_BYTES];
+	uint8_t key[LIMIT_LAYERS][DIGEST_BYTES];
+	size_t n_blobs, n_keys;
+};
+
 struct image_pulls {
 	struct image_pulls_config config;
+	struct reaper *reaper; /* of the children that receive blobs */
+	struct brought *brought; /* owned; of failed imports, to be taken out when nobody can add to it any more */
 	struct pull *pulls;
 	struct blob_job *jobs;
 	struct unpacking *unpackings;
@@ -207,6 +218,7 @@ static int job_start(struct blob_job *job, struct sbx_err *err)
 {
 	const struct transfer_config config = {
 		.loop = job->set->config.loop,
+		.reaper = job->set->reaper,
 		.blobs = job->set->config.blobs,
 		.digest = job->digest,
 		.size = job->size,
@@ -740,16 +752,8 @@ static void clear_try(struct pull *p)
 	p->err = (struct sbx_err){0};
 }
 
-/* What a local pull has put into the stores. */
-struct brought {
-	uint8_t blob[DOCUMENTS_MAX + 1 + LIMIT_LAYERS][DIGEST_BYTES];
-	uint8_t key[LIMIT_LAYERS][DIGEST_BYTES];
-	size_t n_blobs, n_keys;
-};
-
 static void note_brought(const struct pull *p, struct brought *ret)
 {
-	*ret = (struct brought){.n_blobs = 0};
 	for (size_t i = 0; i < p->n_documents; i++)
 		memcpy(ret->blob[ret->n_blobs++], p->document[i].digest, DIGEST_BYTES);
 	if (p->stage != STAGE_CONTENT)
@@ -763,7 +767,7 @@ static void note_brought(const struct pull *p, struct brought *ret)
 }
 
 /* Nobody comes back for what a failed import left, as for a pull that broke off. */
-static void drop_brought(struct image_pulls *set, const struct brought *had)
+static void drop_one(struct image_pulls *set, const struct brought *had)
 {
 	for (size_t i = 0; i < had->n_blobs; i++)
 		if (!image_store_blob_used(set->config.images, had->blob[i]) && !image_pulls_wants_blob(set, had->blob[i]) &&
@@ -774,14 +778,28 @@ static void drop_brought(struct image_pulls *set, const struct brought *had)
 			set->config.hooks.layer_drop(set->config.hooks.arg, had->key[i]);
 }
 
+/* Not before the children that were killed are gone: one could still publish what it holds. */
+static void drop_brought(struct image_pulls *set)
+{
+	while (set->brought && !reaper_busy(set->reaper)) {
+		struct brought *had = set->brought;
+
+		set->brought = had->next;
+		drop_one(set, had);
+		free(had);
+	}
+}
+
 static void pull_free(struct pull *p)
 {
 	struct image_pulls *set = p->set;
-	bool drop = p->is_local && !p->made;
-	struct brought had;
+	struct brought *had = p->is_local && !p->made ? calloc(1, sizeof(*had)) : NULL; /* without memory: a collection finds it */
 
-	if (drop)
-		note_brought(p, &had);
+	if (had) {
+		note_brought(p, had);
+		had->next = set->brought;
+		set->brought = had;
+	}
 	for (struct pull **at = &set->pulls; *at; at = &(*at)->next) {
 		if (*at != p)
 			continue;
@@ -799,8 +817,7 @@ static void pull_free(struct pull *p)
 	}
 	explicit_bzero(&p->credentials, sizeof(p->credentials));
 	free(p);
-	if (drop)
-		drop_brought(set, &had);
+	drop_brought(set);
 	pump_soon(set); /* others may have waited for what it did */
 }
 
@@ -1007,6 +1024,7 @@ static void on_pump(void *arg)
 	struct image_pulls *set = arg;
 	bool changed;
 
+	drop_brought(set);
 	for (struct blob_job *j = set->jobs, *next; j; j = next) {
 		next = j->next;
 		if (j->ended)
@@ -1055,8 +1073,9 @@ struct image_pulls *image_pulls_new(const struct image_pulls_config *config, str
 		set->pump = loop_timer_new(config->loop, on_pump, set);
 		set->progress = loop_timer_new(config->loop, on_progress_time, set);
 		set->busy = loop_timer_new(config->loop, on_pump, set);
+		set->reaper = reaper_new(config->loop, on_pump, set, err);
 	}
-	if (!set || !set->pump || !set->progress || !set->busy) {
+	if (!set || !set->reaper || !set->pump || !set->progress || !set->busy) {
 		image_pulls_free(set);
 		sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pulls");
 		return NULL;
@@ -1078,6 +1097,13 @@ void image_pulls_free(struct image_pulls *set)
 		set->unpackings = u->next;
 		free(u);
 	}
+	while (set->brought) {
+		struct brought *had = set->brought;
+
+		set->brought = had->next;
+		free(had);
+	}
+	reaper_free(set->reaper);
 	loop_timer_free(set->pump);
 	loop_timer_free(set->progress);
 	loop_timer_free(set->busy);
@@ -1226,6 +1252,11 @@ void image_pull_leave(struct image_pull_ticket *ticket)
 		log_info("image %s: the pull is cancelled: nobody waits for it", p->name);
 		pull_free(p);
 	}
+}
+
+struct reaper *image_pulls_reaper(const struct image_pulls *set)
+{
+	return set->reaper;
 }
 
 bool image_pulls_wants_layer(const struct image_pulls *set, const uint8_t key[DIGEST_BYTES])

@@ -109,6 +109,8 @@ struct image_pull_local {
 	int (*find)(void *arg, const uint8_t digest[DIGEST_BYTES], int *ret_fd, uint64_t *ret_offset, uint64_t *ret_size);
 };
 
+/** image_pulls_reaper() - Who ends the children of transfers; as long-lived as @set */
+struct reaper *image_pulls_reaper(const struct image_pulls *set);
 /** image_pulls_new() - Make the set; Return: it (image_pulls_free() it), or NULL with @err set */
 struct image_pulls *image_pulls_new(const struct image_pulls_config *config, struct sbx_err *err) SBX_WUR;
 /** image_pulls_free() - Break all off without telling anybody; NULL is fine */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,16 +48,6 @@ __attribute__((noreturn)) static void be_child(const struct transfer_config *con
 	_exit(127);
 }
 
-static void stop_child(struct transfer *t)
-{
-	siginfo_t info;
-
-	if (t->pidfd < 0)
-		return;
-	ignore_result(syscall(SYS_pidfd_send_signal, t->pidfd, SIGKILL, NULL, 0) < 0); /* it may just have ended */
-	ignore_result(waitid(P_PIDFD, (id_t)t->pidfd, &info, WEXITED) < 0);
-}
-
 void transfer_free(struct transfer *t)
 {
 	if (!t)
@@ -64,8 +55,8 @@ void transfer_free(struct transfer *t)
 	loop_fd_remove(t->report_source);
 	loop_fd_remove(t->exit_source);
 	close_keep_errno(t->feed_fd);
-	stop_child(t);
-	close_keep_errno(t->pidfd);
+	if (t->pidfd >= 0)
+		reaper_kill(t->config.reaper, t->pidfd);
 	close_keep_errno(t->report_fd);
 	free(t);
 }
@@ -154,19 +145,13 @@ static int start(struct transfer *t, struct sbx_err *err)
 	}
 	if (fcntl(t->report_fd, F_SETFL, O_NONBLOCK) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "pipe");
-	pid_t pid = fork();
+	int pidfd = -1;
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid == 0)
 		be_child(&t->config, t->config.file < 0 ? in_read : t->config.file, report_write);
 	if (pid < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "fork");
-	t->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (t->pidfd < 0) {
-		int saved = errno;
-
-		ignore_result(kill(pid, SIGKILL));
-		ignore_result(waitpid(pid, NULL, 0) < 0);
-		return sbx_err_set(err, SBX_E_SYSTEM, saved, "pidfd_open");
-	}
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "clone");
+	t->pidfd = pidfd;
 	t->report_source = loop_fd_add(t->config.loop, t->report_fd, EPOLLIN, on_report, t);
 	t->exit_source = loop_fd_add(t->config.loop, t->pidfd, EPOLLIN, on_exit_of_child, t);
 	return t->report_source && t->exit_source ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "transfer");

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/reaper.h"
 #include "images/blob_store.h"
 #include "images/digest.h"
 
@@ -17,6 +18,7 @@ struct transfer;
 
 struct transfer_config {
 	struct loop *loop;
+	struct reaper *reaper; /* of children that are ended; borrowed */
 	const struct blob_store *blobs;
 	const uint8_t *digest;
 	uint64_t size;
@@ -32,7 +34,7 @@ struct transfer_config {
 
 /** transfer_new() - Start the child; Return: the transfer (transfer_free() it), or NULL with @err set */
 struct transfer *transfer_new(const struct transfer_config *config, struct sbx_err *err) SBX_WUR;
-/** transfer_free() - End the child if it lives (what came is kept); allowed in callbacks; NULL is fine */
+/** transfer_free() - Have the child ended if it lives, without waiting (what came is kept); allowed in callbacks; NULL is fine */
 void transfer_free(struct transfer *t);
 
 #endif

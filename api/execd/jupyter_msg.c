@@ -84,45 +84,6 @@ static void put_text(struct buf *out, const char *text)
 	put_string(out, text, strlen(text));
 }
 
-/* The reader has bounded the depth. */
-static void put_json(struct jw *w, const struct jv *v)
-{
-	bool yes = false;
-	double number = 0;
-
-	switch (jv_type(v)) {
-	case JV_OBJECT:
-		jw_object(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m)) {
-			jw_key(w, jv_name(m));
-			put_json(w, m);
-		}
-		jw_object_end(w);
-		break;
-	case JV_ARRAY:
-		jw_array(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m))
-			put_json(w, m);
-		jw_array_end(w);
-		break;
-	case JV_STRING:
-		jw_str(w, jv_str(v));
-		break;
-	case JV_NUMBER:
-		ignore_result(jv_double(v, &number)); /* it is one */
-		jw_double(w, number);
-		break;
-	case JV_BOOL:
-		ignore_result(jv_bool(v, &yes)); /* it is one */
-		jw_bool(w, yes);
-		break;
-	case JV_NULL:
-	case JV_ABSENT:
-	default:
-		jw_raw(w, "null", 4);
-	}
-}
-
 /* Clients take strings only: what is JSON becomes its text. */
 static void put_bundle(struct buf *out, const struct jv *data)
 {
@@ -135,7 +96,7 @@ static void put_bundle(struct buf *out, const struct jv *data)
 			put_text(out, jv_str(m));
 			continue;
 		}
-		put_json(&w, m);
+		jw_value(&w, m);
 		put_string(out, buf_peek(&text), buf_used(&text));
 		out->failed |= text.failed;
 	}

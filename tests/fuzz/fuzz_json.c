@@ -11,55 +11,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void write_value(struct jw *w, const struct jv *v)
-{
-	bool b = false;
-	double d = 0;
-
-	switch (jv_type(v)) {
-	case JV_OBJECT:
-		jw_object(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m)) {
-			/* the writer has no null */
-			if (!jv_is_set(m))
-				continue;
-			jw_key(w, jv_name(m));
-			write_value(w, m);
-		}
-		jw_object_end(w);
-		break;
-	case JV_ARRAY:
-		jw_array(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m))
-			write_value(w, m);
-		jw_array_end(w);
-		break;
-	case JV_STRING:
-		jw_str(w, jv_str(v));
-		break;
-	case JV_NUMBER:
-		if (jv_double(v, &d) < 0)
-			abort();
-		jw_double(w, d);
-		break;
-	case JV_BOOL:
-		if (jv_bool(v, &b) < 0)
-			abort();
-		jw_bool(w, b);
-		break;
-	case JV_NULL:
-	case JV_ABSENT:
-	default:
-		jw_bool(w, false);
-		break;
-	}
-}
-
 static void write_document(struct buf *out, const struct jv *v)
 {
 	struct jw w = {.out = out};
 
-	write_value(&w, v);
+	jw_value(&w, v);
 	if (out->failed)
 		abort();
 }

@@ -1,68 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What archive.sh runs.  Prints TAP; exits 1 when a row failed.  Arguments choose sections by name."""
-import copy, gzip, hashlib, http.client, io, json, os, random, shutil, socket, stat, subprocess, sys, tarfile, time, urllib.parse
+import copy, gzip, hashlib, http.client, io, json, os, random, shutil, stat, subprocess, sys, tarfile, urllib.parse
+
+import images_lib as lib
+from images_lib import BUILD, CTL, E, FAULT, LOG, STATE, WORK, Unix, armed, call, fault_points, have, ok, quietly, remove, skip, until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-E = os.environ
-WORK, STATE, BUILD, FAULT, LOG = E["WORK"], E["STATE"], E["BUILD"], E["FAULT"], E["LOG"]
-CTL = BUILD + "/sandboxctl"
 OCI = "application/vnd.oci.image."
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-n_tests = n_failed = 0
-
-
-def ok(good, name, more=""):
-    global n_tests, n_failed
-    n_tests += 1
-    print(("ok" if good else "not ok") + " %d - %s" % (n_tests, name), flush=True)
-    if not good:
-        n_failed += 1
-        print("#   " + str(more).replace("\n", "\n#   "), flush=True)
-
-
-def skip(name, why):
-    global n_tests
-    n_tests += 1
-    print("ok %d - %s # SKIP %s" % (n_tests, name, why), flush=True)
-
-
-def until(seconds, what):
-    end = time.monotonic() + seconds + 30  # more than it should need: a machine that is shared may stand still
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.02)  # nothing tells of a directory that another process empties
-    return False
-
-
-class Unix(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(120)
-        self.sock.connect(E["SANDBOXD_SOCKET"])
-
-
-def call(method, path, body=None):
-    c = Unix("localhost")
-    try:
-        c.request(method, path, body)
-        r = c.getresponse()
-        data = r.read()
-    finally:
-        c.close()
-    return r.status, json.loads(data) if data and r.headers.get("Content-Type", "").startswith("application/json") else data
-
-
 def post(data, **query):
     """Status and answer of an import."""
     return call("POST", "/v1/images/import?" + urllib.parse.urlencode(query), data)
-
-
-def remove(*names):
-    for name in names:
-        call("DELETE", "/v1/images/" + urllib.parse.quote(name, safe=""))
-    call("POST", "/v1/images/prune?all=true")
 
 
 def ctl(*args, stdin=None, timeout=120):
@@ -76,14 +25,6 @@ def run(image, *command):
 
 def sh(*args, **more):
     return subprocess.run(args, capture_output=True, timeout=120, **more)
-
-
-def fault_points():
-    return os.path.exists(BUILD + "/config.h") and "#define SBX_FAULT_POINTS" in open(BUILD + "/config.h").read()
-
-
-def have(tool):
-    return shutil.which(tool) is not None
 
 
 def store():
@@ -801,5 +742,6 @@ def kills():
 sections = {f.__name__: f for f in (accepted, hostile, exports, stalled, trips, kills)}
 for section in sys.argv[1:] or sections:
     sections[section]()
-print("1..%d" % n_tests)
-sys.exit(1 if n_failed else 0)
+n, failed = lib.result()
+print("1..%d" % n)
+sys.exit(1 if failed else 0)

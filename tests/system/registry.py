@@ -1,47 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What registry.sh runs: pulls against a fake registry and a real one.  Prints TAP; exits 1 when a row failed."""
-import gzip, http.client, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
+import gzip, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes"))
 from registry import DOCKER, MACHINE, OCI, Registry, Repo, digest, dump, make_oci  # noqa: E402
 
-E = os.environ
-WORK, LOG, BUILD = E["WORK"], E["LOG"], E["BUILD"]
-CTL = BUILD + "/sandboxctl"
+import images_lib as lib  # noqa: E402
+from images_lib import BUILD, CTL, E, LOG, STATE, WORK, Unix, armed, call, ok, quietly, remove, sandboxd_pid, skip, until  # noqa: E402
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-n_tests = n_failed = 0
-
-
-def ok(good, name, more=""):
-    global n_tests, n_failed
-    n_tests += 1
-    print(("ok" if good else "not ok") + " %d - %s" % (n_tests, name), flush=True)
-    if not good:
-        n_failed += 1
-        print("#   " + str(more).replace("\n", "\n#   "), flush=True)
-
-
-def skip(name, why):
-    global n_tests
-    n_tests += 1
-    print("ok %d - %s # SKIP %s" % (n_tests, name, why), flush=True)
-
-
-class Unix(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(E["SANDBOXD_SOCKET"])
-
-
-def call(method, path, body=None):
-    c = Unix("localhost")
-    c.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"} if body is not None else {})
-    r = c.getresponse()
-    data = r.read()
-    c.close()
-    return r.status, json.loads(data) if data and r.headers.get("Content-Type", "").startswith("application/json") else data
 
 
 def pull(image, auth=None, policy="always", each=None):
@@ -72,24 +40,10 @@ def pull(image, auth=None, policy="always", each=None):
     return "cut", None
 
 
-def drop(image):
-    call("DELETE", "/v1/images/" + urllib.parse.quote(image, safe=""))
-    call("POST", "/v1/images/prune?all=true")
-
-
 def run(image, *command, pull_policy=None):
     p = subprocess.run([CTL, "run"] + (["--pull", pull_policy] if pull_policy else []) + ["--image", image, "--"] + list(command),
                        capture_output=True, text=True, timeout=60)
     return p.stdout, p.stderr, p.returncode
-
-
-def until(seconds, what):
-    end = time.monotonic() + seconds + 30  # more than it should need: a machine that is shared may stand still
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 # ---- the fake registry ----
@@ -398,11 +352,15 @@ def test_sharing():
     gate = threading.Event()
     R.repos["shared"] = Repo(layers=[make_oci.further_layer(27, 0)], manifest=lambda h, r, ref, n: gate.wait(60) and None)
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(pull(HOST + "shared:x")[0])) for _ in range(5)]
+    heard = set()
+
+    def join(i):
+        answers.append(pull(HOST + "shared:x", each=lambda event: heard.add(i))[0])
+    threads = [threading.Thread(target=join, args=(i,)) for i in range(5)]
     for t in threads:
         t.start()
-    until(5, lambda: R.seen("/shared/manifests"))
-    time.sleep(0.3)  # for a second request that should not come
+    # all five have joined when each has heard something; whoever pulled by itself would need a manifest of its own
+    ok(until(10, lambda: len(heard) == 5), "five are told of their pull", heard)
     gate.set()
     for t in threads:
         t.join()
@@ -441,7 +399,7 @@ def test_create():
     status, answer = create(HOST + "good:x")
     ok(status == 202 and answer["status"]["state"] == "Running", "a create with the image here", (status, answer))
     call("DELETE", "/v1/sandboxes/" + answer["id"])
-    drop(HOST + "good:x")
+    remove(HOST + "good:x")
     status, answer = create(HOST + "good:x", extensions={"image.pull": "never"})
     ok(status == 400 and answer["code"] == "IMAGE::NOT_FOUND" and "pull it" in answer["message"] and "import it" in answer["message"],
        "policy never: it says what to do", (status, answer))
@@ -463,7 +421,7 @@ def test_create():
     ok(status == 202 and answer["status"]["state"] == "Running", "image.auth of a create is used", (status, answer))
     if status == 202:
         call("DELETE", "/v1/sandboxes/" + answer["id"])
-    secret = subprocess.run(["grep", "-rlE", "bWU6cHc=|\"pw\"", E["STATE"] + "/state"], capture_output=True, text=True).stdout
+    secret = subprocess.run(["grep", "-rlE", "bWU6cHc=|\"pw\"", STATE + "/state"], capture_output=True, text=True).stdout
     ok(secret == "", "and is kept nowhere", secret)
     # always: a tag that moved
     R.repos["moving"] = Repo()
@@ -548,25 +506,9 @@ def my_children():
     """sandbox-fetch and receiving children of this test's daemon only: others may run the same programs."""
     mon = int(open(E["RUN"] + "/pid").readline())
     found = []
-    for pid in os.listdir("/proc"):
-        try:
-            text = open("/proc/%s/stat" % pid).read()
-            name = text[text.index("(") + 1:text.rindex(")")]
-            parent = int(text[text.rindex(")") + 2:].split()[1])
-            line = open("/proc/%s/cmdline" % pid).read()
-        except (OSError, ValueError):
-            continue
-        if parent == mon and name.startswith("sandbox-fetch"):
-            found.append(("fetch", int(pid)))
-        if "--receive-blob" in line and os.stat("/proc/" + pid).st_uid > 1000000:
-            if any(parent == p for p in (sandboxd_pid(),)):
-                found.append(("receive", int(pid)))
+    found += [("fetch", pid) for pid, line in lib.children_of(mon) if "sandbox-fetch" in line[0]]
+    found += [("receive", pid) for pid, line in lib.children_of(sandboxd_pid()) if "--receive-blob" in line]
     return found
-
-
-def sandboxd_pid():
-    lines = re.findall(r"monitor: sandboxd started, pid (\d+)", open(LOG).read())
-    return int(lines[-1])
 
 
 def test_cancel():
@@ -588,7 +530,7 @@ def test_cancel():
     ok("CapEff:\t0000000000000000" in text and "CapBnd:\t0000000000000000" in text and "NoNewPrivs:\t1" in text and "Seccomp:\t2" in text,
        "sandbox-fetch has no capability, and a filter", text)
     repo = R.repos["held"]
-    part = E["STATE"] + "/state/blobs/partial/" + repo.big.partition(":")[2]
+    part = STATE + "/state/blobs/partial/" + repo.big.partition(":")[2]
     # the configuration has a process too, and the first that is seen may be its: what is cancelled is the layer, half of it here
     ok(until(30, lambda: os.path.exists(part) and os.path.getsize(part) > 0), "half of the layer is here", quietly(lambda: os.listdir(os.path.dirname(part))))
     p.send_signal(signal.SIGINT)
@@ -604,15 +546,41 @@ def test_cancel():
     ok(len(ranges) == 1 and ranges[0] and not ranges[0].startswith("bytes=0-"), "and goes on where that one stopped", ranges)
 
 
+def test_undying():
+    """A child that does not die at once is not waited for; what a cancelled pull holds is free when it has died."""
+    gate = threading.Event()
+
+    def hold(h, repo, data, n):
+        h.send(200, data[:len(data) // 2], length=len(data))
+        gate.wait(60)
+        h.cut()
+        return True
+    repo = R.repos["undying"] = Repo(layers=[make_oci.further_layer(43, 1)], blob=layer_only(hold))
+    p = subprocess.Popen([CTL, "pull", HOST + "undying:x"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    part = STATE + "/state/blobs/partial/" + repo.big.partition(":")[2]
+    until(30, lambda: quietly(lambda: os.path.getsize(part) > 0))
+    child = next((pid for pid, line in lib.children_of(sandboxd_pid()) if repo.big in line), None)
+    if not child:
+        ok(False, "the child that receives the layer", lib.children_of(sandboxd_pid()))
+        return
+    with lib.undying(child, "sandboxd-test") as frozen:
+        if not frozen:
+            skip("a child that does not die", "no freezer of cgroup v1")
+            return
+        p.send_signal(signal.SIGINT)
+        p.wait()
+        gate.set()
+        ok(until(10, lambda: "the pull is cancelled" in open(LOG).read()[-4000:] and "undying:x" in open(LOG).read()[-4000:]),
+           "a pull is cancelled whose child cannot die")
+        ok(call("GET", "/v1/images")[0] == 200 and pull(HOST + "good:x")[0] == "done", "and nobody waits for that")
+        ok(os.path.exists("/proc/%d" % child), "the child is still there")
+    ok(until(10, lambda: child not in [pid for pid, _ in lib.children_of(sandboxd_pid())]), "when it has died it is reaped")
+    repo.on_blob = None
+    ok(pull(HOST + "undying:x")[0] == "done", "and the next pull goes on")
+
+
 def back_up():
     return until(20, lambda: quietly(lambda: call("GET", "/v1/sandboxes")[0] == 200))
-
-
-def quietly(what):
-    try:
-        return what()
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
 
 
 def sandboxd_again(old):
@@ -646,7 +614,7 @@ def test_kill():
         t = threading.Thread(target=lambda: answers.append(quietly(lambda: create(HOST + name + ":x"))))
         t.start()
         if arm is None:
-            part = E["STATE"] + "/state/blobs/partial/" + R.repos[name].big.partition(":")[2]
+            part = STATE + "/state/blobs/partial/" + R.repos[name].big.partition(":")[2]
             until(30, lambda: os.path.exists(part) and os.path.getsize(part) > 0)
             os.kill(old, signal.SIGKILL)
         t.join()
@@ -655,15 +623,15 @@ def test_kill():
         came = sandboxd_again(old) if arm is None or arm.startswith("create") else True
         kind, answer = pull(HOST + name + ":x")
         out = run(HOST + name + ":x", "cat", "/etc/version")
-        good = {p for p in os.listdir(E["STATE"] + "/state/blobs/sha256")}
-        true = all(digest(open(E["STATE"] + "/state/blobs/sha256/" + p, "rb").read()) == "sha256:" + p for p in good)
+        good = {p for p in os.listdir(STATE + "/state/blobs/sha256")}
+        true = all(digest(open(STATE + "/state/blobs/sha256/" + p, "rb").read()) == "sha256:" + p for p in good)
         ok(came and kind == "done" and out[0] == "%d\n" % layers and true, "killed: %s; the image comes with the next pull" % why,
            (answers, kind, answer, out, true))
     R.repos["killb"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(81, 60)])
     answers = []
     t = threading.Thread(target=lambda: answers.append(pull(HOST + "killb:x")))
     t.start()
-    until(20, lambda: [n for n in os.listdir(E["STATE"] + "/layers") if n.startswith("new.") and n != "new.host"])
+    until(20, lambda: [n for n in os.listdir(STATE + "/layers") if n.startswith("new.") and n != "new.host"])
     os.kill(int(re.findall(r"monitor: broker started, pid (\d+)", open(LOG).read())[-1]), signal.SIGKILL)
     t.join()
     out = run(HOST + "killb:x", "cat", "/etc/version")
@@ -674,9 +642,9 @@ def test_kill():
     ok(until(10, lambda: states() <= {"Failed"}), "what was interrupted is gone, or says that the host failed", states())
     for item in call("GET", "/v1/sandboxes")[1]["items"]:
         call("DELETE", "/v1/sandboxes/" + item["id"])
-    part = os.listdir(E["STATE"] + "/state/blobs/partial")
+    part = os.listdir(STATE + "/state/blobs/partial")
     status, answer = call("POST", "/v1/images/prune")
-    ok(status == 200 and not os.listdir(E["STATE"] + "/state/blobs/partial"), "prune takes begun blobs", (part, answer))
+    ok(status == 200 and not os.listdir(STATE + "/state/blobs/partial"), "prune takes begun blobs", (part, answer))
 
 
 def test_keys():
@@ -707,7 +675,7 @@ def test_broken():
     R.repos["broken"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(91, 0)])
     kind, image = pull(HOST + "broken:x")
     layer = image["layers"][1].split(":")[1]
-    shutil.rmtree(E["STATE"] + "/layers/" + layer)
+    shutil.rmtree(STATE + "/layers/" + layer)
     status, report = call("POST", "/v1/images/fsck?repair=true")
     found = [(p["kind"], p["repaired"]) for p in report["problems"] if p["level"] == "error"]
     ok(status == 200 and found == [("image-broken", True)], "a lost layer is found", report)
@@ -877,18 +845,18 @@ def test_real():
 
 
 def main():
-    global n_tests
-    n_tests = int(E.get("FIRST", "0"))
+    lib.count_from(int(E.get("FIRST", "0")))
     if E.get("BEHIND_PROXY"):
         sys.argv = [sys.argv[0], "test_proxy"]
-    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_kill, test_keys, test_broken, test_mirror, test_store,
+    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_undying, test_kill, test_keys, test_broken, test_mirror, test_store,
              test_real]
     for test in tests:
         if test.__name__ in sys.argv[1:] or (len(sys.argv) < 2 and test is not test_proxy):
             test()
+    n, failed = lib.result()
     with open(WORK + "/count", "w") as f:
-        f.write("%d\n" % n_tests)
-    sys.exit(1 if n_failed else 0)
+        f.write("%d\n" % n)
+    sys.exit(1 if failed else 0)
 
 
 main()

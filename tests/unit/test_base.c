@@ -6,9 +6,14 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "base/num.h"
+#include "base/reaper.h"
 #include "base/wallclock.h"
 
 #include <errno.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void test_numbers(void)
@@ -176,8 +181,51 @@ static void test_loop(void)
 	close(pipe_fd[1]);
 }
 
+static void on_idle(void *arg)
+{
+	++*(int *)arg;
+}
+
+/* A child that does not end by itself. */
+static pid_t start_child(int *ret_pidfd)
+{
+	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, 0);
+
+	if (pid == 0)
+		for (;;)
+			pause();
+	return (pid_t)pid;
+}
+
+static void test_reaper(void)
+{
+	struct loop *loop = loop_new(NULL);
+	int idle = 0, pidfd[3] = {-1, -1, -1};
+	struct reaper *r = reaper_new(loop, on_idle, &idle, NULL);
+	pid_t pid[3];
+
+	if (!ok(loop && r, "a reaper"))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(pid); i++)
+		pid[i] = start_child(&pidfd[i]);
+	ok(!reaper_busy(r), "nobody dies yet");
+	reaper_kill(r, pidfd[0]);
+	reaper_kill(r, pidfd[1]);
+	ok(reaper_busy(r) && !idle, "killing does not wait");
+	for (int i = 0; i < 100 && reaper_busy(r); i++)
+		ignore_result(loop_once(loop, 1000) < 0); /* the loop's own error would show as a reaper that stays busy */
+	is_int(idle, 1, "told once, when the last is gone");
+	ok(waitpid(pid[0], NULL, WNOHANG) < 0 && errno == ECHILD && waitpid(pid[1], NULL, WNOHANG) < 0 && errno == ECHILD, "both are reaped");
+	reaper_kill(r, pidfd[2]);
+	reaper_free(r);
+	is_int(idle, 1, "a reaper that is gone tells nothing");
+	ok(waitpid(pid[2], NULL, 0) == pid[2] || errno == ECHILD, "and what it killed has died");
+	loop_free(loop);
+}
+
 int main(void)
 {
+	test_reaper();
 	test_numbers();
 	test_instants();
 	test_errors();

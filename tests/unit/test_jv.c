@@ -166,8 +166,33 @@ static void test_writer(void)
 	       "what the writer makes");
 }
 
+static void test_copy(void)
+{
+	static const struct {
+		const char *why, *in, *out;
+	} rows[] = {
+		{"null stays, as a member and in an array", "{\"a\": null, \"b\": [null, {}]}", "{\"a\":null,\"b\":[null,{}]}"},
+		{"null alone", " null ", "null"},
+		{"members keep their order", "{\"z\":1,\"a\":{\"y\":[],\"b\":\"\"}}", "{\"z\":1,\"a\":{\"y\":[],\"b\":\"\"}}"},
+		{"whole numbers stay whole", "[1e15,-0,9007199254740991,3.0]", "[1000000000000000,0,9007199254740991,3]"},
+		{"others keep all their digits", "[0.1,1e300,-2.5]", "[0.1,1e+300,-2.5]"},
+		{"booleans and text", "[true,false,\"\\u00e9<\"]", "[true,false,\"\xc3\xa9\\u003c\"]"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct sbx_err err = {0};
+		auto_buf out = {0};
+		struct jw w = {.out = &out};
+		auto_jv root = jv_parse(rows[i].in, strlen(rows[i].in), &err);
+
+		jw_value(&w, root);
+		is_str(buf_str(&out), rows[i].out, "%s", rows[i].why);
+	}
+}
+
 int main(void)
 {
+	test_copy();
 	test_refusals();
 	test_depth();
 	test_getters();
