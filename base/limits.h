@@ -39,6 +39,17 @@
 #define LIMIT_DISK_MIN_MIB	 16u
 #define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
 
+/* The gate of TLS names.  Hellos with post-quantum shares have 2 KiB; servers read 16 KiB of one record. */
+#define LIMIT_TLS_HELLO		 (16u * 1024)
+#define LIMIT_GATE_STREAM	 (32u * 1024) /* kept of a flow until its server has answered: the hello and early data (16 KiB by default) */
+#define LIMIT_GATE_FLOWS	 256u	      /* of a sandbox that are not judged yet: browsers open some tens at once */
+#define LIMIT_GATE_FLOWS_ALL	 16384u
+#define LIMIT_GATE_BYTES_ALL	 (32u * 1024 * 1024)
+#define LIMIT_GATE_HELLO_MS	 10000u /* from the first byte of a hello to its last */
+#define LIMIT_GATE_IDLE_MS	 300000u /* before its first byte: clients connect ahead of need */
+#define LIMIT_GATE_ANSWER_MS	 60000u /* from the hello to the server's answer; servers give up at the same time or before */
+#define LIMIT_GATE_PACKETS	 2000u	/* a second and sandbox, of flows that are not judged yet */
+
 /* A client's line buffer ends at 4 MiB (Go SDK); escaping makes a byte at most six. */
 #define LIMIT_EVENT_LINE_BYTES	 (640u * 1024)
 

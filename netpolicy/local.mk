@@ -6,6 +6,7 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_m
 	netpolicy/dns_limits.c netpolicy/dns_limits.h netpolicy/dns_sandbox.c netpolicy/dns_sandbox.h \
 	netpolicy/dns_cache.c netpolicy/dns_cache.h netpolicy/dns_lease.c netpolicy/dns_lease.h \
 	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h \
+	netpolicy/tls_hello.c netpolicy/tls_hello.h netpolicy/gate_flow.c netpolicy/gate_flow.h \
 	netpolicy/dns_judge.c netpolicy/dns_judge.h netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
@@ -46,6 +47,14 @@ tests_fuzz_fuzz_nflog_LDADD = libnetpolicy.a libbase.a
 tests_fuzz_fuzz_policy_wire_SOURCES = tests/fuzz/fuzz_policy_wire.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_policy_wire_LDADD = libnetpolicy.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/nflog tests/fuzz/corpus/policy_wire
+# The gate of TLS names
+check_PROGRAMS += tests/unit/test_gate tests/fuzz/fuzz_tls_hello
+UNIT_TESTS += tests/unit/test_gate tests/fuzz/fuzz_tls_hello
+tests_unit_test_gate_SOURCES = tests/unit/test_gate.c
+tests_unit_test_gate_LDADD = libnetpolicy.a libbase.a
+tests_fuzz_fuzz_tls_hello_SOURCES = tests/fuzz/fuzz_tls_hello.c tests/fuzz/run_corpus.c
+tests_fuzz_fuzz_tls_hello_LDADD = libnetpolicy.a libbase.a
+EXTRA_DIST += tests/fuzz/corpus/tls_hello
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
 ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh tests/system/ipv6.sh
