@@ -83,6 +83,7 @@ struct slot {
 	struct loop_timer *deadline;
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
+	struct lowers_set *lowers; /* owned, kept as long: the layers of its last life (lowers.h) */
 	bool is_shell;	  /* has said so */
 	bool rooted;	  /* has its root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */
@@ -122,6 +123,7 @@ struct host_root {
 struct connection;
 struct disk;
 struct disk_mounts;
+struct lowers_set;
 struct egress_walk;
 struct fwset;
 struct slot_egress;
@@ -129,6 +131,14 @@ struct capture;
 struct unpack;
 struct trash;
 struct flows;
+
+struct lowers_store { /* lowers.c */
+	struct lowers_set *stale; /* owned; to be ended */
+	uint32_t n_stale;
+	uint32_t n_open, most; /* descriptors of all slots and of stale sets; most 0: not known yet */
+	uint32_t turn;	       /* slot that loses its set when there is no room */
+	bool refused;	       /* by the kernel */
+};
 
 struct broker {
 	struct loop *loop;
@@ -148,6 +158,7 @@ struct broker {
 	int filter_fd[PROFILE_COUNT];
 	uint32_t filter_len[PROFILE_COUNT];
 	int stage_fd, upper_fd; /* rootfs_mount.c */
+	struct lowers_store lowers;
 	bool has_usr;
 	struct cgroup *cg;
 	struct links_config links_config;

@@ -26,6 +26,7 @@
 #include "runtime/broker/launch.h"
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/layers.h"
+#include "runtime/broker/lowers.h"
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/trash.h"
@@ -383,6 +384,8 @@ static void refill(void *arg)
 		slot_kill(b, stale);
 	if (quiet >= QUIET_MS && disk_pool_lacks(b))
 		disk_pool_step(b);
+	if (quiet >= QUIET_MS)
+		lowers_tidy(b);
 	b->refill_due = false;
 }
 
@@ -393,8 +396,8 @@ static void plan_refill(struct broker *b)
 
 	bool shells = b->free_slots.first && b->n_making < MAX_MAKING &&
 		      (b->pool.n + b->n_making < (uint32_t)b->settings.pool_target || launch_stale(b));
-	bool disks = disk_pool_lacks(b);
-	if (b->refill_due || (!shells && !disks))
+	bool disks = disk_pool_lacks(b), layers = lowers_stale(b);
+	if (b->refill_due || (!shells && !disks && !layers))
 		return;
 	b->refill_due = true;
 	loop_timer_arm(b->refill, (b->pool.n || !shells) && quiet < QUIET_MS ? (uint32_t)(QUIET_MS - quiet) : 1);

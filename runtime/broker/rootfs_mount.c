@@ -11,6 +11,7 @@
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
+#include "runtime/broker/lowers.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -39,6 +40,8 @@ extern int umount2(const char *target, int flags);
 #define RUN_PATH_SIZE 160
 
 struct overlay_names {
+	const int *fd; /* detached lowers, lowest first; NULL: they are named by lower */
+	uint32_t n_fds;
 	char lower[(BROKER_MAX_LAYERS + 1) * 4];
 	char upper[48], work[48];
 };
@@ -261,23 +264,32 @@ static void lowers_end(struct broker *b, int lowers_fd)
 		log_error("layers stay on the staging tmpfs: %s", strerror(errno));
 }
 
-static int attach_layer(struct broker *b, struct slot *s, int lowers_fd, const uint8_t *key, unsigned position, struct sbx_err *err)
+int rootfs_layer(struct broker *b, struct slot *s, const uint8_t *key, struct sbx_err *err)
 {
 	char name[BROKER_KEY_HEX];
-	char at[LOWER_NAME_SIZE];
 
 	layers_name(key, name);
-	snprintf(at, sizeof(at), "%u", position);
 	int ns = FAULT_POINT("layer-unmapped") ? -1 : rootfs_helper(b, s, err);
-	auto_fd fd = rootfs_clone(b->layers_fd, name, true, ns);
+	int fd = rootfs_clone(b->layers_fd, name, true, ns);
 	if (fd == -EINVAL)
 		return sbx_err_set(err, SBX_E_HOST_LACKS, 0,
 				   "the file system of %s takes no id map, so no sandbox can own its files: put state_dir on ext4, xfs or btrfs",
 				   b->state_dir);
 	if (fd == -ENOENT)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
-	int r = fd < 0 ? fd : sys_move_mount(fd, lowers_fd, at);
-	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
+	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "layer %.12s", name) : fd;
+}
+
+static int attach_layer(struct broker *b, struct slot *s, int lowers_fd, const uint8_t *key, unsigned position, struct sbx_err *err)
+{
+	char at[LOWER_NAME_SIZE];
+	auto_fd fd = rootfs_layer(b, s, key, err);
+
+	if (fd < 0)
+		return -1;
+	snprintf(at, sizeof(at), "%u", position);
+	int r = sys_move_mount(fd, lowers_fd, at);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %u of slot %u", position, s->number) : 0;
 }
 
 /* Lowers are named by position, topmost first; everything is relative or by number, so nothing of the host's paths shows inside. */
@@ -287,6 +299,8 @@ static void overlay_names(const struct broker *b, uint32_t n_layers, struct over
 
 	for (uint32_t i = n_layers; i-- > 0;)
 		len += snprintf(out->lower + len, sizeof(out->lower) - (size_t)len, "%u%s", i, i ? ":" : "");
+	out->fd = NULL;
+	out->n_fds = 0;
 	snprintf(out->upper, sizeof(out->upper), "/proc/self/fd/%d/upper", b->upper_fd);
 	snprintf(out->work, sizeof(out->work), "/proc/self/fd/%d/work", b->upper_fd);
 }
@@ -296,13 +310,16 @@ static int overlay_detached(const struct overlay_names *names)
 {
 	const struct {
 		const char *key, *value;
-	} options[] = {{"source", "overlay"}, {"lowerdir", names->lower}, {"upperdir", names->upper}, {"workdir", names->work},
-		       {"volatile", NULL}, {"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}};
+	} options[] = {{"source", "overlay"}, {"upperdir", names->upper}, {"workdir", names->work}, {"volatile", NULL},
+		       {"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"lowerdir", names->lower}};
 	auto_fd fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
 
 	if (fs < 0)
 		return -errno;
-	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+	for (uint32_t i = names->n_fds; i-- > 0;)
+		if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_FD, "lowerdir+", NULL, names->fd[i]) < 0)
+			return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(options) - (names->fd ? 1 : 0); i++)
 		if (syscall(SYS_fsconfig, fs, options[i].value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, options[i].key, options[i].value, 0) < 0)
 			return -errno;
 	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
@@ -329,15 +346,12 @@ static int overlay_attached(struct broker *b, const struct overlay_names *names)
 }
 
 /* overlayfs keeps the identity of who mounts: its work directory and its whiteouts then belong to the slot, not to host root. */
-static int mount_overlay(struct broker *b, uint32_t owner, uint32_t n_layers)
+static int mount_overlay(struct broker *b, uint32_t owner, const struct overlay_names *names)
 {
-	struct overlay_names names = {0};
-
 	if (FAULT_POINT("overlay-mount"))
 		return -EIO;
-	overlay_names(b, n_layers, &names);
 	idmap_act_as(owner);
-	int fd = strlen(names.lower) < FSCONFIG_STRING ? overlay_detached(&names) : overlay_attached(b, &names);
+	int fd = names->fd || strlen(names->lower) < FSCONFIG_STRING ? overlay_detached(names) : overlay_attached(b, names);
 	idmap_act_as(0);
 	return fd;
 }
@@ -368,40 +382,91 @@ static int attach_disk(struct broker *b, const struct slot *s)
 	return r;
 }
 
-int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
+/* The upper and work of @s become what upper_fd names; Return: whether that is a mount to be detached, or -errno */
+static int upper_begin(struct broker *b, const struct slot *s, bool detached)
 {
 	char name[32];
-	uint32_t attached = 0;
-	uint64_t begun_mono_usec = mono_usec();
-	int fd = -1;
+	bool attach = s->disk_fd >= 0 && !detached;
 
 	launch_dir_name(s, name);
-	auto_fd files = s->disk_fd < 0 ? path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY) : attach_disk(b, s);
-	int r = files < 0 ? files : dup3(files, b->upper_fd, O_CLOEXEC) < 0 ? -errno : 0;
-	if (r < 0 && files >= 0 && s->disk_fd >= 0)
+	auto_fd files = attach ? attach_disk(b, s) : s->disk_fd < 0 ? path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY) : -1;
+	int from = s->disk_fd >= 0 && detached ? s->disk_fd : files;
+	int r = from < 0 ? from : dup3(from, b->upper_fd, O_CLOEXEC) < 0 ? -errno : 0;
+
+	if (r < 0 && files >= 0 && attach)
 		rootfs_detach();
-	if (r < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, -r, "files of slot %u", s->number);
-	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
-	s->n_layers = image->n_layers;
+	return r < 0 ? r : attach;
+}
+
+static void upper_end(struct broker *b, bool attached)
+{
+	if (attached)
+		rootfs_detach();
+	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
+		log_error("descriptor of an upper stays open: %s", strerror(errno));
+}
+
+/* Return: the root; or -errno, -EINVAL before a kernel that wants its mounts attached */
+static int root_of_kept(struct broker *b, struct slot *s, const int *lowers)
+{
+	struct overlay_names names;
+	int attached = upper_begin(b, s, true);
+
+	if (attached < 0)
+		return attached;
+	overlay_names(b, 0, &names);
+	names.fd = lowers;
+	names.n_fds = s->n_layers;
+	int fd = mount_overlay(b, slot_base(b, s), &names);
+	upper_end(b, attached);
+	return fd;
+}
+
+static int root_of_attached(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	struct overlay_names names;
+	uint32_t attached = 0;
+	int fd = -1, upper = upper_begin(b, s, false);
+
+	if (upper < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -upper, "files of slot %u", s->number);
 	int lowers = lowers_begin(b);
 	if (lowers < 0)
 		sbx_err_set(err, SBX_E_SYSTEM, -lowers, "staging tmpfs");
 	while (lowers >= 0 && attached < s->n_layers && attach_layer(b, s, lowers, s->use->layer[attached], attached, err) == 0)
 		attached++;
 	if (lowers >= 0 && attached == s->n_layers) {
-		fd = mount_overlay(b, slot_base(b, s), attached);
+		overlay_names(b, attached, &names);
+		fd = mount_overlay(b, slot_base(b, s), &names);
 		if (fd < 0)
 			sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, attached);
 	}
 	if (lowers >= 0)
 		lowers_end(b, lowers);
-	if (s->disk_fd >= 0)
-		rootfs_detach();
-	if (dup3(b->null_fd, b->upper_fd, O_CLOEXEC) < 0)
-		log_error("descriptor of an upper stays open: %s", strerror(errno));
-	log_debug("slot %u: root of %u layers in %llu us", s->number, s->n_layers, (unsigned long long)(mono_usec() - begun_mono_usec));
+	upper_end(b, upper);
 	return fd < 0 ? -1 : fd;
+}
+
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
+{
+	uint64_t begun_mono_usec = mono_usec();
+	const int *lowers;
+
+	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
+	s->n_layers = image->n_layers;
+	int kept = lowers_get(b, s, image, &lowers, err);
+	if (kept < 0)
+		return -1;
+	int fd = kept ? root_of_kept(b, s, lowers) : -EINVAL;
+	if (fd < 0 && fd != -EINVAL)
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, s->n_layers);
+	if (fd < 0) {
+		fd = root_of_attached(b, s, err);
+		if (fd >= 0 && kept)
+			lowers_refuse(b); /* it was not the layers' fault */
+	}
+	log_debug("slot %u: root of %u layers in %llu us", s->number, s->n_layers, (unsigned long long)(mono_usec() - begun_mono_usec));
+	return fd;
 }
 
 /* ---- a look from outside ---- */

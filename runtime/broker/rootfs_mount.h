@@ -12,6 +12,7 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct broker;
 struct slot;
@@ -50,6 +51,16 @@ int rootfs_usr(struct broker *b) SBX_WUR;
  * Return: descriptor, the slot's; or -1 with @err set
  */
 int rootfs_helper(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
+/**
+ * rootfs_layer() - A detached, read-only copy of one layer
+ * @b:		The broker
+ * @s:		The slot whose ids its files get
+ * @key:	Of the layer
+ * @err:	Filled on failure: IMAGE_NOT_FOUND (it is not in the store), HOST_LACKS, SYSTEM
+ *
+ * Return: descriptor of the mount, the caller's; or -1 with @err set
+ */
+int rootfs_layer(struct broker *b, struct slot *s, const uint8_t *key, struct sbx_err *err) SBX_WUR;
 /**
  * rootfs_overlay() - Mount the root of one sandbox
  * @b:		The broker

@@ -221,6 +221,7 @@ static void slot_reset(struct slot *s)
 	struct broker *broker = s->broker;
 	struct slot_use *use = s->use;
 	int layer_ns_fd = s->layer_ns_fd, volume_ns_fd = s->volume_ns_fd;
+	struct lowers_set *lowers = s->lowers;
 
 	free(s->create);
 	disk_forget(s);
@@ -233,7 +234,8 @@ static void slot_reset(struct slot *s)
 			   .launch_fd = -1,
 			   .disk_fd = -1,
 			   .layer_ns_fd = layer_ns_fd,
-			   .volume_ns_fd = volume_ns_fd};
+			   .volume_ns_fd = volume_ns_fd,
+			   .lowers = lowers};
 	cgroup_slot_init(&s->cg);
 }
 
