@@ -28,6 +28,8 @@
 #define RENAME_NOREPLACE_ 1u
 #define AHEAD_MIN     (256u * 1024)
 #define AHEAD_MAX     (64u * 1024 * 1024)
+#define FREE_LATER_MIN	  (1024u * 1024)
+#define FREE_LATER_TIMES  4u
 #define MAGIC_EXT4    0xef53u
 #define MAGIC_OVERLAY 0x794c7630u
 
@@ -676,6 +678,22 @@ static int owner_strings(struct files_job *job, uid_t *uid, gid_t *gid)
 	return owner_ids(job, owner, group, uid, gid);
 }
 
+/*
+ * A rename over a file frees its blocks and pages, which takes as long as a sixth of the upload that took its place.  With a name held
+ * open that is done when this process ends, behind the word that the upload is complete.  Not where the room may be needed at
+ * once: then who is told that the file was replaced must find the old one's place free.
+ */
+static void free_old_later(const struct swap *s, const struct intake *in)
+{
+	struct statfs fs;
+
+	if (!s->temp || !s->exists || s->old.st_size < (off_t)FREE_LATER_MIN || !in->ahead || fstatfs(s->fd, &fs) < 0 || fs.f_bsize <= 0)
+		return;
+	uint64_t need = (in->have + (uint64_t)s->old.st_size) / (uint64_t)fs.f_bsize;
+	if (fs.f_bavail / FREE_LATER_TIMES > need)
+		ignore_result(open(s->target, O_PATH | O_CLOEXEC)); /* closed by _exit() */
+}
+
 static int op_write(struct files_job *job)
 {
 	auto_free char *path = absolute(job, job->strings);
@@ -696,6 +714,8 @@ static int op_write(struct files_job *job)
 		struct intake in = {.fd = s.fd, .most = job->fs.length, .ahead = s.temp && wants_blocks_first(s.fd)};
 
 		r = receive_upload(&in);
+		if (!r)
+			free_old_later(&s, &in);
 	}
 	if (!r)
 		r = swap_commit(&s, 0755); /* what an upload without a mode has always got: 0777 less the umask */

@@ -170,6 +170,35 @@ static void test_multipart_bounds(void)
 	ok(buf_used(&out) && buf_peek(&out)[buf_used(&out) - 1] == '!', "one part too many is refused");
 }
 
+/* Every place of a delimiter, in content that is full of its first and last byte, and what stands behind it cut off. */
+static void test_multipart_search(void)
+{
+	static const char delimiter[] = "\r\n--X--Y\r", type[] = "multipart/form-data; boundary=X--Y";
+	const size_t len = sizeof(delimiter) - 2; /* without the CR */
+	unsigned wrong = 0;
+	struct multipart m;
+	char text[400];
+
+	if (!ok(multipart_init(&m, type, strlen(type)) == 0, "a boundary that has hyphens"))
+		return;
+	m.state = MULTIPART_BODY;
+	for (size_t n = 1; n < sizeof(text); n += n < 90 ? 1 : 17)
+		for (size_t at = 0; at <= n; at++) {
+			for (size_t i = 0; i < sizeof(text); i++)
+				text[i] = "\rYY\r\n-Y"[i % 7];
+			size_t put = n - at < len ? n - at : len;
+			memcpy(text + at, delimiter, put);
+			const char *end = text + n, *held = put < len ? text + at : NULL, *found = memmem(text, n, delimiter, len);
+			/* the content itself may end in what could begin a delimiter */
+			for (const char *p = end - (n < len - 1 ? n : len - 1); !found && p < end; p++)
+				if (!memcmp(p, delimiter, (size_t)(end - p)) && (!held || p < held))
+					held = p;
+			size_t want = found ? (size_t)(found - text) : held ? (size_t)(held - text) : n;
+			wrong += multipart_plain(&m, text, n) != want;
+		}
+	is_int(wrong, 0, "content up to a delimiter, wherever it stands");
+}
+
 /* ---- commands ---- */
 
 struct parsed {
@@ -284,6 +313,7 @@ int main(void)
 {
 	test_multipart();
 	test_multipart_bounds();
+	test_multipart_search();
 	test_command_bodies();
 	test_command_bounds();
 	return tap_done();
