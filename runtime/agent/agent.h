@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #define AGENT_CGROUP_FDS 3
+#define AGENT_DATA_BYTES (64ul << 20) /* what it may allocate; its kernel memory and cache are counted by its group */
 
 struct agent_source { /* a descriptor in the event loop; edge-triggered: `ready` stays until a call said EAGAIN */
 	int fd;
@@ -48,6 +49,7 @@ struct agent {
 	uint32_t cgroup_version;
 	uint32_t agent_uid;
 	struct rlimit nofile; /* of every child; the agent itself needs as many as it may have */
+	struct rlimit data;   /* likewise; the agent itself has AGENT_DATA_BYTES */
 	struct sock_filter *payload_filter; /* owned; NULL: none (never in production: the broker always sends one) */
 	uint32_t payload_filter_len;
 

@@ -39,6 +39,7 @@ __attribute__((noreturn)) static void child(const struct service *s, const struc
 	signal(SIGPIPE, SIG_IGN); /* a write that fails says so */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setpgid(0, 0);
+	ignore_result(setrlimit(RLIMIT_DATA, &s->agent->data)); /* ours bounds the agent; it can only be lower */
 	/* the inner namespace and the cgroups are still needed: they are above, and closed by files_main() */
 	int sock = fcntl(e->sock[1], F_DUPFD_CLOEXEC, 16), pipe = e->pipe[1] < 0 ? -1 : fcntl(e->pipe[1], F_DUPFD_CLOEXEC, 16);
 	struct agent moved = *s->agent;

@@ -952,7 +952,11 @@ static int setup(struct service *s)
 	if (getrlimit(RLIMIT_NOFILE, &a->nofile) < 0)
 		return -errno;
 	struct rlimit all = {a->nofile.rlim_max, a->nofile.rlim_max};
-	if (setrlimit(RLIMIT_NOFILE, &all) < 0)
+	if (setrlimit(RLIMIT_NOFILE, &all) < 0 || getrlimit(RLIMIT_DATA, &a->data) < 0)
+		return -errno;
+	/* our own bound, whatever our group's is; children get theirs back */
+	struct rlimit data = {a->data.rlim_cur < AGENT_DATA_BYTES ? a->data.rlim_cur : AGENT_DATA_BYTES, a->data.rlim_max};
+	if (setrlimit(RLIMIT_DATA, &data) < 0)
 		return -errno;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->epoll_fd < 0)

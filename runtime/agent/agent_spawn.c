@@ -431,7 +431,7 @@ static void leave_agent(const struct agent *a)
 	signal(SIGPIPE, SIG_DFL); /* the only disposition that the agent changes */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
-	if (setrlimit(RLIMIT_NOFILE, &a->nofile) < 0)
+	if (setrlimit(RLIMIT_NOFILE, &a->nofile) < 0 || setrlimit(RLIMIT_DATA, &a->data) < 0)
 		_exit(127);
 }
 

@@ -261,14 +261,15 @@ static int open_events(struct cgroup *cg, struct cgroup_slot *cs, struct sbx_err
 /* So that a bomb of the tenants cannot take the agent, and a bug of the agent cannot take the host. */
 static int limit_agent(struct cgroup *cg, const char *name, struct sbx_err *err)
 {
+	uint32_t own = cg->features & cg->backend->agent_limits;
 	char value[24];
 	int r = 0;
 
-	if (cg->features & CGROUP_MEMORY) {
+	if (own & CGROUP_MEMORY) {
 		snprintf(value, sizeof(value), "%llu", CGROUP_AGENT_MEMORY_BYTES);
 		r = cg->backend->knob(cg, name, "agent", CGROUP_KNOB_MEMORY, value);
 	}
-	if (!r && (cg->features & CGROUP_PIDS)) {
+	if (!r && (own & CGROUP_PIDS)) {
 		snprintf(value, sizeof(value), "%u", CGROUP_AGENT_PIDS);
 		r = cg->backend->knob(cg, name, "agent", CGROUP_KNOB_PIDS, value);
 	}

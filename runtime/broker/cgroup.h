@@ -6,7 +6,7 @@
  * where memory, pids, cpu and devices are v1 hierarchies and freezing, killing and cpu.stat come from the v2 tree.
  *
  * A sandbox has one group "s<slot>.<generation>" with two leaves: `agent` (own small limits, so that a fork or memory bomb of
- * the tenants leaves pid 1 alive) and `tenant` (the limits of the request).  Names are never used twice.  Freezing, killing
+ * the tenants leaves pid 1 alive; on version 1 the memory of all agents is counted together) and `tenant` (the limits of the request).  Names are never used twice.  Freezing, killing
  * and the populated state concern both leaves together.
  *
  * How a process gets in, without the RCU grace period (7 ms) that a write of a foreign pid costs:

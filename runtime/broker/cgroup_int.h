@@ -4,7 +4,7 @@
  *
  * A tree is one mounted hierarchy.  root_fd[t] is the instance's group in it.  On v2 there is one tree.  In the v2 tree a
  * sandbox is a directory "s<slot>.<generation>"; on v2 it has the leaves `agent` and `tenant`, on the hybrid host it is a leaf
- * and the v1 trees have "<name>.agent" and "<name>.tenant".  The v2 directory is made first and removed last, so it is there
+ * and the v1 trees have "<name>.tenant" and (pids) "<name>.agent".  The v2 directory is made first and removed last, so it is there
  * whenever any other is.
  */
 #ifndef RUNTIME_CGROUP_INT_H
@@ -53,6 +53,7 @@ struct cgroup {
 /* Differences only; what is equal in both stands in cgroup.c. */
 struct cgroup_backend {
 	uint32_t version;
+	uint32_t agent_limits; /* mask of enum cgroup_feature: the agent has a group of its own there */
 	uint32_t oom_epoll;
 	int (*open)(struct cgroup *cg, const struct cgroup_mounts *mounts, struct sbx_err *err);
 	int (*make)(struct cgroup *cg, struct cgroup_slot *cs, uid_t agent_uid, struct sbx_err *err);

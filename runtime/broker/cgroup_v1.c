@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cgroup version 1 with a v2 tree beside it.  Limits live in the v1 hierarchies, where agent and tenants have one group each
- * ("<name>.agent", "<name>.tenant") directly below the instance's; freezing, killing and time come from the v2 tree.
- * Device access is one list for all sandboxes.
+ * ("<name>.agent", "<name>.tenant") directly below the instance's, but that the memory of all agents is counted in one group,
+ * `agents`; freezing, killing and time come from the v2 tree.  Device access is one list for all sandboxes.
  */
 #include "config.h"
 
@@ -31,14 +31,16 @@ static const struct {
 	enum cgroup_tree tree;
 	uint32_t feature;
 	const char *probe; /* exists in each group when the kernel can do it */
-	bool agent;	   /* the agent has a group of its own here; else it stays where the broker is */
+	enum { STAYS, SHARES, OWNS } agent; /* where the broker is, in the group of all agents, in one of its own */
 } trees[] = {
-	{CGROUP_TREE_MEMORY, CGROUP_MEMORY, "memory.limit_in_bytes", true},
-	{CGROUP_TREE_PIDS, CGROUP_PIDS, "pids.max", true},
-	{CGROUP_TREE_CPU, CGROUP_CPU, "cpu.cfs_quota_us", false},
+	/* A memory group costs up to 150 kB of the kernel (ARCHITECTURE.md), too much for one process that RLIMIT_DATA bounds as well. */
+	{CGROUP_TREE_MEMORY, CGROUP_MEMORY, "memory.limit_in_bytes", SHARES},
+	{CGROUP_TREE_PIDS, CGROUP_PIDS, "pids.max", OWNS},
+	{CGROUP_TREE_CPU, CGROUP_CPU, "cpu.cfs_quota_us", STAYS},
 };
 
 #define DEVICES_LEAF "tenants"
+#define AGENTS_LEAF  "agents" /* the broker's own name: a sandbox's begins with s */
 #define TCP_FILE     "memory.kmem.tcp.limit_in_bytes" /* despite its name all of IP */
 
 /* The nodes of a sandbox's /dev and its devpts; nothing can be made there, this is the second lock. */
@@ -83,6 +85,8 @@ static int v1_open(struct cgroup *cg, const struct cgroup_mounts *mounts, struct
 			return -1;
 		if (!faccessat(cg->root_fd[trees[i].tree], trees[i].probe, F_OK, 0))
 			cg->features |= trees[i].feature;
+		if (trees[i].agent == SHARES && mkdirat(cg->root_fd[trees[i].tree], AGENTS_LEAF, 0755) < 0 && errno != EEXIST)
+			return sbx_err_set(err, SBX_E_SYSTEM, errno, "make the agents' group in %s", mount);
 	}
 	if (*mounts->mount[CGROUP_TREE_DEVICES] && open_devices(cg, mounts->mount[CGROUP_TREE_DEVICES], err) < 0)
 		return -1;
@@ -125,11 +129,11 @@ static int make_tree(struct cgroup *cg, struct cgroup_slot *cs, size_t i)
 	if (fd < 0)
 		return fd;
 	cs->tenant_fd[cs->n_tenant++] = fd;
-	if (!trees[i].agent)
+	if (trees[i].agent == STAYS)
 		return 0;
-	if (mkdirat(root, leaf_name(leaf, cs->name, "agent"), 0755) < 0)
+	if (trees[i].agent == OWNS && mkdirat(root, leaf_name(leaf, cs->name, "agent"), 0755) < 0)
 		return -errno;
-	fd = open_tasks(root, leaf);
+	fd = open_tasks(root, trees[i].agent == OWNS ? leaf : AGENTS_LEAF);
 	if (fd < 0)
 		return fd;
 	cs->join_fd[cs->n_join++] = fd;
@@ -330,7 +334,8 @@ static int v1_remove(struct cgroup *cg, const char *name)
 		if (root < 0)
 			continue;
 		r = cgroup_rmdir(root, leaf_name(leaf, name, "tenant"));
-		if (!r && trees[i].agent)
+		/* also where it shares one: broker and sandbox may be of before that */
+		if (!r && trees[i].agent != STAYS)
 			r = cgroup_rmdir(root, leaf_name(leaf, name, "agent"));
 	}
 	return r;
@@ -338,11 +343,20 @@ static int v1_remove(struct cgroup *cg, const char *name)
 
 static int v1_purge(struct cgroup *cg)
 {
-	return cg->root_fd[CGROUP_TREE_DEVICES] < 0 ? 0 : cgroup_rmdir(cg->root_fd[CGROUP_TREE_DEVICES], DEVICES_LEAF);
+	int r = cg->root_fd[CGROUP_TREE_DEVICES] < 0 ? 0 : cgroup_rmdir(cg->root_fd[CGROUP_TREE_DEVICES], DEVICES_LEAF);
+
+	for (size_t i = 0; i < ARRAY_SIZE(trees); i++)
+		if (trees[i].agent == SHARES && cg->root_fd[trees[i].tree] >= 0) {
+			int one = cgroup_rmdir(cg->root_fd[trees[i].tree], AGENTS_LEAF);
+
+			r = r ? r : one;
+		}
+	return r;
 }
 
 const struct cgroup_backend cgroup_backend_v1 = {
 	.version = 1,
+	.agent_limits = CGROUP_PIDS,
 	.oom_epoll = EPOLLIN,
 	.open = v1_open,
 	.make = v1_make,

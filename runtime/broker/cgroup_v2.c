@@ -305,6 +305,7 @@ static int v2_purge(struct cgroup *cg)
 
 const struct cgroup_backend cgroup_backend_v2 = {
 	.version = 2,
+	.agent_limits = CGROUP_MEMORY | CGROUP_PIDS,
 	.oom_epoll = EPOLLPRI,
 	.open = v2_open,
 	.make = v2_make,

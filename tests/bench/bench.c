@@ -434,7 +434,7 @@ static void measure_many(struct bench_conn *c, size_t n_sandboxes, size_t idle, 
 		       ((double)before.available_kb - (double)after.available_kb) / n, made - first);
 		double group_kb = bench_memory_group_kb();
 		if (group_kb > 0)
-			printf("%-52s %.1f kB of it for each memory group (one, or two with cgroup version 1), as this kernel is now\n", "",
+			printf("%-52s %.1f kB of it for each memory group (one, or three with cgroup version 2), as this kernel is now\n", "",
 			       group_kb);
 		printf("%-52s %.1f MiB PSS of our processes                aim 20 MiB\n", "fixed memory", (double)after.daemons_pss_kb / 1024);
 	}

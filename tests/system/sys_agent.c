@@ -38,6 +38,7 @@ static void test_commands(struct harness *h)
 		{"umask and signals", "umask; grep -E '^Sig(Blk|Ign)' /proc/self/status",
 		 "0022\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n", "", 0},
 		{"the usual limit of descriptors", "ulimit -Sn", "1024\n", "", 0},
+		{"what the agent may allocate bounds the agent only", "ulimit -Sd", "unlimited\n", "", 0},
 		{"hostname", "cat /etc/hostname; uname -n", "sandbox\nsandbox\n", "", 0},
 		{"name server", "head -1 /etc/resolv.conf", "nameserver 169.254.1.1\n", "", 0},
 		{"pid 1 is the agent", "cat /proc/1/comm", "", "", 1},
