@@ -23,6 +23,7 @@ static struct cmd *cmd_new(const uint8_t id[AGENT_ID_BYTES])
 		return NULL;
 	memcpy(c->id, id, AGENT_ID_BYTES);
 	c->report.fd = c->out[0].fd = c->out[1].fd = c->in.fd = c->watch.fd = c->tells.fd = -1;
+	c->launched.slot = -1;
 	spool_init(&c->spool);
 	return c;
 }
@@ -37,23 +38,48 @@ static void cmd_free(struct service *s, struct cmd *c)
 	service_unwatch(s, &c->tells);
 	spool_drop(&c->spool, s->agent->spool_fd);
 	s->input_bytes -= c->in_have - c->in_sent;
+	launch_over(s, c);
 	free(c->in_bytes);
 	free(c->text);
 	free(c);
 }
 
+static struct cmd **bucket(const struct service *s, const uint8_t id[AGENT_ID_BYTES])
+{
+	/* ids are random; the entrypoint's is zero */
+	return (struct cmd **)(uintptr_t)&s->hash[id[0] % INT_HASH];
+}
+
 static void append(struct service *s, struct cmd *c)
 {
+	struct cmd **head = bucket(s, c->id);
+
 	if (s->newest)
 		s->newest->next = c;
 	else
 		s->oldest = c;
 	s->newest = c;
+	c->hash_next = *head;
+	*head = c;
+	c->live = true;
+	c->live_next = s->live;
+	s->live = c;
 }
 
 static void forget(struct service *s, struct cmd *gone)
 {
 	struct cmd *prev = NULL;
+	struct cmd **at = bucket(s, gone->id);
+
+	while (*at && *at != gone)
+		at = &(*at)->hash_next;
+	if (*at)
+		*at = gone->hash_next;
+	for (at = &s->live; gone->live && *at; at = &(*at)->live_next)
+		if (*at == gone) {
+			*at = gone->live_next;
+			break;
+		}
 
 	for (struct cmd *c = s->oldest; c; prev = c, c = c->next) {
 		if (c != gone)
@@ -92,7 +118,7 @@ static void evict(struct service *s)
 
 struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES])
 {
-	for (struct cmd *c = s->oldest; c; c = c->next)
+	for (struct cmd *c = *bucket(s, id); c; c = c->hash_next)
 		if (!memcmp(c->id, id, AGENT_ID_BYTES))
 			return c;
 	return NULL;
@@ -133,6 +159,14 @@ static int pipe_to_child(int end[2])
 	return sysx_ret(fcntl(end[0], F_SETFL, O_NONBLOCK));
 }
 
+/* Standard output and error of what the launcher starts. */
+static int outputs_open(struct ends *e, bool merged)
+{
+	*e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+	int r = pipe_from_child(e->out);
+	return r || merged ? r : pipe_from_child(e->err);
+}
+
 static int ends_open(struct ends *e, const struct spec_view *v, bool merged)
 {
 	int r;
@@ -154,9 +188,9 @@ static int ends_open(struct ends *e, const struct spec_view *v, bool merged)
 
 static int watch_ends(struct service *s, struct cmd *c, struct ends *e)
 {
-	int r = service_watch(s, &c->report, e->report[0], EPOLLIN);
+	int r = 0;
 
-	if (!r)
+	if (e->report[0] >= 0 && !(r = service_watch(s, &c->report, e->report[0], EPOLLIN)))
 		e->report[0] = -1;
 	if (!r && e->out[0] >= 0 && !(r = service_watch(s, &c->out[0], e->out[0], EPOLLIN)))
 		e->out[0] = -1;
@@ -210,10 +244,7 @@ void cmd_make_spare(struct service *s)
 	static const struct spec_view any = {.cwd = "", .user = "", .args = "", .env = ""};
 	struct ends e;
 
-	bool first = s->status.state == AGENT_STATE_WAITING; /* for the entrypoint: it waits as long as the shell does */
-
-	s->spare_due = false;
-	if (s->spare.pid || s->dead || (!first && s->status.state != AGENT_STATE_RUNNING))
+	if (s->spare.pid || s->dead || s->status.state != AGENT_STATE_WAITING)
 		return;
 	int r = ends_open(&e, &any, false);
 	if (!r)
@@ -224,47 +255,115 @@ void cmd_make_spare(struct service *s)
 		r = spawn_spare(&req, e.in[1]);
 	ends_close(&e, 1);
 	if (r < 0) {
-		ends_close(&e, 0); /* the sandbox is full: the next command tries for itself and says so */
+		ends_close(&e, 0); /* the entrypoint tries for itself and says so */
 		return;
 	}
-	s->spare = (struct spare){.pid = r, .order_fd = e.in[0], .report_fd = e.report[0], .out_fd = e.out[0], .err_fd = e.err[0],
-				  .until_mono_usec = first ? INT64_MAX : sysx_mono_usec() + INT_SPARE_USEC};
+	s->spare = (struct spare){.pid = r, .order_fd = e.in[0], .report_fd = e.report[0], .out_fd = e.out[0], .err_fd = e.err[0]};
 }
 
-/* Has the spare run @view, if there is one and it can.  Return: its pid with our ends in @e, or 0. */
+#define NEEDS_MORE_ENDS                                                                                                         \
+	(AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV | AGENT_SPEC_TELLS_ENV)
+
+static const uint8_t *spec_bytes(const struct spec_view *view, uint32_t *ret_n)
+{
+	*ret_n = (uint32_t)sizeof(view->spec) + view->spec.string_bytes;
+	return (const uint8_t *)view->cwd - sizeof(view->spec);
+}
+
+/* Has the spare run the entrypoint, if there is one and it can.  Return: its pid with our ends in @e, or 0. */
 static pid_t use_spare(struct service *s, const struct spec_view *view, const struct cmd *c, struct ends *e)
 {
-	const struct agent_spec *spec = &view->spec;
 	struct spare *sp = &s->spare;
-	const uint8_t *bytes = (const uint8_t *)view->cwd - sizeof(*spec);
+	uint32_t n;
+	const uint8_t *bytes = spec_bytes(view, &n);
 
 	if (!sp->pid)
 		return 0;
-	if (spec->flags & (AGENT_SPEC_PTY | AGENT_SPEC_STDIN | AGENT_SPEC_DRIVER | AGENT_SPEC_MERGE | AGENT_SPEC_BARE_ENV |
-			   AGENT_SPEC_TELLS_ENV)) {
-		if (c->entrypoint)
-			cmd_drop_spare(s, false); /* the next one has to know what START said */
+	if (view->spec.flags & NEEDS_MORE_ENDS) {
+		cmd_drop_spare(s, false);
 		return 0;
 	}
-	kill(sp->pid, SIGCONT); /* a tenant may have stopped it */
-	if (spawn_order(sp->order_fd, c->tag, c->entrypoint, c->background, bytes, (uint32_t)sizeof(*spec) + spec->string_bytes)) {
+	if (spawn_order(sp->order_fd, c->tag, c->entrypoint, c->background, bytes, n)) {
 		cmd_drop_spare(s, false);
 		return 0;
 	}
 	close(sp->order_fd);
-	*e = (struct ends){{sp->report_fd, -1}, {sp->out_fd, -1}, {c->background ? -1 : sp->err_fd, -1}, {-1, -1}, {-1, -1}};
-	if (c->background)
-		close(sp->err_fd);
+	close(sp->err_fd);
+	*e = (struct ends){{sp->report_fd, -1}, {sp->out_fd, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
 	pid_t pid = sp->pid;
 	*sp = (struct spare){0};
 	return pid;
+}
+
+static void spawned(struct cmd *c, pid_t pid)
+{
+	c->pid = c->group = pid;
+	c->state = CMD_SPAWNED;
+}
+
+/* Return: 0 with @c spawned, its ends watched, or a negative errno with nothing left of it. */
+static int start_by_us(struct service *s, struct cmd *c, const struct spec_view *view)
+{
+	const struct agent_spec *spec = &view->spec;
+	struct ends e;
+	int r = c->entrypoint ? use_spare(s, view, c, &e) : 0;
+
+	if (!r) {
+		struct spawn_req req = {.agent = s->agent, .view = view, .entrypoint = c->entrypoint, .tag = c->tag};
+
+		r = ends_open(&e, view, c->background || (spec->flags & AGENT_SPEC_MERGE));
+		req.stdin_fd = c->driver ? -1 : e.in[1];
+		req.stdout_fd = e.out[1];
+		req.stderr_fd = e.err[1] >= 0 ? e.err[1] : e.out[1];
+		req.report_fd = e.report[1];
+		req.told_fd = e.in[1];
+		req.tells_fd = e.tells[1];
+		if (!r)
+			r = spawn_process(&req);
+		ends_close(&e, 1);
+	}
+	if (r > 0) {
+		spawned(c, r);
+		r = watch_ends(s, c, &e);
+		if (r)
+			kill(c->pid, SIGKILL); /* reaped as a stranger */
+	}
+	if (r)
+		ends_close(&e, 0);
+	return r;
+}
+
+/* The same by the launcher, which has half of it done already. */
+static int start_by_launcher(struct service *s, struct cmd *c, const struct spec_view *view)
+{
+	struct ends e;
+	uint32_t n;
+	const uint8_t *bytes = spec_bytes(view, &n);
+
+	if (c->entrypoint || !s->launcher.pid || s->launcher.ending || (view->spec.flags & NEEDS_MORE_ENDS))
+		return -ENOENT;
+	kill(s->launcher.pid, SIGCONT); /* a tenant may have stopped it */
+	int r = outputs_open(&e, c->background);
+	if (!r)
+		r = watch_ends(s, c, &e);
+	/* last: what was sent cannot be taken back */
+	if (!r)
+		r = launch_order(s, c, bytes, n, e.out[1], e.err[1]);
+	ends_close(&e, 1);
+	ends_close(&e, 0);
+	if (r) {
+		service_unwatch(s, &c->out[0]);
+		service_unwatch(s, &c->out[1]);
+		return r;
+	}
+	c->state = CMD_SPAWNED;
+	return 0;
 }
 
 int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct spec_view *view, bool entrypoint,
 	      struct cmd **ret, enum agent_stage *ret_stage)
 {
 	const struct agent_spec *spec = &view->spec;
-	struct ends e;
 
 	*ret_stage = AGENT_STAGE_FORK;
 	evict(s);
@@ -278,37 +377,14 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	c->tag = proc_tag(++s->serial);
 	c->text = command_text(view);
 	c->started_wall_usec = sysx_wall_usec();
-	int r = c->text ? use_spare(s, view, c, &e) : -ENOMEM;
-	bool spawned = r > 0;
-	if (!r)
-		r = ends_open(&e, view, c->background || (spec->flags & AGENT_SPEC_MERGE));
-	struct spawn_req req = {.agent = s->agent, .view = view, .entrypoint = entrypoint, .tag = c->tag};
-	if (!r) {
-		req.stdin_fd = c->driver ? -1 : e.in[1];
-		req.stdout_fd = e.out[1];
-		req.stderr_fd = e.err[1] >= 0 ? e.err[1] : e.out[1];
-		req.report_fd = e.report[1];
-		req.told_fd = e.in[1];
-		req.tells_fd = e.tells[1];
-		r = spawn_process(&req);
-	}
-	if (r > 0) {
-		c->pid = c->group = r;
-		c->state = CMD_SPAWNED;
-		if (!spawned)
-			ends_close(&e, 1);
-		r = watch_ends(s, c, &e);
-		if (r)
-			kill(c->pid, SIGKILL); /* reaped as a stranger */
-	}
+	int r = !c->text ? -ENOMEM : start_by_launcher(s, c, view);
+	if (r && c->text)
+		r = start_by_us(s, c, view);
 	if (r) {
-		if (c->text)
-			ends_close(&e, 0);
-		if (c->text && !c->pid)
-			ends_close(&e, 1);
 		cmd_free(s, c);
 		return r;
 	}
+	s->spare_due |= !entrypoint && !s->launcher.pid;
 	if (spec->timeout_ms)
 		c->deadline_mono_usec = sysx_mono_usec() + (int64_t)spec->timeout_ms * 1000;
 	append(s, c);
@@ -363,6 +439,7 @@ static void entry_failed(struct service *s, const struct cmd *c)
 static void started(struct service *s, struct cmd *c)
 {
 	c->state = CMD_STARTED;
+	launch_over(s, c);
 	service_unwatch(s, &c->report);
 	if (c->entrypoint) {
 		s->status.state = AGENT_STATE_RUNNING;
@@ -415,6 +492,100 @@ static void read_report(struct service *s, struct cmd *c)
 	}
 }
 
+static uint64_t pipe_holds(const struct agent_source *src)
+{
+	int n = 0;
+
+	return src->fd >= 0 && !ioctl(src->fd, FIONREAD, &n) && n > 0 ? (uint64_t)n : 0;
+}
+
+static void ended(struct service *s, struct cmd *c)
+{
+	c->pid = 0;
+	c->deadline_mono_usec = 0;
+	c->ended_wall_usec = sysx_wall_usec();
+	c->state = CMD_ENDED;
+	s->n_running--;
+	s->n_finished++;
+	s->cmd_events = true;
+}
+
+/* The launcher did not start @c, and is not going to. */
+static void start_again(struct service *s, struct cmd *c)
+{
+	uint8_t *bytes = take_ptr(c->launched.bytes);
+	struct spec_view view;
+	uint32_t n = c->launched.n;
+	bool term_due = c->launched.term_due;
+	int r = s->dead || !bytes ? -ESRCH : spec_read(bytes + sizeof(struct agent_exec), n - sizeof(struct agent_exec), 0, &view);
+
+	launch_over(s, c);
+	service_unwatch(s, &c->out[0]);
+	service_unwatch(s, &c->out[1]);
+	if (!r)
+		r = start_by_us(s, c, &view);
+	if (r) {
+		fail_with(c, AGENT_STAGE_FORK, -r);
+		ended(s, c);
+	} else if (term_due) {
+		kill(-c->group, SIGTERM);
+	}
+	free(bytes);
+}
+
+/*
+ * The launcher's word about @c is looked at when something else says that it is worth it: output, which nobody writes before the
+ * exec, its end, or the time.
+ */
+static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
+{
+	struct launched *l = &c->launched;
+	int32_t sys;
+	bool late = l->look_mono_usec && l->look_mono_usec <= now_usec;
+
+	if (!launch_learn(s, c)) {
+		if (launch_failure(s, c, &sys)) {
+			start_again(s, c); /* for want of something that the agent may have, or to be told again */
+		} else if (late && l->told) {
+			l->look_mono_usec = 0;
+			launch_drop(s); /* it stands still: cmd_relaunch() */
+		} else if (late) {
+			l->look_mono_usec += INT_LAUNCH_USEC;
+			launch_executed(s, c, true);
+		}
+		return;
+	}
+	if (launch_failure(s, c, &sys))
+		return; /* its end is near, and says so */
+	/* what has only hung up is mostly over: its end is told with its beginning */
+	bool prints = (c->out[0].ready && pipe_holds(&c->out[0])) || (c->out[1].ready && pipe_holds(&c->out[1]));
+	if (prints || ((late || l->told) && launch_executed(s, c, late))) {
+		started(s, c);
+	} else if (late) {
+		l->look_mono_usec = 0; /* it will be told */
+	}
+}
+
+void cmd_relaunch(struct service *s)
+{
+	for (struct cmd *c = s->live; c; c = c->live_next) {
+		if (c->launched.slot < 0)
+			continue;
+		if (!launch_learn(s, c)) {
+			start_again(s, c);
+			s->spare_due = true;
+			continue;
+		}
+		/* it may still be on its way to its exec, and fail: its slot stays its own until it is reaped */
+		s->launcher.slots[c->launched.slot].done = 1;
+		if (!c->launched.lost) {
+			c->launched.lost = true;
+			c->state = CMD_STARTED;
+		}
+	}
+	s->cmd_events = true;
+}
+
 static void end_sandbox(struct service *s, const struct cmd *c)
 {
 	s->status.state = AGENT_STATE_ENDED;
@@ -425,13 +596,6 @@ static void end_sandbox(struct service *s, const struct cmd *c)
 	s->dead = true;
 	/* all processes of this pid namespace but us; the kernel lets none of them fork past it */
 	kill(-1, SIGKILL);
-}
-
-static uint64_t pipe_holds(const struct agent_source *src)
-{
-	int n = 0;
-
-	return src->fd >= 0 && !ioctl(src->fd, FIONREAD, &n) && n > 0 ? (uint64_t)n : 0;
 }
 
 static void interrupt_over(struct service *s, struct cmd *c)
@@ -472,22 +636,29 @@ static void interrupt_check(struct service *s, struct cmd *c)
 
 bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 {
-	struct cmd *c = s->oldest;
+	struct cmd *c = s->live;
 
-	while (c && c->pid != pid)
-		c = c->next;
+	for (; c; c = c->live_next) {
+		if (!c->pid && c->launched.slot >= 0)
+			launch_learn(s, c);
+		if (c->pid == pid)
+			break;
+	}
 	if (!c)
 		return false;
 	c->report.ready = 1;
 	read_report(s, c);
-	c->pid = 0;
-	c->deadline_mono_usec = 0;
-	c->ended_wall_usec = sysx_wall_usec();
+	if (c->launched.slot >= 0) {
+		int32_t sys;
+		uint32_t stage = launch_failure(s, c, &sys);
+
+		if (stage)
+			fail_with(c, stage, sys);
+		started(s, c);
+	}
+	ended(s, c);
 	c->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
 	c->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-	c->state = CMD_ENDED;
-	s->n_running--;
-	s->n_finished++;
 	for (int i = 0; i < 2; i++) {
 		c->drain_bytes[i] = pipe_holds(&c->out[i]);
 		c->out[i].ready = c->out[i].fd >= 0;
@@ -499,8 +670,6 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 		c->drain_bytes[0] = UINT64_MAX;
 		c->drain_mono_usec = sysx_mono_usec() + INT_PTY_DRAIN_USEC;
 	}
-	s->cmd_events = true;
-	s->spare_due = true;
 	if (c->entrypoint && !c->fail_stage)
 		end_sandbox(s, c);
 	return true;
@@ -784,12 +953,11 @@ void cmd_resize(const struct cmd *c, uint32_t rows_cols)
 
 /* ---- signals and time ---- */
 
-int cmd_signal(const struct cmd *c, int sig)
+int cmd_signal(struct service *s, struct cmd *c, int sig)
 {
-	pid_t group = c->group;
-
-	if (c->state == CMD_ENDED || !c->pid)
+	if (c->state == CMD_ENDED || !launch_learn(s, c))
 		return -ESRCH;
+	pid_t group = c->group;
 	if (c->pty && c->out[0].fd >= 0) {
 		pid_t front = 0;
 
@@ -818,20 +986,29 @@ void cmd_interrupt(struct service *s, struct cmd *c)
 		c->interrupted = true;
 		c->kill_mono_usec = sysx_mono_usec() + INT_INTERRUPT_USEC;
 	}
-	kill(-c->group, SIGTERM);
+	c->launched.term_due = true;
+	if (launch_learn(s, c))
+		interrupt_check(s, c);
 	s->cmd_events = true;
-	interrupt_check(s, c);
 }
 
 int64_t cmd_timers(struct service *s, int64_t now_usec)
 {
 	int64_t next = INT64_MAX;
 
-	if (s->spare.pid && s->spare.until_mono_usec <= now_usec)
-		cmd_drop_spare(s, false);
-	if (s->spare.pid)
-		next = s->spare.until_mono_usec;
-	for (struct cmd *c = s->oldest; c; c = c->next) {
+	if (s->launcher.pid && !s->launcher.ending && s->launcher.until_mono_usec <= now_usec)
+		launch_drop(s);
+	if (s->launcher.pid && !s->launcher.ending)
+		next = s->launcher.until_mono_usec;
+	for (struct cmd *c = s->live; c; c = c->live_next) {
+		if (c->state == CMD_SPAWNED && c->launched.look_mono_usec && c->launched.look_mono_usec <= now_usec) {
+			follow_launch(s, c, now_usec);
+			s->cmd_events = true;
+		}
+		if (c->launched.look_mono_usec && c->launched.look_mono_usec < next)
+			next = c->launched.look_mono_usec;
+		if (!c->pid && c->state != CMD_ENDED && !launch_learn(s, c))
+			continue; /* nobody to end yet: the launcher tells, or its own time runs out */
 		if (c->deadline_mono_usec && c->deadline_mono_usec <= now_usec) {
 			c->deadline_mono_usec = 0;
 			c->exit_flags |= AGENT_EXIT_TIMEOUT;
@@ -855,22 +1032,37 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 	return next;
 }
 
+/* Whether anything can still happen to @c that the loop has to look at. */
+static bool is_settled(const struct cmd *c)
+{
+	return c->state == CMD_ENDED && !c->interrupted && !c->in_have && !c->in_eof && c->report.fd < 0 && c->out[0].fd < 0 &&
+	       c->out[1].fd < 0 && c->in.fd < 0 && c->watch.fd < 0 && c->tells.fd < 0 && !c->kill_mono_usec && !c->drain_mono_usec;
+}
+
 void cmd_walk(struct service *s)
 {
 	bool more = false;
 
 	s->cmd_events = false;
-	for (struct cmd *c = s->oldest; c; c = c->next) {
+	if (s->launcher.sock.ready)
+		launch_read(s);
+	for (struct cmd **at = &s->live, *c; (c = *at);) {
 		if (c->report.fd >= 0 && c->report.ready)
 			read_report(s, c);
-		if (c->interrupted && (c->watch.fd < 0 || c->watch.ready))
+		if (c->state == CMD_SPAWNED && c->launched.slot >= 0)
+			follow_launch(s, c, 0);
+		if (c->interrupted && c->group && (c->watch.fd < 0 || c->watch.ready))
 			interrupt_check(s, c);
 		if (c->in_have || c->in_eof)
 			push_input(s, c);
-		if (attached(c))
-			continue;
-		for (int i = 0; i < 2; i++)
+		for (int i = 0; i < 2 && !attached(c); i++)
 			more |= drain_detached(s, c, i);
+		if (is_settled(c)) {
+			*at = c->live_next;
+			c->live = false;
+		} else {
+			at = &c->live_next;
+		}
 	}
 	s->cmd_events |= more;
 }

@@ -33,7 +33,13 @@
 #define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
-#define INT_SPARE_USEC	   5000000 /* how long an unused spare waits */
+#define INT_SPARE_USEC	   5000000 /* how long an unused launcher waits */
+/*
+ * STARTED waits so long for company: most commands are over by then, and their beginning and end are one message, one wake-up
+ * of the gateway and one of the client.  Output goes at once and takes it along.
+ */
+#define INT_STARTED_USEC   2000
+#define INT_LAUNCH_USEC	   1000000 /* an order that was not taken by then is not going to be */
 
 struct stream;
 
@@ -41,6 +47,8 @@ enum cmd_state { CMD_SPAWNED = 1, CMD_STARTED, CMD_ENDED };
 
 struct cmd {
 	struct cmd *next; /* towards the newer */
+	struct cmd *live_next, *hash_next;
+	bool live; /* in the list of those that the loop has to look at */
 	uint8_t id[AGENT_ID_BYTES];
 	enum cmd_state state;
 	bool entrypoint, background, pty, driver;
@@ -49,6 +57,15 @@ struct cmd {
 	pid_t pid; /* also its group and, with a terminal, its session; 0 once it is reaped */
 	pid_t group;
 	uint64_t tag;
+	struct launched {
+		int slot; /* of the launcher's orders; -1: it did not start this one, or that is over */
+		uint8_t *bytes; /* owned: AGENT_EXEC as it came, for a second start without the launcher */
+		uint32_t n;
+		int64_t look_mono_usec; /* when to ask what became of it; 0: never */
+		bool told; /* it has been asked to tell */
+		bool term_due; /* INTERRUPT has still to be sent to it */
+		bool lost; /* the launcher ended while it was on its way */
+	} launched;
 	int32_t code, signal;
 	int64_t started_wall_usec, ended_wall_usec;
 	int64_t deadline_mono_usec; /* 0: none */
@@ -105,11 +122,22 @@ struct stream {
 	char text[INT_END_TEXT];
 };
 
-struct spare { /* see agent_spawn.h; pid 0: none */
+struct spare { /* the entrypoint's, see agent_spawn.h; pid 0: none */
 	pid_t pid;
 	int order_fd, report_fd, out_fd, err_fd;
+};
+
+/* The launcher, see agent_spawn.h; pid 0: none. */
+struct launcher {
+	pid_t pid;
+	struct agent_source sock;
+	struct spawn_slot *slots; /* SPAWN_SLOTS of them, shared with it; NULL: never needed so far */
+	uint8_t use[SPAWN_SLOTS]; /* enum launch_use */
+	bool ending; /* it was killed: what it did not start is started again once it is reaped */
 	int64_t until_mono_usec;
 };
+
+#define INT_HASH 256u
 
 struct service {
 	struct agent *agent;
@@ -136,7 +164,10 @@ struct service {
 	uint32_t input_bytes; /* room taken by uploads and standard input */
 	uint32_t serial;
 	struct cmd *oldest, *newest, *entry;
+	struct cmd *live; /* not yet over in every respect: a thousand finished ones are not walked at each event */
+	struct cmd *hash[INT_HASH]; /* by id */
 	struct spare spare;
+	struct launcher launcher;
 	bool spare_due; /* make one when there is nothing else to do */
 	uint32_t n_running, n_finished;
 	uint32_t next_stream; /* round robin */
@@ -161,8 +192,37 @@ void service_end(struct service *s, struct stream *st, enum agent_reason reason,
 /** service_free_stream() - The stream's number may be used again */
 void service_free_stream(struct service *s, struct stream *st);
 
+/* agent_launch.c */
+
+/** launch_make() - Have a launcher wait for commands, unless one does or the sandbox is not running */
+void launch_make(struct service *s);
+/** launch_drop() - End it: it is too old, or knows an environment that is no longer true; fine when there is none */
+void launch_drop(struct service *s);
+/** launch_reaped() - Process @pid has ended; Return: true when it was the launcher: cmd_relaunch() is next */
+bool launch_reaped(struct service *s, pid_t pid);
+/**
+ * launch_order() - Have the launcher start @c
+ * @bytes:	struct agent_spec and its strings
+ * @out_fd:	The command's ends; @err_fd -1: standard error is standard output
+ *
+ * Return: 0 with @c->launched, or a negative errno: it has to be started without
+ */
+int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_t n, int out_fd, int err_fd);
+/** launch_learn() - Take over what the launcher has said of @c: its number; Return: whether there is one */
+bool launch_learn(struct service *s, struct cmd *c);
+/** launch_failure() - What @c, which has not started yet, failed with; Return: enum agent_stage, 0 for nothing */
+uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys);
+/** launch_executed() - Whether the launcher has seen @c execute; @tell: have it wake us when it does */
+bool launch_executed(struct service *s, struct cmd *c, bool tell);
+/** launch_over() - @c has been started, or has failed: its order is done with */
+void launch_over(struct service *s, struct cmd *c);
+/** launch_read() - Hear what the launcher has to tell */
+void launch_read(struct service *s);
+
 /* agent_cmd.c */
 
+/** cmd_relaunch() - The launcher is gone: start what it was told and did not start */
+void cmd_relaunch(struct service *s);
 /**
  * cmd_start() - Start a process and keep its record
  * @id:		All zero for the entrypoint
@@ -174,9 +234,9 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	      struct cmd **ret, enum agent_stage *ret_stage);
 /** cmd_find() - The command of @id; Return: it or NULL */
 struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES]);
-/** cmd_make_spare() - Have the next command's child wait in advance, unless one does or the sandbox is not running */
+/** cmd_make_spare() - Have the entrypoint's child wait in advance */
 void cmd_make_spare(struct service *s);
-/** cmd_drop_spare() - It has died or is too old; fine when there is none */
+/** cmd_drop_spare() - It has died or is of no use; fine when there is none */
 void cmd_drop_spare(struct service *s, bool reaped);
 /** cmd_reaped() - Process @pid has ended; Return: true when it was a command's */
 bool cmd_reaped(struct service *s, pid_t pid, int wait_status);
@@ -191,7 +251,7 @@ void cmd_detached(struct service *s, struct cmd *c);
 /** cmd_interrupt() - TERM now, KILL in three seconds; the streams that wait are told when the group is gone */
 void cmd_interrupt(struct service *s, struct cmd *c);
 /** cmd_signal() - Signal the group, or with a terminal its foreground group; Return: 0 or -errno */
-int cmd_signal(const struct cmd *c, int sig);
+int cmd_signal(struct service *s, struct cmd *c, int sig);
 /** cmd_input() - Queue bytes for standard input; Return: 0, or -EPROTO when the window is exceeded */
 int cmd_input(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n);
 /** cmd_input_eof() - Close standard input behind what is queued */

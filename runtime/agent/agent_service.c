@@ -338,7 +338,13 @@ static void begin_exec(struct service *s, struct stream *st)
 		return;
 	}
 	s->assembly_bytes -= st->size;
-	free(take_ptr(st->bytes));
+	uint8_t *bytes = take_ptr(st->bytes);
+	if (c->launched.slot >= 0) { /* the launcher may die before it has done it */
+		c->launched.bytes = bytes;
+		c->launched.n = st->size;
+	} else {
+		free(bytes);
+	}
 	st->kind = STREAM_COMMAND;
 	st->cmd = c;
 	c->stream = st;
@@ -411,7 +417,7 @@ static int about_command(struct service *s, struct stream *open, const struct ag
 	if (f->type == AGENT_SIGNAL && open) {
 		/* sent on the command's own stream: no answer there */
 		if (c)
-			ignore_result(cmd_signal(c, (int)f->value)); /* it may just have ended; EXIT says so */
+			ignore_result(cmd_signal(s, c, (int)f->value)); /* it may just have ended; EXIT says so */
 		return 0;
 	}
 	if (open)
@@ -445,7 +451,7 @@ static int about_command(struct service *s, struct stream *open, const struct ag
 		st->kind = STREAM_INTERRUPT;
 		cmd_interrupt(s, c);
 	} else {
-		int r = cmd_signal(c, (int)f->value);
+		int r = cmd_signal(s, c, (int)f->value);
 
 		service_end(s, st, r == -ESRCH ? AGENT_NOT_RUNNING : r ? AGENT_FAILED_SYS : AGENT_OK, r, 0, "");
 	}
@@ -679,7 +685,7 @@ static void start_entry(struct service *s)
 			s->status.state = AGENT_STATE_RUNNING;
 			s->status.started_wall_usec = sysx_wall_usec();
 			s->status_due = true;
-			cmd_drop_spare(s, false); /* it knows nothing of START */
+			cmd_drop_spare(s, false); /* there is nothing for it */
 			s->spare_due = true;
 			return;
 		}
@@ -790,7 +796,7 @@ static void take_told_env(struct service *s)
 		}
 		a->base_env = take_ptr(s->told); /* for good, as START's bytes are */
 		a->n_base_env = n;
-		cmd_drop_spare(s, false); /* it has the old one */
+		launch_drop(s); /* it has the old one */
 		s->spare_due = true;
 	}
 	free(take_ptr(s->told));
@@ -856,6 +862,8 @@ static bool reap(struct service *s)
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0)
 		if (pid == s->spare.pid)
 			cmd_drop_spare(s, true);
+		else if (launch_reaped(s, pid))
+			cmd_relaunch(s);
 		else if (!cmd_reaped(s, pid, status))
 			fs_reaped(s, pid); /* else an orphan of the tenants: nobody waits for it */
 	s->cmd_events = true;
@@ -873,12 +881,12 @@ static bool idle(const struct service *s)
 }
 
 /*
- * The pages of buffers and streams go back to the kernel: an idle sandbox costs memory only for what it is.  While a spare
- * waits, the next command is likely: then only when there are many.
+ * The pages of buffers and streams go back to the kernel: an idle sandbox costs memory only for what it is.  While a
+ * launcher waits, the next command is likely: then only when there are many.
  */
 static void give_back(struct service *s)
 {
-	uint32_t keep = s->spare.pid ? IDLE_KEEP_BYTES : 0;
+	uint32_t keep = s->launcher.pid ? IDLE_KEEP_BYTES : 0;
 
 	if ((s->in_high <= keep && s->out_high <= keep) || !idle(s))
 		return;
@@ -924,10 +932,10 @@ static bool turn(struct service *s)
 	}
 	/*
 	 * All answers are out: what the next command needs can be done while the client thinks.  Whom an answer wakes mostly stands
-	 * behind us in the queue of this processor, and would only run when the spare does: it goes first.
+	 * behind us in the queue of this processor, and would only run when the launcher does: it goes first.
 	 */
 	if (s->spare_due && !more && !soon(s))
-		cmd_make_spare(s);
+		launch_make(s);
 	return more;
 }
 
@@ -992,7 +1000,7 @@ static int setup(struct service *s)
 		r = service_watch(s, &s->exec_out, a->exec_out_fd, EPOLLOUT);
 	if (!r)
 		r = service_watch(s, &s->bulk_out, a->bulk_out_fd, EPOLLOUT);
-	s->told_env.fd = -1;
+	s->told_env.fd = s->launcher.sock.fd = -1;
 	s->status.state = AGENT_STATE_WAITING;
 	/* what was written before the loop began gives no edge */
 	s->control_in.ready = s->exec_in.ready = s->signals.ready = 1;

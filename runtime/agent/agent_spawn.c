@@ -73,10 +73,12 @@ static uint64_t cap_mask(uint32_t uid)
 	return mask;
 }
 
+static uint64_t cut_before; /* what is not in the bounding set of this process any more */
+
 static int cut_bounding_set(uint64_t keep)
 {
 	for (unsigned cap = 0; cap < 64; cap++) {
-		if (keep & (1ull << cap))
+		if ((keep | cut_before) & (1ull << cap))
 			continue;
 		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			return errno == EINVAL && cap > CAP_AUDIT_READ ? 0 : -errno; /* past the kernel's last one */
@@ -118,10 +120,17 @@ int spawn_identity(const struct users_identity *who)
 
 /* ---- the child of spawn_process() ---- */
 
+static struct spawn_slot *told_by_slot; /* a launcher's child: where it says what went wrong */
+
 __attribute__((noreturn)) static void fail(enum agent_stage stage, int sys)
 {
 	struct spawn_report rep = {.stage = stage, .sys = sys < 0 ? -sys : sys};
 
+	if (told_by_slot) {
+		told_by_slot->sys = rep.sys;
+		told_by_slot->stage = rep.stage;
+		_exit(127);
+	}
 	ignore_result(write(REPORT_FD, &rep, sizeof(rep))); /* the agent then reads EOF from a process that died */
 	_exit(127);
 }
@@ -607,4 +616,114 @@ int spawn_order(int order_fd, uint64_t tag, int entrypoint, int merge, const uin
 	/* an empty pipe takes it whole */
 	ssize_t r = writev(order_fd, iov, 2);
 	return r == (ssize_t)(sizeof(order) + n) ? 0 : r < 0 ? -errno : -EIO;
+}
+
+/* ---- the launcher ---- */
+
+#define LAUNCHER_FD    3
+#define LAUNCHER_STACK (256u * 1024)
+/* What its children allocate stays with it, since the memory is one: it ends when that is much, and the agent makes another. */
+#define LAUNCHER_GROWS_KIB 2048
+
+struct launch {
+	const struct agent *agent;
+	struct spawn_slot *slots;
+	struct spawn_order order;
+	struct spec_view view;
+	int out_fd, err_fd;
+};
+
+/* Shares the launcher's memory, and nothing else of it; the launcher stands still until it has executed or is dead. */
+static int launched(void *arg)
+{
+	const struct launch *l = arg;
+	struct spawn_req req = {.agent = l->agent, .view = &l->view, .tag = l->order.tag};
+
+	told_by_slot = &l->slots[l->order.slot];
+	lead(0);
+	if (dup2(l->out_fd, 1) < 0 || dup2(l->order.merge ? l->out_fd : l->err_fd, 2) < 0)
+		fail(AGENT_STAGE_SPEC, -errno);
+	run(&req, -1, 1);
+}
+
+/* Return: bytes of the order, 0 when there will be none any more. */
+static size_t next_order(struct launch *l, uint8_t *bytes, size_t room)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov[2] = {{&l->order, sizeof(l->order)}, {bytes, room}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof(control.room)};
+	ssize_t n;
+
+	do
+		n = recvmsg(LAUNCHER_FD, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	size_t n_fds = l->order.merge ? 1 : 2;
+	if (n <= (ssize_t)sizeof(l->order) || !head || head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(n_fds * sizeof(int)))
+		return 0;
+	int fd[2] = {-1, -1};
+	memcpy(fd, CMSG_DATA(head), n_fds * sizeof(int));
+	l->out_fd = fd[0];
+	l->err_fd = fd[1];
+	return (size_t)n - sizeof(l->order);
+}
+
+static bool has_grown(long from_kib)
+{
+	struct rusage use;
+
+	return getrusage(RUSAGE_SELF, &use) < 0 || use.ru_maxrss > from_kib + LAUNCHER_GROWS_KIB;
+}
+
+__attribute__((noreturn)) static void launcher(const struct agent *a, int sock, struct spawn_slot *slots)
+{
+	static uint8_t bytes[SPAWN_SPARE_BYTES];
+	struct launch l = {.agent = a, .slots = slots};
+	enum agent_stage stage;
+	struct rusage use;
+
+	leave_agent(a);
+	/* whatever fails here fails again, and is told, when the first command is started without a launcher */
+	if (spawn_enter(a, &stage) || load_filter(a) || cut_bounding_set(cap_mask(0)) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		_exit(1);
+	cut_before = ~cap_mask(0);
+	if (dup3(sock, LAUNCHER_FD, O_CLOEXEC) < 0)
+		_exit(1);
+	sysx_close_range(LAUNCHER_FD + 1, ~0u);
+	char *stack = mmap(NULL, LAUNCHER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stack == MAP_FAILED || getrusage(RUSAGE_SELF, &use) < 0)
+		_exit(1);
+	for (size_t n; (n = next_order(&l, bytes, sizeof(bytes)));) {
+		if (l.order.slot >= SPAWN_SLOTS || spec_read(bytes, n, 0, &l.view))
+			break;
+		struct spawn_slot *slot = &slots[l.order.slot];
+		int r = clone(launched, stack + LAUNCHER_STACK, CLONE_VM | CLONE_VFORK | CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, &l,
+			      &slot->pid);
+		if (r < 0) {
+			slot->sys = errno;
+			slot->stage = AGENT_STAGE_FORK;
+		}
+		close(l.out_fd);
+		if (l.err_fd >= 0)
+			close(l.err_fd);
+		/* in this order: the agent asks to be told and then looks */
+		slot->done = 1;
+		if (r < 0 || slot->tell)
+			ignore_result(send(LAUNCHER_FD, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL)); /* full: it is told already */
+		if (has_grown(use.ru_maxrss))
+			break;
+	}
+	_exit(0);
+}
+
+pid_t spawn_launcher(const struct agent *a, int sock, struct spawn_slot *slots)
+{
+	pid_t pid = sysx_fork(spawn_cgroup(a));
+
+	if (pid == 0)
+		launcher(a, sock, slots);
+	return pid;
 }

@@ -2,7 +2,7 @@
 # programs; agent_files is the audit list.
 agent_files = \
 	runtime/agent/agent_denied.c runtime/agent/agent_denied.h runtime/agent/agent_main.c runtime/agent/agent_shell.c runtime/agent/agent_net.c runtime/agent/agent_root.c \
-	runtime/agent/agent_service.c runtime/agent/agent_cmd.c runtime/agent/agent_spawn.c runtime/agent/agent_spool.c \
+	runtime/agent/agent_service.c runtime/agent/agent_cmd.c runtime/agent/agent_launch.c runtime/agent/agent_spawn.c runtime/agent/agent_spool.c \
 	runtime/agent/agent_proc.c runtime/agent/agent_fs.c runtime/agent/agent_files.c runtime/agent/agent_walk.c \
 	runtime/agent/agent_glob.c runtime/agent/agent_users.c runtime/agent/agent_env.c \
 	runtime/agent/agent_spec.c runtime/agent/agent_words.c

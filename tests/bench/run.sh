@@ -83,6 +83,7 @@ if busybox=$(command -v busybox); then # an image whose shell is not bash
 	for applet in tail true echo; do ln -s sh "$state/tree/bin/$applet"; done
 	"$build/sandboxctl" --socket "$run/api.sock" image import "$state/tree" sh > /dev/null
 	bench --sh --image sh
+	"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --image sh --shell sh --only r
 	stop
 else
 	echo "exec true (sh): not measured: no busybox-static"

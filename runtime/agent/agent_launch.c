@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The agent's side of the launcher: orders out, and what became of them.  An order's slot is
+ *
+ *	FREE -> USED (sent) -> LEAVING (its command has started or failed) -> FREE (the launcher has said its last of it)
+ */
+#include "runtime/agent/agent_int.h"
+#include "runtime/agent/agent_sys.h"
+
+#include "base/cleanup.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+enum launch_use { LAUNCH_FREE = 0, LAUNCH_USED, LAUNCH_LEAVING };
+
+/* Without its socket no order is taken any more; what is in it is lost with it. */
+static void end_now(struct service *s)
+{
+	struct launcher *l = &s->launcher;
+
+	service_unwatch(s, &l->sock);
+	l->ending = true;
+	kill(l->pid, SIGKILL);
+}
+
+void launch_make(struct service *s)
+{
+	struct launcher *l = &s->launcher;
+	int pair[2];
+
+	if (l->pid && l->ending)
+		return; /* when it is reaped */
+	s->spare_due = false;
+	if (l->pid || s->dead || s->status.state != AGENT_STATE_RUNNING)
+		return;
+	if (!l->slots) {
+		l->slots = mmap(NULL, SPAWN_SLOTS * sizeof(*l->slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (l->slots == MAP_FAILED) {
+			l->slots = NULL;
+			return; /* commands start without it */
+		}
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return;
+	auto_fd theirs = pair[1], ours = pair[0];
+	/* nobody else whom we fork has any business with it */
+	ignore_result(madvise(l->slots, SPAWN_SLOTS * sizeof(*l->slots), MADV_DOFORK));
+	pid_t pid = spawn_launcher(s->agent, theirs, l->slots);
+	ignore_result(madvise(l->slots, SPAWN_SLOTS * sizeof(*l->slots), MADV_DONTFORK));
+	if (pid < 0)
+		return; /* the sandbox is full: the next command tries for itself and says so */
+	l->pid = pid;
+	l->ending = false;
+	l->until_mono_usec = sysx_mono_usec() + INT_SPARE_USEC;
+	if (service_watch(s, &l->sock, ours, EPOLLIN)) {
+		l->ending = true;
+		kill(pid, SIGKILL);
+	} else {
+		ours = -1;
+	}
+}
+
+void launch_drop(struct service *s)
+{
+	if (s->launcher.pid && !s->launcher.ending)
+		end_now(s);
+}
+
+bool launch_reaped(struct service *s, pid_t pid)
+{
+	struct launcher *l = &s->launcher;
+
+	if (!l->pid || l->pid != pid)
+		return false;
+	service_unwatch(s, &l->sock);
+	l->pid = 0;
+	bool used = false;
+	for (uint32_t i = 0; i < SPAWN_SLOTS; i++) {
+		if (l->use[i] == LAUNCH_LEAVING)
+			l->use[i] = LAUNCH_FREE;
+		used |= l->use[i] != LAUNCH_FREE;
+	}
+	if (!used && !munmap(l->slots, SPAWN_SLOTS * sizeof(*l->slots)))
+		l->slots = NULL;
+	return true;
+}
+
+static int free_slot(struct launcher *l)
+{
+	for (uint32_t i = 0; i < SPAWN_SLOTS; i++)
+		if (l->use[i] == LAUNCH_FREE || (l->use[i] == LAUNCH_LEAVING && l->slots[i].done))
+			return (int)i;
+	return -1;
+}
+
+int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_t n, int out_fd, int err_fd)
+{
+	struct launcher *l = &s->launcher;
+	int fd[2] = {out_fd, err_fd};
+	unsigned fd_bytes = (err_fd >= 0 ? 2u : 1u) * (unsigned)sizeof(int);
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(fd))];
+	} control = {0};
+
+	if (!l->pid || l->ending || n > SPAWN_SPARE_BYTES)
+		return -ENOENT;
+	int i = free_slot(l);
+	if (i < 0)
+		return -EBUSY;
+	struct spawn_slot *slot = &l->slots[i];
+	slot->pid = 0;
+	slot->stage = 0;
+	slot->done = 0;
+	slot->tell = c->background; /* its END waits for nothing else */
+	struct spawn_order order = {.slot = (uint32_t)i, .merge = err_fd < 0, .tag = c->tag};
+	struct iovec iov[2] = {{&order, sizeof(order)}, {(void *)(uintptr_t)bytes, n}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = (unsigned)CMSG_SPACE(fd_bytes)};
+	struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = (unsigned)CMSG_LEN(fd_bytes);
+	memcpy(CMSG_DATA(head), fd, fd_bytes);
+	if (sendmsg(l->sock.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return -errno;
+	int64_t now = sysx_mono_usec();
+	l->use[i] = LAUNCH_USED;
+	l->until_mono_usec = now + INT_SPARE_USEC;
+	c->launched.slot = i;
+	c->launched.told = c->background;
+	c->launched.look_mono_usec = now + (c->background ? INT_LAUNCH_USEC : INT_STARTED_USEC);
+	return 0;
+}
+
+bool launch_learn(struct service *s, struct cmd *c)
+{
+	if (c->launched.slot >= 0 && !c->pid)
+		c->pid = c->group = s->launcher.slots[c->launched.slot].pid;
+	if (c->pid && c->launched.term_due) {
+		c->launched.term_due = false;
+		kill(-c->group, SIGTERM);
+	}
+	return c->pid != 0;
+}
+
+uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys)
+{
+	const struct spawn_slot *slot = &s->launcher.slots[c->launched.slot];
+	uint32_t stage = slot->stage;
+
+	*ret_sys = slot->sys;
+	return stage;
+}
+
+bool launch_executed(struct service *s, struct cmd *c, bool tell)
+{
+	struct spawn_slot *slot = &s->launcher.slots[c->launched.slot];
+
+	if (tell && !c->launched.told) {
+		c->launched.told = true;
+		slot->tell = 1; /* and then look: the launcher does it the other way round */
+	}
+	return slot->done;
+}
+
+void launch_over(struct service *s, struct cmd *c)
+{
+	struct launcher *l = &s->launcher;
+
+	if (c->launched.slot < 0)
+		return;
+	l->use[c->launched.slot] = l->pid ? LAUNCH_LEAVING : LAUNCH_FREE;
+	free(c->launched.bytes);
+	c->launched = (struct launched){.slot = -1};
+}
+
+void launch_read(struct service *s)
+{
+	struct agent_source *src = &s->launcher.sock;
+	char bytes[64];
+
+	while (src->fd >= 0 && src->ready) {
+		ssize_t n = recv(src->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		/* its end is told by SIGCHLD */
+		if (n <= 0)
+			src->ready = 0;
+	}
+}
