@@ -253,7 +253,13 @@ void http_respond_json_error(struct http_request *req, unsigned status, const ch
 	auto_buf b = {0};
 
 	error_body(&b, code, message);
-	http_respond(req, status, "application/json", HTTP_NO_TEXT, b.failed ? "" : buf_peek(&b), b.failed ? 0 : buf_used(&b));
+	http_respond(req, status, req->names_charset ? "application/json; charset=utf-8" : "application/json", HTTP_NO_TEXT,
+		     b.failed ? "" : buf_peek(&b), b.failed ? 0 : buf_used(&b));
+}
+
+void http_response_name_charset(struct http_request *req)
+{
+	req->names_charset = true;
 }
 
 void http_respond_error(struct http_request *req, const struct sbx_err *err)

@@ -192,6 +192,8 @@ void http_request_close_after(struct http_request *req);
  */
 void http_respond(struct http_request *req, unsigned status, const char *content_type, struct http_text headers,
 		  const void *body, size_t n);
+/** http_response_name_charset() - Errors of @req are told as "application/json; charset=utf-8", as its API has them */
+void http_response_name_charset(struct http_request *req);
 /** http_respond_error() - End @req with the JSON {"code","message"} of @err; a 5xx message is errors.def's sentence */
 void http_respond_error(struct http_request *req, const struct sbx_err *err);
 /** http_respond_json_error() - End @req with the JSON {"code","message"} of the given texts and @status */

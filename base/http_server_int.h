@@ -59,6 +59,7 @@ struct http_request {
 	bool stuck; /* the socket took no more of what was to be spliced */
 	enum http_answer answer;
 	bool chunked, until_close;
+	bool names_charset; /* of an error's JSON */
 	int64_t left;	   /* of a streamed answer with a length */
 	struct buf head;   /* of a streamed answer, not sent yet */
 	struct buf extra;  /* header lines for any answer */

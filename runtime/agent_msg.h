@@ -177,7 +177,7 @@ struct agent_spec {
 #define AGENT_DRIVER_TEXT_FD 197
 #define AGENT_DRIVER_IN_FD   198
 #define AGENT_DRIVER_OUT_FD  199
-#define AGENT_DRIVER_TEXT_MAX (1024u * 1024)
+#define AGENT_DRIVER_TEXT_MAX (2u * 1024 * 1024) /* a shell's state, and a command of 1 MiB with quotes */
 
 struct agent_exec {
 	uint8_t id[AGENT_ID_BYTES]; /* of the command; random, chosen by the gateway */

@@ -210,7 +210,7 @@ static void run_body(void *user, struct http_request *req, const char *body, siz
 
 void code_run(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.whole = run_body, .whole_max = EXECD_BODY_BYTES, .abort = ask_abort};
+	static const struct http_request_ops ops = {.whole = run_body, .whole_max = EXECD_CODE_BYTES, .abort = ask_abort};
 
 	ask_body(match, &ops);
 }
@@ -320,9 +320,11 @@ void code_context_create(const struct execd_match *match)
 static bool get_filter(const struct execd_match *match, bool required, char **ret)
 {
 	bool good = required ? execd_query_path(match->call, "language", ret) : execd_query_one(match->call, "language", ret);
+	struct sbx_err err;
 
 	if (good && *ret && (is_command(*ret) || !strcmp(*ret, "sql"))) {
-		http_respond_code(match->call->req, SBX_E_EXECD_RUNTIME, "unsupported language context operation: %s", *ret);
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, "unsupported language context operation: %s", *ret);
+		execd_respond_err(match->call->req, &err);
 		free(take_ptr(*ret));
 		return false;
 	}

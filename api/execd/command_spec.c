@@ -9,6 +9,7 @@
 
 #define BAD_BODY "error parsing request, MAYBE invalid body format. "
 #define INVALID	 "invalid request, validation error "
+#define MAX_ID	 65535u /* a sandbox has 65536 ids */
 
 static int put_string(struct buf *out, const char *s, uint32_t *n_bytes, struct sbx_err *err)
 {
@@ -91,9 +92,10 @@ static int get_id(const struct jv *root, const char *name, uint32_t *ret, bool *
 	*ret_set = jv_is_set(v);
 	if (!*ret_set)
 		return 0;
-	/* the last number means "leave as it is" to the kernel */
-	if (jv_i64(v, &value) < 0 || value < 0 || value >= UINT32_MAX)
+	if (jv_i64(v, &value) < 0 || value < 0 || value > UINT32_MAX)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'%s' is not a user or group number", name);
+	if (value > MAX_ID)
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'%s' is above %u, the last one of a sandbox", name, MAX_ID);
 	*ret = (uint32_t)value;
 	return 0;
 }

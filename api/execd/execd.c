@@ -137,7 +137,7 @@ void execd_respond_err(struct http_request *req, const struct sbx_err *err)
 	jw_key_str(&w, "code", sbx_err_api_code(err->code));
 	jw_key_str(&w, "message", err->msg);
 	jw_object_end(&w);
-	http_respond(req, (unsigned)sbx_err_status(err->code), "application/json", HTTP_NO_TEXT,
+	http_respond(req, (unsigned)sbx_err_status(err->code), "application/json; charset=utf-8", HTTP_NO_TEXT,
 		     body.failed ? "" : buf_peek(&body), buf_used(&body));
 }
 
@@ -436,6 +436,7 @@ void execd_handle(const struct execd_call *call)
 	struct execd_match match = {.call = call, .box = call->box};
 	char path[LIMIT_PATH_BYTES];
 
+	http_response_name_charset(call->req);
 	if (call->state != GW_SANDBOX_RUNNING || !call->box || !call->box->agent) {
 		http_respond_code(call->req, SBX_E_NOT_READY, "the sandbox is %s",
 				  call->state == GW_SANDBOX_PAUSED    ? "paused; resume it first"

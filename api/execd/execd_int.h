@@ -19,6 +19,7 @@
 #define EXECD_PARAMS_MAX 2u
 /* Longest JSON body: a replacement of a text of half a megabyte, old and new. */
 #define EXECD_BODY_BYTES (1024u * 1024)
+#define EXECD_CODE_BYTES (2u * 1024 * 1024) /* a script of 1 MiB, escaped */
 /* An agent that lives answers a question about a command or a file in microseconds; a swapping host needs longer. */
 #define EXECD_ANSWER_MS	 30000u
 #define EXECD_ID_SIZE	 33 /* 32 hex digits and the NUL */

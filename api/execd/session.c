@@ -405,7 +405,7 @@ static void ask_body(void *user, struct http_request *req, const char *body, siz
 
 void session_run(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.whole = ask_body, .whole_max = EXECD_BODY_BYTES, .abort = ask_abort};
+	static const struct http_request_ops ops = {.whole = ask_body, .whole_max = EXECD_CODE_BYTES, .abort = ask_abort};
 	struct run_ask *ask = calloc(1, sizeof(*ask));
 
 	if (!ask) {
@@ -649,7 +649,8 @@ bool session_interrupt(const struct execd_match *match, const char *id)
 	if (!s)
 		return false;
 	if (!s->runs || !s->runs->stream) {
-		http_respond_code(req, SBX_E_EXECD_RUNTIME, "command session %s is not running", s->id);
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, 0, "command session %s is not running", s->id);
+		execd_respond_err(req, &err);
 		return true;
 	}
 	struct agent_client *agent = execd_box_agent(match->box, &err);

@@ -4,8 +4,9 @@
  * its line numbers and messages are those of a plain `bash -c`.
  *
  * The order within the state: the directory first (a `cd` changes OLDPWD and PWD, which the variables then set right),
- * functions while extglob is on and aliases are not expanded yet, options last.  All of it runs with its output thrown
- * away, because variables that bash itself keeps read-only say so.
+ * functions while extglob is on and aliases are not expanded yet, options behind them, and the trap on ERR when nothing
+ * of ours can fail any more.  All of it runs with its output thrown away, because variables that bash itself keeps
+ * read-only say so.
  */
 #include "api/execd/shell_state.h"
 
@@ -50,15 +51,28 @@
 	OWN \
 	"__osb_dump() {\n" \
 	"{\n" \
-	"builtin printf '" BEGIN_MARK "%s\\n'\n" \
+	"builtin unset -v BASH_EXECUTION_STRING\n" \
+	"((${#2} < 4096)) || builtin set -- \"$1\" ''\n" \
+	"builtin printf '" BEGIN_MARK "%s\\n__osb_last=%%q\\n' \"$2\"\n" \
 	"builtin printf '__osb_cd %%q\\nbuiltin unset -f __osb_cd\\n' \"$PWD\"\n" \
 	"if [[ ${FUNCNAME[1]-main} == main ]]; then builtin declare -p; else (__osb_vars); fi\n" \
-	"(builtin unset -f __osb_dump __osb_own __osb_vars __osb_set; builtin declare -f; builtin declare -F)\n" \
+	"builtin printf '__osb_dirs'\n" \
+	"((${#DIRSTACK[@]} < 2)) || builtin printf ' %%q' \"${DIRSTACK[@]:1}\"\n" \
+	"builtin printf '\\n'\n" \
+	"(builtin unset -f __osb_dump __osb_end __osb_own __osb_vars __osb_set; builtin declare -f; builtin declare -F)\n" \
 	"builtin alias -p\n" \
-	"builtin trap -p HUP INT QUIT TERM USR1 USR2 PIPE ALRM CHLD WINCH ERR\n" \
+	"builtin trap -p HUP INT QUIT TERM USR1 USR2 PIPE ALRM CHLD WINCH\n" \
 	"builtin shopt -p\n" \
 	"builtin set +o\n" \
 	"builtin umask -p\n" \
+	"} >&199\n" \
+	"__osb_code=$1 __osb_arg=$2\n" \
+	"builtin return 0\n" \
+	"}\n" \
+	"__osb_end() {\n" \
+	"builtin set -- \"$__osb_code\" \"${@:1:$#-1}\"\n" \
+	"builtin unset -v __osb_code __osb_arg\n" \
+	"{\n" \
 	"if [[ ${FUNCNAME[1]-main} == main ]]; then\n" \
 	"builtin printf 'builtin set --'\n" \
 	"(($# < 2)) || builtin printf ' %%q' \"${@:2}\"\n" \
@@ -68,8 +82,18 @@
 	"builtin return \"$1\"\n" \
 	"}\n"
 
-/* Its messages, and the trace of `set -x`, are not the command's. */
-#define CALL_DUMP "{ __osb_dump \"$?\" \"$@\"; } 2>/dev/null"
+/*
+ * Its messages, and the trace of `set -x`, are not the command's.  The trap on ERR is asked for here, because a function
+ * does not see it.  Status and "$_" are those of the command; that the status is not 0 must not be an error in its turn.
+ */
+#define CALL_DUMP "{ __osb_dump \"$?\" \"$_\"; builtin trap -p ERR >&199; __osb_end \"$@\" \"$__osb_arg\"; } 2>/dev/null || "
+#define AT_EXIT	  CALL_DUMP "builtin :"
+#define AT_END	  CALL_DUMP "builtin exit \"$?\""
+
+/* "$_" is the last argument of the last command, so the last command of ours has to have it. */
+#define RESTORED \
+	"__osb_dirs() { builtin local i; for ((i = $#; i; i--)); do builtin pushd -n \"${!i}\"; done; builtin unset -f __osb_dirs; }\n" \
+	"__osb_done() { builtin set -- \"$?\"; builtin unset -v __osb_last; builtin unset -f __osb_done; builtin return \"$1\"; }\n"
 
 static void put_quoted(struct buf *out, const char *text, size_t n)
 {
@@ -102,9 +126,10 @@ static void put_boot(struct buf *out, const struct shell_state *state, const str
 	buf_puts(out, "__osb_set() { builtin printf %s '");
 	put_arguments(out, state);
 	buf_puts(out, "'; }\n");
-	buf_puts(out, "builtin trap '" CALL_DUMP "' EXIT\n");
+	buf_puts(out, "builtin trap '" AT_EXIT "' EXIT\n");
 	if (!state->known)
 		return;
+	buf_puts(out, RESTORED);
 	/* a directory that the client names now wins over the session's, and becomes it */
 	buf_puts(out, run->cwd ? "__osb_cd() { :; }\n" : "__osb_cd() { builtin cd -- \"$1\"; }\n");
 	buf_puts(out, "builtin eval 'builtin shopt -s extglob\n");
@@ -113,8 +138,19 @@ static void put_boot(struct buf *out, const struct shell_state *state, const str
 		buf_puts(out, "builtin cd -P .\n");
 	/* the status of the last command here is $? for the first one of the run */
 	if (state->last_code > 0 && state->last_code < 256)
-		buf_printf(out, "[[ $- == *e* ]] || (builtin exit %d)\n", state->last_code);
-	buf_puts(out, "' >/dev/null 2>&1\n");
+		buf_printf(out, "[[ $- == *e* || $(builtin trap -p ERR) ]] || (builtin exit %d)\n", state->last_code);
+	buf_puts(out, "' >/dev/null 2>&1\n"
+		      "{ __osb_done \"${__osb_last-}\"; } 2>/dev/null\n");
+}
+
+/* What the kernel takes as no argument is found in a variable, which is gone before the first of it runs. */
+#define LONG_COMMAND "builtin eval \"builtin unset -v __osb_long; $__osb_long\""
+
+static void put_long_command(struct buf *out, const struct buf *command)
+{
+	buf_puts(out, "__osb_long='");
+	put_quoted(out, buf_peek(command), buf_used(command));
+	buf_puts(out, "'\n");
 }
 
 static int put_strings(struct buf *out, const char *const *strings, size_t n, struct sbx_err *err)
@@ -142,8 +178,9 @@ int shell_state_payload(const struct shell_state *state, const struct shell_run 
 	buf_puts(&command, run->command);
 	/* a command that sets a trap on EXIT replaces ours: its state is then told at its normal end */
 	if (strstr(run->command, "trap"))
-		buf_puts(&command, "\n" CALL_DUMP);
-	const char *text = buf_str(&command);
+		buf_puts(&command, "\n" AT_END);
+	bool is_long = buf_used(&command) >= LIMIT_SPAWN_STRING_BYTES;
+	const char *text = is_long ? LONG_COMMAND : buf_str(&command);
 	const char *cwd = run->cwd ? run->cwd : state->known ? "" : run->first_cwd;
 	const char *const all[] = {cwd ? cwd : "", "bash", "--noprofile", "--norc", "-c", text, "BASH_ENV=/proc/self/fd/197"};
 
@@ -152,6 +189,11 @@ int shell_state_payload(const struct shell_state *state, const struct shell_run 
 	if (put_strings(&strings, all, sizeof(all) / sizeof(all[0]), err) < 0)
 		return -1;
 	put_boot(&boot, state, run, dump->nonce);
+	if (is_long)
+		put_long_command(&boot, &command);
+	if (buf_used(&boot) > AGENT_DRIVER_TEXT_MAX)
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "the command is too long: with the state of the shell it has %zu bytes, of %u at most",
+				   buf_used(&boot), AGENT_DRIVER_TEXT_MAX);
 	struct agent_exec exec;
 	struct agent_spec spec = {
 		.n_args = 5,

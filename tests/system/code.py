@@ -57,6 +57,11 @@ TABLES = {
         ("'\\ud800'", [text("'\\ud800'")]),
         ("print('\\ud800')", [(OUT, "\\ud800\n")]),
         ("def r(): return r()\nr()", [("error", ("RecursionError", None))]),
+        ("import sys; print('own', file=sys.__stdout__)", [(OUT, "own\n")]),
+        ("x # ;", [text("5")]),
+        ("x ; # silent", []),
+        ("import builtins\nfor name in ('len', 'isinstance', 'type', 'str', 'bytes', 'open'): setattr(builtins, name, None)\n1 + 1", [text("2")]),
+        ("1 / 0", [("error", ("ZeroDivisionError", "division by zero"))]),
         ("import os; os.getcwd()", [text("'/w/py thon'")]),
     ],
     "javascript": [
@@ -236,6 +241,17 @@ bare = Context("python", "/none/of\nthese/new")
 t.eq(bare.run("import os; os.getcwd()"), [text("'/none/of\\nthese/new'")], "the directory is made")
 bare.delete()
 box.call("POST", "/directories", {"/w/file": {"mode": 755}})
+if box.command("python3 -c 'import IPython' 2>&1") == "":
+    got = a.run("from IPython.display import display as show, HTML\nshow(HTML('<b>i</b>'))")
+    t.ok(len(got) == 1 and got[0][0] == "result" and got[0][1]["text/html"] == "<b>i</b>", "IPython's display() is ours", got)
+    got = a.run("%%capture kept\nprint('inside')")
+    t.eq(got + a.run("kept.stdout"), [text("'inside\\n'")], "a magic of IPython's")
+    t.eq(a.run("names = !echo one; echo two\nlist(names)"), [text("['one', 'two']")], "a command's lines as a value")
+    got = a.run("%nosuchmagic")
+    t.ok("nosuchmagic" in str(got), "one that there is not", got)
+    t.eq([x[:1] for x in a.run("exit(0)")], [("error",)], "and exit() is still Python's")
+else:
+    t.skip("IPython's magics and display()", "no IPython on this host")
 if box.command("python3 -c 'import matplotlib' 2>&1") == "":
     status, events = a.stream("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('after')")
     shown = [e["results"] for e in events if e["type"] == "result"]

@@ -96,6 +96,18 @@ threads = [threading.Thread(target=lambda: done.append(run("sleep 0.1; c=$((${c:
 [th.join() for th in threads]
 t.eq(sorted(joined(ev) for _, ev in done), ["1", "2", "3", "4"], "runs at the same time follow each other")
 
+says("cd /usr; mkdir -p '/tmp/a b'; pushd '/tmp/a b' >/dev/null; pushd /etc >/dev/null", [], "a stack of directories")
+says("popd >/dev/null; pwd; popd >/dev/null; pwd", ["/tmp/a b", "/usr"], "stays")
+says("trap 'echo failed $?; exit 9' ERR; (exit 3)", ["failed 3"], "a trap on ERR ends a run", 9)
+says("trap 'echo failed $?' ERR", [], "another one")
+says("echo $?; false; echo on; exit 4", ["0", "failed 1", "on"], "is there in the next one, and sees nothing of ours", 4)
+says("trap - ERR; echo a 'last one'", ["a last one"], "the last argument")
+says("echo \"$_\"", ["last one"], "is there as well")
+big = "x" * 1000000
+says(": '%s'\nlong=2; echo $LINENO end" % big, ["2 end"], "a script of 1 MB")
+says("echo $long; compgen -v | grep -c __osb", ["2", "0"], "leaves its state and nothing of ours", 1)
+says("trap 'echo bye' EXIT; : '%s'; exit 5" % big[:200000], ["bye"], "one with a trap on EXIT", 5)
+
 # what a hostile command can do with the descriptors
 says("echo '#S' >&199; echo '#OK' >&199; k=1", [], "marks without the nonce")
 says("echo $k", ["1"], "change nothing")

@@ -214,9 +214,18 @@ static void test_state(void)
 	shell_dump_add(&dump, (const uint8_t *)big, 2 * SHELL_STATE_BYTES + 1);
 	ok(!shell_state_take(&state, &dump, 0), "a flood is told");
 	ok(shell_state_take(&state, &dump, 0), "once");
-	memset(big, 'c', 200u * 1024);
+	memset(big, '"', 200u * 1024);
 	big[200u * 1024] = '\0';
-	ok(strstr(boot_of(&state, (struct shell_run){.command = big}, &dump, &out, &spec), "the kernel takes"), "a command that is too long");
+	boot = boot_of(&state, (struct shell_run){.command = big}, &dump, &out, &spec);
+	strings = buf_peek(&out) + sizeof(struct agent_exec) + sizeof(spec);
+	ok(memmem(strings, spec.string_bytes, BYTES("; $__osb_long\"")) && strstr(boot, "__osb_long='\"\""),
+	   "a command that is too long for an argument is a variable");
+	size_t n_huge = AGENT_DRIVER_TEXT_MAX / 4;
+	char *huge = malloc(n_huge + 1);
+	memset(huge, '\'', n_huge);
+	huge[n_huge] = '\0';
+	ok(strstr(boot_of(&state, (struct shell_run){.command = huge}, &dump, &out, &spec), "too long"), "one that is too long for that is refused");
+	free(huge);
 	free(big);
 	shell_state_clear(&state);
 	shell_dump_clear(&dump);

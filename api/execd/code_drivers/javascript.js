@@ -102,7 +102,10 @@
 	let count = 0;
 	const inspect = (value) => {
 		try {
-			return cut(util.inspect(value, { depth: 4, maxArrayLength: 200, maxStringLength: TEXT_MAX }));
+			const text = util.inspect(value, { depth: 4, maxArrayLength: 200, maxStringLength: TEXT_MAX });
+
+			// an error as a value: its stack without us
+			return cut(text.includes('<driver>') ? text.split('\n').filter((line) => !own.test(line)).join('\n') : text);
 		} catch (error) {
 			return '<inspect failed>';
 		}

@@ -11,6 +11,9 @@ import _thread
 import builtins
 import time
 
+# What a cell does to the builtins is not done to the driver.
+globals().update((name, value) for name, value in vars(builtins).items() if name[0] != "_")
+
 TOLD, TELLS = 198, 199
 TEXT_MAX = 1 << 20      # of one text in a frame
 FRAME_MAX = 2 << 20     # of a result
@@ -141,6 +144,7 @@ class Text(io.TextIOBase):
 
 def own_output():
     sys.stdout, sys.stderr = Text(b"O", 1, "<stdout>"), Text(b"E", 2, "<stderr>")
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
     return sys.stdout, sys.stderr
 
 
@@ -165,6 +169,7 @@ def in_child():
             pass
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
 
 
 os.register_at_fork(before=flush, after_in_child=in_child)
@@ -263,10 +268,29 @@ def tell_bundle(kind, head, data):
     tell(kind, strings(parts))
 
 
+class Shown:
+    """What display() gives to who asks for a handle: an update is shown anew."""
+
+    def __init__(self, name):
+        self.display_id = name
+
+    def display(self, value, **options):
+        display(value, **options)
+
+    update = display
+
+
 def display(*values, **options):
     flush()
     for value in values:
         tell_bundle(b"D", [], value if options.get("raw") and isinstance(value, dict) else bundle(value))
+    name = options.get("display_id")
+    if name:
+        return Shown(name if isinstance(name, str) else "%x" % id(values))
+
+
+def publish(data, *_, **__):
+    display(data, raw=True)
 
 
 def no_input(*_):
@@ -325,6 +349,60 @@ def show_figures():
         plt.close(figure)
 
 
+# ---- IPython, where the image has it ----
+
+class Displays:
+    """Its display() is ours: without a terminal of its own it would print the names of objects."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in ("IPython.core.display_functions", "IPython.core.display"):
+            return None
+        from importlib.machinery import PathFinder
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return spec
+        plain = spec.loader.exec_module
+
+        def exec_module(module):
+            plain(module)
+            for known, ours in (("display", display), ("update_display", display), ("publish_display_data", publish)):
+                if known in vars(module):
+                    setattr(module, known, ours)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Displays())
+ipython = None
+
+
+def magic(code):
+    """A cell with magic as the Python that IPython makes of it; None: there is no IPython, or no magic."""
+    global ipython
+    if not any(line.lstrip()[:1] in ("%", "!", "?") or line.rstrip()[-1:] == "?" or "= !" in line or "= %" in line
+               for line in code.split("\n")):
+        return None
+    if ipython is None:
+        try:
+            from IPython.core.interactiveshell import InteractiveShell
+            from traitlets.config import Config
+        except ImportError:
+            return None
+        kept = sys.displayhook, sys.excepthook, {name: names[name] for name in ("exit", "quit", "open") if name in names}
+        config = Config()
+        config.HistoryManager.enabled = False
+        config.InteractiveShell.colors = "NoColor"
+        ipython = InteractiveShell.instance(config=config, user_module=main, user_ns=names)
+        for name in ("exit", "quit", "open", "In", "Out"):
+            names.pop(name, None)
+        sys.displayhook, sys.excepthook, mine = kept
+        names.update(mine)
+        sys.modules["__main__"] = main
+    text = ipython.transform_cell(code)
+    return text if text.rstrip("\n") != code.rstrip("\n") else None
+
+
 if "MPLBACKEND" not in os.environ:
     os.environ["MPLBACKEND"] = "module://osb_figures"
     sys.meta_path.append(Figures())
@@ -372,13 +450,20 @@ def shell_lines(code):
 
 
 def parse(code, name):
+    """The tree, and the text that it was made of."""
     try:
-        return compile(code, name, "exec", AST_ONLY | AWAIT, True)
+        return compile(code, name, "exec", AST_ONLY | AWAIT, True), code
     except SyntaxError:
         other = shell_lines(code)
+        try:
+            if other is not None:
+                return compile(other, name, "exec", AST_ONLY | AWAIT, True), other
+        except SyntaxError:
+            pass
+        other = magic(other or code)
         if other is None:
             raise
-        return compile(other, name, "exec", AST_ONLY | AWAIT, True)
+        return compile(other, name, "exec", AST_ONLY | AWAIT, True), other
 
 
 def run_awaiting(coroutine):
@@ -406,10 +491,18 @@ def go(code):
     return eval(code, names)
 
 
+def is_silenced(statement, text):
+    """A semicolon behind the last expression: its value is not asked for."""
+    if ";" not in text[-4096:]:
+        return False
+    lines = text.encode("utf-8", "replace").split(b"\n")[statement.end_lineno - 1:]
+    return bool(lines) and b"\n".join([lines[0][statement.end_col_offset:]] + lines[1:]).lstrip().startswith(b";")
+
+
 def run(code, name):
-    tree = parse(code, name)
+    tree, text = parse(code, name)
     last = None
-    if tree.body and isinstance(tree.body[-1], _ast.Expr) and not code.rstrip().endswith(";"):
+    if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_silenced(tree.body[-1], text):
         last = _ast.Expression(tree.body.pop().value)
     if tree.body:
         go(compile(tree, name, "exec", AWAIT, True))
@@ -427,7 +520,24 @@ def frames_of(error):
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename == own_file:
         frame = frame.tb_next
+    shorten(frame)
     return frame
+
+
+def shorten(frame):
+    """Of a million calls the first and the last ones are told."""
+    count, at, cut_at = 0, frame, None
+    while at is not None:
+        count += 1
+        if count == 500:
+            cut_at = at
+        at = at.tb_next
+    if count <= 2000:
+        return
+    at = cut_at
+    for _ in range(count - 1000):
+        at = at.tb_next
+    cut_at.tb_next = at
 
 
 def describe(error):
