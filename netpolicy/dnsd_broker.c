@@ -337,6 +337,8 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	/* A broker that does not know the question hangs up; then the next connection goes without. */
 	if (b->asked_log != ASKED_IN_VAIN && ask(b, BROKER_OP_LOG_SOCKET) == 0)
 		b->asked_log = ASKED;
+	if (dnsd_gate_wanted(d->gate) && ask(b, BROKER_OP_GATE) < 0)
+		return "cannot be written to";
 	return NULL;
 }
 
@@ -347,6 +349,15 @@ static void got_log(struct dnsd_broker *b, const union broker_any *m, size_t n, 
 		dnsd_log_socket(b->d->log, take_fd(&fds[0]));
 	else
 		log_warn("broker: refused packets cannot be read: %.200s", n == sizeof(m->reply) ? m->reply.text : "malformed");
+}
+
+/* Without it nothing passes the gate: who wants it says so in the log, and the rules stay as they are. */
+static void got_gate(struct dnsd_broker *b, const union broker_any *m, size_t n, int *fds, size_t n_fds)
+{
+	if (n == sizeof(m->reply) && !m->reply.status && n_fds == 1)
+		dnsd_gate_device(b->d->gate, take_fd(&fds[0]));
+	else
+		log_error("broker: no interface for the gate of TLS names: %.200s", n == sizeof(m->reply) ? m->reply.text : "malformed");
 }
 
 static const char *got_pin(struct dnsd_broker *b, const union broker_any *m, size_t n)
@@ -384,6 +395,9 @@ static const char *got_message(struct dnsd_broker *b, const union broker_any *m,
 		return got_sockets(b, m, n, fds, n_fds);
 	case BROKER_OP_LOG_SOCKET:
 		got_log(b, m, n, fds, n_fds);
+		return NULL;
+	case BROKER_OP_GATE:
+		got_gate(b, m, n, fds, n_fds);
 		return NULL;
 	case BROKER_OP_PIN:
 	case BROKER_OP_UNPIN:

@@ -28,6 +28,7 @@ struct dnsd_broker;
 struct dnsd_policy;
 struct dnsd_events;
 struct dnsd_log;
+struct dnsd_gate;
 struct dns_proxy;
 struct dns_tcp;
 struct dns_conn;
@@ -37,6 +38,7 @@ struct dns_lookups;
 struct dnsd_counts {
 	uint64_t questions, answered, denied, failed, rate_limited, pins, pin_failures, rebind_stripped, tunnel_suspected;
 	uint64_t packets_denied, cached, upstream_usec_sum, upstream_count, wrong_link, events_lost;
+	uint64_t sni_allowed, sni_denied, sni_unmatched;
 };
 
 struct dnsd {
@@ -58,6 +60,7 @@ struct dnsd {
 	struct dnsd_policy *policy;
 	struct dnsd_events *events;
 	struct dnsd_log *log;
+	struct dnsd_gate *gate;
 	struct dnsd_counts counts;
 	uint8_t out[2 + DNS_ANSWER_MAX]; /* an answer is built at out + 2 */
 };
@@ -240,5 +243,16 @@ struct dnsd_log *dnsd_log_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 void dnsd_log_free(struct dnsd_log *log);
 /** dnsd_log_socket() - Read packets from @fd (taken over) from now on; -1: from none, so that the kernel gives them to another */
 void dnsd_log_socket(struct dnsd_log *log, int fd);
+
+/* ---- dnsd_gate.c ---- */
+
+/** dnsd_gate_new() - The gate of TLS names, without an interface yet; Return: NULL with @err set (INVALID_REQUEST: egress.tls_gate) */
+struct dnsd_gate *dnsd_gate_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
+/** dnsd_gate_free() - Close it; NULL is fine */
+void dnsd_gate_free(struct dnsd_gate *g);
+/** dnsd_gate_wanted() - Whether egress.tls_gate is on: the broker has an interface for @g */
+bool dnsd_gate_wanted(const struct dnsd_gate *g);
+/** dnsd_gate_device() - Judge the packets of @fd (taken over) from now on; -1: of none */
+void dnsd_gate_device(struct dnsd_gate *g, int fd);
 
 #endif

@@ -197,7 +197,8 @@ static int make_parts(struct dnsd *d, int lease_fd, struct sbx_err *err)
 	d->tcp = d->proxy ? dns_tcp_new(d, err) : NULL;
 	d->events = d->tcp ? dnsd_events_new(d, err) : NULL;
 	d->log = d->events ? dnsd_log_new(d, err) : NULL;
-	d->broker = d->log ? dnsd_broker_new(d, err) : NULL;
+	d->gate = d->log ? dnsd_gate_new(d, err) : NULL;
+	d->broker = d->gate ? dnsd_broker_new(d, err) : NULL;
 	d->policy = d->broker ? dnsd_policy_new(d, err) : NULL;
 	return d->policy ? 0 : -1;
 }
@@ -232,6 +233,7 @@ static void end(struct dnsd *d)
 	dnsd_policy_free(d->policy);
 	dnsd_events_free(d->events);
 	dnsd_log_free(d->log);
+	dnsd_gate_free(d->gate);
 	dns_hosts_free(d->hosts);
 	dns_doh_free(d->doh);
 	dns_guard_free(d->guard);

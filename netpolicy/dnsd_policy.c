@@ -382,6 +382,7 @@ static void on_counts(struct dnsd_policy *p, const struct egress_plain *m)
 		.questions = c->questions, .answered = c->answered, .denied = c->denied, .failed = c->failed,
 		.rate_limited = c->rate_limited, .forged = dns_exchange_forged(d->exchange), .pins = c->pins,
 		.pin_failures = c->pin_failures, .rebind_stripped = c->rebind_stripped, .tunnel_suspected = c->tunnel_suspected,
+		.sni_allowed = c->sni_allowed, .sni_denied = c->sni_denied, .sni_unmatched = c->sni_unmatched,
 		.packets_denied = c->packets_denied, .cached = c->cached, .leases = dns_leases_count(d->leases),
 		.upstream_usec_sum = c->upstream_usec_sum, .upstream_count = c->upstream_count,
 		.events_lost = c->events_lost, .events_held = dnsd_events_held(d->events),

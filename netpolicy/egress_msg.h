@@ -133,6 +133,8 @@ enum egress_event_kind {
 	EGRESS_EVENT_REBIND_STRIPPED,
 	EGRESS_EVENT_TUNNEL_SUSPECTED,
 	EGRESS_EVENT_RATE_LIMITED,
+	EGRESS_EVENT_SNI_DENIED,	/* a TLS connection was reset for the name it asked for, or for having none */
+	EGRESS_EVENT_SNI_UNMATCHED,	/* as before, but it passed: the gate only watches */
 	EGRESS_EVENT_KIND_COUNT
 };
 
@@ -153,6 +155,9 @@ enum egress_reason {
 	EGRESS_REASON_QTYPE,
 	EGRESS_REASON_LIMIT,	    /* text says which */
 	EGRESS_REASON_UPSTREAM,
+	EGRESS_REASON_NO_SNI,	    /* a TLS connection without a server name, or with an address for one */
+	EGRESS_REASON_NOT_TLS,	    /* another protocol at a port where names are judged */
+	EGRESS_REASON_BAD_HELLO,    /* text says what is wrong with it */
 	EGRESS_REASON_COUNT
 };
 
@@ -210,6 +215,7 @@ struct egress_counts_reply {
 	struct egress_head head;
 	uint64_t questions, answered, denied, failed, rate_limited, forged, pins, pin_failures, rebind_stripped, tunnel_suspected;
 	uint64_t packets_denied, cached, leases, upstream_usec_sum, upstream_count, events_lost, events_held;
+	uint64_t sni_allowed, sni_denied, sni_unmatched;
 };
 
 union egress_any {

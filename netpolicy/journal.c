@@ -93,7 +93,7 @@ static void drop_oldest(struct journal *j, struct box *b)
 static bool denies(enum egress_event_kind kind)
 {
 	return kind == EGRESS_EVENT_DNS_DENIED || kind == EGRESS_EVENT_IP_DENIED || kind == EGRESS_EVENT_REBIND_STRIPPED ||
-	       kind == EGRESS_EVENT_RATE_LIMITED;
+	       kind == EGRESS_EVENT_RATE_LIMITED || kind == EGRESS_EVENT_SNI_DENIED;
 }
 
 bool journal_is_denial(const struct journal_event *event)
@@ -387,6 +387,8 @@ static const char *const kind_names[] = {
 	[EGRESS_EVENT_REBIND_STRIPPED] = "rebind_stripped",
 	[EGRESS_EVENT_TUNNEL_SUSPECTED] = "tunnel_suspected",
 	[EGRESS_EVENT_RATE_LIMITED] = "rate_limited",
+	[EGRESS_EVENT_SNI_DENIED] = "sni_denied",
+	[EGRESS_EVENT_SNI_UNMATCHED] = "sni_unmatched",
 };
 _Static_assert(ARRAY_SIZE(kind_names) == EGRESS_EVENT_KIND_COUNT, "a kind has no name");
 
@@ -431,6 +433,9 @@ static const char *const reason_sentences[] = {
 	[EGRESS_REASON_QTYPE] = "this type of DNS question is not answered",
 	[EGRESS_REASON_LIMIT] = "a limit of this sandbox is reached",
 	[EGRESS_REASON_UPSTREAM] = "the name servers did not give an answer that can be believed",
+	[EGRESS_REASON_NO_SNI] = "the TLS connection names no server, and only names are allowed here",
+	[EGRESS_REASON_NOT_TLS] = "only TLS passes at this port, unless a rule allows the address",
+	[EGRESS_REASON_BAD_HELLO] = "the TLS connection begins in a way that cannot be judged",
 };
 _Static_assert(ARRAY_SIZE(reason_sentences) == EGRESS_REASON_COUNT, "a reason has no sentence");
 

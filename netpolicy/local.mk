@@ -7,6 +7,7 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_m
 	netpolicy/dns_cache.c netpolicy/dns_cache.h netpolicy/dns_lease.c netpolicy/dns_lease.h \
 	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h \
 	netpolicy/tls_hello.c netpolicy/tls_hello.h netpolicy/gate_flow.c netpolicy/gate_flow.h \
+	netpolicy/gate_packet.c netpolicy/gate_packet.h \
 	netpolicy/dns_judge.c netpolicy/dns_judge.h netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \
@@ -30,7 +31,7 @@ EXTRA_DIST += tests/fuzz/corpus/policy_json
 pkglibexec_PROGRAMS += sandbox-dnsd
 sandbox_dnsd_SOURCES = netpolicy/dnsd_main.c netpolicy/dnsd_int.h netpolicy/dns_proxy.c netpolicy/dns_tcp.c netpolicy/dns_question.c \
 	netpolicy/dns_lookup.c netpolicy/dnsd_broker.c \
-	netpolicy/dnsd_policy.c netpolicy/dnsd_event.c netpolicy/dnsd_log.c
+	netpolicy/dnsd_policy.c netpolicy/dnsd_event.c netpolicy/dnsd_log.c netpolicy/dnsd_gate.c
 sandbox_dnsd_LDADD = libnetpolicy.a libbase.a
 
 check_PROGRAMS += tests/unit/test_dns tests/fuzz/fuzz_dns_msg
@@ -54,7 +55,8 @@ tests_unit_test_gate_SOURCES = tests/unit/test_gate.c
 tests_unit_test_gate_LDADD = libnetpolicy.a libbase.a
 tests_fuzz_fuzz_tls_hello_SOURCES = tests/fuzz/fuzz_tls_hello.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_tls_hello_LDADD = libnetpolicy.a libbase.a
-EXTRA_DIST += tests/fuzz/corpus/tls_hello
+EXTRA_DIST += tests/fuzz/corpus/tls_hello tests/system/egress_gate.py
+ROOT_TESTS += tests/system/egress_gate.sh
 ROOT_TESTS += tests/system/dnsd.sh
 EXTRA_DIST += tests/system/dnsd.py
 ROOT_TESTS += tests/system/dnsd_rows.sh tests/system/dnsd_tunnel.sh tests/system/egress_names.sh tests/system/ipv6.sh

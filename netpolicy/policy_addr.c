@@ -270,7 +270,8 @@ static const char *const reason_names[] = {
 	[EGRESS_REASON_PRIVATE] = "private",	[EGRESS_REASON_PORT] = "port",	       [EGRESS_REASON_DOT] = "dot",
 	[EGRESS_REASON_DOH] = "doh",		[EGRESS_REASON_QUIC] = "quic",	       [EGRESS_REASON_PROTOCOL] = "protocol",
 	[EGRESS_REASON_NO_LEASE] = "no_lease",	[EGRESS_REASON_QTYPE] = "qtype",       [EGRESS_REASON_LIMIT] = "limit",
-	[EGRESS_REASON_UPSTREAM] = "upstream",
+	[EGRESS_REASON_UPSTREAM] = "upstream",	[EGRESS_REASON_NO_SNI] = "no_sni",     [EGRESS_REASON_NOT_TLS] = "not_tls",
+	[EGRESS_REASON_BAD_HELLO] = "bad_hello",
 };
 _Static_assert(ARRAY_SIZE(reason_names) == EGRESS_REASON_COUNT, "a reason has no name");
 

@@ -199,6 +199,7 @@ static const struct {
 	[BROKER_OP_PIN] = {sizeof(struct broker_pin), 0, check_pin},
 	[BROKER_OP_UNPIN] = {sizeof(struct broker_pin), 0, check_pin},
 	[BROKER_OP_LOG_SOCKET] = {sizeof(struct broker_plain_req), 0, check_plain},
+	[BROKER_OP_GATE] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_FLOWS] = {sizeof(struct broker_plain_req), 0, check_plain},
 };
 

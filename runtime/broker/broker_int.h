@@ -162,6 +162,7 @@ struct broker {
 	bool has_usr;
 	struct cgroup *cg;
 	struct links_config links_config;
+	int gate_fd; /* owned; -1: egress.tls_gate is off */
 	struct links *links;
 	struct fw_rules_config rules;
 	struct netwatch *watch;

@@ -324,6 +324,7 @@ static int fill_rules(struct broker *b, struct sbx_err *err)
 	b->rules.subnet_addr = b->links_config.subnet_addr;
 	b->rules.subnet_prefix = b->links_config.subnet_prefix;
 	b->rules.quic = b->settings.egress_quic;
+	b->rules.gate = strcmp(b->settings.egress_tls_gate, "off") != 0;
 	b->rules.ipv6 = b->links_config.ipv6;
 	b->rules.subnet6 = b->links_config.subnet6;
 	const struct prefixes allow = {b->rules.allow, b->rules.allow6, &b->rules.n_allow, &b->rules.n_allow6, FW_RULES_ALLOW_MAX};
@@ -346,7 +347,9 @@ static int open_network(struct broker *b, struct sbx_err *err)
 	if (!links_addr(&b->links_config, b->n_slots - 1))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "network.subnet has no room for %u sandboxes", b->n_slots);
 	b->links = links_open(&b->links_config, err);
-	return b->links ? fill_rules(b, err) : -1;
+	if (!b->links || fill_rules(b, err) < 0)
+		return -1;
+	return links_gate(b->links, b->rules.gate, &b->gate_fd, err);
 }
 
 static int open_disks(struct broker *b, struct sbx_err *err)
@@ -485,7 +488,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 
 int main(int argc, char **argv)
 {
-	static struct broker broker = {.state_fd = -1, .listen_fd = -1};
+	static struct broker broker = {.state_fd = -1, .listen_fd = -1, .gate_fd = -1};
 	struct broker *b = &broker;
 	struct arguments a = {.listen_fd = UINT32_MAX, .agent_fd = UINT32_MAX, .unpack_fd = UINT32_MAX};
 	struct sbx_err err = {0};

@@ -55,6 +55,7 @@ enum broker_op {
 	BROKER_OP_LAYER_SWEEP, /* move to the trash what no unpacking and no life owns; answered with how many in `sys` */
 	BROKER_OP_SANDBOX_LAYERS,  /* what the root of a life is made of */
 	BROKER_OP_SANDBOX_CAPTURE, /* the upper of a life as a packed tar; carries the file for it, opened write-only */
+	BROKER_OP_GATE, /* dnsd only: reply carries the router's interface of the gate of TLS names; INVALID_REQUEST when egress.tls_gate is off */
 	BROKER_OP_COUNT
 };
 
@@ -160,7 +161,7 @@ struct broker_slot_req { /* CHANNEL_OPEN (arg: channel), KILL, FREEZE, THAW, STA
 	uint32_t zero;
 };
 
-struct broker_plain_req { /* LIST, LAYER_SWEEP, HOST_ROW (arg: row), DNS_SOCKETS, LOG_SOCKET, FLOWS */
+struct broker_plain_req { /* LIST, LAYER_SWEEP, HOST_ROW (arg: row), DNS_SOCKETS, LOG_SOCKET, FLOWS, GATE */
 	struct broker_head head;
 	uint32_t arg;
 	uint32_t zero;
@@ -439,6 +440,15 @@ enum broker_refusal {
 	BROKER_REFUSED_NO_LEASE,      /* default deny: no rule and no lease */
 	BROKER_REFUSED_LIMIT,	      /* too many connections at once */
 	BROKER_REFUSED_COUNT
+};
+/*
+ * GATE's descriptor reads what sandboxes with rules for names send to port 443 before their connection was judged, one IP packet at a
+ * time.  A packet that is written to it goes on, with one of these as its hop count (which is what it was before for nobody).
+ */
+enum broker_gate {
+	BROKER_GATE_PASS = 65,
+	BROKER_GATE_RELEASE, /* and the connection's next packets do not come here any more */
+	BROKER_GATE_DENY,    /* it is reset */
 };
 #define BROKER_LOG_GROUP 1u
 #define BROKER_LOG_BYTES 64u

@@ -731,6 +731,18 @@ static int on_log_socket(struct broker *b, const struct request *r, struct sbx_e
 	return 0;
 }
 
+/*
+ * Safe: one interface, made at our start.  Who holds its other end sees the beginnings of connections to port 443 and may write packets
+ * of sandboxes' addresses: they meet all rules again that the first packet of any sandbox meets.
+ */
+static int on_gate(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	if (b->gate_fd < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.tls_gate is off");
+	reply(r, NULL, &b->gate_fd, 1);
+	return 0;
+}
+
 int broker_flows_part(struct broker *b, const struct broker_asker *asker, const struct broker_flow *flow, size_t n, bool last)
 {
 	struct connection *c = connection_by_number(b, asker->connection);
@@ -797,6 +809,7 @@ static const struct {
 	[BROKER_OP_PIN]		   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_pin},
 	[BROKER_OP_UNPIN]	   = {WHO_DNSD,		       IN(LIVE) | IN(FROZEN),		     on_unpin},
 	[BROKER_OP_LOG_SOCKET]	   = {WHO_DNSD,		       NO_SLOT,				     on_log_socket},
+	[BROKER_OP_GATE]	   = {WHO_DNSD,		       NO_SLOT,				     on_gate},
 	[BROKER_OP_FLOWS]	   = {WHO_DNSD,		       NO_SLOT,				     on_flows},
 };
 static_assert(offsetof(struct broker_policy, ref) == offsetof(struct broker_slot_req, ref) &&

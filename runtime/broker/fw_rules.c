@@ -245,7 +245,7 @@ bool fw_rules_allowed6(const struct fw_rules_config *config, struct ip6 addr, ui
  * Every packet that may be routed carries this mark: the router's routes exist for it only (links.c), so that nothing is
  * forwarded while the table is missing.  Rejects answer with the mark of what they refuse.
  */
-static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
+static void put_router_raw(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c)
 {
 	/* Before defragmentation (-400) and connection tracking (-200): a forged source costs no memory. */
 	buf_printf(b,
@@ -256,6 +256,7 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tmeta mark set %u\n"
 		   "\t\tiifname \"lo\" accept\n"
 		   "%s"
+		   "%s"
 		   "\t\tmeta nfproto != ipv4 drop\n"
 		   "\t\tfib saddr . mark . iif oif missing drop\n"
 		   "\t\tiifname \"%s\" accept\n"
@@ -263,11 +264,11 @@ static void put_router_raw(struct buf *b, const struct fw_rules_config *c)
 		   "%s"
 		   "\t\tip protocol icmp goto echo\n"
 		   "\t\tudp dport 53 goto dns\n"
-		   "\t\ttcp dport 53 goto dns\n"
-		   "\t\taccept\n"
-		   "\t}\n",
-		   LINKS_ROUTE_MARK, c->ipv6 ? "\t\tmeta nfproto ipv6 goto raw6\n" : "", c->uplink_router,
+		   "\t\ttcp dport 53 goto dns\n",
+		   LINKS_ROUTE_MARK, c->gate ? "\t\tiifname \"" LINKS_GATE "\" accept\n" : "", c->ipv6 ? "\t\tmeta nfproto ipv6 goto raw6\n" : "", c->uplink_router,
 		   FAULT_POINT("fw-fragments") ? "" : "\t\tip frag-off & 0x3fff != 0 drop\n");
+	fw_rules_put_gate_raw(b, f, c);
+	buf_puts(b, "\t\taccept\n\t}\n");
 	/* A ping carries data: few and small ones are enough to see whether something is there. */
 	buf_puts(b, "\tchain echo {\n");
 	if (!FAULT_POINT("fw-echo-size"))
@@ -357,7 +358,10 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\ttype filter hook forward priority filter; policy drop;\n"
 		   "\t\tjump hold\n"
 		   "\t\tct state invalid drop\n"
-		   "%s"
+		   "%s",
+		   c->ipv6 ? "\t\tmeta nfproto ipv6 goto forward6\n" : "");
+	fw_rules_put_gate_forward(b, &family4, c);
+	buf_printf(b,
 		   "\t\tiifname \"%s\" goto inbound\n"
 		   "\t\toifname != \"%s\" goto no_%02d\n"
 		   "\t\tip saddr . ct mark @current accept\n"
@@ -367,7 +371,7 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip daddr . ct mark @current accept\n"
 		   "\t\tct state established,related goto judge\n"
 		   "\t}\n",
-		   c->ipv6 ? "\t\tmeta nfproto ipv6 goto forward6\n" : "", c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
+		   c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
 }
 
 static void put_doh(struct buf *b, const struct fw_rules_config *c)
@@ -388,12 +392,14 @@ static void put_router(struct buf *b, const struct fw_rules_config *c)
 	put_router_sets(b);
 	if (c->ipv6)
 		fw_rules6_router(b, c);
-	put_router_raw(b, c);
+	put_router_raw(b, &family4, c);
 	fw_rules_put_dns(b, &family4, "169.254.1.1", c);
 	put_router_local(b, c);
 	fw_rules_put_refusals(b, &family4, c);
 	fw_rules_put_modes(b, &family4, c);
-	fw_rules_put_rules(b, &family4);
+	fw_rules_put_rules(b, &family4, c);
+	fw_rules_put_gate(b, &family4, c);
+	fw_rules_put_gate_hook(b, c);
 	put_router_forward(b, c);
 	buf_puts(b, "}\n");
 }

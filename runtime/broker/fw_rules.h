@@ -50,6 +50,7 @@ struct fw_rules_config {
 	size_t n_allow6;
 	struct ip6_prefix doh6[FW_RULES_DOH_MAX];
 	size_t n_doh6;
+	bool gate; /* TLS connections are judged by their name: their beginnings go to LINKS_GATE */
 	bool quic; /* UDP to 443 and 80 is let through where names are judged */
 };
 

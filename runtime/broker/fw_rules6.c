@@ -74,7 +74,7 @@ static void put_sets(struct buf *b, const struct fw_rules_config *c)
  * address too: there it is named.  The fixed header says at once which header follows: anything but these three is an extension
  * header (routing, fragment, options) or a protocol that no rule opens.
  */
-static void put_raw(struct buf *b, const struct fw_rules_config *c)
+static void put_raw(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c)
 {
 	buf_puts(b, "\tchain raw6 {\n");
 	if (!FAULT_POINT("fw6-spoof"))
@@ -89,7 +89,9 @@ static void put_raw(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip6 daddr ff00::/8 drop\n"
 		   "\t\tip6 nexthdr 58 goto icmp6\n"
 		   "\t\tudp dport 53 goto dns6\n"
-		   "\t\ttcp dport 53 goto dns6\n"
+		   "\t\ttcp dport 53 goto dns6\n");
+	fw_rules_put_gate_raw(b, f, c);
+	buf_printf(b,
 		   "\t\taccept\n"
 		   "\t}\n"
 		   "\tchain icmp6 {\n"
@@ -154,9 +156,9 @@ static void put_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tip6 daddr . ct mark @current6 accept\n"
 		   "\t\tct state established,related goto judge6\n"
 		   "\t}\n"
-		   "\tchain forward6 {\n"
-		   "\t\tiifname \"%s\" goto inbound6\n",
-		   c->uplink_router);
+		   "\tchain forward6 {\n");
+	fw_rules_put_gate_forward(b, &family6, c);
+	buf_printf(b, "\t\tiifname \"%s\" goto inbound6\n", c->uplink_router);
 	if (!FAULT_POINT("fw6-sandbox"))
 		buf_printf(b, "\t\toifname != \"%s\" goto no6_%02d\n", c->uplink_router, BROKER_REFUSED_SANDBOX);
 	buf_puts(b,
@@ -173,11 +175,12 @@ static void put_forward(struct buf *b, const struct fw_rules_config *c)
 void fw_rules6_router(struct buf *b, const struct fw_rules_config *c)
 {
 	put_sets(b, c);
-	put_raw(b, c);
+	put_raw(b, &family6, c);
 	fw_rules_put_dns(b, &family6, shown(links_router6(&c->subnet6)).text, c);
 	fw_rules_put_refusals(b, &family6, c);
 	fw_rules_put_modes(b, &family6, c);
-	fw_rules_put_rules(b, &family6);
+	fw_rules_put_rules(b, &family6, c);
+	fw_rules_put_gate(b, &family6, c);
 	put_forward(b, c);
 }
 

@@ -101,7 +101,8 @@ static void put_leases(struct buf *b, const struct fw_family *f)
 /* What a sandbox's mode and rules lead to; chains come before those that go to them. */
 void fw_rules_put_modes(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c)
 {
-	const char *n = f->chain;
+	/* What is not opened by a name need not be judged by one. */
+	const char *n = f->chain, *known = c->gate ? "known" : "pass";
 	char doh[64];
 
 	buf_printf(b,
@@ -113,14 +114,14 @@ void fw_rules_put_modes(struct buf *b, const struct fw_family *f, const struct f
 		   "\tchain rule_pass%s {\n",
 		   n, n, f->ip, LIMIT_FLOWS, n, BROKER_REFUSED_LIMIT, f->ip, n, n);
 	put_no_dot(b, f);
-	buf_printf(b, "\t\tgoto pass%s\n\t}\n\tchain port_pass%s {\n", n, n);
+	buf_printf(b, "\t\tgoto %s%s\n\t}\n\tchain port_pass%s {\n", known, n, n);
 	put_no_quic(b, f, c);
 	buf_printf(b, "\t\tgoto pass%s\n\t}\n\tchain lease_pass%s {\n", n, n);
 	put_no_quic(b, f, c);
 	put_no_dot(b, f);
 	buf_printf(b, "\t\tgoto pass%s\n\t}\n\tchain open%s {\n", n, n);
 	f->put_private(b);
-	buf_printf(b, "\t\tgoto pass%s\n\t}\n\tchain names%s {\n", n, n);
+	buf_printf(b, "\t\tgoto %s%s\n\t}\n\tchain names%s {\n", known, n, n);
 	put_leases(b, f);
 	f->put_private(b);
 	put_no_quic(b, f, c);
@@ -136,7 +137,7 @@ void fw_rules_put_modes(struct buf *b, const struct fw_family *f, const struct f
 }
 
 /* The mark of the packet is where a map's word is kept; `no` puts the routing mark back. */
-void fw_rules_put_rules(struct buf *b, const struct fw_family *f)
+void fw_rules_put_rules(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c)
 {
 	static const char *const base[][2] = {{"base", "leased"}, {"base_port", "leased_port"}};
 	const int r = (int)EGRESS_MODE_RULES;
@@ -153,12 +154,12 @@ void fw_rules_put_rules(struct buf *b, const struct fw_family *f)
 			   n, BROKER_REFUSED_CLOSED);
 	buf_printf(b,
 		   "\tchain decided%s {\n"
-		   "\t\tmeta mark vmap { %d : goto rule_pass%s, %d : goto no%s_%02d, %d : goto no%s_%02d, %d : goto base%s, %d : goto pass%s, "
+		   "\t\tmeta mark vmap { %d : goto rule_pass%s, %d : goto no%s_%02d, %d : goto no%s_%02d, %d : goto base%s, %d : goto %s%s, "
 		   "%d : goto base_port%s }\n"
 		   "\t\tgoto no%s_%02d\n"
 		   "\t}\n",
 		   n, EGRESS_DECISION_PASS, n, EGRESS_DECISION_DENY_OPERATOR, n, BROKER_REFUSED_RULE_OPERATOR, EGRESS_DECISION_DENY_USER, n,
-		   BROKER_REFUSED_RULE_USER, EGRESS_DECISION_NEXT, n, EGRESS_DECISION_PASS_PORT, n, EGRESS_DECISION_NEXT_PORT, n, n,
+		   BROKER_REFUSED_RULE_USER, EGRESS_DECISION_NEXT, n, EGRESS_DECISION_PASS_PORT, c->gate ? "known" : "pass", n, EGRESS_DECISION_NEXT_PORT, n, n,
 		   BROKER_REFUSED_CLOSED);
 	buf_printf(b,
 		   "\tchain lists%s {\n\t}\n"

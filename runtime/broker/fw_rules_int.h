@@ -34,8 +34,16 @@ void fw_rules_put_dns(struct buf *b, const struct fw_family *f, const char *name
 void fw_rules_put_refusals(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
 /** fw_rules_put_modes() - Append to @b what modes and leases of family @f lead to; @c says whether QUIC is let through */
 void fw_rules_put_modes(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
-/** fw_rules_put_rules() - Append to @b what the rules of a policy lead to; @f: the family */
-void fw_rules_put_rules(struct buf *b, const struct fw_family *f);
+/** fw_rules_put_rules() - Append to @b what the rules of a policy lead to; @f: the family, @c says whether there is a gate */
+void fw_rules_put_rules(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
+/** fw_rules_put_gate() - With c->gate, append to @b the chains of the gate of TLS names for the family @f */
+void fw_rules_put_gate(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
+/** fw_rules_put_gate_raw() - Append to @b, within the chain of new packets of @f, what leads to the gate if @c has one */
+void fw_rules_put_gate_raw(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
+/** fw_rules_put_gate_forward() - Append to @b, within the chain of forwarded packets of @f, the way to the gate and back if @c has one */
+void fw_rules_put_gate_forward(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c);
+/** fw_rules_put_gate_hook() - Append to @b the chain that leads tracked packets to the gate if @c has one, for all families */
+void fw_rules_put_gate_hook(struct buf *b, const struct fw_rules_config *c);
 /** fw_rules6_router() - Append sets and chains of the router's table to @b; `raw6` and `forward6` are where packets come in */
 void fw_rules6_router(struct buf *b, const struct fw_rules_config *c);
 /** fw_rules6_host_sets() - Append the sets of the host's table to @b */

@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/fib_rules.h>
+#include <linux/if_tun.h>
 #include <linux/neighbour.h>
 #include <linux/veth.h>
 #include <netinet/in.h>
@@ -25,6 +26,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,6 +47,8 @@
 #define ROUTE_RULE_PRIO	   100u
 #define ROUTER_FILE	   "router"
 #define ROUTER_UPLINK	   "uplink"
+#define LO		   1
+#define GATE_QUEUE	   4096u /* packets that wait for sandbox-dnsd: two seconds of one sandbox at its bound */
 
 static const uint8_t gateway_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x01};
 static const uint8_t uplink_host_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x02};
@@ -315,7 +319,7 @@ static int put_route(struct nl_sock *sock, int ifindex, int family, struct nl_ad
 }
 
 /* Every address is local for what the packet filter marks as a question for the name server. */
-static int add_names_route(struct nl_sock *sock, int family)
+static int add_mark_route(struct nl_sock *sock, int family, uint32_t table, int ifindex)
 {
 	auto_nl(rtnl_route) route = rtnl_route_alloc();
 	auto_nl(nl_addr) all = family == AF_INET ? ip_addr(0, 0) : ip6_addr((struct ip6){0}, 0);
@@ -326,12 +330,12 @@ static int add_names_route(struct nl_sock *sock, int family)
 			rtnl_route_nh_free(hop);
 		return -NLE_NOMEM;
 	}
-	rtnl_route_nh_set_ifindex(hop, 1);
+	rtnl_route_nh_set_ifindex(hop, ifindex);
 	rtnl_route_set_family(route, (uint8_t)family);
-	rtnl_route_set_table(route, LINKS_NAMES_MARK);
-	rtnl_route_set_scope(route, RT_SCOPE_HOST);
+	rtnl_route_set_table(route, table);
+	rtnl_route_set_scope(route, ifindex == LO ? RT_SCOPE_HOST : family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
 	rtnl_route_set_protocol(route, RTPROT_STATIC);
-	rtnl_route_set_type(route, RTN_LOCAL);
+	rtnl_route_set_type(route, ifindex == LO ? RTN_LOCAL : RTN_UNICAST);
 	if (rtnl_route_set_dst(route, all) < 0) {
 		rtnl_route_nh_free(hop);
 		return -NLE_INVAL;
@@ -506,23 +510,24 @@ static int guard_routes(struct nl_sock *sock, int family)
 	static const struct {
 		uint32_t prio, table;
 	} open_rules[] = {{32766, RT_TABLE_MAIN}, {32767, RT_TABLE_DEFAULT}};
-	auto_nl(rtnl_rule) marked = route_rule(family, ROUTE_RULE_PRIO, RT_TABLE_MAIN);
-	auto_nl(rtnl_rule) names = route_rule(family, ROUTE_RULE_PRIO, LINKS_NAMES_MARK);
+	static const struct {
+		uint32_t mark, table;
+	} marked[] = {{LINKS_ROUTE_MARK, RT_TABLE_MAIN}, {LINKS_NAMES_MARK, LINKS_NAMES_MARK}, {LINKS_GATE_MARK, LINKS_GATE_MARK}};
+	int r;
 
 	if (FAULT_POINT("links-guard"))
 		return 0;
-	if (!marked || !names)
-		return -NLE_NOMEM;
-	rtnl_rule_set_mark(marked, LINKS_ROUTE_MARK);
-	rtnl_rule_set_mask(marked, UINT32_MAX);
-	int r = rtnl_rule_add(sock, marked, NLM_F_CREATE | NLM_F_EXCL);
-	if (r < 0 && r != -NLE_EXIST)
-		return r;
-	rtnl_rule_set_mark(names, LINKS_NAMES_MARK);
-	rtnl_rule_set_mask(names, UINT32_MAX);
-	r = rtnl_rule_add(sock, names, NLM_F_CREATE | NLM_F_EXCL);
-	if (r < 0 && r != -NLE_EXIST)
-		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(marked); i++) {
+		auto_nl(rtnl_rule) rule = route_rule(family, ROUTE_RULE_PRIO, marked[i].table);
+
+		if (!rule)
+			return -NLE_NOMEM;
+		rtnl_rule_set_mark(rule, marked[i].mark);
+		rtnl_rule_set_mask(rule, UINT32_MAX);
+		r = rtnl_rule_add(sock, rule, NLM_F_CREATE | NLM_F_EXCL);
+		if (r < 0 && r != -NLE_EXIST)
+			return r;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(open_rules); i++) {
 		auto_nl(rtnl_rule) rule = route_rule(family, open_rules[i].prio, open_rules[i].table);
 
@@ -550,7 +555,7 @@ static int prepare_router6(struct links *links, struct sbx_err *err)
 	r = add_lo_addr6(links->router, links_router6(&links->config.subnet6));
 	if (r < 0)
 		return fail_nl(err, r, "IPv6 address of the router");
-	r = add_names_route(links->router, AF_INET6);
+	r = add_mark_route(links->router, AF_INET6, LINKS_NAMES_MARK, LO);
 	return r < 0 ? fail_nl(err, r, "route of the questions for names by IPv6") : 0;
 }
 
@@ -569,7 +574,7 @@ static int prepare_router(struct links *links, struct sbx_err *err)
 	r = add_lo_addr(links->router, LINKS_GATEWAY);
 	if (r < 0)
 		return fail_nl(err, r, "gateway address of the router");
-	r = add_names_route(links->router, AF_INET);
+	r = add_mark_route(links->router, AF_INET, LINKS_NAMES_MARK, LO);
 	return r < 0 ? fail_nl(err, r, "route of the questions for names") : prepare_router6(links, err);
 }
 
@@ -853,6 +858,75 @@ static int dns_socket(struct links *links, int type, struct sbx_err *err)
 	    bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 256) < 0))
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "bind the name server's socket");
 	return take_fd(&fd);
+}
+
+/* ---- the gate of TLS names ---- */
+
+static int open_tun(int router_fd)
+{
+	auto_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct ifreq req = {.ifr_flags = IFF_TUN | IFF_NO_PI};
+	int fd;
+
+	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", LINKS_GATE);
+	if (home < 0 || setns(router_fd, CLONE_NEWNET) < 0)
+		return -errno;
+	/* It belongs to the namespace of who opens it. */
+	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0) {
+		int sys = errno;
+
+		close_keep_errno(fd);
+		fd = -sys;
+	}
+	come_back(home);
+	return fd;
+}
+
+static int drop_link(struct nl_sock *sock, const char *name)
+{
+	auto_nl(rtnl_link) link = NULL;
+	int r = rtnl_link_get_kernel(sock, 0, name, &link);
+
+	if (r < 0)
+		return r == -NLE_OBJ_NOTFOUND || r == -NLE_NODEV ? 0 : r;
+	return rtnl_link_delete(sock, link);
+}
+
+static int gate_up(struct links *links)
+{
+	auto_nl(rtnl_link) change = rtnl_link_alloc();
+	int ifindex = ifindex_of(links->router, LINKS_GATE), r;
+
+	if (!change || ifindex < 0)
+		return change ? ifindex : -NLE_NOMEM;
+	rtnl_link_set_ifindex(change, ifindex);
+	rtnl_link_set_flags(change, IFF_UP);
+	/* As long as any that comes in: nothing is cut or refused on this way. */
+	rtnl_link_set_mtu(change, 65535);
+	rtnl_link_set_txqlen(change, GATE_QUEUE);
+	r = rtnl_link_change(links->router, change, change, 0);
+	r = r < 0 ? r : add_mark_route(links->router, AF_INET, LINKS_GATE_MARK, ifindex);
+	return r < 0 || !links->config.ipv6 ? r : add_mark_route(links->router, AF_INET6, LINKS_GATE_MARK, ifindex);
+}
+
+int links_gate(struct links *links, bool on, int *ret_fd, struct sbx_err *err)
+{
+	auto_fd fd = -1;
+	int r = drop_link(links->router, LINKS_GATE);
+
+	if (r < 0)
+		return fail_nl(err, r, "take the former gate of TLS names away");
+	if (!on)
+		return 0;
+	fd = open_tun(links->router_fd);
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_HOST_LACKS, -fd, "egress.tls_gate needs /dev/net/tun (modprobe tun), or set it to off");
+	r = gate_up(links);
+	if (r < 0)
+		return fail_nl(err, r, "interface of the gate of TLS names");
+	*ret_fd = take_fd(&fd);
+	return 0;
 }
 
 int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err)

@@ -31,6 +31,8 @@
 #define LINKS_NAMES_MARK     0x54u	 /* questions for the name server, whatever their address: delivered to it in the router */
 #define LINKS_GATEWAY6	     ((struct ip6){UINT64_C(0xfe80) << 48, 0x5342u}) /* next hop in a sandbox; an address of no interface */
 #define LINKS_ROUTE_MARK     0x53u	 /* packets without it have no route in the router: fw_rules.c gives it */
+#define LINKS_GATE_MARK	     0x55u	 /* on their way to the gate of TLS names */
+#define LINKS_GATE	     "sbxgate" /* its interface in the router */
 #define LINKS_PEER_IFINDEX   2		 /* of eth0 in every sandbox */
 #define LINKS_DEFAULT_SUBNET 0x0ae70000u /* 10.231.0.0/16: rarely used by others */
 #define LINKS_DEFAULT_PREFIX 16u
@@ -177,6 +179,18 @@ int links_conntrack_count(struct links *links, struct sbx_err *err) SBX_WUR;
 int links_dns_sockets(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err) SBX_WUR;
 /** links_dns_sockets6() - As links_dns_sockets() for the router's IPv6 address, with IPV6_RECVPKTINFO; only with network.ipv6 */
 int links_dns_sockets6(struct links *links, int *ret_udp_fd, int *ret_tcp_fd, struct sbx_err *err) SBX_WUR;
+/**
+ * links_gate() - Make the interface of the gate of TLS names, in the place of one that is there, or take that away
+ * @links:	The links
+ * @on:		Make it
+ * @ret_fd:	With @on: its other end (non-blocking; the caller's); the interface lives as long as a copy of it
+ * @err:	Filled on failure: HOST_LACKS (no /dev/net/tun), SYSTEM
+ *
+ * What carries LINKS_GATE_MARK is routed to it; while it is not there such packets have no route.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int links_gate(struct links *links, bool on, int *ret_fd, struct sbx_err *err) SBX_WUR;
 /** links_router6() - The router's own IPv6 address within @subnet6: name server and sender of what it refuses */
 struct ip6 links_router6(const struct ip6_prefix *subnet6);
 

@@ -9,7 +9,7 @@ libhostside_a_SOURCES = runtime/broker/cgroup.c runtime/broker/cgroup.h runtime/
 	runtime/broker/links.c runtime/broker/links.h runtime/broker/links_conntrack.c \
 	runtime/broker/egress_plan.c runtime/broker/egress_plan.h runtime/broker/fwset.c runtime/broker/fwset.h \
 	runtime/broker/netlog.c runtime/broker/netlog.h runtime/broker/sockcut.c runtime/broker/sockcut.h \
-	runtime/broker/fw_rules.c runtime/broker/fw_rules6.c runtime/broker/fw_rules_chains.c runtime/broker/fw_rules.h runtime/broker/fw_rules_int.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
+	runtime/broker/fw_rules.c runtime/broker/fw_rules6.c runtime/broker/fw_rules_chains.c runtime/broker/fw_rules_gate.c runtime/broker/fw_rules.h runtime/broker/fw_rules_int.h runtime/broker/netwatch.c runtime/broker/netwatch.h \
 	runtime/broker/sysctl_record.c runtime/broker/sysctl_record.h \
 	runtime/broker/disk_quota.c runtime/broker/disk_quota.h runtime/broker/disk_loop.c runtime/broker/disk_loop.h \
 	runtime/broker/disk_format.c runtime/broker/disk_format.h \

@@ -348,9 +348,9 @@ class Broker(threading.Thread):
 
 # ---- sandboxd ----
 
-KINDS = ["none", "dns_allowed", "dns_denied", "dns_failed", "ip_denied", "rebind", "tunnel", "rate_limited"]
+KINDS = ["none", "dns_allowed", "dns_denied", "dns_failed", "ip_denied", "rebind", "tunnel", "rate_limited", "sni_denied", "sni_unmatched"]
 REASONS = ["none", "rule", "default", "metadata", "host", "sandbox", "private", "port", "dot", "doh", "quic", "protocol", "no_lease",
-           "qtype", "limit", "upstream"]
+           "qtype", "limit", "upstream", "no_sni", "not_tls", "bad_hello"]
 EVENT = struct.Struct("=IIQIIII16sqIIIIIHBBHHI8IQ256s120s")
 
 
@@ -482,8 +482,8 @@ class Sandboxd(threading.Thread):
     def counts(self):
         m = self.wait(self.send(10, b""))
         names = ("questions answered denied failed rate_limited forged pins pin_failures rebind_stripped tunnel_suspected packets_denied "
-                 "cached leases upstream_usec_sum upstream_count events_lost events_held").split()
-        return dict(zip(names, struct.unpack("=17Q", m[24:]))) if m else {}
+                 "cached leases upstream_usec_sum upstream_count events_lost events_held sni_allowed sni_denied sni_unmatched").split()
+        return dict(zip(names, struct.unpack("=20Q", m[24:]))) if m else {}
 
     def pins_of(self, slot, name="", addr="0.0.0.0", generation=1):
         m = self.wait(self.send(8, struct.pack("=IIII256s16x", slot, generation, ip4(addr), 0, name.encode())))

@@ -55,6 +55,7 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_UNPIN] = sizeof(struct broker_pin),
 	[BROKER_OP_LOG_SOCKET] = sizeof(struct broker_plain_req),
 	[BROKER_OP_FLOWS] = sizeof(struct broker_plain_req),
+	[BROKER_OP_GATE] = sizeof(struct broker_plain_req),
 };
 
 static bool carries_file(uint32_t op)
@@ -63,7 +64,7 @@ static bool carries_file(uint32_t op)
 }
 
 /* What sandbox-dnsd may send besides HELLO, and sandboxd may not. */
-static const uint32_t dnsd_ops[] = {BROKER_OP_DNS_SOCKETS, BROKER_OP_PIN, BROKER_OP_UNPIN, BROKER_OP_LOG_SOCKET, BROKER_OP_FLOWS};
+static const uint32_t dnsd_ops[] = {BROKER_OP_DNS_SOCKETS, BROKER_OP_PIN, BROKER_OP_UNPIN, BROKER_OP_LOG_SOCKET, BROKER_OP_FLOWS, BROKER_OP_GATE};
 
 static bool is_dnsd_op(uint32_t op)
 {
