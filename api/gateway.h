@@ -18,12 +18,14 @@
 #include <sys/types.h>
 
 struct links;
+struct services;
 
 struct gateway {
 	struct loop *loop;
 	struct gw_client *control;
 	struct execd *execd;
 	struct links *links;
+	struct services *services;
 	struct http_server *http;
 	struct access_names names;
 	bool has_owner;	   /* socket_owner is set */

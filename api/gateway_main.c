@@ -6,9 +6,11 @@
 #include "api/execd/execd.h"
 #include "api/gateway.h"
 #include "api/links.h"
+#include "api/services.h"
 #include "api/monitor.h"
 #include "base/cleanup.h"
 #include "base/isolate.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "base/settings.h"
@@ -185,6 +187,13 @@ static unsigned connection_limit(const struct settings *s)
 	return (unsigned)max;
 }
 
+static unsigned service_limit(unsigned connections)
+{
+	unsigned share = connections / LIMIT_SERVICES_SHARE;
+
+	return share < 1 ? 1 : share > LIMIT_SERVICES ? LIMIT_SERVICES : share;
+}
+
 static int socket_owner(struct gateway *gw, const struct settings *s)
 {
 	auto_free char *path = NULL;
@@ -233,7 +242,8 @@ static int wire(struct gateway *gw, const struct settings *s, const struct optio
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "api.sock");
 	gw->execd = execd_new(gw->loop, &execd_hooks, err);
 	gw->links = gw->execd ? links_new(gw->execd, err) : NULL;
-	if (!gw->links)
+	gw->services = gw->links ? services_new(service_limit(connection_limit(s)), err) : NULL;
+	if (!gw->services)
 		return -1;
 	snprintf(path, sizeof(path), "%s/control.sock", s->run_dir);
 	gw->control = gw_client_new(gw->loop, path, &hooks, err);
@@ -249,6 +259,7 @@ static int wire(struct gateway *gw, const struct settings *s, const struct optio
 static void clear(struct gateway *gw)
 {
 	http_server_free(gw->http);
+	services_free(gw->services);
 	links_free(gw->links);
 	gw_client_free(gw->control);
 	execd_free(gw->execd);

@@ -9,7 +9,7 @@ sandboxd_LDADD = libapi.a libruntime.a libimages.a libnetpolicy.a libbase.a $(SQ
 pkglibexec_PROGRAMS += sandbox-gateway
 GATEWAY_SOURCES = api/gateway.c api/gateway.h api/access.c api/access.h api/routes.c api/routes.h api/routes.def \
 	api/gw_client.c api/gw_client.h api/pass.c api/pass_pull.c api/links.c api/links.h api/proxy.c \
-	api/upstream.c api/upstream.h api/upstream_head.c
+	api/services.c api/services.h api/upstream.c api/upstream.h api/upstream_head.c
 sandbox_gateway_SOURCES = api/gateway_main.c $(GATEWAY_SOURCES)
 sandbox_gateway_LDADD = libexecd.a libruntime.a libbase.a $(CJSON_LIBS) $(CRYPTO_LIBS)
 check_PROGRAMS += tests/unit/test_routes

@@ -7,6 +7,7 @@
 
 #include "api/execd/execd.h"
 #include "api/links.h"
+#include "api/services.h"
 #include "api/upstream.h"
 #include "base/cleanup.h"
 #include "base/num.h"
@@ -107,7 +108,14 @@ static void port_opened(struct opening *o, struct gw_reply *reply)
 	struct gw_open_reply open;
 	struct upstream_config config = {.loop = o->gw->loop, .port = o->port, .path = o->path};
 
+	struct sbx_err err = {0};
+
 	memcpy(&open, reply->head, sizeof(open));
+	config.counted = services_take(o->gw->services, open.sandbox_id, &err);
+	if (!config.counted) {
+		http_respond_error(o->req, &err);
+		return;
+	}
 	config.addr = open.addr;
 	if (o->direct)
 		config.flags |= UPSTREAM_DIRECT;

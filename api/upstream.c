@@ -26,6 +26,7 @@ enum phase { CONNECTING = 0, WAITING_HEAD, BODY, TUNNEL };
 struct upstream {
 	struct loop *loop;
 	struct http_request *req;
+	struct services_sandbox *counted; /* owned */
 	int inet_fd, inet6_fd; /* owned; the one that is connected is also `fd` */
 	int fd;
 	unsigned attempt;
@@ -50,6 +51,7 @@ static void upstream_free(struct upstream *u)
 	loop_timer_free(u->timer);
 	close_keep_errno(u->inet_fd);
 	close_keep_errno(u->inet6_fd);
+	services_release(u->counted);
 	buf_free(&u->out);
 	free(u->in);
 	free(u);
@@ -548,11 +550,13 @@ void upstream_start(struct http_request *req, const struct upstream_config *conf
 		free(u);
 		close_keep_errno(config->inet_fd);
 		close_keep_errno(config->inet6_fd);
+		services_release(config->counted);
 		http_respond_code(req, SBX_E_NO_MEMORY, "proxy");
 		return;
 	}
 	u->loop = config->loop;
 	u->req = req;
+	u->counted = config->counted;
 	u->inet_fd = config->inet_fd;
 	u->inet6_fd = config->inet6_fd;
 	u->fd = -1;

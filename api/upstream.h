@@ -12,6 +12,7 @@
 #ifndef API_UPSTREAM_H
 #define API_UPSTREAM_H
 
+#include "api/services.h"
 #include "base/buf.h"
 #include "base/http_server.h"
 #include "base/loop.h"
@@ -31,6 +32,7 @@ struct upstream_config {
 	uint32_t port;
 	unsigned flags;	       /* enum upstream_flags */
 	struct http_text path; /* raw rest of the path; "" or starts with '/'; lives in the request */
+	struct services_sandbox *counted; /* taken over: released with the connection; NULL: counted nowhere */
 };
 
 /** upstream_check() - Whether @req may be proxied; answers it and returns false when its upgrade is malformed */

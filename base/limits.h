@@ -38,6 +38,9 @@
 /* Least disk limit: below, a file system's own tables leave nothing. */
 #define LIMIT_DISK_MIN_MIB	 16u
 #define LIMIT_STREAMS		 64u /* requests served at once in one sandbox */
+/* Connections to services inside: browsers with open sockets need some dozens; an eighth of all connections is never one sandbox's. */
+#define LIMIT_SERVICES		 512u
+#define LIMIT_SERVICES_SHARE	 8u
 
 /* The gate of TLS names.  Hellos with post-quantum shares have 2 KiB; servers read 16 KiB of one record. */
 #define LIMIT_TLS_HELLO		 (16u * 1024)

@@ -7,6 +7,7 @@
 #include "api/execd/execd.h"
 #include "api/gateway.h"
 #include "api/links.h"
+#include "api/services.h"
 #include "base/cleanup.h"
 #include "base/fdpass.h"
 #include "base/num.h"
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#define SERVICES_MAX 3u
 #define ID "0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a"
 
 static struct loop *loop;
@@ -419,6 +421,44 @@ static void test_tunnel(void)
 	close(take_fd(&service_listen_fd));
 }
 
+/* What clients hold open in one sandbox is bounded, and free again as they leave. */
+static void test_services_bound(void)
+{
+	static const uint8_t other[16] = {0x0a, 1}; /* in the same bucket */
+	int held[SERVICES_MAX], inside[SERVICES_MAX];
+	struct sbx_err err = {0};
+	char text[256];
+
+	service_listen_fd = service_start(AF_INET);
+	struct loop_fd *source = loop_fd_add(loop, service_listen_fd, EPOLLIN, service_accept, NULL);
+	service_answer = "";
+	snprintf(text, sizeof(text), "GET /sandboxes/" ID "/proxy/%u/wait HTTP/1.1\r\nHost: localhost\r\n\r\n", service_port);
+	for (size_t i = 0; i < SERVICES_MAX; i++) {
+		held[i] = client(0);
+		ok(say(held[i], text) && !got_len, "connection %zu waits for the service", i + 1);
+		loop_fd_remove(service_source); /* the service lets none of them go */
+		service_source = NULL;
+		inside[i] = take_fd(&service_fd);
+	}
+	once(0, text);
+	ok(has("HTTP/1.1 503 ") && has("GENERAL::OVERLOADED") && has("3 connections to services"), "one more is refused");
+	struct services_sandbox *another = services_take(gw.services, other, &err);
+	ok(another != NULL, "another sandbox has its own share");
+	services_release(another);
+	close(held[0]);
+	turn(-1, 20);
+	auto_fd again = client(0);
+	ok(say(again, text) && !got_len, "who leaves makes room");
+	for (size_t i = 1; i < SERVICES_MAX; i++)
+		close(held[i]);
+	for (size_t i = 0; i < SERVICES_MAX; i++)
+		close(inside[i]);
+	close(take_fd(&again));
+	turn(-1, 20);
+	loop_fd_remove(source);
+	close(take_fd(&service_listen_fd));
+}
+
 static void test_refusals(void)
 {
 	open_status = 401;
@@ -507,10 +547,11 @@ static bool start(void)
 	gw.loop = loop;
 	gw.execd = execd_new(loop, &execd_hooks, &err);
 	gw.links = links_new(gw.execd, &err);
+	gw.services = services_new(SERVICES_MAX, &err);
 	gw.control = gw_client_new(loop, path, &hooks, &err);
 	gw.http = http_server_new(loop, &config, &err);
 	control_listen_source = loop_fd_add(loop, control_listen_fd, EPOLLIN, control_accept, NULL);
-	return gw.links && gw.control && gw.http && control_listen_source;
+	return gw.links && gw.services && gw.control && gw.http && control_listen_source;
 }
 
 int main(void)
@@ -529,9 +570,11 @@ int main(void)
 	test_bad_services(source);
 	test_inet6();
 	test_tunnel();
+	test_services_bound();
 	test_refusals();
 	test_restart();
 	http_server_free(gw.http);
+	services_free(gw.services);
 	links_free(gw.links);
 	gw_client_free(gw.control);
 	execd_free(gw.execd);
