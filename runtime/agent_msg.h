@@ -264,7 +264,14 @@ enum agent_fs_flags {
 	AGENT_FS_TAIL = 1u << 2,      /* READ: the last `length` bytes */
 	AGENT_FS_UID = 1u << 3,	      /* act as `uid`; else the sandbox's default user */
 	AGENT_FS_STAT_ONLY = 1u << 4, /* READ: the record alone */
+	/*
+	 * WRITE: without strings; where the content goes is said behind it: the payload of a WRITE as it would have been, and
+	 * its bytes as a uint32_t.  Until then nothing is in any place; EOF comes behind that.
+	 */
+	AGENT_FS_TARGET_LAST = 1u << 5,
 };
+
+#define AGENT_FS_TARGET_MAX (16u * 1024)
 
 struct agent_fs {
 	uint32_t op;

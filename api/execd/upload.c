@@ -8,8 +8,9 @@
  *	        <------ body paused while no credit <---- CREDIT
  *	end of part --> EOF ----------------------------> END; only then the next part is looked at
  *
- * Content is never kept here beyond INPUT_BYTES: a file part whose metadata has not come yet is therefore refused (every
- * known client sends the metadata first).
+ * Content is never kept here beyond INPUT_BYTES.  A file part whose metadata has not come yet goes to the agent without a
+ * target, which is sent behind it (AGENT_FS_TARGET_LAST): until then the content lies in a file without a name inside, at the
+ * sandbox's expense, and is gone with the request.
  */
 #include "api/execd/execd_int.h"
 #include "api/execd/file_info.h"
@@ -29,13 +30,24 @@
 #define SPLICE_LEAST	(16u * 1024)
 #define METADATA_BYTES	(32u * 1024)
 #define PENDING_TARGETS 256u
+/* Each holds a process inside and one of the sandbox's streams. */
+#define PENDING_FILES	8u
 
 enum part_kind { PART_OTHER = 0, PART_METADATA, PART_FILE };
+
+/* A file whose metadata has not come, or has come and is being sent. */
+struct late_file {
+	struct upload *upload;
+	struct agent_stream *stream;
+	struct buf target; /* what is left to be sent */
+};
 
 struct upload {
 	struct execd_box *box;
 	struct http_request *req;
-	struct agent_stream *stream;
+	struct agent_stream *stream; /* of the file part that is being read; maybe that of a late file */
+	struct late_file late[PENDING_FILES]; /* ring; the first has its metadata when `waiting` */
+	size_t first_late, n_late;
 	struct multipart form;
 	struct buf input;
 	struct buf metadata; /* of the current part */
@@ -56,16 +68,37 @@ static void upload_free(struct upload *u)
 	for (size_t i = 0; u->targets && i < PENDING_TARGETS; i++)
 		buf_free(&u->targets[i]);
 	free(u->targets);
+	for (size_t i = 0; i < PENDING_FILES; i++)
+		buf_free(&u->late[i].target);
 	buf_free(&u->input);
 	buf_free(&u->metadata);
 	execd_box_unref(u->box);
 	free(u);
 }
 
+static struct late_file *late_at(struct upload *u, size_t i)
+{
+	return &u->late[(u->first_late + i) % PENDING_FILES];
+}
+
+/* Whether the file part that is being read has no metadata yet. */
+static bool reads_late(struct upload *u)
+{
+	return u->n_late && u->stream && late_at(u, u->n_late - 1)->stream == u->stream;
+}
+
+static void give_up(struct upload *u)
+{
+	if (!reads_late(u))
+		agent_stream_detach(u->stream);
+	for (size_t i = 0; i < u->n_late; i++)
+		agent_stream_detach(late_at(u, i)->stream);
+}
+
 /* What was written by earlier pairs stays; the file under way is given up. */
 static void upload_refuse(struct upload *u, const struct sbx_err *err)
 {
-	agent_stream_detach(u->stream);
+	give_up(u);
 	execd_respond_err(u->req, err);
 	upload_free(u);
 }
@@ -104,8 +137,41 @@ static int read_metadata(const struct buf *text, struct buf *payload, struct sbx
 	return fs_request_payload(&r, payload, err);
 }
 
+/* Sends what is left of a late file's target, and the word that it is complete. */
+static int late_push(struct late_file *f, struct sbx_err *err)
+{
+	while (buf_used(&f->target)) {
+		ssize_t took = agent_stream_offer(f->stream, buf_peek(&f->target), buf_used(&f->target), err);
+
+		if (took <= 0)
+			return (int)took; /* `writable` comes */
+		buf_consume(&f->target, (size_t)took);
+	}
+	agent_stream_control(f->stream, AGENT_EOF, 0);
+	return 0;
+}
+
+static int late_target(struct upload *u, struct sbx_err *err)
+{
+	struct late_file *f = late_at(u, 0);
+
+	if (read_metadata(&u->metadata, &f->target, err) < 0)
+		return -1;
+	buf_clear(&u->metadata);
+	uint32_t n = (uint32_t)buf_used(&f->target);
+	if (n > AGENT_FS_TARGET_MAX)
+		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata is longer than %u bytes", AGENT_FS_TARGET_MAX);
+	if (buf_append(&f->target, &n, sizeof(n)) < 0)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "upload");
+	u->n_metadata++;
+	u->waiting = true;
+	return late_push(f, err);
+}
+
 static int metadata_over(struct upload *u, struct sbx_err *err)
 {
+	if (u->n_late)
+		return late_target(u, err);
 	if (u->n_targets == PENDING_TARGETS)
 		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0, "more than %u metadata parts before their files",
 				   PENDING_TARGETS);
@@ -164,6 +230,71 @@ static void file_lost(void *arg, const struct sbx_err *why)
 	upload_refuse(u, why);
 }
 
+static void late_writable(void *arg)
+{
+	struct late_file *f = arg;
+	struct upload *u = f->upload;
+	struct sbx_err err;
+
+	if (u->stream == f->stream)
+		file_writable(u);
+	else if (buf_used(&f->target) && late_push(f, &err) < 0)
+		upload_refuse(u, &err);
+}
+
+static void late_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
+{
+	struct late_file *f = arg;
+	struct upload *u = f->upload;
+	struct sbx_err err;
+
+	if (u->stream == f->stream)
+		u->stream = NULL;
+	f->stream = NULL;
+	if (end->reason != AGENT_OK || f != late_at(u, 0) || !u->waiting || buf_used(&f->target)) {
+		if (end->reason != AGENT_OK)
+			fs_map_errno(AGENT_FS_WRITE, end, text, n, &err);
+		else
+			sbx_err_set(&err, SBX_E_PROTOCOL, 0, "the agent of the sandbox ended a file before its end");
+		upload_refuse(u, &err);
+		return;
+	}
+	u->first_late = (u->first_late + 1) % PENDING_FILES;
+	u->n_late--;
+	u->waiting = false;
+	pump(u);
+}
+
+static void late_lost(void *arg, const struct sbx_err *why)
+{
+	struct late_file *f = arg;
+	struct upload *u = f->upload;
+
+	if (u->stream == f->stream)
+		u->stream = NULL;
+	f->stream = NULL;
+	upload_refuse(u, why);
+}
+
+/* The file comes before its metadata. */
+static int late_begin(struct upload *u, struct agent_client *agent, struct sbx_err *err)
+{
+	static const struct agent_stream_ops ops = {.writable = late_writable, .ended = late_ended, .lost = late_lost};
+	const struct fs_request r = {.op = AGENT_FS_WRITE, .flags = AGENT_FS_TARGET_LAST};
+	auto_buf payload = {0};
+
+	if (u->n_late == PENDING_FILES)
+		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0, "more than %u files before their metadata", PENDING_FILES);
+	if (fs_request_payload(&r, &payload, err) < 0)
+		return -1;
+	struct late_file *f = late_at(u, u->n_late);
+	f->upload = u;
+	buf_clear(&f->target);
+	f->stream = u->stream = agent_stream_open(agent, AGENT_FS, 0, buf_peek(&payload), buf_used(&payload), &ops, f, err);
+	u->n_late += u->stream != NULL;
+	return u->stream ? 0 : -1;
+}
+
 static int file_begin(struct upload *u, struct sbx_err *err)
 {
 	static const struct agent_stream_ops ops = {.writable = file_writable, .ended = file_ended, .lost = file_lost};
@@ -172,12 +303,8 @@ static int file_begin(struct upload *u, struct sbx_err *err)
 	u->n_files++;
 	if (!agent)
 		return -1;
-	if (!u->n_targets && !u->n_metadata)
-		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata file is missing");
 	if (!u->n_targets)
-		return sbx_err_set(err, SBX_E_EXECD_INVALID_FILE, 0,
-				   "metadata and file count mismatch: %u vs %u; each file must follow its metadata", u->n_metadata,
-				   u->n_files);
+		return late_begin(u, agent, err);
 	struct buf *payload = &u->targets[u->first_target];
 	struct agent_fs head;
 	int64_t length = http_request_body_length(u->req);
@@ -231,7 +358,9 @@ static int part_over(struct upload *u, struct sbx_err *err)
 	u->part = PART_OTHER;
 	if (part == PART_METADATA)
 		return metadata_over(u, err);
-	if (part == PART_FILE) {
+	if (part == PART_FILE && reads_late(u)) {
+		u->stream = NULL;
+	} else if (part == PART_FILE) {
 		u->waiting = true;
 		agent_stream_control(u->stream, AGENT_EOF, 0);
 	}
@@ -430,7 +559,7 @@ static void upload_abort(void *user, struct http_request *req)
 	struct upload *u = user;
 
 	(void)req;
-	agent_stream_detach(u->stream);
+	give_up(u);
 	upload_free(u);
 }
 

@@ -694,7 +694,8 @@ static void free_old_later(const struct swap *s, const struct intake *in)
 		ignore_result(open(s->target, O_PATH | O_CLOEXEC)); /* closed by _exit() */
 }
 
-static int op_write(struct files_job *job)
+/* @content_fd: the file's content is there already; -1: it comes */
+static int write_file(struct files_job *job, int content_fd)
 {
 	auto_free char *path = absolute(job, job->strings);
 	struct swap s;
@@ -709,7 +710,9 @@ static int op_write(struct files_job *job)
 	if (r)
 		return r;
 	r = swap_begin(&s, path);
-	if (!r) {
+	if (!r && content_fd >= 0) {
+		r = copy_content(content_fd, s.fd);
+	} else if (!r) {
 		/* not in place: others may write to that file, and the end of what they wrote is not ours to cut */
 		struct intake in = {.fd = s.fd, .most = job->fs.length, .ahead = s.temp && wants_blocks_first(s.fd)};
 
@@ -721,6 +724,63 @@ static int op_write(struct files_job *job)
 		r = swap_commit(&s, 0755); /* what an upload without a mode has always got: 0777 less the umask */
 	swap_end(&s);
 	return r ? r : set_mode_and_owner(job, path, uid, gid);
+}
+
+/* A file without a name: it is gone when this process is.  Return: its descriptor, or a negative errno */
+static int nameless_file(void)
+{
+	static const char *const places[] = {"/var/tmp/.sbx-upload-XXXXXX", "/tmp/.sbx-upload-XXXXXX", "./.sbx-upload-XXXXXX"};
+	int r = -EACCES;
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		char path[40];
+
+		memcpy(path, places[i], strlen(places[i]) + 1);
+		hold_cancel(true);
+		int fd = mkostemp(path, O_CLOEXEC);
+		r = fd < 0 ? -errno : fd;
+		if (fd >= 0)
+			unlink(path);
+		hold_cancel(false);
+		if (r >= 0 || r == -ENOSPC || r == -EDQUOT)
+			return r;
+	}
+	return r;
+}
+
+/* Cuts what stands behind the content off the file and reads it.  Return: 0 with the job as it would have been, or a negative errno */
+static int take_target(struct files_job *job, int fd, uint64_t have)
+{
+	static uint8_t text[AGENT_FS_TARGET_MAX];
+	struct spec_fs target;
+	uint32_t n;
+
+	if (have < sizeof(n) || pread(fd, &n, sizeof(n), (off_t)(have - sizeof(n))) != (ssize_t)sizeof(n) || n > sizeof(text) ||
+	    n > have - sizeof(n))
+		return -EPROTO;
+	have -= sizeof(n) + n;
+	if (pread(fd, text, n, (off_t)have) != (ssize_t)n || spec_read_fs(text, n, &target) || target.fs.op != AGENT_FS_WRITE ||
+	    target.fs.n_strings != 3)
+		return -EPROTO;
+	job->fs = target.fs;
+	job->blame = job->strings = target.strings;
+	return sysx_ret(ftruncate(fd, (off_t)have));
+}
+
+static int op_write(struct files_job *job)
+{
+	if (!(job->fs.flags & AGENT_FS_TARGET_LAST))
+		return write_file(job, -1);
+	job->blame = "upload";
+	int content = nameless_file();
+	if (content < 0)
+		return content;
+	auto_fd fd = content;
+	struct intake in = {.fd = fd};
+	int r = receive_upload(&in);
+	if (!r)
+		r = take_target(job, fd, in.have);
+	return r ? r : write_file(job, fd);
 }
 
 static int op_append(struct files_job *job)
@@ -1047,7 +1107,10 @@ static int run(struct files_job *job)
 		[AGENT_FS_MOVE] = op_move,     [AGENT_FS_CHMOD] = op_chmod,   [AGENT_FS_REPLACE] = op_replace,
 	};
 
-	if (!job->fs.n_strings != (job->fs.op == AGENT_FS_REPLACE))
+	bool no_strings = job->fs.op == AGENT_FS_REPLACE ||
+			  (job->fs.op == AGENT_FS_WRITE && (job->fs.flags & AGENT_FS_TARGET_LAST));
+
+	if (!job->fs.n_strings != no_strings)
 		return -EPROTO;
 	job->blame = job->fs.n_strings ? job->strings : "";
 	return ops[job->fs.op](job);

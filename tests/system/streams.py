@@ -102,6 +102,12 @@ def form(*files):
 FORM = {"Content-Type": "multipart/form-data; boundary=XyZ"}
 
 
+def files_first(*files):
+    """The same form with all files before all metadata."""
+    parts = form(*files)[len(b"--XyZ\r\n"):-len(b"\r\n--XyZ--\r\n")].split(b"\r\n--XyZ\r\n")
+    return b"--XyZ\r\n" + b"\r\n--XyZ\r\n".join(parts[1::2] + parts[0::2]) + b"\r\n--XyZ--\r\n"
+
+
 def upload(box, *files):
     return raw(box, "POST", "/files/upload", form(*files), FORM)
 
@@ -270,6 +276,50 @@ def test_slow_download(box):
     slow[0].close()
     t.ok(slow[1].getresponse().read() == data and slow[2].getresponse().read() == data, "and get it whole when they do")
     slow[3].close()
+
+
+def test_late_metadata(box):
+    """A file that comes before its metadata lies in the sandbox without a name until it is known where it belongs."""
+    big = os.urandom(5 * MIB + 1)
+
+    def send(*files):
+        return raw(box, "POST", "/files/upload", files_first(*files), FORM)
+
+    pairs = (({"path": "/l/deep/big", "mode": 640}, big), ({"path": "/l/none"}, b""), ({"path": "/l/small", "owner": "nobody"}, b"small"))
+    t.eq(send(*pairs)[0], 200, "three files before their metadata")
+    t.ok(all(download(box, meta["path"])[2] == content for meta, content in pairs), "are where they belong")
+    t.eq(box.command("stat -c %a:%U /l/deep/big /l/none /l/small"), "640:root\n755:root\n755:nobody", "with mode and owner")
+    box.command("ln -sf small /l/link; ln /l/small /l/second")
+    t.eq(send(({"path": "/l/link"}, b"through"))[0], 200, "one over a link to a file with two names")
+    t.eq(box.command("cat /l/second; readlink /l/link"), "throughsmall", "which both stay")
+    status, _, data = send(({"path": "/l/deep"}, b"x"))
+    t.ok(status == 500 and b"/l/deep" in data, "a directory is refused by its name", (status, data))
+    conn = Connection(60)
+    body = files_first(({"path": "/l/gone"}, big))
+    conn.putrequest("POST", box.path("/files/upload"))
+    conn.putheader("Content-Type", FORM["Content-Type"])
+    conn.putheader("Content-Length", str(len(body)))
+    conn.endheaders()
+    conn.send(body[:-200])
+
+    agent = pid_of_agent(box)
+
+    def held():
+        """Files without a name that children of the agent have open."""
+        n = 0
+        with open("/proc/%d/task/%d/children" % (agent, agent)) as f:
+            for child in f.read().split():
+                try:
+                    links = [os.readlink("/proc/%s/fd/%s" % (child, fd)) for fd in os.listdir("/proc/%s/fd" % child)]
+                except OSError:  # it has just ended
+                    continue
+                n += sum(".sbx-upload-" in link and link.endswith("(deleted)") for link in links)
+        return n
+
+    t.ok(until(10, lambda: held() == 1), "content that waits for its metadata has no name", held())
+    conn.close()
+    t.ok(until(10, lambda: held() == 0), "and goes with its client")
+    t.eq(box.command("ls -A /tmp /var/tmp /l | grep -c -e sbx- -e gone"), "0", "nothing is left")
 
 
 def test_large_upload(box):

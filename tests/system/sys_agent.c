@@ -164,6 +164,24 @@ static void test_files(struct harness *h)
 		   !memcmp(r.out + rec.head.record_bytes, big, 3000000), "every byte, mode 0755 when none was given");
 	harness_clear(&r);
 	static const struct {
+		const char *why, *path;
+		const char *data;
+		size_t n;
+	} no_targets[] = {
+		{"nothing", NULL, "", 0},
+		{"no length", NULL, "xy", 2},
+		{"a length beyond all bounds", NULL, "x\xff\xff\xff\xff", 5},
+		{"a length beyond what came", NULL, "x\4\0\0\0", 5},
+		{"too little for a target", NULL, "xabc\3\0\0\0", 8},
+		{"a path said before", "/w/before", "x", 1},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(no_targets); i++) {
+		is_int(put_file(h, &r, (struct agent_fs){.op = AGENT_FS_WRITE, .flags = AGENT_FS_TARGET_LAST}, no_targets[i].path, "", "",
+				no_targets[i].data, no_targets[i].n),
+		       -AGENT_BAD_REQUEST, "content without a target: %s", no_targets[i].why);
+		harness_clear(&r);
+	}
+	static const struct {
 		const char *why;
 		uint32_t flags;
 		uint64_t offset, length;

@@ -174,7 +174,7 @@ static void on_fs(uint32_t stream, const uint8_t *payload, size_t n)
 		replacing = stream;
 		return;
 	case AGENT_FS_WRITE:
-		if (strstr(strings, "/dir"))
+		if (fs.n_strings && strstr(strings, "/dir"))
 			fake_agent_end(&agent, stream, AGENT_FAILED_SYS, EISDIR, 0, strings);
 		return; /* END when EOF comes */
 	case AGENT_FS_MOVE:
@@ -828,11 +828,11 @@ static void test_uploads(void)
 		{"all metadata first", META("{\"path\":\"/a\"}") META("{\"path\":\"/b\"}") FILE_PART("1") FILE_PART("2") FORM_END,
 		 "HTTP/1.1 200", "", "1;2;"},
 		{"an empty file", META("{\"path\":\"/a\",\"owner\":null,\"group\":null}") FILE_PART("") FORM_END, "HTTP/1.1 200", "", ";"},
-		{"no metadata", FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA\",\"message\":\"metadata file is missing", ""},
+		{"no metadata", FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA\",\"message\":\"metadata file is missing", "1"},
 		{"no file", META("{\"path\":\"/a\"}") FORM_END, "HTTP/1.1 400", "INVALID_FILE_CONTENT\",\"message\":\"file is missing", ""},
 		{"nothing", FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
 		{"a file too many", META("{\"path\":\"/a\"}") FILE_PART("1") FILE_PART("2") FORM_END, "HTTP/1.1 400",
-		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 1 vs 2", "1;"},
+		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 1 vs 2", "1;2"},
 		{"metadata too many", META("{\"path\":\"/a\"}") FILE_PART("1") META("{\"path\":\"/b\"}") FORM_END, "HTTP/1.1 400",
 		 "INVALID_FILE\",\"message\":\"metadata and file count mismatch: 2 vs 1", "1;"},
 		{"bad metadata", META("{path}") FILE_PART("1") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", ""},
@@ -841,6 +841,11 @@ static void test_uploads(void)
 		{"onto a directory", META("{\"path\":\"/dir\"}") FILE_PART("1") FORM_END, "HTTP/1.1 500", "RUNTIME_ERROR", NULL},
 		{"cut short", META("{\"path\":\"/a\"}") "--B\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf", "HTTP/1.1 400",
 		 "INVALID_FILE", NULL},
+		{"bad metadata behind its file", FILE_PART("1") META("{path}") FORM_END, "HTTP/1.1 400", "INVALID_FILE_METADATA", "1"},
+		{"more files before their metadata than may wait",
+		 FILE_PART("1") FILE_PART("2") FILE_PART("3") FILE_PART("4") FILE_PART("5") FILE_PART("6") FILE_PART("7") FILE_PART("8")
+			 FILE_PART("9") META("{\"path\":\"/a\"}") FORM_END,
+		 "HTTP/1.1 400", "INVALID_FILE\",\"message\":\"more than 8 files before their metadata", "12345678"},
 		{"no form", "hello", "HTTP/1.1 400", "INVALID_FILE\",\"message\":\"multipart form is empty", ""},
 	};
 
@@ -858,6 +863,55 @@ static void test_uploads(void)
 	is_str(buf_str(&seen), "fs5 mode=755 depth=0 /w/a|||\n", "and asks for a file with its mode");
 	body_is(ask(post("/files/upload", "{}")), "HTTP/1.1 400",
 		"{\"code\":\"INVALID_FILE\",\"message\":\"multipart form is empty\"}", "not multipart");
+}
+
+/* What is said behind the content of a file that came before its metadata; "" when it is not well-formed.  Moves *@at behind it. */
+static const char *target_at(size_t *at, uint32_t *ret_mode)
+{
+	size_t left = buf_used(&uploaded) - *at;
+	const char *text = buf_peek(&uploaded) + *at;
+	struct agent_fs fs;
+	uint32_t n;
+
+	if (left < sizeof(fs))
+		return "";
+	memcpy(&fs, text, sizeof(fs));
+	if (left - sizeof(fs) < fs.string_bytes + sizeof(n) + 1 || fs.op != AGENT_FS_WRITE || fs.n_strings != 3)
+		return "";
+	memcpy(&n, text + sizeof(fs) + fs.string_bytes, sizeof(n));
+	*at += sizeof(fs) + fs.string_bytes + sizeof(n) + 1;
+	*ret_mode = fs.mode;
+	return n == sizeof(fs) + fs.string_bytes && buf_peek(&uploaded)[*at - 1] == ';' ? text + sizeof(fs) : "";
+}
+
+/* A file that comes before its metadata goes to the agent all the same; where it belongs is told behind it. */
+static void test_upload_late(void)
+{
+	for (int chunked = 0; chunked < 2; chunked++) {
+		uint32_t mode[2] = {0};
+		size_t at = 3;
+
+		const char *got = send_form(FILE_PART("1") FILE_PART("22") META("{\"path\":\"/w/a\",\"mode\":755}")
+						    META("{\"path\":\"/b\",\"owner\":\"u\"}") META("{\"path\":\"/c\"}") FILE_PART("3") FORM_END,
+					    chunked);
+		is_str(got, EMPTY, "files before their metadata%s", chunked ? " in chunks" : "");
+		ok(buf_used(&uploaded) > at && !memcmp(buf_peek(&uploaded), "122", at), "their content goes as it comes");
+		is_str(target_at(&at, &mode[0]), "/w/a", "the first metadata is the first file's");
+		is_str(target_at(&at, &mode[1]), "/b", "and the second the second's");
+		ok(mode[0] == 0755 && mode[1] == 0, "with their modes");
+		is_str(buf_str(&uploaded) + at, "3;", "a pair behind them is a pair as any");
+	}
+	auto_buf request = {0};
+	buf_puts(&request, "POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+			   "Content-Length: 1000\r\n\r\n" FILE_PART("1"));
+	client_open();
+	client_send(buf_str(&request), buf_used(&request));
+	turn(20);
+	last_stopped = 0;
+	close(client);
+	client = -1;
+	turn(6);
+	ok(last_stopped && last_stopped == last_stream, "a client that goes away takes its file along");
 }
 
 /* Large content goes from the socket into the pipe; what looks like its end is looked at, wherever a piece ends. */
@@ -1438,6 +1492,7 @@ int main(void)
 	test_download();
 	test_replace_many();
 	test_uploads();
+	test_upload_late();
 	test_upload_spliced(false);
 	test_upload_spliced(true);
 	test_upload_stalls();
