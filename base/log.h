@@ -4,11 +4,20 @@
  *
  * One line per call: level, UTC time, program, message; control characters are replaced, so that no client can forge a
  * line.  Library functions log at debug only; the edge that drops an error logs it once.
+ *
+ * A sandbox or a client can make some lines come as often as it likes.  So of each kind (the format of the line) LOG_BURST come
+ * at once and then LOG_PER_SECOND each second; what is left out is counted, and told with the last line of its kind as soon as there is
+ * room again and anything is logged.  Kinds share a place of LOG_KINDS by chance, so a process writes LOG_KINDS * LOG_PER_SECOND lines
+ * each second at most.  Debug lines are what somebody asked for: they are not counted.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
 #include "base/err.h"
+
+#define LOG_BURST      300u
+#define LOG_PER_SECOND 2u
+#define LOG_KINDS      64u
 
 enum log_level { LOG_LEVEL_ERROR = 1, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 

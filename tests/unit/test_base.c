@@ -4,13 +4,16 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/num.h"
 #include "base/reaper.h"
 #include "base/wallclock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -223,6 +226,68 @@ static void test_reaper(void)
 	loop_free(loop);
 }
 
+/* Lines of @text with @what in them; what is left out of them is added to *ret_left_out. */
+static unsigned lines_with(const char *text, const char *what, uint64_t *ret_left_out)
+{
+	unsigned n = 0;
+
+	for (const char *line = text; *line;) {
+		size_t len = strcspn(line, "\n");
+		const char *start = strstr(line, "test: "), *more = strstr(line, " more such lines were left out, the last one: ");
+		uint64_t left = 0;
+
+		if (more && more < line + len && start && num_u64(start + 6, (size_t)(more - start - 6), UINT64_MAX, &left) == 0)
+			*ret_left_out += left;
+		else
+			n += memmem(line, len, what, strlen(what)) != NULL;
+		line += len + (line[len] == '\n');
+	}
+	return n;
+}
+
+static void test_log_bound(void)
+{
+	/* kinds may share a place with the one that floods, but not all of them */
+	static const char *const others[] = {"other a %u", "other b %u", "other c %u", "other d %u", "other e %u", "other f %u", "other g %u", "other h %u"};
+	static char text[1u << 20];
+	size_t size = 0;
+	int pair[2], stderr_fd = dup(STDERR_FILENO);
+	uint64_t left_out = 0;
+
+	if (!ok(stderr_fd >= 0 && pipe2(pair, O_NONBLOCK | O_CLOEXEC) == 0 && fcntl(pair[1], F_SETPIPE_SZ, 1 << 20) > 0 && dup2(pair[1], STDERR_FILENO) >= 0, "a log to read"))
+		return;
+	log_init("test", LOG_LEVEL_INFO);
+	for (unsigned i = 0; i < 1000; i++)
+		log_warn("sandbox %u is noisy", i);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+		log_warn(others[i], i);
+#pragma GCC diagnostic pop
+	for (int i = 0; i < 300 && lines_with(text, "is noisy", &left_out) + left_out < 1000; i++) {
+		poll(NULL, 0, 100);
+		log_error("the next one");
+		ssize_t n = read(pair[0], text + size, sizeof(text) - 1 - size);
+		size += n > 0 ? (size_t)n : 0;
+		left_out = 0; /* counted anew, from the first line on */
+	}
+	log_init("test", LOG_LEVEL_DEBUG);
+	for (unsigned i = 0; i < 2 * LOG_BURST; i++)
+		log_debug("step %u", i);
+	ssize_t n = read(pair[0], text + size, sizeof(text) - 1 - size);
+	dup2(stderr_fd, STDERR_FILENO);
+	size += n > 0 ? (size_t)n : 0;
+	close(stderr_fd);
+	close(pair[0]);
+	close(pair[1]);
+	left_out = 0;
+	unsigned noisy = lines_with(text, "is noisy", &left_out), other = lines_with(text, "other ", &(uint64_t){0});
+	ok(noisy >= LOG_BURST && noisy < 1000, "of 1000 lines of one kind a burst is written: %u", noisy);
+	ok(other >= 1, "what is of another kind is not held back: %u of 8", other);
+	ok(left_out >= 1000 - noisy && left_out <= 1000 - noisy + 8, "and what was left out is counted: %llu", (unsigned long long)left_out);
+	ok(lines_with(text, "step ", &(uint64_t){0}) == 2 * LOG_BURST, "debug lines are not bounded");
+}
+
 int main(void)
 {
 	test_reaper();
@@ -232,5 +297,6 @@ int main(void)
 	test_buffer();
 	test_ids();
 	test_loop();
+	test_log_bound();
 	return tap_done();
 }
