@@ -33,7 +33,7 @@ static const struct {
 	{CAP_SYS_CHROOT,   true,  "setns of a mount namespace"},
 	{CAP_MKNOD,	   true,  "the six devices of /dev"},
 	{CAP_SYS_NICE,	   false, "resetting the priority of a shell when ours was changed"},
-	{CAP_SYS_RESOURCE, false, "limits above those we were started with"},
+	{CAP_SYS_RESOURCE, false, "limits above those we were started with; volumes that grow"},
 };
 /* clang-format on */
 
@@ -106,4 +106,12 @@ int capset_drop_all(void)
 	int r = shrink_bounding(false);
 
 	return r < 0 ? r : set_sets(false);
+}
+
+bool capset_has_resource(void)
+{
+	__attribute__((cleanup(free_caps))) cap_t now = cap_get_proc();
+	cap_flag_value_t have = CAP_CLEAR;
+
+	return now && cap_get_flag(now, CAP_SYS_RESOURCE, CAP_EFFECTIVE, &have) == 0 && have == CAP_SET;
 }

@@ -10,6 +10,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 /**
  * capset_keep_broker() - Drop every capability that the broker's table does not keep
  * @err:	Filled on failure: SYSTEM, or HOST_LACKS naming a needed one that this process does not have
@@ -22,5 +24,8 @@ int capset_keep_broker(struct sbx_err *err) SBX_WUR;
 
 /** capset_drop_all() - Drop every capability, the bounding and ambient sets included; Return: 0 or -errno */
 int capset_drop_all(void) SBX_WUR;
+
+/** capset_has_resource() - Whether we have CAP_SYS_RESOURCE, which many containers keep back: a mounted ext4 is made larger with it */
+bool capset_has_resource(void);
 
 #endif

@@ -133,26 +133,32 @@ int disk_init(struct broker *b, uint32_t mib, struct sbx_err *err)
 
 /* ---- what may be asked for ---- */
 
-int disk_check(const struct broker *b, uint32_t mib, struct sbx_err *err)
+/* A disk of @mib MiB of which @more are not there yet. */
+static int room_for(const struct broker *b, uint32_t mib, uint32_t more, struct sbx_err *err)
 {
 	struct statfs fs;
 
+	if (fstatfs(b->state_fd, &fs) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s", b->state_dir);
+	uint64_t block = (uint64_t)fs.f_bsize, total = fs.f_blocks * block, left = fs.f_bavail * block;
+	if (mib * MIB > total)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: the file system of the state directory has %llu MiB", mib,
+				   (unsigned long long)(total / MIB));
+	if (more * MIB > left && left < total / FULL_DIVISOR)
+		return sbx_err_set(err, SBX_E_STATE_FULL, 0, "the file system of the state directory has %llu MiB left for a disk of %u MiB",
+				   (unsigned long long)(left / MIB), mib);
+	return 0;
+}
+
+int disk_check(const struct broker *b, uint32_t mib, struct sbx_err *err)
+{
 	if (!mib)
 		return 0;
 	if (b->disk->backend == BACKEND_NONE)
 		return sbx_err_set(err, SBX_E_HOST_LACKS, 0, "disk limits cannot be enforced here: %s", b->disk->lacks);
 	if (mib < LIMIT_DISK_MIN_MIB)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: it has to have %u MiB at least", mib, LIMIT_DISK_MIN_MIB);
-	if (fstatfs(b->state_fd, &fs) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "%s", b->state_dir);
-	uint64_t block = (uint64_t)fs.f_bsize, total = fs.f_blocks * block, left = fs.f_bavail * block, bytes = mib * MIB;
-	if (bytes > total)
-		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: the file system of the state directory has %llu MiB", mib,
-				   (unsigned long long)(total / MIB));
-	if (bytes > left && left < total / FULL_DIVISOR)
-		return sbx_err_set(err, SBX_E_STATE_FULL, 0, "the file system of the state directory has %llu MiB left for a disk of %u MiB",
-				   (unsigned long long)(left / MIB), mib);
-	return 0;
+	return room_for(b, mib, mib, err);
 }
 
 uint32_t disk_of_root(const struct broker *b, uint32_t mib)
@@ -264,7 +270,7 @@ static void volume_made(struct broker *b, const struct disk_done *done)
 	job->used = false;
 	sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
 	/* there since it was looked for: two asked at once */
-	bool existed = done->status && done->sys == EEXIST;
+	bool existed = done->status ? done->sys == EEXIST : done->kind == DISK_JOB_GROW;
 	broker_volume_done(b, &job->asker, existed, done->status && !existed ? &err : NULL);
 }
 
@@ -296,12 +302,12 @@ static void on_worker(void *arg, int sock, uint32_t events)
 	if (n == -EAGAIN)
 		return;
 	bool good = n == sizeof(done) && !done.name[sizeof(done.name) - 1] && !done.text[sizeof(done.text) - 1] && done.status >= 0 &&
-		    done.status < SBX_E_COUNT && (done.kind != DISK_JOB_VOLUME && !done.status ? n_fds == 1 : n_fds == 0);
+		    done.status < SBX_E_COUNT && (done.kind != DISK_JOB_VOLUME && done.kind != DISK_JOB_GROW && !done.status ? n_fds == 1 : n_fds == 0);
 	if (good && done.kind == DISK_JOB_MAKE) {
 		made(b, &done, fd);
 	} else if (good && done.kind == DISK_JOB_ATTACH) {
 		volume_attached(b, &done, fd);
-	} else if (good && done.kind == DISK_JOB_VOLUME) {
+	} else if (good && (done.kind == DISK_JOB_VOLUME || done.kind == DISK_JOB_GROW)) {
 		volume_made(b, &done);
 	} else {
 		/*
@@ -571,17 +577,36 @@ static int limit_volume(const struct broker *b, uint32_t project, uint32_t mib, 
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "project quota of a volume") : 0;
 }
 
-static int fits_volume(const struct broker *b, const char *claim, int dir_fd, uint32_t mib, struct sbx_err *err)
+static int ask_volume(struct broker *b, enum disk_job_kind kind, const char *claim, uint32_t mib, const struct broker_asker *asker, struct sbx_err *err)
+{
+	struct disk_job job = {.kind = kind,
+			       .owner = b->volume_base,
+			       .form = {.bytes = mib * MIB, .bytes_per_inode = b->disk->bytes_per_inode, .journal = true}};
+
+	while (job.tag < VOLUME_JOBS && b->disk->volume_job[job.tag].used)
+		job.tag++;
+	if (job.tag == VOLUME_JOBS)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "%d volumes are being made or grow", VOLUME_JOBS);
+	snprintf(job.name, sizeof(job.name), "%s", claim);
+	if (send_job(b, &job, -1, err) < 0)
+		return -1;
+	b->disk->volume_job[job.tag] = (struct volume_job){.asker = *asker, .used = true};
+	return 2;
+}
+
+/* One that is there and perhaps smaller. */
+static int fits_volume(struct broker *b, const char *claim, int dir_fd, uint32_t mib, const struct broker_asker *asker, struct sbx_err *err)
 {
 	uint32_t project = 0;
 	uint64_t now = volume_mib(b, dir_fd, &project);
 
 	if (!now || now >= mib)
 		return 1;
+	if (room_for(b, mib, mib - (uint32_t)now, err) < 0)
+		return -1;
 	if (project)
 		return limit_volume(b, project, mib, err) < 0 ? -1 : 1;
-	return sbx_err_set(err, SBX_E_VOLUME_SIZE, 0, "the volume %s has %llu MiB, not %u: making it larger is not offered on this host", claim,
-			   (unsigned long long)now, mib);
+	return ask_volume(b, DISK_JOB_GROW, claim, mib, asker, err);
 }
 
 /* A project of the volumes' id range that no volume has; walks over them, which are few. */
@@ -623,34 +648,17 @@ static int make_quota_volume(struct broker *b, const char *claim, uint32_t mib, 
 	return sbx_err_set(err, SBX_E_VOLUME_CREATE_FAILED, -r, "volume %s", claim);
 }
 
-static int ask_volume(struct broker *b, const char *claim, uint32_t mib, const struct broker_asker *asker, struct sbx_err *err)
-{
-	struct disk_job job = {.kind = DISK_JOB_VOLUME,
-			       .owner = b->volume_base,
-			       .form = {.bytes = mib * MIB, .bytes_per_inode = b->disk->bytes_per_inode, .journal = true}};
-
-	while (job.tag < VOLUME_JOBS && b->disk->volume_job[job.tag].used)
-		job.tag++;
-	if (job.tag == VOLUME_JOBS)
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "%d volumes are being made", VOLUME_JOBS);
-	snprintf(job.name, sizeof(job.name), "%s", claim);
-	if (send_job(b, &job, -1, err) < 0)
-		return -1;
-	b->disk->volume_job[job.tag] = (struct volume_job){.asker = *asker, .used = true};
-	return 2;
-}
-
 int disk_volume(struct broker *b, const char *claim, uint32_t mib, bool at_least, const struct broker_asker *asker, struct sbx_err *err)
 {
 	auto_fd dir = path_open_beneath(b->volumes_fd, claim, O_RDONLY | O_DIRECTORY);
 
 	if (dir >= 0)
-		return at_least ? fits_volume(b, claim, dir, mib, err) : 1;
+		return at_least ? fits_volume(b, claim, dir, mib, asker, err) : 1;
 	if (dir != -ENOENT)
 		return sbx_err_set(err, SBX_E_VOLUME_CREATE_FAILED, -dir, "volume %s", claim);
 	if (disk_check(b, mib, err) < 0)
 		return -1;
-	return b->disk->backend == BACKEND_QUOTA ? make_quota_volume(b, claim, mib, err) : ask_volume(b, claim, mib, asker, err);
+	return b->disk->backend == BACKEND_QUOTA ? make_quota_volume(b, claim, mib, err) : ask_volume(b, DISK_JOB_VOLUME, claim, mib, asker, err);
 }
 
 int disk_volumes(struct broker *b, struct slot *s, struct sbx_err *err)

@@ -63,9 +63,9 @@ void disk_read(const struct broker *b, const struct slot *s, struct disk_figures
  * @b:		The broker
  * @claim:	volumes_claim_ok()
  * @mib:	Not 0
- * @at_least:	Whether one that is there and smaller is grown, which project quotas can, or refused; else it is taken as it is
+ * @at_least:	Whether one that is there and smaller is grown; else it is taken as it is
  * @asker:	Copied when the answer comes later
- * @err:	Filled on failure: HOST_LACKS, INVALID_REQUEST, STATE_FULL, VOLUME_SIZE, LIMIT, SYSTEM
+ * @err:	Filled on failure: HOST_LACKS, INVALID_REQUEST, STATE_FULL, VOLUME_SIZE (an image, and no CAP_SYS_RESOURCE), LIMIT, SYSTEM
  *
  * Return: 0 made, 1 it was there, 2 broker_volume_done() is called later, or -1 with @err set
  */

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <linux/mount.h>
@@ -24,6 +25,12 @@
 #define TRIES_HELD    50 /* an image whose last mount is just going */
 #define HELD_MS	      20
 #define EXT4_SHUTDOWN _IOR('X', 125, uint32_t) /* EXT4_IOC_SHUTDOWN, which no header of user space has */
+#define EXT4_RESIZE   _IOW('f', 16, uint64_t)  /* EXT4_IOC_RESIZE_FS */
+/* The superblock; see the kernel's fs/ext4/ext4.h. */
+#define SUPER_AT	  1024
+#define SUPER_BYTES	  1024
+#define SUPER_BLOCKS_LOW  0x4
+#define SUPER_BLOCKS_HIGH 0x150
 #define SHUTDOWN_DROP 2u		       /* EXT4_GOING_FLAGS_NOLOGFLUSH */
 
 int disk_loop_ready(const char **what)
@@ -171,6 +178,39 @@ int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	int fd = mount_ext4(path, flags);
 	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount %s", path) : fd;
+}
+
+int disk_loop_grow(int image_fd, uint64_t bytes, struct sbx_err *err)
+{
+	char path[PATH_SIZE];
+	uint64_t blocks = bytes / BLOCK_BYTES;
+	auto_fd device = open_device(image_fd, path, err);
+
+	if (device < 0)
+		return -1;
+	if (ioctl(device, LOOP_SET_CAPACITY, 0) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "new size of %s", path);
+	auto_fd mount = mount_ext4(path, DISK_LOOP_DISCARD);
+	auto_fd root = mount < 0 ? mount : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, mount < 0 ? -mount : errno, "mount %s", path);
+	if (FAULT_POINT("disk-longer"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
+	if (ioctl(root, EXT4_RESIZE, &blocks) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make the file system of %s larger", path);
+	return 0;
+}
+
+bool disk_loop_filled(int image_fd, uint64_t bytes)
+{
+	uint8_t super[SUPER_BYTES];
+	uint32_t low, high;
+
+	if (pread(image_fd, super, sizeof(super), SUPER_AT) != (ssize_t)sizeof(super))
+		return true; /* what is wrong with it is the mount's to say */
+	memcpy(&low, super + SUPER_BLOCKS_LOW, sizeof(low));
+	memcpy(&high, super + SUPER_BLOCKS_HIGH, sizeof(high));
+	return ((uint64_t)le32toh(high) << 32 | le32toh(low)) >= bytes / BLOCK_BYTES;
 }
 
 void disk_loop_throw_away(int mount_fd)

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/fdpass.h"
+#include "runtime/broker/capset.h"
 #include "runtime/broker/disk_loop.h"
 
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -177,17 +179,60 @@ static int make_volume(struct worker *w, const struct disk_job *job, struct sbx_
  * Safe: the directory and the image belong to root, which nothing that a sandbox makes in a volume ever does, so the image is
  * one that we made.
  */
-static int attach_volume(const struct disk_job *job, struct sbx_err *err)
+static int open_volume(const struct disk_job *job, struct sbx_err *err)
 {
 	struct stat st;
 	auto_fd dir = openat(VOLUMES_FD, job->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (dir < 0 || fstat(dir, &st) < 0 || st.st_uid != 0)
 		return sbx_err_set(err, SBX_E_VOLUME_NOT_FOUND, errno, "volume %.63s", job->name);
+	return take_fd(&dir);
+}
+
+static int open_image(const struct disk_job *job, int dir, struct stat *ret, struct sbx_err *err)
+{
 	auto_fd image = openat(dir, DISK_IMAGE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (image < 0 || fstat(image, &st) < 0 || st.st_uid != 0 || !S_ISREG(st.st_mode))
+
+	if (image < 0 || fstat(image, ret) < 0 || ret->st_uid != 0 || !S_ISREG(ret->st_mode))
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of the volume %.63s", job->name);
+	return take_fd(&image);
+}
+
+static int attach_volume(const struct disk_job *job, struct sbx_err *err)
+{
+	struct stat st;
+	struct sbx_err unheard;
+	auto_fd dir = open_volume(job, err);
+	auto_fd image = dir < 0 ? -1 : open_image(job, dir, &st, err);
+
+	if (image < 0)
+		return -1;
+	if (!disk_loop_filled(image, (uint64_t)st.st_size) && capset_has_resource())
+		ignore_result(disk_loop_grow(image, (uint64_t)st.st_size, &unheard)); /* a growth that was cut off; it works as it is, too */
 	return disk_loop_mount(image, DISK_LOOP_DISCARD, err);
+}
+
+/* One at a time, whoever asks: the file never becomes shorter.  Safe: as attach_volume(). */
+static int grow_volume(const struct disk_job *job, struct sbx_err *err)
+{
+	struct stat st;
+	auto_fd dir = open_volume(job, err);
+	auto_fd image = dir < 0 ? -1 : open_image(job, dir, &st, err);
+
+	if (image < 0)
+		return -1;
+	if (flock(dir, LOCK_EX) < 0 || fstat(image, &st) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of the volume %.63s", job->name);
+	uint64_t now = (uint64_t)st.st_size;
+	if (now >= job->form.bytes)
+		return 0;
+	if (!capset_has_resource())
+		return sbx_err_set(err, SBX_E_VOLUME_SIZE, 0,
+				   "the volume %.63s has %llu MiB, not %llu: this host lacks CAP_SYS_RESOURCE, without which it cannot be made larger",
+				   job->name, (unsigned long long)(now >> 20), (unsigned long long)(job->form.bytes >> 20));
+	if (ftruncate(image, (off_t)job->form.bytes) < 0)
+		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "volume %.63s", job->name);
+	return disk_loop_grow(image, job->form.bytes, err);
 }
 
 /* ---- jobs ---- */
@@ -228,6 +273,8 @@ static void serve(struct worker *w, const struct disk_job *job, int passed)
 	}
 	if (job->kind == DISK_JOB_VOLUME)
 		r = make_volume(w, job, &err);
+	else if (job->kind == DISK_JOB_GROW)
+		r = grow_volume(job, &err);
 	else
 		r = mount = job->kind == DISK_JOB_MAKE ? make(w, job, &err) : attach_volume(job, &err);
 	if (!FAULT_POINT("disk-made"))

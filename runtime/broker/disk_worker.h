@@ -24,6 +24,7 @@
 enum disk_job_kind {
 	DISK_JOB_MAKE = 1, /* answered with the mount of a new image `name` */
 	DISK_JOB_VOLUME,   /* makes the volume `name`: it is whole and synced, or not there; sys EEXIST: it was there */
+	DISK_JOB_GROW,	   /* makes the image of the volume `name` larger, never smaller; whoever has it mounted goes on */
 	DISK_JOB_ATTACH,   /* answered with a mount of the volume `name` */
 	DISK_JOB_END,	   /* carries a mount that nobody wants any more; not answered */
 };
