@@ -91,6 +91,15 @@ static int marker(char *clean, enum tree_kind *ret_kind, struct sbx_err *err)
 	return 1;
 }
 
+/* "a/.wh.b/c": a marker is a file, and as a directory its name could not leave again. */
+static bool below_marker(const char *clean)
+{
+	for (const char *slash = strchr(clean, '/'), *part = clean; slash; part = slash + 1, slash = strchr(part, '/'))
+		if (starts(part, whiteout_prefix))
+			return true;
+	return false;
+}
+
 /*
  * Fills @to from the archive's entry.  Return: 1 when there is something to write, 0 to skip it, -1 with @err set.
  * @clean gives the name room.
@@ -108,6 +117,8 @@ static int translate(const struct tar_entry *e, char *clean, struct tree_entry *
 		.mtime_s = e->mtime_s,
 		.mtime_ns = e->mtime_ns,
 	};
+	if (below_marker(clean))
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": a whiteout is no directory", clean);
 	if (starts(last_part(clean), whiteout_prefix)) {
 		to->uid = to->gid = 0;
 		return marker(clean, &to->kind, err);
@@ -151,12 +162,16 @@ static int copy_data(struct tar_reader *a, struct tree_writer *w, const char *pa
 {
 	const void *data;
 	size_t n;
-	uint64_t offset;
+	uint64_t offset, end = 0;
 	int rc;
 
 	while ((rc = tar_reader_data(a, &data, &n, &offset, err)) > 0) {
+		/* a map of a sparse file may say anything; what readers could understand in two ways is refused */
+		if (offset < end)
+			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": pieces of content overlap or go backwards", path);
 		if (n > 0 && tree_data(w, offset, data, n, err) < 0)
 			return -1;
+		end = offset + n;
 		uint64_t packed = tar_reader_packed(a);
 		if (tree_bytes(w) > LAYER_RATIO_FROM_BYTES && packed > 0 && tree_bytes(w) / packed > LAYER_MAX_RATIO)
 			return sbx_err_set(err, SBX_E_LIMIT, 0, "the blob grows more than %u times: a decompression bomb",

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "images/tar_io.h"
 #include "images/tree_writer.h"
+#include "images/xattr_rules.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -273,9 +274,9 @@ static int copy_xattrs(struct capture *c, int fd, struct sbx_err *err)
 	if (n < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "attributes of \"%.120s\"", c->path);
 	for (char *name = list; name < list + n; name += strlen(name) + 1) {
-		bool user = !strncmp(name, "user.", 5) && strncmp(name, "user.overlay.", 13) != 0;
+		enum xattr_rule rule = xattr_rule(name);
 
-		if (!user && strcmp(name, "security.capability") != 0)
+		if (rule == XATTR_DROP)
 			continue;
 		ssize_t size = fgetxattr(fd, name, value, TREE_MAX_XATTR_BYTES);
 		/* a capability of another user namespace's root is nobody's here */
@@ -283,6 +284,8 @@ static int copy_xattrs(struct capture *c, int fd, struct sbx_err *err)
 			continue;
 		if (size < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "attribute %.60s of \"%.100s\"", name, c->path);
+		if (rule != XATTR_KEEP && !xattr_acl_ok(value, (size_t)size))
+			return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": an ACL names an id outside 0..%u", c->path, TREE_MAX_ID);
 		tar_writer_xattr(c->out, name, value, (size_t)size);
 	}
 	return 0;

@@ -29,7 +29,7 @@ libimages_a_SOURCES = images/digest.c images/digest.h images/digest_map.c images
 	images/blob_store.c images/blob_verify.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
 	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h \
 	images/archive_table.c images/archive_image.c images/archive_image.h images/export_documents.c images/export_documents.h \
-	images/export_stream.c images/export_stream.h
+	images/export_stream.c images/export_stream.h images/xattr_rules.c images/xattr_rules.h
 libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)
 
 check_PROGRAMS += tests/unit/test_images tests/fuzz/fuzz_image_ref
@@ -44,7 +44,7 @@ EXTRA_DIST += tests/fuzz/corpus/image_ref
 check_PROGRAMS += tests/fuzz/fuzz_tree_path
 UNIT_TESTS += tests/fuzz/fuzz_tree_path
 tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_corpus.c images/tree_writer.c
-tests_fuzz_fuzz_tree_path_LDADD = libbase.a
+tests_fuzz_fuzz_tree_path_LDADD = libimages.a libbase.a
 EXTRA_DIST += tests/fuzz/corpus/tree_path
 
 check_PROGRAMS += tests/unit/test_archive tests/fuzz/fuzz_archive

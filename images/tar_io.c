@@ -95,7 +95,12 @@ static int open_packed(struct tar_reader *r, struct sbx_err *err)
 		rc = archive_read_open(a, r, NULL, file_read, NULL);
 	if (rc == ARCHIVE_OK)
 		rc = archive_read_next_header(a, &e);
-	return rc == ARCHIVE_OK ? 0 : reader_error(a, "open the blob", err);
+	if (rc != ARCHIVE_OK)
+		return reader_error(a, "open the blob", err);
+	/* the library would unpack again what it finds packed within; no other reader of layers does, and the last one is the file */
+	if (archive_filter_count(a) > 2)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the blob is packed more than once");
+	return 0;
 }
 
 static int open_tar(struct tar_reader *r, struct sbx_err *err)
@@ -150,7 +155,8 @@ int tar_reader_next(struct tar_reader *r, struct tar_entry *ret, struct sbx_err 
 	struct archive_entry *e;
 	/*
 	 * WARN is what names give that the C locale cannot show: they then come as the raw bytes of the archive, which
-	 * is what a file system wants.  A damaged header is FATAL or RETRY.
+	 * is what a file system wants.  A damaged header is FATAL or RETRY; a PAX record that is damaged is WARN too, and
+	 * is passed over: what it would have said does not hold.
 	 */
 	int got = archive_read_next_header(r->tar, &e);
 

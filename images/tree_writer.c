@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "images/xattr_rules.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -20,6 +21,13 @@
 struct dir_time {
 	char *path; /* owned; clean */
 	struct timespec mtime;
+};
+
+/* A default ACL, which everything made in its directory would inherit: it is set when nothing more is made. */
+struct dir_acl {
+	char *path; /* owned; clean */
+	void *value; /* owned */
+	size_t n;
 };
 
 struct tree_writer {
@@ -40,6 +48,8 @@ struct tree_writer {
 	const char *name; /* last part, within path; "" for the root */
 	struct dir_time *dirs; /* owned */
 	size_t n_dirs, cap_dirs, dirs_bytes;
+	struct dir_acl *acls; /* owned */
+	size_t n_acls;
 	char **opaque; /* owned; clean paths, perhaps twice */
 	size_t n_opaque, cap_opaque;
 	char **made; /* owned; directories that no entry had named when they were needed, perhaps twice */
@@ -70,6 +80,11 @@ void tree_writer_free(struct tree_writer *w)
 	for (size_t i = 0; i < w->n_dirs; i++)
 		free(w->dirs[i].path);
 	free(w->dirs);
+	for (size_t i = 0; i < w->n_acls; i++) {
+		free(w->acls[i].path);
+		free(w->acls[i].value);
+	}
+	free(w->acls);
 	for (size_t i = 0; i < w->n_opaque; i++)
 		free(w->opaque[i]);
 	free(w->opaque);
@@ -133,6 +148,11 @@ static int open_beneath(const struct tree_writer *w, const char *path, int flags
 	return open_in(w->root_fd, path, flags);
 }
 
+static bool is_whiteout(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(0, 0);
+}
+
 static int parent_error(const char *path, int error, struct sbx_err *err)
 {
 	/* ELOOP and EXDEV are openat2's words for what an archive is not allowed to do. */
@@ -169,6 +189,22 @@ static int keep_path(struct tree_writer *w, const char *path, size_t n, char ***
 	return 0;
 }
 
+/* What the layer hides, and has something below: a directory of its own.  Return: 0, or -1; @err is set when it should have gone well */
+static int replace_whiteout(struct tree_writer *w, int at, const char *name, const char *path, size_t n, struct sbx_err *err)
+{
+	struct stat st;
+
+	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !is_whiteout(&st)) {
+		errno = ENOTDIR;
+		return -1;
+	}
+	if (unlinkat(at, name, 0) < 0 || mkdirat(at, name, 0755) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "make directory of \"%.120s\"", path);
+	if (keep_path(w, path, n, &w->made, &w->n_made, &w->cap_made, err) < 0)
+		return -1;
+	return keep_path(w, path, n, &w->opaque, &w->n_opaque, &w->cap_opaque, err);
+}
+
 /* Makes the missing directories of the first @n bytes of @path, which are clean. */
 static int make_ancestors(struct tree_writer *w, const char *path, size_t n, struct sbx_err *err)
 {
@@ -192,6 +228,10 @@ static int make_ancestors(struct tree_writer *w, const char *path, size_t n, str
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "make directory of \"%.120s\"", path);
 		}
 		int next = openat(at, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0 && errno == ENOTDIR && replace_whiteout(w, at, part, path, from + len, err) == 0)
+			next = openat(at, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0 && err && err->code)
+			return -1;
 		if (next < 0)
 			return parent_error(path, errno, err);
 		replace_fd(&at, next);
@@ -216,7 +256,7 @@ static int open_parent(struct tree_writer *w, const char *path, bool make, int *
 		return 0;
 	}
 	int fd = open_beneath(w, parent, O_PATH | O_DIRECTORY);
-	if (fd < 0 && errno == ENOENT && make) {
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR) && make) {
 		if (make_ancestors(w, path, n, err) < 0)
 			return -1;
 		fd = open_beneath(w, parent, O_PATH | O_DIRECTORY);
@@ -260,6 +300,24 @@ static int remove_below(int dir_fd, unsigned int depth, struct sbx_err *err)
 	return 0;
 }
 
+/* Default ACLs of a directory that goes, and of those below it, are not for what takes its place. */
+static void forget_acls(struct tree_writer *w)
+{
+	size_t kept = 0, n = strlen(w->path);
+
+	for (size_t i = 0; i < w->n_acls; i++) {
+		const char *path = w->acls[i].path;
+
+		if (!strncmp(path, w->path, n) && (!path[n] || path[n] == '/')) {
+			free(w->acls[i].path);
+			free(w->acls[i].value);
+		} else {
+			w->acls[kept++] = w->acls[i];
+		}
+	}
+	w->n_acls = kept;
+}
+
 /* Makes sure that nothing has the name; directories go with all they hold. */
 static int clear_name(struct tree_writer *w, int parent_fd, const char *name, struct sbx_err *err)
 {
@@ -270,6 +328,7 @@ static int clear_name(struct tree_writer *w, int parent_fd, const char *name, st
 	auto_fd dir = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "replace \"%.120s\"", w->path);
+	forget_acls(w);
 	if (remove_below(dir, 1, err) < 0)
 		return sbx_err_wrap(err, "replace \"%.80s\"", w->path);
 	if (unlinkat(parent_fd, name, AT_REMOVEDIR) < 0)
@@ -298,11 +357,6 @@ static int make_file(struct tree_writer *w, int parent_fd, const struct tree_ent
 static int mark_opaque(struct tree_writer *w, struct sbx_err *err)
 {
 	return keep_path(w, w->path, strlen(w->path), &w->opaque, &w->n_opaque, &w->cap_opaque, err);
-}
-
-static bool is_whiteout(const struct stat *st)
-{
-	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(0, 0);
 }
 
 static int make_directory(struct tree_writer *w, int parent_fd, struct sbx_err *err)
@@ -376,10 +430,12 @@ static int make_hard_link(struct tree_writer *w, const struct tree_entry *entry,
 		return 0; /* a name linked to itself: replacing it would remove the only one */
 	if (clear_name(w, fd, name, err) < 0)
 		return -1;
-	if (linkat(target_parent, target_name, fd, name, 0) < 0)
-		return errno == ENOENT ? sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.80s\": hard link to itself", w->path) :
-					 system_error(w, "link", err);
-	return 0;
+	if (linkat(target_parent, target_name, fd, name, 0) == 0)
+		return 0;
+	if (errno == EMLINK)
+		return sbx_err_set(err, SBX_E_LIMIT, EMLINK, "\"%.80s\": too many names of one file", w->path);
+	return errno == ENOENT ? sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.80s\": hard link to itself", w->path) :
+				 system_error(w, "link", err);
 }
 
 static int make_node(struct tree_writer *w, int parent_fd, mode_t mode, struct sbx_err *err)
@@ -517,24 +573,68 @@ int tree_owner(struct tree_writer *w, struct sbx_err *err)
 	}
 }
 
-static bool xattr_wanted(const char *name)
+static int defer_acl(struct tree_writer *w, const void *value, size_t n, struct sbx_err *err)
 {
-	if (!strcmp(name, "security.capability"))
-		return true;
-	return !strncmp(name, "user.", 5) && strncmp(name, "user.overlay.", 13) != 0;
+	struct dir_acl acl = {.n = n};
+
+	if (w->n_acls == TREE_MAX_DEFAULT_ACLS)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %u directories with a default ACL", TREE_MAX_DEFAULT_ACLS);
+	if (!w->acls)
+		w->acls = calloc(TREE_MAX_DEFAULT_ACLS, sizeof(*w->acls));
+	if (defer_bytes(w, strlen(w->path) + n, err) < 0)
+		return -1;
+	acl.path = w->acls ? strdup(w->path) : NULL;
+	acl.value = acl.path ? malloc(n) : NULL;
+	if (!acl.value) {
+		free(acl.path);
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "remember directories");
+	}
+	memcpy(acl.value, value, n);
+	w->acls[w->n_acls++] = acl;
+	return 0;
+}
+
+/* Unlike what is inert, an ACL that cannot be set as it is would leave a file open to others: only a file system without any may. */
+static int acl_error(const char *path, struct sbx_err *err)
+{
+	if (errno == EOPNOTSUPP)
+		return 0;
+	if (errno == EINVAL || errno == EPERM || errno == EACCES)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": an ACL that is malformed or names an id outside 0..%u", path, TREE_MAX_ID);
+	return sbx_err_set(err, SBX_E_SYSTEM, errno, "set the ACL of \"%.120s\"", path);
+}
+
+static int set_acl(struct tree_writer *w, const char *name, bool is_default, const void *value, size_t n, struct sbx_err *err)
+{
+	if (!xattr_acl_ok(value, n) || (is_default && w->kind != TREE_DIRECTORY)) {
+		errno = EINVAL;
+		return acl_error(w->path, err);
+	}
+	if (is_default)
+		return defer_acl(w, value, n, err);
+	return fsetxattr(w->fd, name, value, n, 0) == 0 ? 0 : acl_error(w->path, err);
 }
 
 int tree_xattr(struct tree_writer *w, const char *name, const void *value, size_t n, struct sbx_err *err)
 {
 	if (n > TREE_MAX_XATTR_BYTES || ++w->n_xattrs > TREE_MAX_XATTRS)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": extended attributes beyond the limits", w->path);
-	if (w->fd < 0 || !xattr_wanted(name))
+	enum xattr_rule rule = xattr_rule(name);
+
+	if (w->fd < 0 || rule == XATTR_DROP)
 		return 0;
+	if (rule != XATTR_KEEP)
+		return set_acl(w, name, rule == XATTR_DEFAULT_ACL, value, n, err);
 	if (fsetxattr(w->fd, name, value, n, 0) == 0)
 		return 0;
 	/* A file system without them, or a capability blob that the kernel finds malformed: both only lose what is inert. */
 	if (errno == EOPNOTSUPP || errno == EPERM || errno == EINVAL)
 		return 0;
+	if (errno == E2BIG || errno == ERANGE)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": an extended attribute beyond the limits", w->path);
+	/* also said of an attribute that the file has no block for, on a disk with space */
+	if (errno == ENOSPC)
+		return sbx_err_set(err, SBX_E_LIMIT, ENOSPC, "\"%.120s\": no space for its attributes", w->path);
 	return system_error(w, "set attribute of", err);
 }
 
@@ -678,7 +778,7 @@ static int adopt_xattrs(int own, int lower, struct sbx_err *err)
 	if (n < 0)
 		return errno == ENOTSUP ? 0 : sbx_err_set(err, SBX_E_SYSTEM, errno, "attributes of a directory below");
 	for (const char *name = names; name < names + n; name += strlen(name) + 1) {
-		ssize_t size = xattr_wanted(name) ? fgetxattr(lower, name, value, sizeof(value)) : -1;
+		ssize_t size = xattr_rule(name) != XATTR_DROP ? fgetxattr(lower, name, value, sizeof(value)) : -1;
 
 		if (size >= 0 && fsetxattr(own, name, value, (size_t)size, 0) < 0)
 			return sbx_err_set(err, SBX_E_SYSTEM, errno, "attribute %.60s", name);
@@ -737,8 +837,20 @@ int tree_adopt(struct tree_writer *w, const int *lower_fds, size_t n_lower, stru
 	return 0;
 }
 
+static int set_default_acl(struct tree_writer *w, const struct dir_acl *acl, struct sbx_err *err)
+{
+	auto_fd fd = open_beneath(w, acl->path, O_RDONLY | O_DIRECTORY);
+
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "set the ACL of \"%.120s\"", acl->path);
+	return fsetxattr(fd, "system.posix_acl_default", acl->value, acl->n, 0) == 0 ? 0 : acl_error(acl->path, err);
+}
+
 int tree_finish(struct tree_writer *w, struct sbx_err *err)
 {
+	for (size_t i = 0; i < w->n_acls; i++)
+		if (set_default_acl(w, &w->acls[i], err) < 0)
+			return -1;
 	for (size_t i = 0; i < w->n_dirs; i++) {
 		const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, w->dirs[i].mtime};
 		auto_fd fd = open_beneath(w, w->dirs[i].path, O_RDONLY | O_DIRECTORY);

@@ -20,6 +20,7 @@
 #define TREE_MAX_DEPTH	     256u /* components of a path; real images stay below 60 */
 #define TREE_MAX_XATTRS	     64u
 #define TREE_MAX_XATTR_BYTES (64u * 1024)
+#define TREE_MAX_DEFAULT_ACLS 4096u
 #define TREE_MAX_ID	     65535u /* the id range of a sandbox */
 
 enum tree_kind {
@@ -78,10 +79,10 @@ int tree_owner(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 /**
  * tree_xattr() - Set one extended attribute of the entry just begun
  * @w:		The writer
- * @name:	user.* (not user.overlay.*) and security.capability are set; every other name is dropped without error
+ * @name:	What xattr_rules.h keeps is set, a default ACL by tree_finish(); every other name is dropped without error
  * @value:	Its bytes
  * @n:		At most TREE_MAX_XATTR_BYTES
- * @err:	Filled on failure: IMAGE_INVALID (too many, too long), SYSTEM
+ * @err:	Filled on failure: IMAGE_INVALID (too many, too long, an ACL that is none), LIMIT, SYSTEM
  *
  * Return: 0, or -1 with @err set
  */
@@ -114,7 +115,7 @@ int tree_hide(struct tree_writer *w, int lower_fd, struct sbx_err *err) SBX_WUR;
  * Return: 0, or -1 with @err set
  */
 int tree_adopt(struct tree_writer *w, const int *lower_fds, size_t n_lower, struct sbx_err *err) SBX_WUR;
-/** tree_finish() - Set the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
+/** tree_finish() - Set default ACLs and the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
 int tree_finish(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 
 /** tree_entries() - Entries written so far */

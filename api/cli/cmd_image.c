@@ -80,8 +80,10 @@ static int start_tar(struct blob *b, const char *directory, bool layout, struct 
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "pipe");
 	b->tar = fork();
 	if (b->tar == 0) {
-		/* one file system: what is mounted in the tree (proc, sys) is not part of it */
-		static const char *const argv[] = {"tar", "--numeric-owner", "--one-file-system", "-c", "-f", "-", "-C"};
+		/* one file system: what is mounted in the tree (proc, sys) is not part of it; attributes: what a layer keeps */
+		static const char *const argv[] = {"tar", "--numeric-owner", "--one-file-system", "--xattrs", "--xattrs-include=user.*",
+						   "--xattrs-include=security.capability", "--xattrs-include=system.posix_acl_*",
+						   "-c", "-f", "-", "-C"};
 		static const char *const all[] = {".", NULL}, *const parts[] = {"oci-layout", "index.json", "blobs", NULL};
 		const char *full[ARRAY_SIZE(argv) + 1 + ARRAY_SIZE(parts)];
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What archive.sh runs.  Prints TAP; exits 1 when a row failed.  Arguments choose sections by name."""
-import copy, gzip, hashlib, http.client, io, json, os, random, shutil, stat, subprocess, sys, tarfile, urllib.parse
+import copy, gzip, hashlib, http.client, io, json, os, random, shutil, stat, struct, subprocess, sys, tarfile, urllib.parse
 
 import images_lib as lib
 from images_lib import BUILD, CTL, E, FAULT, LOG, STATE, WORK, Unix, armed, call, fault_points, have, ok, quietly, remove, skip, until
@@ -131,6 +131,14 @@ def docker(layers=None, tags=("saved:1",), change=None, old=True, links=True):
     if change:
         change(state)
     return tar(state["rows"] + [entry(state["name"], state["raw"]), entry("manifest.json", dump(state["list"])), entry("repositories", b"{}")])
+
+
+def acl(*entries):
+    """An ACL as the kernel takes it, of (tag, permissions, id)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, perm, ident) for tag, perm, ident in entries)
+
+
+OWNER, USER, OWNERS, GROUP, MASK, OTHER, NOBODY = 1, 2, 4, 8, 16, 32, 0xffffffff
 
 
 # ---- sections ----
@@ -466,6 +474,25 @@ def exports():
     ok((info.uid, info.gid, info.mode, info.mtime) == (12, 34, 0o4751, 1234567890), "its files have the ids of the container", info.get_info())
     ok(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] == "1", "and its tag")
 
+    tree = WORK + "/tree"
+    os.makedirs(tree + "/d")
+    for name in ("/f", "/d/g"):
+        open(tree + name, "w").close()
+    try:
+        os.setxattr(tree + "/f", "user.note", b"v")
+        os.setxattr(tree + "/f", "trusted.overlay.opaque", b"y")
+        os.setxattr(tree + "/d", "system.posix_acl_default", acl((OWNER, 7, NOBODY), (USER, 5, 9), (OWNERS, 5, NOBODY), (MASK, 5, NOBODY), (OTHER, 0, NOBODY)))
+    except OSError as e:
+        skip("attributes of a directory that is imported", str(e))
+    else:
+        p = ctl("image", "import", tree, "tree:1")
+        files = members(export("tree:1")[2])
+        index = json.loads(files["index.json"])
+        manifest = json.loads(files["blobs/" + index["manifests"][0]["digest"].replace(":", "/")])
+        with tarfile.open(fileobj=io.BytesIO(files["blobs/" + manifest["layers"][0]["digest"].replace(":", "/")])) as t:
+            got = sorted((m.name, k[13:]) for m in t for k in m.pax_headers if k.startswith("SCHILY.xattr."))
+        ok(got == [("d", "system.posix_acl_default"), ("f", "user.note")], "a directory is imported with its attributes and ACLs, and only those",
+           (p.stderr, got))
     # a blob that rots: what leaves must be noticed to be broken
     path = STATE + "/state/blobs/sha256/" + a.manifest["layers"][0]["digest"][7:]
     os.chmod(path, 0o600)
@@ -504,7 +531,7 @@ def snapshot(root):
                 row["content"] = hashlib.sha256(open(path, "rb").read()).hexdigest()
                 row["same as"] = first.setdefault((st.st_dev, st.st_ino), rel)
             if not stat.S_ISLNK(st.st_mode):
-                row["xattrs"] = sorted((k, os.getxattr(path, k)) for k in os.listxattr(path) if k.startswith("user.") or k == "security.capability")
+                row["xattrs"] = sorted((k, os.getxattr(path, k)) for k in os.listxattr(path) if k.startswith(("user.", "system.posix_acl_")) or k == "security.capability")
             out[rel] = row
     return out
 
@@ -533,7 +560,7 @@ def fill(root):
     os.makedirs(root + "/bin", exist_ok=True)
     busy = next(p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p))
     shutil.copy(busy, root + "/bin/busybox")
-    for n in ("sh", "cat", "ls", "stat", "env"):
+    for n in ("sh", "cat", "ls", "stat", "env", "sleep"):
         os.symlink("busybox", root + "/bin/" + n)
     for d in ("etc", "lower/gone", "lower/kept", "opaque/old", "tmp"):
         os.makedirs(root + "/" + d)
@@ -567,6 +594,23 @@ def fill(root):
         os.setxattr(root + "/bin/busybox", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
     except OSError as e:
         print("# no attributes here: %s" % e)
+    with open(root + "/etc/acl", "w") as f:
+        f.write("for 1234\n")
+    os.mkdir(root + "/etc/acl.d")
+    try:
+        os.setxattr(root + "/etc/acl", "system.posix_acl_access", acl(
+            (OWNER, 6, NOBODY), (USER, 4, 1234), (OWNERS, 0, NOBODY), (GROUP, 2, 4321), (MASK, 6, NOBODY), (OTHER, 0, NOBODY)))
+        # before what is in it: files that are made here get it too, and those of the layer must be as the layer says
+        for path in ("/etc/acl.d", "/lower"):
+            os.setxattr(root + path, "system.posix_acl_default", acl(
+                (OWNER, 7, NOBODY), (USER, 5, 65535), (OWNERS, 5, NOBODY), (MASK, 5, NOBODY), (OTHER, 0, NOBODY)))
+        os.makedirs(root + "/etc/acl.d/inherits")
+        with open(root + "/etc/acl.d/plain", "w") as f:
+            f.write("x\n")
+        os.removexattr(root + "/etc/acl.d/plain", "system.posix_acl_access")
+        os.chmod(root + "/etc/acl.d/plain", 0o640)
+    except OSError as e:
+        print("# no ACLs here: %s" % e)
     os.symlink("/absolute/nowhere", root + "/etc/abs")
     os.chown(root + "/etc/abs", 7, 8, follow_symlinks=False)
     for base, dirs, files in os.walk(root, topdown=False):
@@ -586,11 +630,25 @@ def change(root):
     os.mkdir(root + "/etc/b")
 
 
+def reads(image, tool):
+    """The ACL holds inside: its ids are those of the container, through the mapped mount and the overlay."""
+    status, answer = call("POST", "/v1/sandboxes", {"image": {"uri": image}, "entrypoint": ["/bin/sleep", "600"], "timeout": 600,
+                                                     "resourceLimits": {}})
+    ident, out = answer.get("id", ""), {}
+    for uid in (1234, 1235):
+        body = call("POST", "/v1/sandboxes/%s/proxy/44772/command" % ident, {"command": "cat /etc/acl", "uid": uid, "gid": uid})[1]
+        out[uid] = b"for 1234" in body
+    ok(status == 202 and out == {1234: True, 1235: False}, tool + ": a file with an ACL is read by whom it names, and by nobody else", (answer, out))
+    call("DELETE", "/v1/sandboxes/" + ident)
+
+
 def round_trip(tool, layout, tag):
     name = tool + ":1"
     want = unpack(layout, tag, tool + "-want")
     p = ctl("image", "import", layout, name, "--ref", tag)
     ok(p.returncode == 0, tool + ": its layout is taken", p.stderr)
+    if b"etc/acl" in want and any(k == "system.posix_acl_access" for k, _ in want[b"etc/acl"]["xattrs"]):
+        reads(name, tool)
     ok(run(name, "/bin/cat", "/etc/version") == "2\n" and "gone" not in run(name, "/bin/ls", "/lower"), tool + ": it runs")
     for form in (None, "gzip", "none") if tool == "umoci" else (None, "gzip"):  # umoci of Debian 12 does not know zstd
         back = WORK + "/back-%s-%s" % (tool, form)

@@ -50,6 +50,19 @@ says "it says Paused" Paused ctl inspect "$id"
 yes "resume" ctl resume "$id"
 says "and runs commands again" back ctl exec "$id" -- echo back
 yes "rm" ctl rm "$id"
+# an image's ACL, through this kernel's mapped mounts and overlay: its ids are those of the container
+mkdir -p "$dir/acl/bin"
+cp "$(command -v busybox)" "$dir/acl/bin/cat"
+python3 - "$dir/acl/f" >"$dir/out" 2>&1 <<'END'
+import os, struct, sys
+open(sys.argv[1], "w").write("for 1234\n")
+none = 0xffffffff
+os.setxattr(sys.argv[1], "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in (
+    (1, 6, none), (2, 4, 1234), (4, 0, none), (16, 4, none), (32, 0, none))))
+END
+yes "an image with an ACL" ctl image import "$dir/acl" acl:1
+says "whom it names reads the file" "for 1234" ctl run --image acl:1 -u 1234:1234 -- /bin/cat /f
+says "nobody else does" "ermission denied" ctl run --image acl:1 -u 1235:1235 -- /bin/cat /f
 kill "$daemon"
 wait "$daemon"
 yes "purge" "$top_builddir/sandboxd" --purge --config "$dir/config"
