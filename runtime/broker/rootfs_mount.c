@@ -406,7 +406,7 @@ static void upper_end(struct broker *b, bool attached)
 		log_error("descriptor of an upper stays open: %s", strerror(errno));
 }
 
-/* Return: the root; or -errno, -EINVAL before a kernel that wants its mounts attached */
+/* Return: the root; or -errno: -EINVAL or -EOPNOTSUPP by a kernel that wants its mounts attached */
 static int root_of_kept(struct broker *b, struct slot *s, const int *lowers)
 {
 	struct overlay_names names;
@@ -458,7 +458,8 @@ int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *
 	if (kept < 0)
 		return -1;
 	int fd = kept ? root_of_kept(b, s, lowers) : -EINVAL;
-	if (fd < 0 && fd != -EINVAL)
+	/* EINVAL by a mount that is attached nowhere, EOPNOTSUPP by a descriptor before overlayfs knew the new interface (6.5) */
+	if (fd < 0 && fd != -EINVAL && fd != -EOPNOTSUPP)
 		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, s->n_layers);
 	if (fd < 0) {
 		fd = root_of_attached(b, s, err);
