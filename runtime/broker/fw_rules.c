@@ -351,7 +351,10 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   BROKER_REFUSED_METADATA, dotted(c->subnet_addr).text, c->subnet_prefix, BROKER_REFUSED_SANDBOX, BROKER_REFUSED_HOST,
 		   BROKER_REFUSED_PROTOCOL, BROKER_REFUSED_PROTOCOL, EGRESS_MODE_OPEN, EGRESS_MODE_NAMES, EGRESS_MODE_LEASED,
 		   r + EGRESS_MODE_OPEN, r + EGRESS_MODE_NAMES, r + EGRESS_MODE_LEASED, BROKER_REFUSED_CLOSED);
-	/* A new connection has mark 0, which is never current: one lookup is the whole way of a packet that was judged before. */
+	/*
+	 * A new connection has mark 0, which is never current: one lookup is the whole way of a packet that was judged before.  An ICMP
+	 * error belongs to the flow that it is about, and that may be another sandbox's: what is not its sender's own is not judged at all.
+	 */
 	buf_printf(b,
 		   "\tchain hold {\n\t\tdrop\n\t}\n"
 		   "\tchain forward {\n"
@@ -365,13 +368,14 @@ static void put_router_forward(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tiifname \"%s\" goto inbound\n"
 		   "\t\toifname != \"%s\" goto no_%02d\n"
 		   "\t\tip saddr . ct mark @current accept\n"
+		   "\t\tct state related goto no_%02d\n"
 		   "\t\tgoto judge\n"
 		   "\t}\n"
 		   "\tchain inbound {\n"
 		   "\t\tip daddr . ct mark @current accept\n"
 		   "\t\tct state established,related goto judge\n"
 		   "\t}\n",
-		   c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX);
+		   c->uplink_router, c->uplink_router, BROKER_REFUSED_SANDBOX, BROKER_REFUSED_PROTOCOL);
 }
 
 static void put_doh(struct buf *b, const struct fw_rules_config *c)
