@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
+#include "images/digest.h"
 #include "images/fetch_msg.h"
 
 #include <arpa/inet.h>
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,6 +52,7 @@ struct deny_hook {
 	enum doing doing;
 	uint64_t tag;
 	bool said; /* that it fails */
+	struct deny_hook_secret secret;
 	struct deny_hook_counts counts;
 };
 
@@ -126,6 +129,54 @@ static void drop_first(struct deny_hook *h)
 	h->n_waiting--;
 	h->tries = 0;
 	free(w);
+}
+
+/* ---- signing ---- */
+
+int deny_hook_read_secret(const struct settings *settings, struct deny_hook_secret *ret, struct sbx_err *err)
+{
+	const char *path = settings->egress_deny_webhook_secret_file;
+	struct stat st;
+
+	ret->n = 0;
+	if (!*path)
+		return 0;
+	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, errno, "egress.deny_webhook_secret_file: %s", path);
+	if (!S_ISREG(st.st_mode) || (st.st_mode & 077))
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.deny_webhook_secret_file: %s is no file that its owner alone may read", path);
+	uint8_t data[DENY_HOOK_SECRET_MAX + 2];
+	ssize_t n = read(fd, data, sizeof(data));
+	if (n < 0)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, errno, "egress.deny_webhook_secret_file: %s", path);
+	if (n && data[n - 1] == '\n')
+		n--;
+	if (n < (ssize_t)DENY_HOOK_SECRET_MIN || n > (ssize_t)DENY_HOOK_SECRET_MAX)
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.deny_webhook_secret_file: %s has not between %u and %u bytes", path,
+				   DENY_HOOK_SECRET_MIN, DENY_HOOK_SECRET_MAX);
+	ret->n = (size_t)n;
+	memcpy(ret->data, data, ret->n);
+	explicit_bzero(data, sizeof(data));
+	return 0;
+}
+
+int deny_hook_sign(const struct deny_hook_secret *secret, int64_t now_s, const char *body, size_t n, char out[FETCH_SIGNATURE_BYTES],
+		   struct sbx_err *err)
+{
+	auto_buf text = {0};
+	uint8_t mac[DIGEST_BYTES];
+	char hex[DIGEST_TEXT_SIZE];
+
+	buf_printf(&text, "%lld.", (long long)now_s);
+	buf_append(&text, body, n);
+	if (text.failed)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "deny webhook");
+	if (digest_hmac(secret->data, secret->n, buf_peek(&text), buf_used(&text), mac, err) < 0)
+		return -1;
+	digest_format(mac, hex);
+	snprintf(out, FETCH_SIGNATURE_BYTES, "t=%lld,v1=%s", (long long)now_s, strchr(hex, ':') + 1);
+	return 0;
 }
 
 /* ---- sending ---- */
@@ -228,6 +279,7 @@ static void send_first(struct deny_hook *h)
 {
 	const struct fetch_client_config config = {
 		.loop = h->loop, .starter = &h->starter, .posts = true, .arg = h, .done = on_done, .lost = on_lost};
+	char signature[FETCH_SIGNATURE_BYTES] = "";
 	struct sbx_err err = {0};
 
 	if (!h->starter.start) {
@@ -236,7 +288,8 @@ static void send_first(struct deny_hook *h)
 	}
 	if (!h->client)
 		h->client = fetch_client_new(&config, &err);
-	if (!h->client || fetch_client_post(h->client, ++h->tag, h->first->body, h->first->n, &err) < 0) {
+	if (!h->client || (h->secret.n && deny_hook_sign(&h->secret, time(NULL), h->first->body, h->first->n, signature, &err) < 0) ||
+	    fetch_client_post(h->client, ++h->tag, signature, h->first->body, h->first->n, &err) < 0) {
 		log_warn("deny webhook: %s", err.msg);
 		fetch_client_free(h->client);
 		h->client = NULL;
@@ -333,7 +386,8 @@ static int check_ca(const struct settings *s, struct sbx_err *err)
 	return 0;
 }
 
-int deny_hook_new(struct loop *loop, const struct settings *settings, struct deny_hook **ret, struct sbx_err *err)
+int deny_hook_new(struct loop *loop, const struct settings *settings, const struct deny_hook_secret *secret, struct deny_hook **ret,
+		  struct sbx_err *err)
 {
 	struct deny_hook *h;
 
@@ -345,7 +399,7 @@ int deny_hook_new(struct loop *loop, const struct settings *settings, struct den
 		return -1;
 	h = calloc(1, sizeof(*h));
 	if (h) {
-		*h = (struct deny_hook){.loop = loop, .settings = settings};
+		*h = (struct deny_hook){.loop = loop, .settings = settings, .secret = *secret};
 		h->last = &h->first;
 		h->timer = loop_timer_new(loop, on_timer, h);
 	}
@@ -365,5 +419,6 @@ void deny_hook_free(struct deny_hook *h)
 	while (h->first)
 		drop_first(h);
 	loop_timer_free(h->timer);
+	explicit_bzero(&h->secret, sizeof(h->secret));
 	free(h);
 }

@@ -293,7 +293,8 @@ int egress_events_answer(struct egress_events *ev, const struct sandbox *sandbox
 	return ret->body ? 0 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "events");
 }
 
-struct egress_events *egress_events_new(struct loop *loop, const struct settings *settings, struct sbx_err *err)
+struct egress_events *egress_events_new(struct loop *loop, const struct settings *settings, const struct deny_hook_secret *secret,
+					struct sbx_err *err)
 {
 	struct egress_events *ev = calloc(1, sizeof(*ev));
 
@@ -306,7 +307,7 @@ struct egress_events *egress_events_new(struct loop *loop, const struct settings
 	ev->journal = journal_new(loop, &hooks, err);
 	ev->keep_alive = loop_timer_new(loop, on_keep_alive, ev);
 	bool failed = ev->journal && ev->keep_alive &&
-		      (deny_hook_new(loop, settings, &ev->hook, err) < 0 || overlay_names(settings->egress_log_skip, &ev->log_skip, err) < 0);
+		      (deny_hook_new(loop, settings, secret, &ev->hook, err) < 0 || overlay_names(settings->egress_log_skip, &ev->log_skip, err) < 0);
 	if (ev->journal && ev->keep_alive && !failed)
 		return ev;
 	if (ev->journal && !failed)

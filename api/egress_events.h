@@ -15,6 +15,7 @@
 #include "netpolicy/journal.h"
 
 struct deny_hook_counts;
+struct deny_hook_secret;
 struct egress_event;
 struct fetch_starter;
 struct policy;
@@ -24,8 +25,9 @@ struct settings;
 
 struct egress_events;
 
-/** egress_events_new() - Begin; @settings is borrowed; Return: NULL with @err set */
-struct egress_events *egress_events_new(struct loop *loop, const struct settings *settings, struct sbx_err *err) SBX_WUR;
+/** egress_events_new() - Begin; @settings is borrowed, @secret signs the webhook's events; Return: NULL with @err set */
+struct egress_events *egress_events_new(struct loop *loop, const struct settings *settings, const struct deny_hook_secret *secret,
+					struct sbx_err *err) SBX_WUR;
 /** egress_events_free() - End all streams; NULL is fine */
 void egress_events_free(struct egress_events *ev);
 /** egress_events_set_manager() - Where the logs of sandboxes are written through; @m is borrowed, NULL: no longer */

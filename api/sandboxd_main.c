@@ -4,6 +4,7 @@
  */
 #include "api/api_server.h"
 #include "api/dispatch.h"
+#include "api/deny_hook.h"
 #include "api/egress_events.h"
 #include "api/fetch_channel.h"
 #include "api/images_pull.h"
@@ -190,6 +191,7 @@ struct daemon {
 	struct image_pulls *pulls;
 	struct api_server *api;
 	struct egress_events *events;
+	struct deny_hook_secret hook_secret;
 	struct loop_timer *upkeep;
 	char state_path[1100];
 	pid_t checkpoint;
@@ -319,7 +321,8 @@ static int daemon_wire(struct daemon *d, int state_fd, struct sbx_err *err)
 	d->loop = loop_new(err);
 	if (!d->loop || daemon_signals(d, err) < 0)
 		return -1;
-	d->events = egress_events_new(d->loop, s, err);
+	d->events = egress_events_new(d->loop, s, &d->hook_secret, err);
+	explicit_bzero(&d->hook_secret, sizeof(d->hook_secret));
 	if (!d->events)
 		return -1;
 	snprintf(path, sizeof(path), "%s/broker.sock", s->run_dir);
@@ -378,7 +381,9 @@ static int run_daemon(struct daemon *d, struct sbx_err *err)
 	const struct settings *s = &d->settings;
 
 	snprintf(d->state_path, sizeof(d->state_path), "%s/state", s->run_dir);
-	if (isolate_self(ISOLATE_SANDBOXD, (uid_t)s->isolation_sandboxd_uid, getppid(), err) < 0)
+	/* Root's file: the last that is read as root. */
+	if (deny_hook_read_secret(s, &d->hook_secret, err) < 0 ||
+	    isolate_self(ISOLATE_SANDBOXD, (uid_t)s->isolation_sandboxd_uid, getppid(), err) < 0)
 		return -1;
 	umask(0077);
 	auto_fd state_fd = open(d->state_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

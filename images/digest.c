@@ -4,7 +4,9 @@
 #include "base/num.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -64,6 +66,15 @@ int digest_bytes(const void *data, size_t n, uint8_t out[DIGEST_BYTES], struct s
 	if (!d || digest_update(d, data, n, err) < 0)
 		return -1;
 	return digest_finish(d, out, err);
+}
+
+int digest_hmac(const void *key, size_t key_n, const void *data, size_t n, uint8_t out[DIGEST_BYTES], struct sbx_err *err)
+{
+	unsigned int size = 0;
+
+	if (key_n > INT_MAX || !HMAC(EVP_sha256(), key, (int)key_n, data, n, out, &size) || size != DIGEST_BYTES)
+		return sbx_err_set(err, SBX_E_SYSTEM, 0, "HMAC of %zu bytes failed", n);
+	return 0;
 }
 
 ssize_t digest_step(struct digest *d, int fd, size_t max, struct sbx_err *err)

@@ -29,6 +29,9 @@ int digest_finish(struct digest *d, uint8_t out[DIGEST_BYTES], struct sbx_err *e
 /** digest_free() - Release @d; NULL is fine */
 void digest_free(struct digest *d);
 
+/** digest_hmac() - HMAC-SHA256 (RFC 2104) of @n bytes of @data under @key of @key_n bytes, into @out; Return: 0, or -1 with @err set */
+int digest_hmac(const void *key, size_t key_n, const void *data, size_t n, uint8_t out[DIGEST_BYTES], struct sbx_err *err) SBX_WUR;
+
 /** digest_bytes() - Digest of @n bytes of @data in one call; Return: 0, or -1 with @err set */
 int digest_bytes(const void *data, size_t n, uint8_t out[DIGEST_BYTES], struct sbx_err *err) SBX_WUR;
 

@@ -144,15 +144,16 @@ static int send_post(struct fetch_client *c, struct sbx_err *err)
 	return r < 0 ? sbx_err_set(err, SBX_E_PEER_GONE, -r, "ask sandbox-fetch") : 0;
 }
 
-int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *body, size_t n, struct sbx_err *err)
+int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *signature, const char *body, size_t n, struct sbx_err *err)
 {
-	if (c->post || n > sizeof(c->post->body))
+	if (c->post || n > sizeof(c->post->body) || strlen(signature) >= sizeof(c->post->signature))
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "too much for one POST");
 	c->post = calloc(1, sizeof(*c->post));
 	if (!c->post)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "ask sandbox-fetch");
 	c->post->head = (struct fetch_head){.magic = FETCH_MAGIC, .kind = FETCH_POST, .tag = tag};
 	c->post->n = (uint32_t)n;
+	memcpy(c->post->signature, signature, strlen(signature));
 	memcpy(c->post->body, body, n);
 	return c->running ? send_post(c, err) : 0;
 }

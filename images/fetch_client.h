@@ -57,12 +57,13 @@ int fetch_client_get(struct fetch_client *c, const struct fetch_get *get, int fd
  * fetch_client_post() - Have the deny webhook told
  * @c:		A client that posts; the POST before was answered
  * @tag:	Echoed
+ * @signature:	What the sink may check it by, or ""
  * @body:	JSON
  * @n:		Its bytes
  * @err:	Filled on failure: LIMIT (too long, or one waits), NO_MEMORY, PEER_GONE
  *
  * Return: 0, or -1 with @err set
  */
-int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *body, size_t n, struct sbx_err *err) SBX_WUR;
+int fetch_client_post(struct fetch_client *c, uint64_t tag, const char *signature, const char *body, size_t n, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -82,7 +82,7 @@ static int take_post(struct fetcher *f, const struct fetch_post *post)
 {
 	struct sbx_err err = {0};
 
-	if (f->registry || post->n > sizeof(post->body))
+	if (f->registry || post->n > sizeof(post->body) || memchr(post->signature, 0, sizeof(post->signature)) == NULL)
 		return -1;
 	if (!f->poster) {
 		const struct fetch_poster_config config = {

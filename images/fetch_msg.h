@@ -33,6 +33,7 @@
 #define FETCH_SECRET_BYTES 8192u
 #define FETCH_TEXT_BYTES   200u
 #define FETCH_POST_BYTES   8192u
+#define FETCH_SIGNATURE_BYTES 128u
 
 enum fetch_kind { FETCH_SETUP = 1, FETCH_MANIFEST, FETCH_BLOB, FETCH_DONE, FETCH_POST };
 
@@ -70,6 +71,7 @@ struct fetch_post {
 	struct fetch_head head;
 	uint32_t n; /* bytes of body */
 	uint32_t zero;
+	char signature[FETCH_SIGNATURE_BYTES]; /* a header's value; "": none */
 	char body[FETCH_POST_BYTES];
 };
 

@@ -67,6 +67,7 @@ void fetch_poster_post(struct fetch_poster *p, const struct fetch_post *post)
 		.total_s = TRY_S,
 		.post = post->body,
 		.post_len = post->n,
+		.signature = *post->signature ? post->signature : NULL,
 		.direct = registry_is_loopback(p->url.host),
 		.arg = p,
 		.head = on_head,

@@ -275,6 +275,8 @@ static bool set_options(struct registry_transfer *t, const struct registry_trans
 		SET(CURLOPT_POSTFIELDSIZE, (long)spec->post_len);
 		SET(CURLOPT_COPYPOSTFIELDS, spec->post);
 		ok = add_header(t, "Content-Type", "application/json") == 0 && add_header(t, "Expect", "") == 0 && ok;
+		if (spec->signature)
+			ok = add_header(t, "X-Sandboxd-Signature", spec->signature) == 0 && ok;
 	}
 	if (spec->accept)
 		ok = add_header(t, "Accept", spec->accept) == 0 && ok;
@@ -296,7 +298,7 @@ int registry_http_start(struct registry_http *h, const struct registry_transfer_
 	t->next = h->first;
 	h->first = t;
 	t->spec = *spec;
-	t->spec.url = t->spec.accept = t->spec.authorization = t->spec.ca_file = t->spec.post = NULL;
+	t->spec.url = t->spec.accept = t->spec.authorization = t->spec.ca_file = t->spec.post = t->spec.signature = NULL;
 	t->reply.length = -1;
 	t->easy = curl_easy_init();
 	if (!t->easy || !set_options(t, spec) || curl_multi_add_handle(h->multi, t->easy) != CURLM_OK) {

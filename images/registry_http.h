@@ -55,6 +55,7 @@ struct registry_transfer_spec {
 	unsigned total_s;	   /* for all of it: BROKEN; 0: no bound */
 	const char *post;	   /* a POST of JSON with this body instead of a GET; NULL: none */
 	size_t post_len;
+	const char *signature;	   /* value of the header by which a sink knows who posts; NULL: none */
 	bool direct;		   /* no proxy, whatever the environment says */
 	bool foreign;		   /* not the registry's own host: loopback and link-local addresses are refused */
 	void *arg;

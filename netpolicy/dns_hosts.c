@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dns.static_hosts: "name=192.0.2.1", one address an item; several items with one name add up. */
+/* dns.static_hosts: "name=192.0.2.1" or "name=2001:db8::1", one address an item; several items with one name add up. */
 #include "config.h"
 
 #include <arpa/inet.h>
@@ -8,13 +8,15 @@
 #include <string.h>
 
 #include "base/settings.h"
+#include "netpolicy/dns_answer.h"
 #include "netpolicy/dns_judge.h"
 #include "netpolicy/fqdn.h"
 
 struct host {
 	uint8_t len;
 	char name[FQDN_BYTES];
-	uint32_t addr;
+	uint32_t addr; /* 0: addr6 */
+	struct ip6 addr6;
 };
 
 struct dns_hosts {
@@ -25,17 +27,20 @@ struct dns_hosts {
 static int read_item(const char *item, struct host *ret)
 {
 	const char *equal = strchr(item, '=');
-	uint32_t wire;
+	struct in6_addr wire6;
+	struct in_addr wire;
 	int len;
 
 	if (!equal)
 		return -EINVAL;
 	len = fqdn_canonical(item, (size_t)(equal - item), ret->name);
-	if (len < 0 || inet_pton(AF_INET, equal + 1, &wire) != 1)
+	if (len < 0)
 		return -EINVAL;
 	ret->len = (uint8_t)len;
-	ret->addr = ntohl(wire);
-	return 0;
+	ret->addr = inet_pton(AF_INET, equal + 1, &wire) == 1 ? ntohl(wire.s_addr) : 0;
+	ret->addr6 = !ret->addr && inet_pton(AF_INET6, equal + 1, &wire6) == 1 ? ip6_read(&wire6) : (struct ip6){0};
+	/* Neither 0.0.0.0 nor :: is the address of a host. */
+	return ret->addr || !ip6_none(ret->addr6) ? 0 : -EINVAL;
 }
 
 struct dns_hosts *dns_hosts_new(const struct settings *settings, struct sbx_err *err)
@@ -49,7 +54,7 @@ struct dns_hosts *dns_hosts_new(const struct settings *settings, struct sbx_err 
 	}
 	for (size_t i = 0; i < list->n; i++) {
 		if (read_item(list->item[i], &h->host[h->n++]) < 0) {
-			sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "dns.static_hosts: \"%.60s\" is not name=IPv4 address", list->item[i]);
+			sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "dns.static_hosts: \"%.60s\" is not name=address", list->item[i]);
 			free(h);
 			return NULL;
 		}
@@ -62,12 +67,20 @@ void dns_hosts_free(struct dns_hosts *hosts)
 	free(hosts);
 }
 
-size_t dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, uint32_t *out)
+bool dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, struct dns_answer *answer)
 {
-	size_t n = 0;
+	bool known = false;
 
-	for (size_t i = 0; i < hosts->n && n < DNS_HOSTS_ADDRS; i++)
-		if (hosts->host[i].len == len && !memcmp(hosts->host[i].name, name, len))
-			out[n++] = hosts->host[i].addr;
-	return n;
+	for (size_t i = 0; i < hosts->n; i++) {
+		const struct host *h = &hosts->host[i];
+
+		if (h->len != len || memcmp(h->name, name, len) != 0)
+			continue;
+		known = true;
+		if (h->addr && answer->type == DNS_TYPE_A && answer->n_addrs < DNS_ADDRS_MAX)
+			answer->addr[answer->n_addrs++] = h->addr;
+		else if (!h->addr && answer->type == DNS_TYPE_AAAA && answer->n_addrs < DNS_ADDRS6_MAX)
+			answer->addr6[answer->n_addrs++] = h->addr6;
+	}
+	return known;
 }

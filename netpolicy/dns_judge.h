@@ -27,6 +27,7 @@ struct dns_verdict {
 
 struct dns_doh;
 struct dns_hosts;
+struct dns_answer;
 
 /**
  * dns_judge_name() - May this name be resolved?
@@ -53,13 +54,19 @@ bool dns_doh_denies(const struct dns_doh *doh, const char *name, size_t len, con
 
 /* ---- dns_hosts.c ---- */
 
-#define DNS_HOSTS_ADDRS 64u /* of one name */
-
 /** dns_hosts_new() - dns.static_hosts of @settings; Return: NULL with @err set */
 struct dns_hosts *dns_hosts_new(const struct settings *settings, struct sbx_err *err) SBX_WUR;
 /** dns_hosts_free() - Release it; NULL is fine */
 void dns_hosts_free(struct dns_hosts *hosts);
-/** dns_hosts_find() - Addresses of the canonical @name of @len bytes into @out (DNS_HOSTS_ADDRS); Return: their number; 0: not listed */
-size_t dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, uint32_t *out);
+/**
+ * dns_hosts_find() - What is listed for a name
+ * @hosts:	The list
+ * @name:	Canonical
+ * @len:	Its bytes
+ * @answer:	Of a type and without addresses; those of that type are added, as many as it holds
+ *
+ * Return: whether the name is listed, perhaps with addresses of the other type only
+ */
+bool dns_hosts_find(const struct dns_hosts *hosts, const char *name, size_t len, struct dns_answer *answer);
 
 #endif

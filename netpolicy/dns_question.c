@@ -94,19 +94,16 @@ static bool answer_by_type(struct dnsd *d, const struct dns_sandbox *s, const st
 	return false;
 }
 
-_Static_assert(DNS_HOSTS_ADDRS <= DNS_ADDRS_MAX, "fixed addresses fit into an answer");
-
 static bool answer_static(struct dnsd *d, struct dns_sandbox *s, const struct dns_asker *a)
 {
 	struct dns_answer answer = {.type = a->query.type, .ttl_s = 60};
 
-	answer.n_addrs = (uint8_t)dns_hosts_find(d->hosts, a->query.text, a->query.text_len, answer.addr);
-	if (!answer.n_addrs)
+	if (!dns_hosts_find(d->hosts, a->query.text, a->query.text_len, &answer))
 		return false;
-	if (a->query.type != DNS_TYPE_A)
-		answer_empty(d, a);
-	else
+	if (answer.n_addrs)
 		dns_lookup_local(d, s, a, &answer);
+	else
+		answer_empty(d, a);
 	return true;
 }
 

@@ -109,6 +109,8 @@ struct policy_guards {
 	const struct ip6_prefix *sandboxes6; /* NULL: sandboxes have no IPv6, and reach none of it */
 	const struct ip6_prefix *private_allowed6;
 	size_t n_private_allowed6;
+	const struct ip6_prefix *doh6;
+	size_t n_doh6;
 };
 
 /**

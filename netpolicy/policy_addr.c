@@ -220,7 +220,8 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 		return denied(EGRESS_REASON_QUIC, EGRESS_NO_RULE);
 	if (p->default_allow && p->table && flow->port == POLICY_PORT_DOT)
 		return denied(EGRESS_REASON_DOT, EGRESS_NO_RULE);
-	if (p->default_allow && p->table && flow->port == 443 && guards && flow->addr && in_ranges(guards->doh, guards->n_doh, flow->addr))
+	if (p->default_allow && p->table && flow->port == 443 && guards &&
+	    (flow->addr ? in_ranges(guards->doh, guards->n_doh, flow->addr) : ip6_in_any(flow->addr6, guards->doh6, guards->n_doh6)))
 		return denied(EGRESS_REASON_DOH, EGRESS_NO_RULE);
 	if (p->default_allow)
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};

@@ -11,6 +11,7 @@
 #include "base/jv.h"
 #include "base/num.h"
 #include "base/settings.h"
+#include "netpolicy/dns_answer.h"
 #include "netpolicy/dns_judge.h"
 #include "netpolicy/policy_json.h"
 #include "netpolicy/policy_link.h"
@@ -100,8 +101,19 @@ static int read_port(struct asking *a, struct sbx_err *err)
 		*slash = '\0';
 	}
 	colon = strrchr(a->text, ':');
-	if (!colon || strchr(a->text, ':') != colon)
-		return 0; /* no port, or an IPv6 address */
+	if (*a->text == '[') {
+		char *end = strchr(a->text, ']');
+
+		if (!end || (end[1] && end + 1 != colon))
+			return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "target: \"%.60s\" is not [ADDRESS] or [ADDRESS]:PORT", a->text);
+		colon = end[1] ? colon : NULL;
+		*end = '\0';
+		memmove(a->text, a->text + 1, (size_t)(end - a->text));
+	} else if (colon && strchr(a->text, ':') != colon) {
+		return 0; /* an IPv6 address */
+	}
+	if (!colon)
+		return 0;
 	if (num_u32(colon + 1, strlen(colon + 1), UINT16_MAX, &a->port) < 0 || !a->port)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "target: \"%.20s\" is no port", colon + 1);
 	*colon = '\0';
@@ -128,7 +140,7 @@ static void add_range(struct policy_range *list, size_t *n, uint32_t addr, uint3
 struct host_words {
 	struct policy_range host[RANGES_MAX], sandboxes[1], allowed[RANGES_MAX], doh[RANGES_MAX * 3];
 	struct ip6 host6[RANGES_MAX], lan6[RANGES_MAX];
-	struct ip6_prefix allowed6[RANGES_MAX];
+	struct ip6_prefix allowed6[RANGES_MAX], doh6[RANGES_MAX];
 	struct policy_guards guards;
 	struct dns_doh *names; /* owned */
 	struct dns_hosts *hosts; /* owned */
@@ -144,6 +156,13 @@ static void add_ranges(const struct settings_texts *from, struct policy_range *l
 	}
 }
 
+static void add_ranges6(const struct settings_texts *from, struct ip6_prefix *list, size_t *n)
+{
+	for (size_t i = 0; i < from->n && *n < RANGES_MAX; i++)
+		if (ip6_parse(from->item[i], &list[*n]) == 0)
+			(*n)++;
+}
+
 static void clear_words(struct host_words *h)
 {
 	dns_doh_free(h->names);
@@ -155,7 +174,7 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 	struct ifaddrs *all = NULL;
 
 	*h = (struct host_words){.guards = {.host = h->host, .sandboxes = h->sandboxes, .private_allowed = h->allowed, .doh = h->doh,
-						   .host6 = h->host6, .lan6 = h->lan6, .private_allowed6 = h->allowed6}};
+						   .host6 = h->host6, .lan6 = h->lan6, .private_allowed6 = h->allowed6, .doh6 = h->doh6}};
 	if (getifaddrs(&all) == 0) {
 		for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
 			struct sockaddr_in6 in6;
@@ -178,11 +197,11 @@ static int fill_words(const struct settings *s, struct host_words *h, struct sbx
 	add_ranges(&s->network_allow_private, h->allowed, &h->guards.n_private_allowed);
 	if (s->network_ipv6)
 		h->guards.sandboxes6 = &s->subnet6;
-	for (size_t i = 0; i < s->network_allow_private.n && h->guards.n_private_allowed6 < RANGES_MAX; i++)
-		if (ip6_parse(s->network_allow_private.item[i], &h->allowed6[h->guards.n_private_allowed6]) == 0)
-			h->guards.n_private_allowed6++;
-	if (strcmp(s->egress_doh, "off") != 0)
+	add_ranges6(&s->network_allow_private, h->allowed6, &h->guards.n_private_allowed6);
+	if (strcmp(s->egress_doh, "off") != 0) {
 		add_ranges(&s->egress_doh_addresses, h->doh, &h->guards.n_doh);
+		add_ranges6(&s->egress_doh_addresses, h->doh6, &h->guards.n_doh6);
+	}
 	h->names = dns_doh_new(s, err);
 	h->hosts = h->names ? dns_hosts_new(s, err) : NULL;
 	return h->hosts ? 0 : -1;
@@ -210,11 +229,28 @@ static struct policy_verdict judge_addr(const struct asking *a, const struct hos
 
 /* Where a name leads, as far as anybody knows. */
 struct leads {
-	struct far far[EGRESS_PINS_MAX + DNS_HOSTS_ADDRS];
+	struct far far[EGRESS_PINS_MAX + DNS_ADDRS_MAX + DNS_ADDRS6_MAX];
 	uint32_t n;
 	bool fixed; /* by the operator: not held against private ranges */
 	bool guess;
 };
+
+static void take_fixed(const struct host_words *h, const char *name, struct leads *l)
+{
+	struct dns_answer four = {.type = DNS_TYPE_A}, six = {.type = DNS_TYPE_AAAA};
+
+	if (!dns_hosts_find(h->hosts, name, strlen(name), &four))
+		return;
+	if (h->guards.sandboxes6)
+		dns_hosts_find(h->hosts, name, strlen(name), &six);
+	l->n = 0;
+	for (unsigned i = 0; i < four.n_addrs; i++)
+		l->far[l->n++] = (struct far){.addr = four.addr[i]};
+	for (unsigned i = 0; i < six.n_addrs; i++)
+		l->far[l->n++] = (struct far){.six = six.addr6[i]};
+	/* One that has IPv6 addresses alone leads nowhere without it. */
+	l->fixed = l->n > 0;
+}
 
 static void find_leads(const struct asking *a, const struct host_words *h, const struct egress_pins_reply *pins, struct leads *l)
 {
@@ -225,12 +261,7 @@ static void find_leads(const struct asking *a, const struct host_words *h, const
 	*l = (struct leads){0};
 	for (; pins && l->n < pins->n_pins; l->n++)
 		l->far[l->n] = (struct far){pins->pin[l->n].addr, pins->pin[l->n].addr6};
-	uint32_t fixed[DNS_HOSTS_ADDRS], n_fixed = (uint32_t)dns_hosts_find(h->hosts, name, strlen(name), fixed);
-	if (n_fixed) {
-		for (l->n = 0; l->n < n_fixed; l->n++)
-			l->far[l->n] = (struct far){.addr = fixed[l->n]};
-		l->fixed = true;
-	}
+	take_fixed(h, name, l);
 	/* What was taken out of the last answer is not open, but known. */
 	for (const struct journal_event *e; !l->n && (e = journal_next(j, a->id, after)); after = e->number)
 		if (e->kind == EGRESS_EVENT_REBIND_STRIPPED && (e->addr || !ip6_none(e->addr6)) && !strcmp(e->name, name))

@@ -266,6 +266,12 @@ def rows_webhook(sid):
        body["source"] == "opensandbox-egress" and body["sandboxId"] == sid and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"]) and
        body["kind"] == "dns_denied" and body["qtype"] == 1 and body["team"] == "core",
        "row 124: with its four fields first, in UTC, and the configured ones", got)
+    def signed(h):
+        t, v1 = re.search(r"(?im)^x-sandboxd-signature: t=(\d+),v1=([0-9a-f]{64})\r?$", h[1]).groups()
+        return abs(time.time() - int(t)) < 600 and v1 == hmac.new(SECRET.encode(), t.encode() + b"." + h[3], "sha256").hexdigest()
+
+    ok(signed(got_hook("hook-one.test")[0]) and "v1=" not in got_hook("hook-one.test")[0][3].decode(), "the webhook's events are signed over time and body", head)
+    ok(SECRET not in open(log).read() and SECRET not in call("GET", "/v1/egress/metrics")[2], "the secret stands in no log")
     hook_answers[:] = [500, 500]
     sh(sid, "getent ahostsv4 hook-two.test")
     ok(until(lambda: len(got_hook("hook-two.test")) == 3), "row 125: 500, 500, 200 are three tries", hooks[-4:])

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the egress suites share: a name server, a world with servers, a webhook's sink and a daemon.  egress_lib.sh makes the
 # namespaces.
-import http.client, json, os, re, shutil, signal, socket, ssl, struct, subprocess, sys, threading, time
+import hmac, http.client, json, os, re, shutil, signal, socket, ssl, struct, subprocess, sys, threading, time
 
 run, world = os.environ["EGRESS_RUN"], os.environ["EGRESS_WORLD"]
 build = os.environ.get("top_builddir", ".")
 OK, OTH = "198.51.100.10", "198.51.100.11"
 KEY = "the-key"
+SECRET = "a secret of the webhook, 0123456789"
 NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH,
          "dns.google": "8.8.8.8", "a.quiet.test": OK, "use-application-dns.net": OK}
 count = failed = 0
@@ -137,7 +138,7 @@ def sink():
             length = int(re.search(rb"content-length: *(\d+)", head, re.I).group(1))
             while len(body) < length:
                 body += c.recv(65536)
-            hooks.append((time.monotonic(), head.decode(), json.loads(body)))
+            hooks.append((time.monotonic(), head.decode(), json.loads(body), body))
             answer = hook_answers.pop(0) if hook_answers else 200
             if answer == "hang":
                 time.sleep(12)
@@ -187,6 +188,7 @@ overlay_allow = "{allow_file}"
 log_skip = "{skip_file}"
 deny_webhook = "http{'s' if contexts else ''}://127.0.0.1:9999/hook"
 deny_webhook_ca = "{run + '/tls/ca.crt' if contexts else ''}"
+deny_webhook_secret_file = "{run}/secret"
 deny_webhook_attributes = ["team=core"]
 {more}
 [isolation]
@@ -289,6 +291,8 @@ def run_suite(suite):
     threading.Thread(target=sink, daemon=True).start()
     server = subprocess.Popen(["nsenter", "-t", world, "-n", "--", sys.executable, "-c", WORLD_SERVER], stdout=subprocess.PIPE)
     server.stdout.readline()
+    with open(os.open(run + "/secret", os.O_WRONLY | os.O_CREAT, 0o400), "w") as f:
+        f.write(SECRET + "\n")
     for f in (deny_file, allow_file, fault):
         write(f, "")
     write(skip_file, "# quiet\n*.quiet.test\n")

@@ -4,7 +4,7 @@
 # down each IPv6 packet that arrives.  And (with "frame") raw frames as no program in a sandbox could send them.
 import socket, struct, sys, threading
 
-WEB = ["2001:db8:99::2", "2001:db8:100::10", "2001:db8:100::11", "2001:db8:100::20", "fd12:3456::5", "fd00:ec2::254", "64:ff9b::a09:5"]
+WEB = ["2001:db8:99::2", "2001:db8:100::10", "2001:db8:100::11", "2001:db8:100::20", "2001:db8:100::30", "fd12:3456::5", "fd00:ec2::254", "64:ff9b::a09:5"]
 ZONE = {"lan.test": ["2001:db8:99::2"], "ok.test": ["2001:db8:100::10"], "oth.test": ["2001:db8:100::11"], "pool.test": ["2001:db8:100::20"], "ula.test": ["fd12:3456::5"],
         "nat.test": ["64:ff9b::a09:5"], "mapped.test": ["::ffff:10.9.0.5"]}
 FOUR = {"ok.test": "198.51.100.10"}

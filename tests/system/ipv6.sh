@@ -21,7 +21,7 @@ ip addr add 2001:db8:99::1/64 dev out nodad
 ip link set out up
 in_world sh -c 'echo 0 >/proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up; ip link set world up
 ip addr add 198.51.100.53/24 dev world; ip addr add 2001:db8:99::2/64 dev world nodad
-for a in 2001:db8:100::10 2001:db8:100::11 2001:db8:100::20 fd12:3456::5 fd00:ec2::254 64:ff9b::a09:5; do ip addr add $a/128 dev lo nodad; done'
+for a in 2001:db8:100::10 2001:db8:100::11 2001:db8:100::20 2001:db8:100::30 fd12:3456::5 fd00:ec2::254 64:ff9b::a09:5; do ip addr add $a/128 dev lo nodad; done'
 ip route add default via 198.51.100.53
 ip route add default via 2001:db8:99::2
 nsenter --net=/proc/$world_pid/ns/net python3 "$script" serve "$work/asked" "$work/arrived" >"$work/served" 2>&1 &
@@ -48,6 +48,7 @@ config() {
 	endpoint_port = 0
 	[dns]
 	upstreams = ["198.51.100.53"]
+	static_hosts = ["fixed.test=2001:db8:100::30", "fixed4.test=198.51.100.11"]
 	[pool]
 	target = 2
 	[network]
@@ -99,7 +100,7 @@ settled() { # settled ID
 }
 
 free=$(create)
-a=$(create '["sleep","600"]' "$(policy deny "$(allow ok.test),$(allow pool.test),$(allow ula.test),$(allow nat.test),$(allow mapped.test)")")
+a=$(create '["sleep","600"]' "$(policy deny "$(allow ok.test),$(allow pool.test),$(allow ula.test),$(allow nat.test),$(allow mapped.test),$(allow fixed.test),$(allow fixed4.test)")")
 b=$(create '["sleep","600"]' "$(policy deny "$(allow 2001:db8:100::/64),$(deny 2001:db8:100::11),$(allow fd12:3456::5),$(allow fd00:ec2::254)")")
 [ -n "$free" ] && [ -n "$a" ] && [ -n "$b" ]
 ok $? "three sandboxes, two with policies"
@@ -222,6 +223,20 @@ out=$(ctl egress explain "$a" 2001:db8:100::11 2>&1)
 case $out in *denied*) ok 0 "explain says denied" ;; *) ok 1 "explain says denied"; printf '# %s\n' "$out" ;; esac
 out=$(ctl egress explain "$b" 2001:db8:100::20 2>&1)
 case $out in *allowed*) ok 0 "and allowed where a rule allows" ;; *) ok 1 "and allowed where a rule allows"; printf '# %s\n' "$out" ;; esac
+
+# Names with fixed addresses, and the built-in addresses of encrypted resolvers.
+is "$(resolves "$a" fixed4.test)" "::ffff:198.51.100.11" "a static host without an IPv6 address has none"
+is "$(get "$a" 2001:db8:100::30)" "" "the address of one is closed"
+is "$(resolves "$a" fixed.test)" 2001:db8:100::30 "it has that"
+is "$(get "$a" fixed.test)" "2001:db8:100::30 sees 2001:db8:99::1" "and it is open from then on"
+is "$(grep -c '^fixed' "$work/asked")" 0 "nobody was asked"
+d=$(create '["sleep","600"]' "$(policy allow "$(deny x.test)")")
+inside "$d" timeout 20 bash -c 'exec 3<>/dev/tcp/2620:fe::fe/443' 2>/dev/null
+refused_doh() { api GET "/v1/sandboxes/$d/egress/events" | grep -q '"address":"2620:fe::fe".*"reason":"doh"'; }
+until_true 10 refused_doh
+ok $? "HTTPS of a known resolver is refused at its IPv6 address where names are denied"
+out=$(ctl egress explain "$d" '[2620:fe::fe]:443' 2>&1)
+case $out in *denied*) ok 0 "and explain says so" ;; *) ok 1 "and explain says so"; printf '# %s\n' "$out" ;; esac
 
 # Row 38: whatever IPv6 address is asked for names, the sandbox's own name server answers, from that address.
 cat >"$work/ask.py" <<'EOF'

@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/settings.h"
 #include "netpolicy/dns_answer.h"
 #include "netpolicy/dns_cache.h"
+#include "netpolicy/dns_judge.h"
 #include "netpolicy/dns_lease.h"
 #include "netpolicy/dns_limits.h"
 #include "netpolicy/dns_nflog.h"
@@ -565,6 +567,50 @@ static void test_upstreams(void)
 	is_int((long)dns_upstreams_resolv(&u, "nameserver 169.254.1.1\nnameserver 192.0.2.1\n", 43), 1, "our own listener is not asked");
 }
 
+static void test_hosts(void)
+{
+	static char items[][32] = {"Both.test=192.0.2.1", "both.test=2001:db8::1", "both.test=192.0.2.2", "six.test=2001:db8::2",
+				   "XN--bcher-kva.test=192.0.2.3"};
+	static char wrong[][32] = {"a.test", "a.test=", "a.test=b.test", "=192.0.2.1", "a.test=0.0.0.0", "a.test=::", "a.test=192.0.2.1/24",
+				   "a.test=fe80::1%lo", "a.test=[2001:db8::1]"};
+	char *list[ARRAY_SIZE(items)];
+	static const struct {
+		const char *name;
+		uint16_t type;
+		bool known;
+		unsigned n;
+	} rows[] = {
+		{"both.test", DNS_TYPE_A, true, 2}, {"both.test", DNS_TYPE_AAAA, true, 1}, {"both.test", DNS_TYPE_TXT, true, 0},
+		{"six.test", DNS_TYPE_A, true, 0},  {"six.test", DNS_TYPE_AAAA, true, 1},  {"other.test", DNS_TYPE_A, false, 0},
+		{"x.both.test", DNS_TYPE_A, false, 0}, {"xn--bcher-kva.test", DNS_TYPE_A, true, 1},
+	};
+	struct settings s = {.dns_static_hosts = {.item = list, .n = ARRAY_SIZE(list)}};
+	struct sbx_err err = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(items); i++)
+		list[i] = items[i];
+	struct dns_hosts *h = dns_hosts_new(&s, &err);
+
+	ok(h != NULL, "static hosts of both families: %s", err.msg);
+	for (size_t i = 0; h && i < ARRAY_SIZE(rows); i++) {
+		struct dns_answer a = {.type = rows[i].type};
+
+		is_int(dns_hosts_find(h, rows[i].name, strlen(rows[i].name), &a), rows[i].known, "static: %s, type %u, is known", rows[i].name, rows[i].type);
+		is_int(a.n_addrs, rows[i].n, "static: %s, type %u, addresses", rows[i].name, rows[i].type);
+	}
+	struct dns_answer a = {.type = DNS_TYPE_AAAA};
+
+	ok(h && dns_hosts_find(h, "six.test", 8, &a) && a.addr6[0].hi == UINT64_C(0x20010db800000000) && a.addr6[0].lo == 2, "static: its IPv6 address");
+	dns_hosts_free(h);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		list[0] = wrong[i];
+		s.dns_static_hosts.n = 1;
+		h = dns_hosts_new(&s, &err);
+		ok(!h && strstr(err.msg, "dns.static_hosts"), "static: \"%s\" is refused", wrong[i]);
+		dns_hosts_free(h);
+	}
+}
+
 int main(void)
 {
 	struct dns_query q;
@@ -594,5 +640,6 @@ int main(void)
 	test_leases();
 	test_cache();
 	test_log();
+	test_hosts();
 	return tap_done();
 }

@@ -6,7 +6,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "api/deny_hook.h"
 #include "api/dispatch.h"
 #include "api/egress_api.h"
 #include "api/egress_events.h"
@@ -382,9 +385,66 @@ static void test_explain(void)
 	ok(got.status == 200 && strstr(got.body, "\"egress.denied.reason\":{"), "figures");
 }
 
+static char *secret_file(const char *text, size_t n, mode_t mode)
+{
+	static char path[] = "/tmp/test_egress_api.XXXXXX";
+
+	memcpy(path + sizeof(path) - 7, "XXXXXX", 6);
+	auto_fd fd = mkstemp(path);
+	if (fd < 0 || write(fd, text, n) != (ssize_t)n || fchmod(fd, mode) < 0)
+		path[0] = '\0';
+	return path;
+}
+
+static void test_signature(void)
+{
+	static char none[] = "", device[] = "/dev/zero";
+	static char big[DENY_HOOK_SECRET_MAX + 2];
+	static const struct {
+		const char *text;
+		size_t n, takes;
+		mode_t mode;
+		const char *why;
+	} files[] = {
+		{"0123456789abcdef", 16, 16, 0400, "16 bytes"},
+		{"0123456789abcdef\n", 17, 16, 0600, "a newline at the end is no part of it"},
+		{"0123456789\0bcdef\n\n", 18, 17, 0600, "one newline, and any byte"},
+		{big, DENY_HOOK_SECRET_MAX, DENY_HOOK_SECRET_MAX, 0600, "the longest"},
+		{"0123456789abcde\n", 16, 0, 0600, "too short"},
+		{"", 0, 0, 0600, "empty"},
+		{big, DENY_HOOK_SECRET_MAX + 1, 0, 0600, "too long"},
+		{"0123456789abcdef", 16, 0, 0640, "readable for a group"},
+		{"0123456789abcdef", 16, 0, 0604, "readable for all"},
+	};
+	struct settings s = {0};
+	struct deny_hook_secret secret = {.n = 1};
+	char value[FETCH_SIGNATURE_BYTES] = "";
+	struct sbx_err err = {0};
+
+	memset(big, 'x', sizeof(big));
+	s.egress_deny_webhook_secret_file = none;
+	ok(deny_hook_read_secret(&s, &secret, &err) == 0 && !secret.n, "no file, no signature");
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		char *path = secret_file(files[i].text, files[i].n, files[i].mode);
+
+		s.egress_deny_webhook_secret_file = path;
+		is_int(deny_hook_read_secret(&s, &secret, &err), files[i].takes ? 0 : -1, "secret: %s", files[i].why);
+		ok(secret.n == files[i].takes && (!secret.n || !memcmp(secret.data, files[i].text, secret.n)), "secret: %s: its bytes", files[i].why);
+		unlink(path);
+	}
+	ok(deny_hook_read_secret(&s, &secret, &err) < 0 && err.code == SBX_E_INVALID_REQUEST, "secret: a file that is not there");
+	s.egress_deny_webhook_secret_file = device;
+	ok(deny_hook_read_secret(&s, &secret, &err) < 0, "secret: no regular file");
+	secret = (struct deny_hook_secret){.n = 16, .data = "0123456789abcdef"};
+	is_int(deny_hook_sign(&secret, 1700000000, "{}", 2, value, &err), 0, "signed");
+	/* printf '1700000000.{}' | openssl dgst -sha256 -hmac 0123456789abcdef */
+	is_str(value, "t=1700000000,v1=e4f8e2ecae2295b2ddb2f0b5584c8275e226c0ebe9b3b819e70156bb67122e3e", "the time and the HMAC of it and the body");
+}
+
 int main(void)
 {
 	static const struct sandbox_hooks hooks;
+	static const struct deny_hook_secret unsigned_hook;
 	struct sbx_err err = {0};
 
 	signal(SIGPIPE, SIG_IGN); /* sandboxd has it in its loop */
@@ -397,8 +457,9 @@ int main(void)
 	test_failures();
 	test_warnings();
 	test_rows();
+	test_signature();
 	loop = loop_new(&err);
-	context.events = loop ? egress_events_new(loop, &settings, &err) : NULL;
+	context.events = loop ? egress_events_new(loop, &settings, &unsigned_hook, &err) : NULL;
 	egress_events_set_manager(context.events, context.manager);
 	test_events();
 	test_explain();

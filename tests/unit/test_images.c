@@ -130,6 +130,11 @@ static void test_digest(void)
 	ok(digest_parse(text, strlen(text), other) == 0 && !memcmp(abc, other, DIGEST_BYTES), "text reads back");
 	ok(digest_parse(text, strlen(text) - 1, other) < 0, "one digit less is refused");
 
+	static const char what[] = "what do ya want for nothing?";
+	ok(digest_hmac("Jefe", 4, what, sizeof(what) - 1, other, &err) == 0, "HMAC of a text");
+	digest_format(other, text);
+	is_str(text, "sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843", "is that of RFC 4231, case 2");
+
 	struct digest *d = digest_new(&err);
 	auto_fd fd = memfd_create("blob", MFD_CLOEXEC);
 	ok(d && fd >= 0 && write(fd, "abc", 3) == 3 && lseek(fd, 0, SEEK_SET) == 0, "a file with the same bytes");
