@@ -20,7 +20,10 @@
 /* A driver's output frame is not longer either. */
 #define PIECE_BYTES 65536u
 
-enum step { NO_STEP = 0, STALE, SPECS, SESSION, SOCKET, INFO, READY };
+/* Of those that nobody owns any more, so many are looked at each time a kernel starts; a sandbox has 24 contexts. */
+#define OURS_MAX 64u
+
+enum step { NO_STEP = 0, LIST, STALE, SPECS, SESSION, SOCKET, INFO, READY };
 
 struct ticket {
 	struct code_context *c; /* NULL: nobody waits for the sockets any more */
@@ -355,12 +358,54 @@ static void ask_specs(struct code_context *c)
 	jupyter_conn_ask(c->jupyter->conn, "GET", path, NULL);
 }
 
+/* A client that left while its kernel started, and a gateway that was killed, leave a session at the server. */
 static void ready(void *arg)
 {
 	struct code_context *c = arg;
-	struct code_jupyter *j = c->jupyter;
 	char path[JUPYTER_PATH_SIZE];
 
+	c->jupyter->step = LIST;
+	snprintf(path, sizeof(path), "%s/api/sessions", c->box->site->base);
+	jupyter_conn_ask(c->jupyter->conn, "GET", path, NULL);
+}
+
+static bool is_owned(const struct code_context *c, const struct jupyter_ours *ours)
+{
+	for (const struct code_context *x = c->box->contexts; x; x = x->next) {
+		const struct code_jupyter *j = x->jupyter;
+
+		/* the answer that tells of a session comes behind its place in the list */
+		if (j && x != c && (!strcmp(j->session, ours->session) || (j->step == SESSION && !strcmp(x->id, ours->context))))
+			return true;
+	}
+	return false;
+}
+
+static void end_unowned(struct code_context *c, const struct jupyter_ours *ours)
+{
+	char path[JUPYTER_PATH_SIZE];
+
+	if (is_owned(c, ours))
+		return;
+	if (!strcmp(ours->context, c->id)) { /* one at the same path would be given to us again */
+		memcpy(c->jupyter->stale, ours->session, sizeof(ours->session));
+		return;
+	}
+	snprintf(path, sizeof(path), "%s/api/sessions/%.64s", c->box->site->base, ours->session);
+	if (c->req)
+		jupyter_call(c->box, c->req, "DELETE", path);
+}
+
+static void got_list(struct code_context *c, unsigned status, char *body, size_t n)
+{
+	struct code_jupyter *j = c->jupyter;
+	static struct jupyter_ours ours[OURS_MAX];
+	char path[JUPYTER_PATH_SIZE];
+
+	/* what is wrong with a server that does not answer this is told by its answer to the next question */
+	size_t found = status == 200 ? jupyter_sessions_ours(body, n, ours, OURS_MAX) : 0;
+	for (size_t i = 0; i < found; i++)
+		end_unowned(c, &ours[i]);
 	if (!*j->stale) {
 		ask_specs(c);
 		return;
@@ -380,7 +425,7 @@ static void ask_session(struct code_context *c)
 	/* the directory is one of the server's tree; where that is the whole sandbox it becomes the kernel's */
 	buf_printf(&path, "%s%s%s.ipynb", c->cwd ? c->cwd + strspn(c->cwd, "/") : "", c->cwd ? "/" : "", c->id);
 	snprintf(target, sizeof(target), "%s/api/sessions", c->box->site->base);
-	if (path.failed || jupyter_msg_session(&body, j->kernel_name, buf_str(&path)) < 0 || !buf_str(&body)) {
+	if (path.failed || jupyter_msg_session(&body, j->kernel_name, buf_str(&path), c->id) < 0 || !buf_str(&body)) {
 		not_started(c, "out of memory");
 		return;
 	}
@@ -431,6 +476,9 @@ static void answer(void *arg, unsigned status, char *body, size_t n)
 
 	code_context_enter(c);
 	switch (c->jupyter->step) {
+	case LIST:
+		got_list(c, status, body, n);
+		break;
 	case STALE:
 		ask_specs(c);
 		break;

@@ -246,13 +246,19 @@ int jupyter_msg_info(struct buf *out, const char *session, const char *id)
 	return end_message(&w);
 }
 
-int jupyter_msg_session(struct buf *out, const char *kernel, const char *path)
+/* In front of the context's id in the name of its session.  What has another name belongs to somebody inside. */
+#define OUR_NAME "sandboxd-"
+
+int jupyter_msg_session(struct buf *out, const char *kernel, const char *path, const char *context)
 {
+	char name[sizeof(OUR_NAME) + UUID_SIZE];
 	struct jw w = {.out = out};
+
+	snprintf(name, sizeof(name), OUR_NAME "%s", context);
 
 	jw_object(&w);
 	jw_key_str(&w, "path", path);
-	jw_key_str(&w, "name", path);
+	jw_key_str(&w, "name", name);
 	jw_key_str(&w, "type", "notebook");
 	jw_key(&w, "kernel");
 	jw_object(&w);
@@ -311,4 +317,29 @@ int jupyter_session_ids(char *body, size_t n, char ret_session[JUPYTER_ID_SIZE],
 		return 0;
 	return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "the Jupyter server's answer about a session makes no sense%s%.80s",
 			   root ? "" : ": ", root ? "" : bad.msg);
+}
+
+static bool is_ours(const struct jv *session, struct jupyter_ours *ret)
+{
+	const char *name = jv_str(jv_get(session, "name"));
+	uint8_t raw[16];
+
+	if (!name || strncmp(name, OUR_NAME, strlen(OUR_NAME)) != 0 || strlen(name) != strlen(OUR_NAME) + UUID_SIZE - 1 ||
+	    uuid_parse(name + strlen(OUR_NAME), raw) < 0)
+		return false;
+	memcpy(ret->context, name + strlen(OUR_NAME), UUID_SIZE);
+	return take_name(jv_str(jv_get(session, "id")), "", JUPYTER_ID_SIZE, ret->session);
+}
+
+size_t jupyter_sessions_ours(char *body, size_t n, struct jupyter_ours *ret, size_t max)
+{
+	struct sbx_err bad;
+	auto_jv root = read_json(body, n, &bad);
+	size_t found = 0;
+
+	if (!root || jv_type(root) != JV_ARRAY)
+		return 0;
+	for (const struct jv *v = jv_first(root); v && found < max; v = jv_next(v))
+		found += jv_type(v) == JV_OBJECT && is_ours(v, &ret[found]);
+	return found;
 }

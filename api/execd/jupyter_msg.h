@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/num.h"
 
 #include <stddef.h>
 
@@ -49,8 +50,8 @@ const char *jupyter_kind_name(enum jupyter_kind kind);
 int jupyter_msg_execute(struct buf *out, const char *session, const char *id, const char *code);
 /** jupyter_msg_info() - Append the message that asks whether the kernel answers, as request @id of @session; Return: 0 or -ENOMEM */
 int jupyter_msg_info(struct buf *out, const char *session, const char *id);
-/** jupyter_msg_session() - Append the body that asks for a session of kernel @kernel at @path; Return: 0 or -ENOMEM */
-int jupyter_msg_session(struct buf *out, const char *kernel, const char *path);
+/** jupyter_msg_session() - Append the body that asks for a session of kernel @kernel at @path for @context; Return: 0 or -ENOMEM */
+int jupyter_msg_session(struct buf *out, const char *kernel, const char *path, const char *context);
 
 /**
  * jupyter_kernel_choose() - Find the kernel of a language among the kernel specifications
@@ -68,5 +69,21 @@ int jupyter_kernel_choose(char *body, size_t n, const char *language, char ret[J
 /** jupyter_session_ids() - Read the ids of a new session and its kernel from @n bytes of @body; Return: 0, or -1 with @err set */
 int jupyter_session_ids(char *body, size_t n, char ret_session[JUPYTER_ID_SIZE], char ret_kernel[JUPYTER_ID_SIZE],
 			struct sbx_err *err) SBX_WUR;
+
+/* A session that was asked for here, perhaps by a gateway that is gone. */
+struct jupyter_ours {
+	char session[JUPYTER_ID_SIZE];
+	char context[UUID_SIZE];
+};
+/**
+ * jupyter_sessions_ours() - Find the sessions that have a name of ours in the server's list
+ * @body:	The answer, JSON
+ * @n:		Its bytes
+ * @ret:	Filled with what can be named in a path
+ * @max:	At most so many
+ *
+ * Return: how many; 0 also when the answer makes no sense
+ */
+size_t jupyter_sessions_ours(char *body, size_t n, struct jupyter_ours *ret, size_t max);
 
 #endif

@@ -49,6 +49,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		is_name(session, sizeof(session));
 		is_name(kernel, sizeof(kernel));
 	}
+	struct jupyter_ours ours[4];
+	memcpy(copy, data, size);
+	for (size_t i = 0, n_ours = jupyter_sessions_ours(copy, size, ours, 4); i < n_ours; i++) {
+		is_name(ours[i].session, sizeof(ours[i].session));
+		is_name(ours[i].context, sizeof(ours[i].context));
+	}
 	free(copy);
 	return 0;
 }

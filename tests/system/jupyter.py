@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from execd_client import Box, Context, Tap, once, short, until, when_free
+from execd_client import Box, Connection, Context, Tap, once, short, until, when_free
 
 t = Tap()
 OUT, ERR = "stdout", "stderr"
@@ -177,6 +177,25 @@ def fake():
     t.ok(until(lambda: box.command("grep -c DELETE /tmp/fake.log") != before), "fake: ends the session as well")
     log = box.command("cat /tmp/fake.log")
     t.ok("UNMASKED" not in log and "PONG are you there" in log, "fake: frames of ours are masked, a ping is answered", log[-500:])
+    # a client that leaves while its kernel starts leaves a session, which the next start finds
+    def listed():
+        lines = box.command("curl -s -H 'Authorization: token %s' http://127.0.0.1:%d/api/sessions" % (TOKEN, PORT))
+        return {s["id"] for s in json.loads(lines) if isinstance(s, dict) and "id" in s}
+
+    before = listed()
+    leaves = Connection(60)
+    leaves.request("POST", box.path("/code/context"), json.dumps({"language": "slow"}).encode(), {"Content-Type": "application/json"})
+    t.ok(until(lambda: listed() - before), "fake: a kernel that starts")
+    left = listed() - before
+    leaves.close()
+
+    def gone():
+        Context(box, "r").delete()  # eight at most are ended at once, and earlier rows have left some
+        return not left & listed()
+
+    t.ok(until(gone), "fake: is ended when its client has left", (left, listed()))
+    t.eq([c.run("again") for c in (contexts[1], contexts[2])], [[(OUT, "again")]] * 2, "fake: those of others are not")
+    t.ok("DELETE /api/sessions/somebodys" not in box.command("cat /tmp/fake.log"), "fake: nor sessions of somebody inside")
     # the server goes: all its contexts say so, the others do not notice
     c = contexts[1]
     native = Context(box, "python")
@@ -287,6 +306,13 @@ def real():
     t.ok(until(lambda: count() == "1"), "real: ends its session")
     t.eq(box.call("DELETE", "/code/contexts?language=python")[0], 200, "real: delete by language")
     t.ok(until(lambda: count() == "0"), "real: ends the others")
+    t.eq((Context(box, "python").status, count()), (200, "1"), "real: one more")
+    was = gateway()
+    os.kill(was, 9)
+    until(lambda: gateway() != was and box.command("echo up") == "up")
+    again = Context(box, "python")
+    t.eq(again.run("6 * 7"), [text("42")], "real: behind a restart of the gateway")
+    t.ok(until(lambda: count() == "1"), "real: the kernel of the gateway before is ended", count())
     box.delete()
 
 

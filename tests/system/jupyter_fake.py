@@ -15,7 +15,7 @@ import uuid
 PORT, TOKEN = int(sys.argv[1]), sys.argv[2]
 LOG = open("/tmp/fake.log", "a", buffering=1)
 sessions = {}  # session id -> Kernel
-LANGUAGES = ["r", "status", "nonsense", "short", "long", "forever", "path", "handshake", "closes", "hangup", "chunked", "late", "mute"]
+LANGUAGES = ["r", "status", "nonsense", "short", "long", "forever", "path", "handshake", "closes", "hangup", "chunked", "late", "mute", "slow"]
 
 
 class Kernel:
@@ -183,9 +183,13 @@ def answer(writer, status, body=b"", more="", length=None):
 
 
 async def session(writer, body):
-    kernel = Kernel(json.loads(body)["kernel"]["name"].split(".")[-1])
+    asked = json.loads(body)
+    kernel = Kernel(asked["kernel"]["name"].split(".")[-1])
+    kernel.name = asked["name"]
     sid = str(uuid.uuid4())
     sessions[sid] = kernel
+    if kernel.language == "slow":
+        await asyncio.sleep(2)
     good = {"id": sid, "kernel": {"id": kernel.id}}
     language = kernel.language
     if language == "status":
@@ -231,6 +235,10 @@ async def client(reader, writer):
                          "bad name/x": {"spec": {"language": "r"}}, "odd": {"spec": 1}, "number": 5}
                 specs.update({"k." + name: {"spec": {"language": name.upper()}} for name in LANGUAGES})
                 answer(writer, 200, {"default": "python3", "kernelspecs": specs})
+            elif path == "/api/sessions" and method == "GET":
+                mine = [{"id": sid, "name": k.name, "path": k.name, "kernel": {"id": k.id}} for sid, k in sessions.items()]
+                somebodys = [{"id": "somebodys", "name": "Untitled.ipynb"}, {"id": "odd", "name": 5}, "odd", {"name": "sandboxd-"}]
+                answer(writer, 200, somebodys + mine)
             elif path == "/api/sessions" and method == "POST":
                 await session(writer, body)
             elif path.startswith("/api/sessions/") and method == "DELETE":

@@ -145,8 +145,44 @@ static void test_answers(void)
 	ok(jupyter_session_ids(long_id, strlen(long_id), session, kernel, &err) < 0, "session: an id that is too long");
 }
 
+#define MY_ID "01234567-89ab-4cde-8fab-0123456789ab"
+
+static void test_ours(void)
+{
+	static const struct {
+		const char *why, *body;
+		size_t want;
+	} lists[] = {
+		{"one of ours", "[{\"id\":\"aa-1\",\"name\":\"sandboxd-" MY_ID "\"}]", 1},
+		{"among others", "[{\"id\":\"b\",\"name\":\"a.ipynb\"},{\"id\":\"c\"},5,{\"id\":\"aa-1\",\"name\":\"sandboxd-" MY_ID "\"}]", 1},
+		{"a name that is longer", "[{\"id\":\"a\",\"name\":\"sandboxd-" MY_ID "0\"}]", 0},
+		{"a name without an id of ours", "[{\"id\":\"a\",\"name\":\"sandboxd-notebook\"}]", 0},
+		{"an id that leads elsewhere", "[{\"id\":\"../kernels\",\"name\":\"sandboxd-" MY_ID "\"}]", 0},
+		{"no more than wanted",
+		 "[{\"id\":\"a\",\"name\":\"sandboxd-" MY_ID "\"},{\"id\":\"b\",\"name\":\"sandboxd-" MY_ID "\"},{\"id\":\"c\",\"name\":\"sandboxd-" MY_ID "\"}]", 2},
+		{"no list", "{\"id\":\"a\",\"name\":\"sandboxd-" MY_ID "\"}", 0},
+		{"no JSON", "<html>", 0},
+	};
+	struct jupyter_ours ours[2];
+	auto_buf out = {0};
+	struct sbx_err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		auto_free char *body = strdup(lists[i].body);
+		size_t n = jupyter_sessions_ours(body, strlen(body), ours, 2);
+
+		is_int(n, lists[i].want, "sessions: %s", lists[i].why);
+		ok(!n || !strcmp(ours[0].context, MY_ID), "sessions: %s: whose", lists[i].why);
+	}
+	ok(jupyter_msg_session(&out, "k", "w/x.ipynb", MY_ID) == 0, "the request for a session");
+	auto_jv root = jv_parse(buf_peek(&out), buf_used(&out), &err);
+	is_str(jv_str(jv_get(root, "name")), "sandboxd-" MY_ID, "gives it the name that it is known by");
+	is_str(jv_str(jv_get(root, "path")), "w/x.ipynb", "at its path");
+}
+
 int main(void)
 {
+	test_ours();
 	test_messages();
 	test_requests();
 	test_answers();
