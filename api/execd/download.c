@@ -64,12 +64,25 @@ static void out_of_range(struct download *d, uint64_t size)
 	download_free(d);
 }
 
-static bool not_modified(const struct download *d, const char *date)
+/* RFC 9110 5.6.7: the form that is written, and the two that are still read.  What is no date is as if it were not there. */
+static bool not_modified(const struct download *d, int64_t wall_usec)
 {
+	static const char *const forms[] = {"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"};
 	struct http_text since = http_request_header(d->req, "If-Modified-Since");
+	char text[64];
 
-	/* Clients send back what we gave them; any other form of date is treated as older. */
-	return since.data && *date && http_text_is(since, date);
+	if (!since.len || since.len >= sizeof(text))
+		return false;
+	memcpy(text, since.data, since.len);
+	text[since.len] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		struct tm tm = {0};
+		const char *end = strptime(text, forms[i], &tm); /* no process of ours sets a locale */
+
+		if (end && !*end)
+			return wall_usec / 1000000 <= timegm(&tm);
+	}
+	return false;
 }
 
 /* Starts the answer; false when it is complete already (and @d is gone). */
@@ -99,7 +112,7 @@ static bool download_head(struct download *d, const struct file_info *info)
 	else
 		buf_printf(&headers, "Accept-Ranges: bytes\r\nLast-Modified: %s\r\n", date);
 	struct http_text lines = {buf_peek(&headers), buf_used(&headers)};
-	if (headers.failed || (!partial && not_modified(d, date))) {
+	if (headers.failed || (!partial && not_modified(d, info->head.modified_wall_usec))) {
 		agent_stream_detach(d->stream);
 		if (headers.failed)
 			http_respond_code(d->req, SBX_E_NO_MEMORY, "out of memory");

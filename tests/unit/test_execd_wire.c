@@ -784,8 +784,23 @@ static void test_download(void)
 		"{\"code\":\"FILE_NOT_FOUND\",\"message\":\"file not found. /missing\"}", "a missing file");
 	body_is(ask("GET /files/download?path=/dir HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 400",
 		"{\"code\":\"INVALID_REQUEST_BODY\",\"message\":\"path is a directory: /dir\"}", "a directory");
-	body_is(ask("GET /files/download?path=/a HTTP/1.1\r\nHost: x\r\nIf-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"),
-		"HTTP/1.1 304", "", "not modified");
+	static const struct {
+		const char *since;
+		int status;
+	} dates[] = {
+		{"Thu, 01 Jan 2026 00:00:00 GMT", 304},	 {"Fri, 02 Jan 2026 00:00:00 GMT", 304}, {"Wed, 31 Dec 2025 23:59:59 GMT", 200},
+		{"Thursday, 01-Jan-26 00:00:00 GMT", 304}, {"Thu Jan  1 00:00:00 2026", 304},	 {"Wed Dec 31 23:59:59 2025", 200},
+		{"yesterday", 200},			 {"Fri, 02 Jan 2026 00:00:00 GMT+1", 200}, {"Fri, 02 Jan 2026", 200},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(dates); i++) {
+		char request[200];
+
+		snprintf(request, sizeof(request), "GET /files/download?path=/a HTTP/1.1\r\nHost: x\r\nIf-Modified-Since: %s\r\n\r\n", dates[i].since);
+		const char *answer = ask(request);
+		ok(strlen(answer) > 9 && !strncmp(answer + 9, dates[i].status == 304 ? "304" : "200", 3), "not modified since %s: %d", dates[i].since, dates[i].status);
+		if (dates[i].status == 304)
+			body_is(answer, "HTTP/1.1 304", "", "nothing behind it");
+	}
 }
 
 /* ---- uploads ---- */
