@@ -213,10 +213,10 @@ static int write_plan(struct plan *p, struct sbx_err *err)
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "plan") : take_fd(&fd);
 }
 
-_Noreturn static void be_child(int plan, int out, int blobs, int spool)
+_Noreturn static void be_child(int plan, int out, int blobs, int spool, int64_t stall_seconds)
 {
-	char name[] = "sandboxd", mode[] = EXPORT_STREAM_ARGUMENT;
-	char *argv[] = {name, mode, NULL};
+	char name[] = "sandboxd", mode[] = EXPORT_STREAM_ARGUMENT, seconds[24];
+	char *argv[] = {name, mode, seconds, NULL};
 	sigset_t none;
 	int a = fcntl(plan, F_DUPFD_CLOEXEC, SAFE_FD), b = fcntl(out, F_DUPFD_CLOEXEC, SAFE_FD), c = fcntl(blobs, F_DUPFD_CLOEXEC, SAFE_FD),
 	    d = spool < 0 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : fcntl(spool, F_DUPFD_CLOEXEC, SAFE_FD);
@@ -224,6 +224,7 @@ _Noreturn static void be_child(int plan, int out, int blobs, int spool)
 	if (a < 0 || b < 0 || c < 0 || d < 0 || dup2(a, STDIN_FILENO) < 0 || dup2(b, STDOUT_FILENO) < 0 || dup2(d, EXPORT_FD_SPOOL) < 0 ||
 	    dup2(c, EXPORT_FD_BLOBS) < 0 || syscall(SYS_close_range, EXPORT_FD_SPOOL + 1, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
 		_exit(127);
+	snprintf(seconds, sizeof(seconds), "%lld", (long long)stall_seconds);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execve("/proc/self/exe", argv, environ);
@@ -238,7 +239,8 @@ static void child_ended(void *arg, int fd, uint32_t events)
 	(void)events;
 	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED) < 0); /* readable: it has ended, and has said why */
 	if (info.si_code == CLD_KILLED && info.si_status == SIGALRM)
-		log_warn("export: %s: cut off, the client has read nothing for %u s", e->name, EXPORT_PATIENCE_S);
+		log_warn("export: %s: cut off, the client has read nothing for %lld s", e->name,
+			 (long long)e->context->settings->images_export_stall_seconds);
 	export_free(e);
 }
 
@@ -257,7 +259,7 @@ static int start_child(struct export *e, int plan_fd, struct sbx_err *err)
 	int pidfd = -1;
 	long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid == 0)
-		be_child(plan_fd, write_end, blob_store_dir(e->context->blobs), e->read_fd);
+		be_child(plan_fd, write_end, blob_store_dir(e->context->blobs), e->read_fd, e->context->settings->images_export_stall_seconds);
 	if (pid < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "clone");
 	e->source = loop_fd_add(e->context->loop, pidfd, EPOLLIN, child_ended, e);

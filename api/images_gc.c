@@ -194,7 +194,7 @@ static void drop_blob(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t by
 	if (walk->now_s - used_wall_s < walk->age_s || image_store_blob_used(context->images, digest) ||
 	    images_blob_wanted(context, digest))
 		return;
-	int r = run->request.dry_run ? 0 : blob_store_remove(context->blobs, digest);
+	int r = run->request.dry_run ? 0 : FAULT_POINT("gc-blob") ? -EIO : blob_store_remove(context->blobs, digest);
 	if (r < 0) {
 		log_warn("images: a blob that nobody needs stays: %s", strerrordesc_np(-r));
 		return;

@@ -374,7 +374,9 @@ static void put(struct images_import *import, const struct broker_layer_reply *r
 	import->image.bytes = reply->bytes;
 	import->image.created_wall_usec = wall_usec();
 	import->image.local = true;
-	if (image_store_put(import->set->context->images, &import->image, &err) < 0)
+	if (FAULT_POINT("import-put"))
+		finish_code(import, SBX_E_SYSTEM, EIO, "fault point");
+	else if (image_store_put(import->set->context->images, &import->image, &err) < 0)
 		finish(import, NULL, &err);
 	else
 		finish(import, &import->image, NULL);

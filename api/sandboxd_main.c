@@ -490,8 +490,8 @@ int main(int argc, char **argv)
 	log_init("sandboxd", LOG_LEVEL_INFO);
 	if (argc > 2 && !strcmp(argv[1], BLOB_RECEIVE_ARGUMENT))
 		return blob_receive_main(argc - 2, argv + 2);
-	if (argc == 2 && !strcmp(argv[1], EXPORT_STREAM_ARGUMENT))
-		return export_stream_main();
+	if (argc == 3 && !strcmp(argv[1], EXPORT_STREAM_ARGUMENT))
+		return export_stream_main(argv[2]);
 	if (argc == 2 && !strcmp(argv[1], BLOB_VERIFY_ARGUMENT))
 		return blob_verify_main();
 	if (parse_options(argc, argv, &o) < 0)

@@ -41,7 +41,7 @@ uint64_t export_stream_bytes(const struct export_row *rows, size_t n)
 	return bytes;
 }
 
-static unsigned patience_s = EXPORT_PATIENCE_S;
+static unsigned patience_s;
 
 /* Who does not read holds one of few places: with SIGALRM this process ends, and the answer is cut off. */
 static int put(const void *data, size_t n)
@@ -108,6 +108,8 @@ static int put_content(const struct export_row *row, int fd, char *block, struct
 			digest_free(d);
 			return -1;
 		}
+		if (r == 0 && FAULT_POINT("export-bytes"))
+			r = -EIO;
 		if (r == 0)
 			r = put(block, part);
 		done += part;
@@ -174,8 +176,9 @@ static int stream(struct sbx_err *err)
 	return r < 0 ? sbx_err_set(err, r == -EPIPE ? SBX_E_PEER_GONE : SBX_E_SYSTEM, -r, "the end") : 0;
 }
 
-int export_stream_main(void)
+int export_stream_main(const char *stall_seconds)
 {
+	uint64_t seconds = 0;
 	struct sbx_err err = {0};
 	sigset_t alarms;
 
@@ -185,8 +188,9 @@ int export_stream_main(void)
 		log_error("export: SIGALRM: %s", strerrordesc_np(errno));
 		return 1;
 	}
-	if (FAULT_POINT("export-impatient"))
-		patience_s = 1;
+	if (num_u64(stall_seconds, strlen(stall_seconds), INT32_MAX, &seconds) < 0 || !seconds)
+		return 2;
+	patience_s = (unsigned)seconds;
 	if (stream(&err) == 0)
 		return 0;
 	if (err.code != SBX_E_PEER_GONE)

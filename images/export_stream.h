@@ -4,7 +4,8 @@
  *
  * Made by a child of sandboxd (re-executed, sandboxd's own uid) from a plan: rows of {name, where the bytes are, digest}.  It hashes
  * what it copies and stops without the end of the archive at the first byte too many, too few or wrong, so that no reader takes a
- * broken layout for a whole one.  It also ends (by SIGALRM) when the reader takes nothing for EXPORT_PATIENCE_S.  The rows' order and fixed heads make the same image the same bytes.
+ * broken layout for a whole one.  It also ends (by SIGALRM) when the
+ * reader takes nothing for as long as its argument says.  The rows' order and fixed heads make the same image the same bytes.
  */
 #ifndef IMAGES_EXPORT_STREAM_H
 #define IMAGES_EXPORT_STREAM_H
@@ -19,7 +20,6 @@
 #define EXPORT_FD_BLOBS	       3 /* blob_store_dir() */
 #define EXPORT_FD_SPOOL	       4 /* captured layers; /dev/null when there are none */
 #define EXPORT_PLAN_MAGIC      0x31505845u /* "EXP1" */
-#define EXPORT_PATIENCE_S      300u /* so long may the reader take for one piece of 256 KiB */
 #define EXPORT_ROWS_MAX	       160u /* 127 layers and five documents */
 
 enum export_source {
@@ -48,9 +48,10 @@ uint64_t export_row_bytes(const struct export_row *row);
 uint64_t export_stream_bytes(const struct export_row *rows, size_t n);
 /**
  * export_stream_main() - Be the child: the plan is descriptor 0, the stream goes to descriptor 1
+ * @stall_seconds: So long may the reader take for one piece of 256 KiB; a decimal number
  *
  * Return: exit code; 0 when the whole stream was written
  */
-int export_stream_main(void);
+int export_stream_main(const char *stall_seconds);
 
 #endif

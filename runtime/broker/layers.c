@@ -260,7 +260,7 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 		slot_layer_forget(b, key); /* a shell that only waits does not use it */
 	if (host || slot_layer_used(b, key) || lower_used(b, key) || capture_uses_layer(b, key))
 		return sbx_err_set(err, SBX_E_IMAGE_IN_USE, 0, "layer %.12s is in use", name);
-	int r = trash_put(b, b->layers_fd, name, b->layer_base);
+	int r = FAULT_POINT("layer-drop") ? -EIO : trash_put(b, b->layers_fd, name, b->layer_base);
 	/* no layer at all, though it has the name of one: the worker takes directories */
 	if (r == -ENOTDIR || r == -ELOOP)
 		r = unlinkat(b->layers_fd, name, 0) < 0 ? -errno : 0;

@@ -104,6 +104,17 @@ start_daemon
 ctl image gc >"$work/out"
 grep -q '^0 images' "$work/out"
 ok $? "nothing is wanted, nothing goes: $(cat "$work/out")"
+head -c 1000 /dev/urandom >"$state/state/blobs/partial/$(printf '%064d' 1)"
+head -c 1000 /dev/urandom >"$state/state/blobs/sha256/$(printf '%064d' 2)"
+touch -d '30 days ago' "$state"/state/blobs/*/0000*
+all_files() { find "$state/layers" "$state/state/blobs" "$state/state/images" "$state/state/import" -printf '%p %s %i\n' | sort; }
+all_files >"$work/before"
+ctl image gc --dry-run --free 1t -o json >"$work/out"
+grep -q '"blobs": *1' "$work/out" && grep -q '"dryRun": *true' "$work/out"
+ok $? "a dry run says what would go: $(tr -d '\n ' <"$work/out" | tail -c 200)"
+all_files | cmp -s - "$work/before"
+ok $? "and takes no image, no layer, no blob, no part of one: $(all_files | diff "$work/before" - | head -3)"
+rm "$state"/state/blobs/*/0000*
 ctl image gc --dry-run --free 1k -o json >"$work/out"
 is "$(grep -o '"docker.io/library/.:1"' "$work/out" | tr -d '\n')" '"docker.io/library/b:1"' "a dry run names the least recently used one"
 is "$(images)" "a:1 b:1 c:1 d:1 " "and takes none"
@@ -136,6 +147,23 @@ if grep -q '^#define SBX_FAULT_POINTS' "$top_builddir/config.h"; then
 		is "$(images)" "d:1 " "$point: the next collection ends it"
 		until_true 10 has_layers 1
 		ok $? "$point: with the layers"
+	done
+	# prune: what it takes is not asked for again, so whoever is killed in it must leave a store that the next one can end
+	for point in gc-image:kill gc-layers:kill gc-blob:kill layer-drop:kill; do
+		for n in a b; do ctl image import "$work/$n" "$n:1" >/dev/null 2>&1; done
+		echo "$point" >"$state/state/blobs/sha256/$(echo "$point" | sha256sum | cut -c1-64)" # a blob that nobody names
+		id=$(ctl create -q --image d:1 -- sleep 600)
+		echo "$point" >"$fault"
+		ctl image prune --all >/dev/null 2>&1
+		: >"$fault"
+		until_true 30 serving
+		ctl image fsck >"$work/out" 2>&1
+		ok $? "kill -9 at $point of a prune: nothing is half: $(images)/ $(tail -1 "$work/out")"
+		pruned() { ctl image prune --all >/dev/null 2>&1 && has_layers 1 && [ "$(ls "$state/state/blobs/sha256")" = "" ]; }
+		until_true 30 pruned
+		ok $? "$point: the next one ends it: $(images)/ $(layers) layers, blobs $(ls "$state/state/blobs/sha256")"
+		is "$(images)" "d:1 " "$point: what a sandbox is made of stays"
+		ctl rm "$id" >/dev/null
 	done
 fi
 
