@@ -161,17 +161,17 @@ static void put_forward(struct buf *b, const struct fw_rules_config *c)
 	buf_printf(b, "\t\tiifname \"%s\" goto inbound6\n", c->uplink_router);
 	if (!FAULT_POINT("fw6-sandbox"))
 		buf_printf(b, "\t\toifname != \"%s\" goto no6_%02d\n", c->uplink_router, BROKER_REFUSED_SANDBOX);
-	buf_printf(b,
-		   "\t\tip6 saddr . ct mark @current6 accept\n"
-		   "\t\tct state related goto no6_%02d\n"
-		   "\t\tgoto judge6\n"
-		   "\t}\n"
-		   /* Its own listener reports go to nobody. */
-		   "\tchain output6 {\n"
-		   "\t\ttype filter hook output priority raw; policy accept;\n"
-		   "\t\tip6 daddr ff00::/8 drop\n"
-		   "\t}\n",
-		   BROKER_REFUSED_PROTOCOL);
+	buf_puts(b, "\t\tip6 saddr . ct mark @current6 accept\n");
+	if (!FAULT_POINT("fw6-related"))
+		buf_printf(b, "\t\tct state related goto no6_%02d\n", BROKER_REFUSED_PROTOCOL);
+	buf_puts(b,
+		 "\t\tgoto judge6\n"
+		 "\t}\n"
+		 /* Its own listener reports go to nobody. */
+		 "\tchain output6 {\n"
+		 "\t\ttype filter hook output priority raw; policy accept;\n"
+		 "\t\tip6 daddr ff00::/8 drop\n"
+		 "\t}\n");
 }
 
 void fw_rules6_router(struct buf *b, const struct fw_rules_config *c)

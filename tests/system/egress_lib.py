@@ -26,6 +26,7 @@ def ok(good, name, more=""):
 # ---- the world: a name server on the host, servers outside ----
 
 asked = []
+records = None  # of a suite: (name, type) to [(owner or b"" for the asked one, type, ttl, data)], or None: what NAMES says
 
 
 def name_server():
@@ -42,9 +43,12 @@ def name_server():
         qtype = struct.unpack("!H", q[end - 4:end - 2])[0]
         asked.append(name)
         addr = NAMES.get(name)
-        rcode = 0x80 if addr else 0x83
-        answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(addr) if addr and qtype == 1 else b""
-        s.sendto(q[:2] + bytes([0x81, rcode]) + b"\0\1" + struct.pack("!H", bool(answer)) + b"\0\0\0\0" + q[12:end] + answer, peer)
+        rows = records(name, qtype) if records else None
+        rcode = 0x80 if addr or rows is not None else 0x83
+        if rows is None:
+            rows = [(b"", 1, 60, socket.inet_aton(addr))] if addr and qtype == 1 else []
+        answer = b"".join((owner or b"\xc0\x0c") + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data for owner, kind, ttl, data in rows)
+        s.sendto(q[:2] + bytes([0x81, rcode]) + b"\0\1" + struct.pack("!H", len(rows)) + b"\0\0\0\0" + q[12:end] + answer, peer)
 
 
 WORLD_SERVER = r"""

@@ -81,6 +81,16 @@ def packet(kind, src, dst):
         m = struct.pack("!BBH", t, 0, 0) + body
         return ip(58, m[:2] + struct.pack("!H", checksum(src, dst, 58, m)) + m[4:])
 
+    def about(owner, port):
+        """an error about what @dst sent to that port of another sandbox"""
+        lost = udp_of(socket.inet_pton(socket.AF_INET6, owner), int(port))
+        return icmp(1, bytes(4) + lost)
+
+    def udp_of(to, port):
+        return struct.pack("!IHBB", 6 << 28, 12, 17, 64) + dst + to + struct.pack("!HHHH", 9999, port, 12, 0) + b"data"
+
+    if kind.startswith("about="):
+        return about(*kind[6:].split(","))
     return {
         "udp": lambda: ip(17, udp),
         "routing": lambda: ip(43, struct.pack("!BBBBI", 17, 2, 0, 1, 0) + dst + udp),

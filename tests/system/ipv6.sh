@@ -185,6 +185,17 @@ ok "$(cmp -s "$work/router-before" "$work/router-after"; echo $?)" "row 85: an a
 is "$(inside "$a" ip -6 route | grep -c 2001:db8:bad)" 0 "nor of another sandbox"
 is "$(ip -6 route | grep -c 2001:db8:bad)" 0 "nor of the host"
 
+# An ICMP error is tracked with the flow that it is about: that of another sandbox is not its sender's way out.
+inside "$free" python3 -c 'import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(("", 42001)); s.connect(("2001:db8:100::11", 9999)); s.send(b"x")'
+until_true 10 grep -q ' 2001:db8:100::11 17$' "$work/arrived"
+ok $? "a flow of a sandbox without a policy"
+frame "$(net_of "$a6")" "about=$free6,42001" "$a6" 2001:db8:100::11
+settled "$free"
+is "$(arrived ' 2001:db8:100::11 58$')" 0 "an error of another sandbox about it gets nowhere"
+frame "$net" "about=$free6,42001" "$free6" 2001:db8:100::11
+until_true 20 grep -q ' 2001:db8:100::11 58$' "$work/arrived"
+ok $? "one of its own gets there"
+
 # ---- policies ----
 is "$(get "$a" 2001:db8:100::10)" "" "row 85: an address of which no name was looked up is closed"
 is "$(get "$a" ok.test)" "2001:db8:100::10 sees 2001:db8:99::1" "row 52: an allowed name opens its address"
