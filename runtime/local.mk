@@ -38,5 +38,5 @@ UNIT_TESTS += tests/unit/test_admission
 tests_unit_test_admission_SOURCES = tests/unit/test_admission.c
 tests_unit_test_admission_LDADD = libruntime.a libbase.a
 # What a sandbox and a volume may write.
-ROOT_TESTS += tests/system/disk.sh tests/system/disk_fs.sh
+ROOT_TESTS += tests/system/disk.sh tests/system/disk_fs.sh tests/system/disk_full.sh
 ROOT_TESTS += tests/system/admission.sh tests/system/bad_inputs.sh

@@ -144,7 +144,7 @@ static int room_for(const struct broker *b, uint32_t mib, uint32_t more, struct 
 	if (mib * MIB > total)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "a disk of %u MiB: the file system of the state directory has %llu MiB", mib,
 				   (unsigned long long)(total / MIB));
-	if (more * MIB > left && left < total / FULL_DIVISOR)
+	if (more * MIB > left && (b->settings.limits_disk_reserve || left < total / FULL_DIVISOR))
 		return sbx_err_set(err, SBX_E_STATE_FULL, 0, "the file system of the state directory has %llu MiB left for a disk of %u MiB",
 				   (unsigned long long)(left / MIB), mib);
 	return 0;
@@ -358,7 +358,7 @@ static int send_job(struct broker *b, const struct disk_job *job, int fd, struct
 static int ask_one(struct broker *b, uint32_t mib, struct sbx_err *err)
 {
 	struct disk *d = b->disk;
-	struct disk_job job = {.kind = DISK_JOB_MAKE, .form = {.bytes = mib * MIB, .bytes_per_inode = d->bytes_per_inode}};
+	struct disk_job job = {.kind = DISK_JOB_MAKE, .form = {.bytes = mib * MIB, .bytes_per_inode = d->bytes_per_inode, .reserve = b->settings.limits_disk_reserve}};
 
 	snprintf(job.name, sizeof(job.name), NAME_POOL, (unsigned long long)d->number++);
 	if (send_job(b, &job, -1, err) < 0)
@@ -581,7 +581,7 @@ static int ask_volume(struct broker *b, enum disk_job_kind kind, const char *cla
 {
 	struct disk_job job = {.kind = kind,
 			       .owner = b->volume_base,
-			       .form = {.bytes = mib * MIB, .bytes_per_inode = b->disk->bytes_per_inode, .journal = true}};
+			       .form = {.bytes = mib * MIB, .bytes_per_inode = b->disk->bytes_per_inode, .journal = true, .reserve = b->settings.limits_disk_reserve}};
 
 	while (job.tag < VOLUME_JOBS && b->disk->volume_job[job.tag].used)
 		job.tag++;
@@ -665,7 +665,7 @@ int disk_volumes(struct broker *b, struct slot *s, struct sbx_err *err)
 {
 	for (uint32_t i = 0; i < s->create->n_volumes; i++) {
 		const struct broker_volume *v = &s->create->volume[i];
-		struct disk_job job = {.kind = DISK_JOB_ATTACH, .tag = (uint64_t)s->number << 32 | s->generation};
+		struct disk_job job = {.kind = DISK_JOB_ATTACH, .tag = (uint64_t)s->number << 32 | s->generation, .form = {.reserve = b->settings.limits_disk_reserve}};
 		struct stat st;
 
 		if (v->kind != BROKER_VOLUME_NAMED || disk_volume_fd(s, i) >= 0)

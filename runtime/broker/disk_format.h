@@ -19,6 +19,7 @@ struct disk_form {
 	uint64_t bytes;
 	uint32_t bytes_per_inode;
 	bool journal; /* the image has to survive a crash of the host */
+	bool reserve; /* all blocks of the file are taken at once; the file system in it is the same */
 };
 
 /** disk_format_ready() - Path of mke2fs on this host, or NULL */

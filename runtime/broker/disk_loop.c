@@ -180,7 +180,7 @@ int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err)
 	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount %s", path) : fd;
 }
 
-int disk_loop_grow(int image_fd, uint64_t bytes, struct sbx_err *err)
+int disk_loop_grow(int image_fd, uint64_t bytes, unsigned flags, struct sbx_err *err)
 {
 	char path[PATH_SIZE];
 	uint64_t blocks = bytes / BLOCK_BYTES;
@@ -190,7 +190,7 @@ int disk_loop_grow(int image_fd, uint64_t bytes, struct sbx_err *err)
 		return -1;
 	if (ioctl(device, LOOP_SET_CAPACITY, 0) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "new size of %s", path);
-	auto_fd mount = mount_ext4(path, DISK_LOOP_DISCARD);
+	auto_fd mount = mount_ext4(path, flags);
 	auto_fd root = mount < 0 ? mount : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, mount < 0 ? -mount : errno, "mount %s", path);

@@ -35,13 +35,14 @@ int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err) SBX_WUR;
  * disk_loop_grow() - Let the file system of an image fill the file, which was made longer
  * @image_fd:	The image, opened for reading and writing; perhaps mounted by others, who go on
  * @bytes:	Size of the file
+ * @flags:	As for disk_loop_mount()
  * @err:	Filled on failure: HOST_LACKS, SYSTEM
  *
  * Needs CAP_SYS_RESOURCE.  What a kill cuts off is finished by the next call; the file must not be made shorter again.
  *
  * Return: 0, or -1 with @err set
  */
-int disk_loop_grow(int image_fd, uint64_t bytes, struct sbx_err *err) SBX_WUR;
+int disk_loop_grow(int image_fd, uint64_t bytes, unsigned flags, struct sbx_err *err) SBX_WUR;
 /** disk_loop_filled() - Whether the file system of @image_fd fills its @bytes */
 bool disk_loop_filled(int image_fd, uint64_t bytes);
 /**

@@ -92,6 +92,8 @@ static int new_image(struct worker *w, const struct disk_form *form, int dir_fd,
 		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "file for a new disk");
 	write_in_place(fd);
 	int r = disk_format_copy(template, fd, form->bytes);
+	if (r == 0 && form->reserve && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)form->bytes) < 0)
+		r = -errno;
 	if (r == 0 && FAULT_POINT("disk-copied"))
 		r = -EIO;
 	if (r == 0)
@@ -202,14 +204,15 @@ static int attach_volume(const struct disk_job *job, struct sbx_err *err)
 {
 	struct stat st;
 	struct sbx_err unheard;
+	unsigned flags = job->form.reserve ? 0 : DISK_LOOP_DISCARD; /* what is reserved is not given back */
 	auto_fd dir = open_volume(job, err);
 	auto_fd image = dir < 0 ? -1 : open_image(job, dir, &st, err);
 
 	if (image < 0)
 		return -1;
 	if (!disk_loop_filled(image, (uint64_t)st.st_size) && capset_has_resource())
-		ignore_result(disk_loop_grow(image, (uint64_t)st.st_size, &unheard)); /* a growth that was cut off; it works as it is, too */
-	return disk_loop_mount(image, DISK_LOOP_DISCARD, err);
+		ignore_result(disk_loop_grow(image, (uint64_t)st.st_size, flags, &unheard)); /* a growth that was cut off; it works as it is, too */
+	return disk_loop_mount(image, flags, err);
 }
 
 /* One at a time, whoever asks: the file never becomes shorter.  Safe: as attach_volume(). */
@@ -230,9 +233,14 @@ static int grow_volume(const struct disk_job *job, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_VOLUME_SIZE, 0,
 				   "the volume %.63s has %llu MiB, not %llu: this host lacks CAP_SYS_RESOURCE, without which it cannot be made larger",
 				   job->name, (unsigned long long)(now >> 20), (unsigned long long)(job->form.bytes >> 20));
+	if (job->form.reserve && fallocate(image, FALLOC_FL_KEEP_SIZE, (off_t)now, (off_t)(job->form.bytes - now)) < 0) {
+		sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "volume %.63s", job->name);
+		ignore_result(ftruncate(image, (off_t)now)); /* gives back what it got, which its end does too */
+		return -1;
+	}
 	if (ftruncate(image, (off_t)job->form.bytes) < 0)
 		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "volume %.63s", job->name);
-	return disk_loop_grow(image, job->form.bytes, err);
+	return disk_loop_grow(image, job->form.bytes, job->form.reserve ? 0 : DISK_LOOP_DISCARD, err);
 }
 
 /* ---- jobs ---- */

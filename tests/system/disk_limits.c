@@ -416,7 +416,7 @@ int main(void)
 
 	quick = getenv("DISK_QUICK") != NULL;
 
-	snprintf(extra, sizeof(extra), "[pool]\ntarget = 2\ndisks = 2\n[limits]\ndisk_backend = \"%s\"\n", backend ? backend : "auto");
+	snprintf(extra, sizeof(extra), "[pool]\ntarget = 2\ndisks = 2\n[limits]\ndisk_reserve = false\ndisk_backend = \"%s\"\n", backend ? backend : "auto");
 	if (!ok(btc_start(&t, "disk", extra) == 0, "the broker starts")) {
 		btc_stop(&t, true);
 		return tap_done();
