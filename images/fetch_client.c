@@ -25,6 +25,7 @@ struct waiting_get {
 struct fetch_client {
 	struct fetch_client_config config;
 	char host[FETCH_HOST_BYTES];
+	char path[FETCH_PATH_BYTES];
 	struct registry_credentials credentials;
 	bool own_credentials;
 	int sock;
@@ -179,7 +180,7 @@ static int read_auth_file(struct fetch_client *c, int fd, struct sbx_err *err)
 			return sbx_err_set(err, SBX_E_IMAGE_PULL_FAILED, 0, "images.auth_file cannot be read");
 		done += (size_t)n;
 	}
-	int rc = registry_auth_file(text, done, c->host, &c->credentials, err);
+	int rc = registry_auth_file(text, done, c->host, c->path, &c->credentials, err);
 	explicit_bzero(text, done);
 	return rc;
 }
@@ -248,6 +249,8 @@ struct fetch_client *fetch_client_new(const struct fetch_client_config *config, 
 	c->sock = -1;
 	if (config->host)
 		memcpy(c->host, config->host, strlen(config->host) + 1);
+	if (config->path)
+		snprintf(c->path, sizeof(c->path), "%s", config->path);
 	if (config->credentials) {
 		c->credentials = *config->credentials;
 		c->own_credentials = true;

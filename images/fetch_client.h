@@ -32,6 +32,7 @@ struct fetch_client_config {
 	struct loop *loop;
 	const struct fetch_starter *starter; /* borrowed */
 	const char *host;
+	const char *path; /* of the repository; chooses among entries of the credential file */
 	const struct registry_credentials *credentials; /* NULL: those of the credential file */
 	bool posts; /* for fetch_client_post() alone; host and credentials mean nothing */
 	void *arg;

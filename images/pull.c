@@ -948,6 +948,7 @@ static int begin_try(struct pull *p, struct sbx_err *err)
 		.loop = p->set->config.loop,
 		.starter = &p->set->config.starter,
 		.host = p->endpoint[p->at_endpoint],
+		.path = p->ref.path,
 		/* a mirror is another registry: what was given for this one is not for it */
 		.credentials = p->has_credentials && p->at_endpoint + 1 == p->n_endpoints ? &p->credentials : NULL,
 		.arg = p,

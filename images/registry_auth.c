@@ -308,40 +308,68 @@ static int take_entry(const struct jv *entry, const char *host, struct registry_
 	return 0;
 }
 
-/* Whether a name of the file ("https://index.docker.io/v1/", "registry.example") means @host. */
-static bool names_host(const char *name, const char *host)
+static bool same_host(const char *name, size_t n, const char *host)
 {
 	static const char *const hub[] = {"docker.io", "index.docker.io", "registry-1.docker.io"};
-	const char *from = strstr(name, "://");
-	size_t n;
 
-	from = from ? from + 3 : name;
-	n = strcspn(from, "/");
-	if (n == strlen(host) && !strncasecmp(from, host, n))
+	if (n == strlen(host) && !strncasecmp(name, host, n))
 		return true;
 	for (size_t i = 0; !strcmp(host, "docker.io") && i < ARRAY_SIZE(hub); i++)
-		if (n == strlen(hub[i]) && !strncasecmp(from, hub[i], n))
+		if (n == strlen(hub[i]) && !strncasecmp(name, hub[i], n))
 			return true;
 	return false;
 }
 
-int registry_auth_file(const char *data, size_t n, const char *host, struct registry_credentials *ret, struct sbx_err *err)
+/*
+ * How well a name of the file ("https://index.docker.io/v1/", "registry.example", podman's "registry.example/team") fits the
+ * repository @path of @host; 0: not at all.
+ */
+static size_t fits(const char *name, const char *host, const char *path)
+{
+	const char *from = strstr(name, "://");
+
+	from = from ? from + 3 : name;
+	size_t n = strcspn(from, "/");
+	if (!same_host(from, n, host))
+		return 0;
+	const char *below = from + n + strspn(from + n, "/");
+	n = strlen(below);
+	while (n && below[n - 1] == '/')
+		n--;
+	if (!n || (n == 2 && (!strncmp(below, "v1", n) || !strncmp(below, "v2", n))))
+		return 1;
+	return !strncmp(below, path, n) && (!path[n] || path[n] == '/') ? 1 + n : 0;
+}
+
+int registry_auth_file(const char *data, size_t n, const char *host, const char *path, struct registry_credentials *ret, struct sbx_err *err)
 {
 	auto_jv root = jv_parse(data, n, err);
+	const struct jv *best = NULL;
+	size_t best_fit = 0;
 
 	*ret = (struct registry_credentials){0};
 	if (!root) {
 		err->code = SBX_E_IMAGE_PULL_FAILED;
 		return sbx_err_wrap(err, "images.auth_file");
 	}
-	for (const struct jv *v = jv_first(jv_get(root, "auths")); v; v = jv_next(v))
-		if (names_host(jv_name(v), host) && take_entry(v, host, ret, err) < 0)
-			return -1;
-		else if (ret->user[0] || ret->password[0])
-			return 0;
+	for (const struct jv *v = jv_first(jv_get(root, "auths")); v; v = jv_next(v)) {
+		size_t fit = fits(jv_name(v), host, path);
+
+		if (fit > best_fit) {
+			best_fit = fit;
+			best = v;
+		}
+	}
+	if (best && take_entry(best, host, ret, err) < 0)
+		return -1;
+	if (ret->user[0] || ret->password[0])
+		return 0;
 	for (const struct jv *v = jv_first(jv_get(root, "credHelpers")); v; v = jv_next(v))
-		if (names_host(jv_name(v), host))
-			return failed(host, "credential helpers are not offered", err);
+		if (fits(jv_name(v), host, path))
+			return failed(host, "credential helpers are not offered (give a user and a password, or \"auth\" in the file)", err);
+	/* what docker login leaves when a helper keeps the secret: an entry with nothing in it */
+	if (best && jv_str(jv_get(root, "credsStore")))
+		return failed(host, "credsStore is not offered (give a user and a password, or \"auth\" in the file)", err);
 	return 0;
 }
 

@@ -58,12 +58,14 @@ void registry_error_text(const char *data, size_t n, char *out, size_t size);
  * @data:	Its content ({"auths": {HOST: {"auth": BASE64}}} or with "username" and "password")
  * @n:		Its length
  * @host:	"docker.io", "registry.example:5000"
+ * @path:	Of the repository: an entry for a part of a registry ("registry.example/team") counts below it, the longest first
  * @ret:	Filled; both fields "" when the file has nothing for @host
  * @err:	Filled on failure: IMAGE_PULL_FAILED (not readable, or an entry of a kind that is not offered)
  *
  * Return: 0, or -1 with @err set
  */
-int registry_auth_file(const char *data, size_t n, const char *host, struct registry_credentials *ret, struct sbx_err *err) SBX_WUR;
+int registry_auth_file(const char *data, size_t n, const char *host, const char *path, struct registry_credentials *ret,
+		       struct sbx_err *err) SBX_WUR;
 
 /** registry_basic() - Append "Basic <base64 of user:password>" of @c to @out */
 void registry_basic(const struct registry_credentials *c, struct buf *out);

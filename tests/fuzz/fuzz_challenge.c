@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	registry_error_text((const char *)data, size, text, sizeof(text));
 	for (const char *c = text; *c; c++)
 		assert(*c >= ' ' && *c <= '~');
-	if (registry_auth_file((const char *)data, size, "r.test", &credentials, &err) == 0)
+	if (registry_auth_file((const char *)data, size, "r.test", "team/image", &credentials, &err) == 0)
 		assert(memchr(credentials.user, 0, sizeof(credentials.user)) && memchr(credentials.password, 0, sizeof(credentials.password)));
 	return 0;
 }

@@ -793,6 +793,14 @@ def test_real():
         f.write('{"auths": {"127.0.0.1:5011": {"identitytoken": "x"}}}')
     kind, answer = pull("127.0.0.1:5011/a:x")
     ok(kind == "error" and "identity tokens are not offered" in answer, "a kind of credentials that is not offered is said", (kind, answer))
+    for why, text, want in (
+            ("credsStore, which is not offered, is said", {"auths": {"127.0.0.1:5011": {}}, "credsStore": "pass"}, "credsStore is not offered"),
+            ("an entry for another part of the registry is not sent", {"auths": {"127.0.0.1:5011/b": {"auth": "bWU6czNjcmV0"}}}, "login may be needed"),
+            ("an entry for this part of the registry is", {"auths": {"127.0.0.1:5011": {"auth": "eDp5"}, "127.0.0.1:5011/a": {"auth": "bWU6czNjcmV0"}}}, None)):
+        with open(WORK + "/auth.json", "w") as f:
+            json.dump(text, f)
+        kind, answer = pull("127.0.0.1:5011/a:x")
+        ok(kind == "done" if want is None else kind == "error" and want in answer, "the credential file: " + why, (kind, answer))
     os.unlink(WORK + "/auth.json")
     locked.stop()
 

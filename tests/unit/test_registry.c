@@ -125,6 +125,14 @@ static void test_auth_file(void)
 		{"no base64", "{\"auths\":{\"r.test\":{\"auth\":\"!\"}}}", "r.test", NULL, NULL},
 		{"no colon", "{\"auths\":{\"r.test\":{\"auth\":\"bWU=\"}}}", "r.test", NULL, NULL},
 		{"an identity token", "{\"auths\":{\"r.test\":{\"identitytoken\":\"x\"}}}", "r.test", NULL, NULL},
+		{"a helper that keeps all", "{\"auths\":{\"r.test\":{}},\"credsStore\":\"pass\"}", "r.test", NULL, NULL},
+		{"a helper that keeps another's", "{\"auths\":{\"other.test\":{}},\"credsStore\":\"pass\"}", "r.test", "", ""},
+		{"a helper beside a password", "{\"auths\":{\"r.test\":{\"auth\":\"bWU6cHc=\"}},\"credsStore\":\"pass\"}", "r.test", "me", "pw"},
+		{"a part of the registry", "{\"auths\":{\"r.test/team\":{\"auth\":\"bWU6cHc=\"}}}", "r.test", "me", "pw"},
+		{"the longest part", "{\"auths\":{\"r.test\":{\"auth\":\"YTpiOmM=\"},\"r.test/team/image\":{\"auth\":\"bWU6cHc=\"},"
+		 "\"r.test/team\":{\"auth\":\"YTpiOmM=\"}}}", "r.test", "me", "pw"},
+		{"another part", "{\"auths\":{\"r.test/tea\":{\"auth\":\"bWU6cHc=\"}}}", "r.test", "", ""},
+		{"a part of another host", "{\"auths\":{\"x.test/team\":{\"auth\":\"bWU6cHc=\"}}}", "r.test", "", ""},
 		{"a helper", "{\"credHelpers\":{\"r.test\":\"gcloud\"}}", "r.test", NULL, NULL},
 		{"no JSON", "x", "r.test", NULL, NULL},
 	};
@@ -132,7 +140,7 @@ static void test_auth_file(void)
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct registry_credentials got;
 		struct sbx_err err = {0};
-		int rc = registry_auth_file(rows[i].text, strlen(rows[i].text), rows[i].host, &got, &err);
+		int rc = registry_auth_file(rows[i].text, strlen(rows[i].text), rows[i].host, "team/image", &got, &err);
 
 		if (rows[i].user)
 			ok(rc == 0 && !strcmp(got.user, rows[i].user) && !strcmp(got.password, rows[i].password), "credentials: %s", rows[i].why);
