@@ -66,7 +66,7 @@ void http_conn_send(struct http_conn *conn, const struct iovec *iov, size_t n)
 
 	if (conn->broken || conn->dead)
 		return;
-	if (!buf_used(&conn->out)) {
+	if (!buf_used(&conn->out) && !conn->held) {
 		struct iovec pieces[PIECES];
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = n};
 
@@ -96,7 +96,7 @@ void http_conn_send(struct http_conn *conn, const struct iovec *iov, size_t n)
 	/* who is busy updates the events at its end; else they are set here, or nobody would wait for the socket */
 	if (conn->broken)
 		http_conn_kick(conn);
-	else if (!conn->busy && buf_used(&conn->out) && conn->rq)
+	else if (!conn->busy && !conn->held && buf_used(&conn->out) && conn->rq)
 		http_conn_update(conn);
 }
 

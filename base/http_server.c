@@ -552,6 +552,11 @@ void http_request_over(struct http_request *rq, bool cut)
 	struct http_conn *conn = rq->conn;
 	bool tunnel = rq->answer == HTTP_ANSWER_TUNNEL;
 
+	if (conn->held) {
+		conn->held = false;
+		if (!cut)
+			http_conn_flush(conn);
+	}
 	if (cut)
 		conn->broken = true;
 	if (rq->close_after || tunnel)
@@ -668,6 +673,32 @@ static void queue_drained(struct http_conn *conn)
 	rq->high = rq->stuck = false;
 	if (rq->ops && rq->ops->writable)
 		rq->ops->writable(rq->user, rq);
+}
+
+void http_response_hold(struct http_request *req)
+{
+	req->conn->held = true;
+}
+
+void http_response_release(struct http_request *req)
+{
+	struct http_conn *conn = req->conn;
+
+	if (!conn->held)
+		return;
+	conn->held = false;
+	if (conn->broken || conn->dead || !buf_used(&conn->out))
+		return;
+	conn->busy++;
+	http_conn_flush(conn);
+	queue_drained(conn);
+	conn->busy--;
+	if (conn->dead)
+		conn_release_later(conn);
+	else if (conn->broken)
+		http_conn_kick(conn);
+	else if (!conn->busy)
+		http_conn_update(conn);
 }
 
 static void conn_event(void *arg, int fd, uint32_t events)

@@ -213,6 +213,14 @@ void http_response_begin(struct http_request *req, unsigned status, const char *
 			 int64_t length);
 /** http_response_flush() - Send the head of @req now, before the first byte is known */
 void http_response_flush(struct http_request *req);
+/**
+ * http_response_hold() - Keep what is written until http_response_release() or the end of the answer, which then is one packet
+ *
+ * Only within one batch of work: what is kept is memory, and a client that waits.
+ */
+void http_response_hold(struct http_request *req);
+/** http_response_release() - Send what was kept; `writable` may be called inside */
+void http_response_release(struct http_request *req);
 /** http_response_write() - Send @n > 0 bytes as one chunk at once; what the socket does not take is copied and queued */
 void http_response_write(struct http_request *req, const void *data, size_t n);
 /**

@@ -40,6 +40,7 @@ struct http_conn {
 	uint64_t linger_bytes;	  /* read over after the last answer */
 	unsigned busy;		  /* conn_process() runs */
 	bool draining, eof, rdhup_seen, broken, closing, must_linger, lingering, shut, want_shut, dead, kicked, refuse, refuse_peer;
+	bool held; /* what is sent is kept until its release */
 	bool is_unix, has_uid;
 	uid_t uid;
 	struct http_peer *from; /* counted there; NULL: not counted */

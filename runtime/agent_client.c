@@ -51,6 +51,7 @@
 #define MAX_PAYLOAD_OUT	 (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
 
 static_assert(LIMIT_STREAMS == 1u << SLOT_BITS, "a stream number's low bits are its slot");
+static_assert(LIMIT_STREAMS <= 64, "a bit for each slot");
 static_assert(sizeof(struct agent_frame) == 16, "layout of agent_msg.h");
 
 struct agent_stream {
@@ -100,6 +101,7 @@ struct agent_client {
 	struct sbx_err why;
 	unsigned busy; /* depth of callbacks: memory is released when it is 0 */
 	struct agent_stream *slots[LIMIT_STREAMS];
+	uint64_t unsettled; /* slots: got STARTED in this batch */
 	uint32_t serials[LIMIT_STREAMS]; /* last one used in each slot */
 	size_t n_streams, n_long;
 	size_t stale_left; /* bytes that may still come for streams that were detached */
@@ -187,6 +189,7 @@ static void stream_drop(struct agent_stream *s)
 	if (s->uses_bulk && !--c->n_bulk_users && c->bulk_resized && !c->broken)
 		bulk_resize(c, (int)IDLE_FIFO_BYTES);
 	c->slots[s->number & (LIMIT_STREAMS - 1)] = NULL;
+	c->unsettled &= ~(1ull << (s->number & (LIMIT_STREAMS - 1)));
 	c->n_streams--;
 	c->n_long -= is_long(s->type);
 	loop_timer_free(s->deadline);
@@ -524,6 +527,8 @@ static const char *got_started(struct agent_stream *s, const uint8_t *data, size
 		return "a start out of place";
 	memcpy(&started, data, sizeof(started));
 	s->started = true;
+	if (s->ops->settled)
+		s->client->unsettled |= 1ull << (s->number & (LIMIT_STREAMS - 1));
 	if (s->ops->started)
 		s->ops->started(s->arg, &started);
 	return NULL;
@@ -740,12 +745,24 @@ static bool parse_frames(struct agent_client *c, struct input *in)
  */
 static uint8_t scratch[AGENT_OUT_FRAME + READ_TURN_BYTES];
 
+static void settle_started(struct agent_client *c)
+{
+	for (uint32_t i = 0; c->unsettled; i++)
+		if (c->unsettled & 1ull << i) {
+			struct agent_stream *s = c->slots[i];
+
+			c->unsettled &= ~(1ull << i);
+			s->ops->settled(s->arg);
+		}
+}
+
 static void parse_new(struct agent_client *c, size_t kept, size_t n)
 {
 	struct input in = {scratch, kept + n};
 
 	buf_clear(&c->received);
 	bool more = parse_frames(c, &in);
+	settle_started(c);
 	if (in.n && !c->broken && !c->freed && buf_append(&c->received, in.data, in.n) < 0) {
 		sbx_err_set(&c->why, SBX_E_NO_MEMORY, 0, "answers of a sandbox");
 		break_later(c);

@@ -42,6 +42,8 @@ struct agent_stream_ops {
 	size_t (*bulk)(void *arg, int fd, size_t n);
 	/* the agent granted credit: agent_stream_room() grew */
 	void (*writable)(void *arg);
+	/* what arrived together with STARTED was handed out; not called when the stream has ended by then */
+	void (*settled)(void *arg);
 	/* last callbacks; exactly one of these four comes */
 	void (*exited)(void *arg, const struct agent_exit *result);
 	void (*replied)(void *arg, const struct agent_command_status *status, const char *text, size_t n);

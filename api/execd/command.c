@@ -113,8 +113,16 @@ static void run_started(void *arg, const struct agent_started *started)
 	if (r->background)
 		return; /* END follows */
 	begin_stream(r);
+	http_response_hold(r->req); /* most often the end has come with the beginning: one packet, one wake-up of the client */
 	send_events(r);
 	loop_timer_arm(r->ping_timer, PING_MS);
+}
+
+static void run_settled(void *arg)
+{
+	struct run *r = arg;
+
+	http_response_release(r->req);
 }
 
 static void line_to_event(void *arg, const char *line, size_t n)
@@ -267,7 +275,8 @@ static void run_abort(void *user, struct http_request *req)
 static void run_body(void *user, struct http_request *req, const char *body, size_t n)
 {
 	static const struct agent_stream_ops ops = {
-		.started = run_started, .data = run_data, .exited = run_exited, .ended = run_ended, .lost = run_lost};
+		.started = run_started, .settled = run_settled, .data = run_data, .exited = run_exited, .ended = run_ended,
+		.lost = run_lost};
 	struct run *r = user;
 	struct sbx_err err;
 	auto_buf payload = {0};

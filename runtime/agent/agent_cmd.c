@@ -299,6 +299,7 @@ static void spawned(struct cmd *c, pid_t pid)
 {
 	c->pid = c->group = pid;
 	c->state = CMD_SPAWNED;
+	c->launched.look_mono_usec = sysx_mono_usec() + INT_LAUNCH_USEC;
 }
 
 /* Return: 0 with @c spawned, its ends watched, or a negative errno with nothing left of it. */
@@ -342,7 +343,6 @@ static int start_by_launcher(struct service *s, struct cmd *c, const struct spec
 
 	if (c->entrypoint || !s->launcher.pid || s->launcher.ending || (view->spec.flags & NEEDS_MORE_ENDS))
 		return -ENOENT;
-	kill(s->launcher.pid, SIGCONT); /* a tenant may have stopped it */
 	int r = outputs_open(&e, c->background);
 	if (!r)
 		r = watch_ends(s, c, &e);
@@ -543,6 +543,12 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
 	int32_t sys;
 	bool late = l->look_mono_usec && l->look_mono_usec <= now_usec;
 
+	if (l->slot < 0) {
+		/* its report says the rest; a tenant may have stopped it on its way */
+		l->look_mono_usec = now_usec + INT_LAUNCH_USEC;
+		kill(c->pid, SIGCONT);
+		return;
+	}
 	if (!launch_learn(s, c)) {
 		if (launch_failure(s, c, &sys)) {
 			start_again(s, c); /* for want of something that the agent may have, or to be told again */
@@ -552,6 +558,7 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
 		} else if (late) {
 			l->look_mono_usec += INT_LAUNCH_USEC;
 			launch_executed(s, c, true);
+			launch_wake(s);
 		}
 		return;
 	}
@@ -562,7 +569,9 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
 	if (prints || ((late || l->told) && launch_executed(s, c, late))) {
 		started(s, c);
 	} else if (late) {
-		l->look_mono_usec = 0; /* it will be told */
+		/* it will be told; a tenant may have stopped it on its way */
+		l->look_mono_usec = now_usec + INT_LAUNCH_USEC;
+		kill(c->pid, SIGCONT);
 	}
 }
 
@@ -1005,7 +1014,7 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 			follow_launch(s, c, now_usec);
 			s->cmd_events = true;
 		}
-		if (c->launched.look_mono_usec && c->launched.look_mono_usec < next)
+		if (c->state == CMD_SPAWNED && c->launched.look_mono_usec && c->launched.look_mono_usec < next)
 			next = c->launched.look_mono_usec;
 		if (!c->pid && c->state != CMD_ENDED && !launch_learn(s, c))
 			continue; /* nobody to end yet: the launcher tells, or its own time runs out */

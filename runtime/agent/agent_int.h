@@ -196,6 +196,8 @@ void service_free_stream(struct service *s, struct stream *st);
 
 /** launch_make() - Have a launcher wait for commands, unless one does or the sandbox is not running */
 void launch_make(struct service *s);
+/** launch_wake() - A tenant may have stopped it */
+void launch_wake(const struct service *s);
 /** launch_drop() - End it: it is too old, or knows an environment that is no longer true; fine when there is none */
 void launch_drop(struct service *s);
 /** launch_reaped() - Process @pid has ended; Return: true when it was the launcher: cmd_relaunch() is next */

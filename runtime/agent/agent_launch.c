@@ -64,6 +64,12 @@ void launch_make(struct service *s)
 	}
 }
 
+void launch_wake(const struct service *s)
+{
+	if (s->launcher.pid)
+		kill(s->launcher.pid, SIGCONT);
+}
+
 void launch_drop(struct service *s)
 {
 	if (s->launcher.pid && !s->launcher.ending)

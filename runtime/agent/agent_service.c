@@ -640,14 +640,15 @@ static void parse_exec(struct service *s)
 /* Return: true when there may be more to read. */
 static bool read_exec(struct service *s)
 {
-	ssize_t n = read(s->exec_in.fd, s->in + s->in_have, INT_IN_BYTES - s->in_have);
+	uint32_t room = INT_IN_BYTES - s->in_have;
+	ssize_t n = read(s->exec_in.fd, s->in + s->in_have, room);
 
 	if (n < 0 && errno == EINTR)
 		return true;
-	if (n <= 0) {
-		s->exec_in.ready = 0;
+	if (n < (ssize_t)room)
+		s->exec_in.ready = 0; /* it is empty, and what comes gives a new edge */
+	if (n <= 0)
 		return false;
-	}
 	s->in_have += (uint32_t)n;
 	if (s->in_have > s->in_high)
 		s->in_high = s->in_have;
@@ -856,7 +857,7 @@ static bool reap(struct service *s)
 
 	if (!s->signals.ready)
 		return false;
-	while (read(s->signals.fd, info, sizeof(info)) > 0)
+	while (read(s->signals.fd, info, sizeof(info)) == (ssize_t)sizeof(info))
 		;
 	s->signals.ready = 0;
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0)

@@ -104,12 +104,13 @@ int spawn_identity(const struct users_identity *who)
 
 	for (uint32_t i = 0; i < who->n_groups; i++)
 		groups[i] = who->groups[i];
-	if (setgroups(who->n_groups, groups) < 0 || setresgid(who->gid, who->gid, who->gid) < 0)
+	/* the bare calls: a libc keeps threads in step, of which there are none, and looks for them in memory that a child shares */
+	if (syscall(SYS_setgroups, (size_t)who->n_groups, groups) < 0 || syscall(SYS_setresgid, who->gid, who->gid, who->gid) < 0)
 		return -errno;
 	int r = cut_bounding_set(keep); /* needs SETPCAP, so before the ids and sets go */
 	if (r)
 		return r;
-	if (setresuid(who->uid, who->uid, who->uid) < 0)
+	if (syscall(SYS_setresuid, who->uid, who->uid, who->uid) < 0)
 		return -errno;
 	r = set_caps(keep);
 	/* changing ids has set the flag to the host's default for such a process, which may be 2: never dumpable here */

@@ -563,6 +563,81 @@ static void test_spare(struct harness *h)
 	free(many);
 }
 
+/* Takes frames until all @n have their last one; what they print is of no interest.  Return: how many got EXIT. */
+static int finish_all(struct harness *h, struct harness_result *r, int n)
+{
+	static uint8_t payload[AGENT_OUT_FRAME];
+	struct agent_frame f;
+	int over = 0, exited = 0;
+
+	while (over < n && harness_recv(h, 60000, &f, payload) >= 0)
+		for (int k = 0; k < n; k++) {
+			if (r[k].stream != f.stream || (f.type != AGENT_EXIT && f.type != AGENT_END))
+				continue;
+			over++;
+			exited += f.type == AGENT_EXIT;
+			if (f.type == AGENT_EXIT)
+				memcpy(&r[k].exit, payload, sizeof(r[k].exit));
+		}
+	return exited;
+}
+
+/* Root of the sandbox against the process that starts its commands: it gets what it asks for, later. */
+static void test_launcher(struct harness *h)
+{
+	static const char storm[] = "end=$((SECONDS+3)); while [ $SECONDS -lt $end ]; do for p in /proc/[0-9]*; do n=${p#/proc/}; "
+				    "[ $n != 1 ] && grep -qs '^Uid:.65534' $p/status && kill -%s $n && echo $n >> /tmp/storm.%s; done; done";
+	static const struct {
+		const char *what, *command;
+	} refused[] = {
+		{"its memory", "cat /proc/$n/maps"}, {"its descriptors", "readlink /proc/$n/fd/0"}, {"its environment", "cat /proc/$n/environ"},
+		{"its limits", "prlimit --pid $n --nofile=1:1"}, {"its processors", "taskset -p 1 $n"}, {"its cwd", "readlink /proc/$n/cwd"},
+	};
+	static const char *const how[] = {"STOP", "KILL"};
+	enum { AT_ONCE = 12 };
+	struct harness_result r, many[AT_ONCE];
+	char command[600];
+
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		harness_run(h, &r, "true"); /* at the latest now there is one */
+		harness_clear(&r);
+		snprintf(command, sizeof(command),
+			 "for i in 1 2 3 4 5 6 7 8 9; do for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n != 1 ] && grep -qs '^Uid:.65534' $p/status "
+			 "&& kill -0 $n && { %s >/dev/null 2>&1; exit $((10 + !!$?)); }; done; sleep 0.3; done; exit 9",
+			 refused[i].command);
+		is_int(harness_run(h, &r, command), 11, "of the launcher nobody gets at %s", refused[i].what);
+		harness_clear(&r);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(how); i++) {
+		int ended = 0, right = 0;
+
+		snprintf(command, sizeof(command), storm, how[i], how[i]);
+		begin(h, &r, command, (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+		harness_finish(h, &r, 10000);
+		harness_clear(&r);
+		snprintf(command, sizeof(command), "for i in $(seq 200); do [ -s /tmp/storm.%s ] && exit 3; sleep 0.1; done", how[i]);
+		harness_run(h, &r, command);
+		harness_clear(&r);
+		for (int round = 0; round < 4; round++) {
+			for (int k = 0; k < AT_ONCE; k++) {
+				snprintf(command, sizeof(command), "exit %d", 20 + k);
+				begin(h, &many[k], command, (struct agent_spec){0});
+			}
+			ended += finish_all(h, many, AT_ONCE);
+			for (int k = 0; k < AT_ONCE; k++) {
+				/* who is on the way to its exec has that id for a moment: then it is the one that is hit */
+				right += many[k].exit.code == 20 + k || (i && many[k].exit.signal == SIGKILL);
+				harness_clear(&many[k]);
+			}
+		}
+		is_int(ended, 4 * AT_ONCE, "under a storm of %s against the launcher every command ends", how[i]);
+		is_int(right, 4 * AT_ONCE, "and as it should");
+		snprintf(command, sizeof(command), "test -s /tmp/storm.%s && exit 5", how[i]);
+		is_int(harness_run(h, &r, command), 5, "and it was hit");
+		harness_clear(&r);
+	}
+}
+
 /* ---- many at once ---- */
 
 static void test_many(struct harness *h)
@@ -1197,6 +1272,7 @@ int main(int argc, char **argv)
 	test_driver(&h);
 	test_ends(&h);
 	test_spare(&h);
+	test_launcher(&h);
 	test_many(&h);
 	test_output(&h);
 	test_attach(&h);
