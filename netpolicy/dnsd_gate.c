@@ -103,7 +103,7 @@ static bool make_room(struct dnsd_gate *g, uint32_t sandbox_addr, uint64_t now)
 {
 	struct entry *e;
 
-	if (g->n < LIMIT_GATE_FLOWS_ALL && g->of_source[sandbox_addr % SOURCES] < LIMIT_GATE_FLOWS)
+	if (g->n < LIMIT_GATE_FLOWS_ALL && (g->of_source[sandbox_addr % SOURCES] < LIMIT_GATE_FLOWS || FAULT_POINT("gate-flows")))
 		return true;
 	for (e = g->first; e && now - e->flow.since_ms > EVICT_MS; e = e->next)
 		if (e->sandbox_addr == sandbox_addr && e->flow.state == GATE_SILENT) {

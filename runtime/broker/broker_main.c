@@ -449,7 +449,8 @@ static void bound_all(struct broker *b)
 static int start(struct broker *b, const struct arguments *a, struct sbx_err *err)
 {
 	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths,
-					     .ipv6 = b->settings.network_ipv6};
+					     .ipv6 = b->settings.network_ipv6,
+					     .gate = strcmp(b->settings.egress_tls_gate, "off") != 0};
 	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost, .fill = egress_fill};
 
 	launch_child_normalise();

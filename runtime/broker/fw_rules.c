@@ -715,14 +715,14 @@ int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err)
 	return 0;
 }
 
-int fw_rules_try(bool ipv6, struct sbx_err *err)
+int fw_rules_try(bool ipv6, bool gate, struct sbx_err *err)
 {
 	static const uint32_t far = 0x01010101;
 	static const struct ip6 far6 = {UINT64_C(0x2001) << 48, 1};
 	static const struct fwset_pin pin = {.addr = far, .timeout_ms = 60000}, pin6 = {.addr6 = {UINT64_C(0x2001) << 48, 1}, .timeout_ms = 60000};
 	const struct fw_rules_config config = {.instance = "probe", .uplink_host = "probe0", .uplink_router = "probe1",
 					       .subnet_addr = LINKS_DEFAULT_SUBNET, .subnet_prefix = LINKS_DEFAULT_PREFIX,
-					       .ipv6 = ipv6, .subnet6 = {{UINT64_C(0xfd) << 56, 0}, 64}};
+					       .gate = gate, .ipv6 = ipv6, .subnet6 = {{UINT64_C(0xfd) << 56, 0}, 64}};
 
 	if (fw_rules_load_host(&config, err) < 0 || fw_rules_load_router(&config, -1, err) < 0)
 		return -1;

@@ -113,7 +113,7 @@ struct fw_rules_others {
 int fw_rules_look(struct fw_rules_others *ret, struct sbx_err *err) SBX_WUR;
 /** fw_rules_allowed6() - fw_rules_allowed() for IPv6 */
 bool fw_rules_allowed6(const struct fw_rules_config *config, struct ip6 addr, uint32_t min_prefix);
-/** fw_rules_try() - Load both rule sets (@ipv6: with IPv6) in the calling process's network namespace (a probe's own); Return: 0, or -1 with @err set */
-int fw_rules_try(bool ipv6, struct sbx_err *err) SBX_WUR;
+/** fw_rules_try() - Load both rule sets (@ipv6: with IPv6, @gate: with the gate of TLS names) in the calling process's network namespace (a probe's own); Return: 0, or -1 with @err set */
+int fw_rules_try(bool ipv6, bool gate, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -69,7 +69,7 @@ void fw_rules_put_gate(struct buf *b, const struct fw_family *f, const struct fw
 
 void fw_rules_put_gate_raw(struct buf *b, const struct fw_family *f, const struct fw_rules_config *c)
 {
-	if (c->gate && !FAULT_POINT("fw-gate-syn"))
+	if (c->gate)
 		buf_printf(b, "\t\ttcp dport %d tcp flags & (fin|syn|rst|ack) == syn goto gate_syn%s\n", GATE_PORT, f->chain);
 }
 

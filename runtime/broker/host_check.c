@@ -459,7 +459,7 @@ static int try_nft(const char *arg)
 
 	if (unshare(CLONE_NEWNET) < 0)
 		return errno;
-	return fw_rules_try(arg != NULL, &err) < 0 ? (err.sys > 0 && err.sys < 128 ? err.sys : EOPNOTSUPP) : 0;
+	return fw_rules_try(arg && *arg == '6', arg && *arg == 'g', &err) < 0 ? (err.sys > 0 && err.sys < 128 ? err.sys : EOPNOTSUPP) : 0;
 }
 
 static enum host_verdict probe_NFT(const struct host_check_context *context, char *found, size_t size)
@@ -486,6 +486,26 @@ static enum host_verdict probe_IPV6(const struct host_check_context *context, ch
 	}
 	sys = in_child(try_nft, "6");
 	snprintf(found, size, "the rules with IPv6 in a namespace of their own: %s", sys ? strerror(sys) : "load");
+	return sys ? HOST_FAIL : HOST_OK;
+}
+
+static int try_gate(const char *arg)
+{
+	int r = try_nft(arg); /* which enters a namespace of its own */
+
+	return r ? r : links_try_gate() < 0 ? EOPNOTSUPP : 0;
+}
+
+static enum host_verdict probe_GATE(const struct host_check_context *context, char *found, size_t size)
+{
+	int sys;
+
+	if (!context->gate) {
+		snprintf(found, size, "egress.tls_gate is off: a name opens its addresses whatever they are asked for");
+		return HOST_OK;
+	}
+	sys = in_child(try_gate, "g");
+	snprintf(found, size, "the rules with the gate, and /dev/net/tun, in a namespace of their own: %s", sys ? strerror(sys) : "made");
 	return sys ? HOST_FAIL : HOST_OK;
 }
 

@@ -44,6 +44,7 @@ struct host_check_context {
 	const struct cgroup *cg; /* borrowed; NULL: the cgroup rows say that it is not open */
 	const struct settings_texts *host_paths; /* borrowed; storage.allowed_host_paths; NULL: none */
 	bool ipv6;	 /* network.ipv6 */
+	bool gate;	 /* egress.tls_gate is not off */
 };
 
 /**

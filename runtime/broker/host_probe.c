@@ -90,7 +90,8 @@ static _Noreturn void run_probes(const struct broker *b, int write_fd)
 	static struct seen seen[HOST_CHECK_COUNT];
 	struct host_check_context context = {
 		.state_dir = b->state_dir, .cg = b->cg, .host_paths = &b->settings.storage_allowed_host_paths,
-		.ipv6 = b->settings.network_ipv6};
+		.ipv6 = b->settings.network_ipv6,
+		.gate = b->rules.gate};
 	struct host_row row;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);

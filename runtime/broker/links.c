@@ -862,25 +862,35 @@ static int dns_socket(struct links *links, int type, struct sbx_err *err)
 
 /* ---- the gate of TLS names ---- */
 
+/* It belongs to the namespace of who opens it.  Return: descriptor or -errno */
+static int open_tun_here(void)
+{
+	struct ifreq req = {.ifr_flags = IFF_TUN | IFF_NO_PI};
+	auto_fd fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", LINKS_GATE);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0)
+		return -errno;
+	return take_fd(&fd);
+}
+
 static int open_tun(int router_fd)
 {
 	auto_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	struct ifreq req = {.ifr_flags = IFF_TUN | IFF_NO_PI};
 	int fd;
 
-	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", LINKS_GATE);
 	if (home < 0 || setns(router_fd, CLONE_NEWNET) < 0)
 		return -errno;
-	/* It belongs to the namespace of who opens it. */
-	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0) {
-		int sys = errno;
-
-		close_keep_errno(fd);
-		fd = -sys;
-	}
+	fd = open_tun_here();
 	come_back(home);
 	return fd;
+}
+
+int links_try_gate(void)
+{
+	auto_fd fd = open_tun_here();
+
+	return fd < 0 ? -1 : 0;
 }
 
 static int drop_link(struct nl_sock *sock, const char *name)

@@ -263,6 +263,8 @@ int links_out_ifs6(const struct ip6_prefix *allow, size_t n_allow, const char *u
 
 /** links_try_lo_up() - Bring lo up in the calling process's network namespace (a probe's own); Return: 0 or -1 */
 int links_try_lo_up(void);
+/** links_try_gate() - Make the interface of the gate of TLS names in the calling process's network namespace (a probe's own); Return: 0 or -1 */
+int links_try_gate(void);
 /** links_try_veth() - Make a veth pair in the calling process's network namespace (a probe's own); Return: 0 or -1 */
 int links_try_veth(void);
 

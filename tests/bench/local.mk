@@ -26,6 +26,7 @@ tests_bench_bench_egress_SOURCES = tests/bench/bench_egress.c
 tests_bench_bench_egress_LDADD = libworld.a libbtc.a libhostside.a libbase.a $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)
 bench-egress: all tests/bench/bench_egress
 	top_builddir=$(abs_top_builddir) ./tests/bench/bench_egress
+	EGRESS_BENCH=1 top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir) $(top_srcdir)/tests/system/egress_gate.sh
 .PHONY: bench-egress
 
 # Figures of sandbox-dnsd beside other name servers.

@@ -173,6 +173,9 @@ def write(path, text):
     os.rename(path + ".new", path)
 
 
+gate = "auto"  # egress.tls_gate
+
+
 def start(more=""):
     write(config, f"""instance = {os.environ.get('EGRESS_INSTANCE', '11')}
 state_dir = "{run}/state"
@@ -187,6 +190,7 @@ upstreams = ["127.0.1.1"]
 target = 2
 [egress]
 max_rules = 60
+tls_gate = "{gate}"
 overlay_deny = "{deny_file}"
 overlay_allow = "{allow_file}"
 log_skip = "{skip_file}"

@@ -14,7 +14,7 @@
 int main(int argc, char **argv)
 {
 	struct sbx_err err = {0};
-	struct host_check_context context = {.state_dir = argc > 1 ? argv[1] : "/tmp"};
+	struct host_check_context context = {.state_dir = argc > 1 ? argv[1] : "/tmp", .gate = true};
 	struct cgroup *cg;
 	uint32_t mask = 0;
 	struct host_row row;

@@ -1029,7 +1029,7 @@ int main(void)
 		return 0;
 	}
 	quick = getenv("EGRESS_QUICK") != NULL;
-	if (!ok(world_start(&w, &t, "egress", "[pool]\ntarget = 2\n[egress]\ndoh_addresses = [\"8.8.8.8\"]\n") == 0, "a broker and a world"))
+	if (!ok(world_start(&w, &t, "egress", "[pool]\ntarget = 2\n[egress]\ntls_gate = \"off\"\ndoh_addresses = [\"8.8.8.8\"]\n") == 0, "a broker and a world"))
 		goto out;
 	if (getenv("EGRESS_ESSENTIAL")) {
 		essential();

@@ -262,7 +262,7 @@ int main(void)
 		printf("1..0 # SKIP needs root\n");
 		return 0;
 	}
-	if (!ok(world_start(&w, &t, "egresslife", "[pool]\ntarget = 1\n[egress]\nquic = true\n") == 0, "a broker and a world"))
+	if (!ok(world_start(&w, &t, "egresslife", "[pool]\ntarget = 1\n[egress]\nquic = true\ntls_gate = \"off\"\n") == 0, "a broker and a world"))
 		goto out;
 	if (!ok(box_make(&w, &a, false) == 0 && box_make(&w, &b, true) == 0 && policy_set(&w, &a, 0, &rule, 1, NULL) == 0 &&
 		pin_set(&w, &a, BROKER_OP_PIN, A_OK, 0, 60 * MIN) == 0 && flow_open(&w, &f, &a, A_OK), "two sandboxes, a policy, a lease, a flow"))

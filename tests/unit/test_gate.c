@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/limits.h"
-#include "netpolicy/gate_flow.h"
+#include "netpolicy/gate_packet.h"
 #include "tests/tap.h"
 
 /* ---- a hello from its parts ---- */
@@ -505,8 +505,81 @@ static void check_bounds(void)
 	gate_flow_clear(&flow);
 }
 
+/* ---- packets ---- */
+
+static size_t make_packet(uint8_t *p, bool six, size_t data)
+{
+	const size_t head = six ? 40 : 20, len = head + 20 + data;
+	uint8_t *tcp = p + head;
+
+	memset(p, 0, len);
+	p[0] = six ? 0x60 : 0x45;
+	if (six) {
+		p[5] = (uint8_t)(20 + data);
+		p[6] = 6;
+		p[23] = 1;
+		p[39] = 2;
+	} else {
+		p[3] = (uint8_t)len;
+		p[9] = 6;
+		p[12] = 10, p[15] = 1;
+		p[16] = 198, p[19] = 20;
+	}
+	tcp[0] = 0x9c, tcp[1] = 0x40;
+	tcp[2] = 1, tcp[3] = 0xbb;
+	tcp[7] = 7;
+	tcp[11] = 9;
+	tcp[12] = 5 << 4;
+	tcp[13] = GATE_ACK;
+	return len;
+}
+
+static const struct {
+	const char *why;
+	bool six;
+	size_t at; /* of the byte that is changed */
+	uint8_t to;
+	size_t cut; /* bytes missing at the end */
+	bool good;
+} packets[] = {
+	{"IPv4", false, 8, 64, 0, true},
+	{"IPv6", true, 7, 64, 0, true},
+	{"IPv4 options", false, 0, 0x46, 0, false},
+	{"version 5", false, 0, 0x55, 0, false},
+	{"more fragments", false, 6, 0x20, 0, false},
+	{"a later fragment", false, 7, 1, 0, false},
+	{"do not fragment", false, 6, 0x40, 0, true},
+	{"IPv4, UDP", false, 9, 17, 0, false},
+	{"IPv6, an extension header", true, 6, 0, 0, false},
+	{"longer than it is", false, 3, 60, 0, false},
+	{"shorter than its head", false, 3, 30, 0, false},
+	{"IPv6, longer than it is", true, 5, 50, 0, false},
+	{"TCP's head shorter than a head", false, 20 + 12, 4 << 4, 0, false},
+	{"TCP's head longer than the packet", false, 20 + 12, 15 << 4, 0, false},
+	{"a byte less", false, 8, 64, 1, false},
+	{"half", true, 7, 64, 40, false},
+};
+
+static void check_packets(void)
+{
+	uint8_t p[128];
+	struct gate_packet got;
+
+	for (size_t i = 0; i < sizeof(packets) / sizeof(packets[0]); i++) {
+		size_t len = make_packet(p, packets[i].six, 5);
+
+		p[packets[i].at] = packets[i].to;
+		ok((gate_packet_read(p, len - packets[i].cut, &got) == 0) == packets[i].good, "packet: %s", packets[i].why);
+		if (packets[i].good)
+			ok(got.port == 443 && got.source_port == 40000 && got.seg.seq == 7 && got.seg.ack == 9 && got.seg.len == 5 && got.len == len &&
+				   got.seg.flags == GATE_ACK && (got.source != 0) != packets[i].six,
+			   "packet: %s: its parts", packets[i].why);
+	}
+}
+
 int main(void)
 {
+	check_packets();
 	check_hellos();
 	check_records();
 	check_flow();
