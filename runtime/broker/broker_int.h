@@ -84,6 +84,7 @@ struct slot {
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
 	struct lowers_set *lowers; /* owned, kept as long: the layers of its last life (lowers.h) */
+	bool with_shells; /* broker-shells makes it: nobody else does anything with it */
 	bool is_shell;	  /* has said so */
 	bool rooted;	  /* has its root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */
@@ -128,6 +129,7 @@ struct egress_walk;
 struct fwset;
 struct slot_egress;
 struct capture;
+struct shells;
 struct unpack;
 struct trash;
 struct flows;
@@ -189,6 +191,8 @@ struct broker {
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
 	struct capture *capture[BROKER_MAX_CAPTURES];
 	struct trash *trash;
+	struct shells *shells;
+	bool is_shells; /* this is broker-shells, which has no loop and no table of slots */
 	struct disk *disk;
 	struct flows *flows;
 	struct egress_walk *walk;

@@ -28,6 +28,7 @@
 #include "runtime/broker/layers.h"
 #include "runtime/broker/lowers.h"
 #include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/shells.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/trash.h"
 #include "runtime/resources.h"
@@ -465,7 +466,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 	if (host_check_start(&context, &b->host_features, err) < 0 || open_network(b, err) < 0 || rootfs_enter(err) < 0 || open_directories(b, err) < 0 ||
 	    load_programs(b, a, err) < 0 || rootfs_init(b, err) < 0)
 		return -1;
-	if (open_disks(b, err) < 0 || slots_init(b, err) < 0 || flows_init(b, err) < 0 || egress_walk_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
+	if (open_disks(b, err) < 0 || shells_init(b, err) < 0 || slots_init(b, err) < 0 || flows_init(b, err) < 0 || egress_walk_init(b, err) < 0 || trash_init(b) < 0 || (b->settings.images_host && layers_host_image(b, err) < 0))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_NO_MEMORY, 0, "start");
 	int live = slots_recover(b, err);
 	if (live < 0)

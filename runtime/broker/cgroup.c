@@ -247,6 +247,26 @@ static void slot_name(struct cgroup_slot *cs, uint32_t slot, uint32_t generation
 	snprintf(cs->name, sizeof(cs->name), "s%u.%u", slot, generation);
 }
 
+void cgroup_slot_take(struct cgroup_slot *cs, uint32_t slot, uint32_t generation, int events_fd, int oom_fd)
+{
+	cgroup_slot_init(cs);
+	slot_name(cs, slot, generation);
+	cs->events_fd = events_fd;
+	cs->oom_fd = oom_fd;
+}
+
+_Static_assert(CGROUP_TREE_COUNT == CGROUP_ROOTS_MAX, "a root for each tree");
+
+size_t cgroup_roots(const struct cgroup *cg, int *ret_fd)
+{
+	size_t n = 0;
+
+	for (int t = 0; t < CGROUP_TREE_COUNT; t++)
+		if (cg->root_fd[t] >= 0)
+			ret_fd[n++] = cg->root_fd[t];
+	return n;
+}
+
 static int open_events(struct cgroup *cg, struct cgroup_slot *cs, struct sbx_err *err)
 {
 	char path[CGROUP_PATH_SIZE];

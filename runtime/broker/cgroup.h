@@ -110,6 +110,11 @@ int cgroup_limit_all(struct cgroup *cg, uint64_t pids, uint64_t memory_bytes, st
 void cgroup_slot_init(struct cgroup_slot *cs);
 /** cgroup_slot_close() - Close every descriptor of @cs and make it empty; the groups stay */
 void cgroup_slot_close(struct cgroup_slot *cs);
+/** cgroup_slot_take() - @cs becomes that of @slot and @generation, whose watches @events_fd and @oom_fd (-1: none) were opened by another process */
+void cgroup_slot_take(struct cgroup_slot *cs, uint32_t slot, uint32_t generation, int events_fd, int oom_fd);
+#define CGROUP_ROOTS_MAX 5
+/** cgroup_roots() - Descriptors of @cg that making a group needs, into @ret_fd of CGROUP_ROOTS_MAX; Return: how many */
+size_t cgroup_roots(const struct cgroup *cg, int *ret_fd);
 /** cgroup_slot_close_entry() - Close into, join and tenant descriptors of @cs once pid 1 has them; the watches stay */
 void cgroup_slot_close_entry(struct cgroup_slot *cs);
 

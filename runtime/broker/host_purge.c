@@ -4,6 +4,7 @@
 
 #include "runtime/broker/host_purge.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -15,6 +16,7 @@
 
 #include "runtime/broker/cgroup.h"
 #include "runtime/broker/fw_rules.h"
+#include "runtime/broker/shells.h"
 #include "runtime/broker/sysctl_record.h"
 
 /* A killed process in an uninterruptible sleep must not hold the rest up for ever. */
@@ -107,6 +109,16 @@ static int end_mounts(const char *run_dir, struct sbx_err *err)
 	return errno == EINVAL || errno == ENOENT ? 0 : sbx_err_set(err, SBX_E_SYSTEM, errno, "unmount %s", path);
 }
 
+/* It may be in the middle of a shell, whose groups the list of them would miss. */
+static int end_shells(const char *run_dir, struct sbx_err *err)
+{
+	char path[512];
+	int n = snprintf(path, sizeof(path), "%s/slots", run_dir);
+	auto_fd slots = n < 0 || (size_t)n >= sizeof(path) ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return slots < 0 ? 0 : shells_end_earlier(slots, err);
+}
+
 static void note(int result, const struct sbx_err *one, struct sbx_err *err, int *ret)
 {
 	if (result >= 0)
@@ -122,6 +134,7 @@ int host_purge(const struct links_config *links, struct sbx_err *err)
 	struct sbx_err one = {0};
 	int ret = 0;
 
+	note(end_shells(links->run_dir, &one), &one, err, &ret);
 	note(end_groups(links->instance, &one), &one, err, &ret);
 	note(end_network(links, &one), &one, err, &ret);
 	note(sysctl_record_undo(links->run_dir, &one), &one, err, &ret);

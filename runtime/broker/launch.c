@@ -13,6 +13,7 @@
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/launch_sync.h"
 #include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/shells.h"
 #include "runtime/broker/slot.h"
 #include "runtime/broker/volumes.h"
 
@@ -403,10 +404,10 @@ static int clone_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 		s->pidfd = -1;
 		return sbx_err_set(err, SBX_E_SYSTEM, sys, "make the namespaces of slot %u", s->number);
 	}
-	if (slot_adopt_pid(b, s, err) < 0)
+	if (!b->is_shells && slot_adopt_pid(b, s, err) < 0)
 		return -1;
 	s->start_time = slot_start_time(s->pid);
-	int r = slot_set_state(b, s, BROKER_SLOT_MAKING); /* now with the pid */
+	int r = b->is_shells ? 0 : slot_set_state(b, s, BROKER_SLOT_MAKING); /* now with the pid */
 	if (r == 0)
 		r = write_maps(b, s);
 	if (r == 0)
@@ -460,7 +461,7 @@ static int send_setup(struct broker *b, struct slot *s, int spool_fd, struct sbx
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set up the shell of slot %u", s->number) : 0;
 }
 
-static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
+int launch_begin(struct broker *b, struct slot *s, struct sbx_err *err)
 {
 	auto_fd spool = -1;
 	int r = make_fifos(s);
@@ -469,22 +470,26 @@ static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 		r = make_files(b, s, &spool);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "files of slot %u", s->number);
-	if (rootfs_helper(b, s, err) < 0) /* here and not when a request waits */
-		return -1;
 	if (FAULT_POINT("launch-files"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (cgroup_make(b->cg, s->number, s->generation, slot_agent_id(b, s), &s->cg, err) < 0)
 		return -1;
 	s->has_cgroup = true;
+	if (b->is_shells && FAULT_POINT("shells-cgroup"))
+		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (FAULT_POINT("launch-cgroup") || clone_shell(b, s, err) < 0 || FAULT_POINT("launch-clone"))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (links_attach(b->links, s->pid, s->generation, s->addr, slot_base(b, s), BROKER_IDS_PER_SLOT, &s->link, err) < 0)
 		return -1;
 	s->has_link = true;
-	if (FAULT_POINT("launch-link"))
+	if (FAULT_POINT("launch-link") || (b->is_shells && FAULT_POINT("shells-link")))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
-	if (send_setup(b, s, spool, err) < 0)
-		return -1;
+	return send_setup(b, s, spool, err);
+}
+
+/* From here on it speaks. */
+static int listen_to(struct broker *b, struct slot *s, struct sbx_err *err)
+{
 	s->deadline = loop_timer_new(b->loop, too_late, s);
 	s->launch_source = loop_fd_add(b->loop, s->launch_fd, EPOLLIN, on_answer, s);
 	if (!s->deadline || !s->launch_source)
@@ -493,13 +498,53 @@ static int make_shell(struct broker *b, struct slot *s, struct sbx_err *err)
 	return 0;
 }
 
+size_t launch_made_of(const struct slot *s, struct launch_made *ret, int *ret_fd)
+{
+	*ret = (struct launch_made){.pid = s->pid, .start_time = s->start_time, .link = s->link, .n_fds = LAUNCH_MADE_OOM};
+	ret_fd[LAUNCH_MADE_PIDFD] = s->pidfd;
+	ret_fd[LAUNCH_MADE_SOCKET] = s->launch_fd;
+	ret_fd[LAUNCH_MADE_EVENTS] = s->cg.events_fd;
+	if (s->cg.oom_fd >= 0)
+		ret_fd[ret->n_fds++] = s->cg.oom_fd;
+	return ret->n_fds;
+}
+
+void launch_taken_over(struct broker *b, struct slot *s, const struct launch_made *made, const int *fd)
+{
+	struct sbx_err err = {0};
+
+	s->with_shells = false;
+	s->has_files = s->has_cgroup = s->has_link = true;
+	s->pid = made->pid;
+	s->start_time = made->start_time;
+	s->link = made->link;
+	s->pidfd = fd[LAUNCH_MADE_PIDFD];
+	s->launch_fd = fd[LAUNCH_MADE_SOCKET];
+	cgroup_slot_take(&s->cg, s->number, s->generation, fd[LAUNCH_MADE_EVENTS], made->n_fds > LAUNCH_MADE_OOM ? fd[LAUNCH_MADE_OOM] : -1);
+	/* here and not when a request waits */
+	if (slot_adopt_pid(b, s, &err) < 0 || slot_set_state(b, s, BROKER_SLOT_MAKING) < 0 || rootfs_helper(b, s, &err) < 0 || listen_to(b, s, &err) < 0) {
+		if (!err.code)
+			sbx_err_set(&err, SBX_E_SYSTEM, 0, "record of slot %u", s->number);
+		launch_failed(b, s, &err);
+	}
+}
+
+void launch_given_up(struct broker *b, struct slot *s, const struct sbx_err *err)
+{
+	s->with_shells = false;
+	slot_find_rest(b, s);
+	launch_failed(b, s, err);
+}
+
 void launch_make(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
 
 	if (!s->create)
 		b->n_making++;
-	if (make_shell(b, s, &err) < 0)
+	if (!s->create && shells_ask(b, s))
+		return;
+	if (rootfs_helper(b, s, &err) < 0 || launch_begin(b, s, &err) < 0 || listen_to(b, s, &err) < 0)
 		launch_failed(b, s, &err);
 	/* the shell takes one message after the other: what comes next is done while it is being made */
 	else if (s->create)

@@ -12,9 +12,24 @@
 
 #include <stdint.h>
 
+#include "runtime/broker/links.h"
+
+#include <stddef.h>
+#include <sys/types.h>
+
 struct broker;
 struct broker_create;
 struct slot;
+
+/* What broker-shells (shells.h) tells of a shell that it made; the descriptors are beside it, in the order of enum launch_made_fd. */
+struct launch_made {
+	int32_t pid;
+	uint32_t n_fds;
+	uint64_t start_time;
+	struct links_end link;
+};
+
+enum launch_made_fd { LAUNCH_MADE_PIDFD = 0, LAUNCH_MADE_SOCKET, LAUNCH_MADE_EVENTS, LAUNCH_MADE_OOM /* may be absent */, LAUNCH_MADE_FDS };
 
 /**
  * launch_make() - Start to make the shell of slot @s of @b, which was slot_take()n
@@ -23,6 +38,21 @@ struct slot;
  * the slot is then on its way to FREE.
  */
 void launch_make(struct broker *b, struct slot *s);
+/**
+ * launch_begin() - Make files, groups, process and link of a shell and send it what it needs; it answers on s->launch_fd
+ * @b:		The broker, or its child broker-shells
+ * @s:		The slot, its directory is open
+ * @err:	Filled on failure: SYSTEM; @s tells what is there already
+ *
+ * Return: 0, or -1 with @err set
+ */
+int launch_begin(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
+/** launch_made_of() - Tell in @ret and @ret_fd (of LAUNCH_MADE_FDS; they stay those of @s) what launch_begin() made of @s; Return: how many descriptors */
+size_t launch_made_of(const struct slot *s, struct launch_made *ret, int *ret_fd);
+/** launch_taken_over() - The shell of slot @s of @b, which broker-shells made, is the broker's: @made, and the descriptors @fd, which are taken */
+void launch_taken_over(struct broker *b, struct slot *s, const struct launch_made *made, const int *fd);
+/** launch_given_up() - broker-shells will not make the shell of slot @s of @b, for @err: what there is of it is undone */
+void launch_given_up(struct broker *b, struct slot *s, const struct sbx_err *err);
 /** launch_from_pool() - Take from the pool of @b a shell that can serve @create, at best one with its root; Return: it, or NULL */
 struct slot *launch_from_pool(struct broker *b, const struct broker_create *create);
 /** launch_stale() - A waiting shell of @b whose root nobody has asked for lately; Return: it, or NULL */

@@ -820,6 +820,22 @@ int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t a
 	return 0;
 }
 
+int links_again(struct links *links, struct sbx_err *err)
+{
+	struct nl_sock *router = NULL;
+
+	if (open_nl(&router, links->router_fd, err) < 0)
+		return -1;
+	nl_socket_free(links->router);
+	links->router = router;
+	return 0;
+}
+
+int links_socket(const struct links *links)
+{
+	return nl_socket_get_fd(links->router);
+}
+
 int links_find(struct links *links, uint32_t generation)
 {
 	char name[IFNAMSIZ];

@@ -109,6 +109,10 @@ uint32_t links_addr(const struct links_config *config, uint32_t slot);
  */
 int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
 		 struct links_end *ret, struct sbx_err *err) SBX_WUR;
+/** links_again() - In a child: a socket of its own to the router's rtnetlink for @links, since answers are not to be shared; Return: 0, or -1 with @err set */
+int links_again(struct links *links, struct sbx_err *err) SBX_WUR;
+/** links_socket() - Descriptor of that socket of @links; @links keeps it */
+int links_socket(const struct links *links);
 /** links_present() - Whether interface @ifindex still exists in the router of @links; Return: 1, 0 or -errno */
 int links_present(struct links *links, uint32_t ifindex);
 /** links_name() - Write the router's interface name for @generation into @name */

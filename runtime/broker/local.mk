@@ -33,7 +33,7 @@ libbroker_a_CPPFLAGS = $(AM_CPPFLAGS) $(LIBCAP_CFLAGS) $(SECCOMP_CFLAGS)
 libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h runtime/broker/broker_int.h \
 	runtime/broker/broker_decode.c runtime/broker/broker_decode.h runtime/broker/broker_ops.c \
 	runtime/broker/egress.c runtime/broker/egress.h runtime/broker/egress_walk.c runtime/broker/egress_walk.h \
-	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/launch.c runtime/broker/launch.h \
+	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/shells.c runtime/broker/shells.h runtime/broker/launch.c runtime/broker/launch.h \
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
 	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/lowers.c runtime/broker/lowers.h runtime/broker/idmap.c runtime/broker/idmap.h \
 	runtime/broker/disk.c runtime/broker/disk.h runtime/broker/disk_worker.c runtime/broker/disk_worker.h \

@@ -213,6 +213,40 @@ int rootfs_init(struct broker *b, struct sbx_err *err)
 	return 0;
 }
 
+/* A copy of the mount at @path, without what is mounted below it, to @to. */
+static int take_along(const char *path, const char *to)
+{
+	auto_fd fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
+
+	if (fd < 0)
+		return fd;
+	return mkdir(to, MODE_DIR) < 0 ? -errno : sys_move_mount(fd, AT_FDCWD, to);
+}
+
+/*
+ * Whoever is cloned copies all mounts that its parent sees, and takes them off again.  The host's /proc and /sys come along because the
+ * kernel makes new ones only where full ones are visible.  Only what is found by name is of the new namespace: the working directory is
+ * the staging tmpfs, as ever.
+ */
+int rootfs_leave_host(struct broker *b)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("shells", "u", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k,nr_inodes=16") < 0)
+		return -errno;
+	int r = take_along("/proc", "u/proc");
+	if (r == 0)
+		r = take_along("/sys", "u/sys");
+	if (r == 0)
+		r = take_along("dev", "u/dev");
+	auto_fd root = open("u", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r < 0 || root < 0)
+		return r < 0 ? r : -errno;
+	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", UNMOUNT_DETACH) < 0 || chdir("/") < 0 ||
+	    dup3(root, b->stage_fd, O_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
 int rootfs_dev(struct broker *b)
 {
 	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};

@@ -39,6 +39,8 @@ int rootfs_enter(struct sbx_err *err) SBX_WUR;
  * Return: 0, or -1 with @err set
  */
 int rootfs_init(struct broker *b, struct sbx_err *err) SBX_WUR;
+/** rootfs_leave_host() - In a child: a mount namespace with nothing but /proc, /sys and what rootfs_dev() of @b copies; Return: 0 or -errno */
+int rootfs_leave_host(struct broker *b) SBX_WUR;
 /** rootfs_dev() - A detached copy of the /dev tree of @b; Return: descriptor of the mount, the caller's, or -errno */
 int rootfs_dev(struct broker *b) SBX_WUR;
 /** rootfs_usr() - A detached copy of the host's /usr as @b shows it; Return: descriptor, the caller's, or -errno */

@@ -447,7 +447,8 @@ void slot_kill(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
 
-	if (s->state == BROKER_SLOT_FREE || s->state == BROKER_SLOT_DYING || s->state == BROKER_SLOT_DRAINING)
+	/* what broker-shells has comes back by its answer or by its end */
+	if (s->with_shells || s->state == BROKER_SLOT_FREE || s->state == BROKER_SLOT_DYING || s->state == BROKER_SLOT_DRAINING)
 		return;
 	leave_pool(b, s);
 	(void)slot_set_state(b, s, BROKER_SLOT_DYING);
@@ -686,6 +687,18 @@ static int recover_slot(struct broker *b, struct slot *s, const struct slot_reco
 	return 0;
 }
 
+void slot_find_rest(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+
+	s->has_files = true;
+	s->has_cgroup = cgroup_adopt(b->cg, s->number, s->generation, &s->cg, &err) == 0;
+	/* Killed between two of its directories, the group has no watch to open. */
+	if (!s->has_cgroup && cgroup_discard(b->cg, s->number, s->generation, &err) < 0)
+		log_error("group s%u.%u: %s", s->number, s->generation, err.msg);
+	recover_link(b, s);
+}
+
 struct found {
 	struct broker *b;
 	struct sbx_err *err;
@@ -704,13 +717,8 @@ static void found_group(void *arg, uint32_t number, uint32_t generation)
 	if (s->state == BROKER_SLOT_FREE && open_dir(b, s) == 0) {
 		s->generation = generation;
 		s->addr = links_addr(&b->links_config, number);
-		s->has_files = true;
-		s->has_cgroup = cgroup_adopt(b->cg, number, generation, &s->cg, &err) == 0;
-		/* Killed between two of its directories, the group has no watch to open. */
-		if (!s->has_cgroup && cgroup_discard(b->cg, number, generation, &err) < 0)
-			log_error("group s%u.%u: %s", number, generation, err.msg);
 		s->state = BROKER_SLOT_MAKING;
-		recover_link(b, s);
+		slot_find_rest(b, s);
 		slot_kill(b, s);
 		return;
 	}

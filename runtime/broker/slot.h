@@ -52,6 +52,8 @@ int slot_set_state(struct broker *b, struct slot *s, enum broker_slot_state stat
 int slot_adopt_pid(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
 /** slot_watch_cgroup() - Watch s->cg of @s for OOM kills and for getting empty; Return: 0, or -1 with @err set */
 int slot_watch_cgroup(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
+/** slot_find_rest() - Note in @s of @b, whose maker ended, the group and the link that there may be of it, so that slot_kill() undoes them */
+void slot_find_rest(struct broker *b, struct slot *s);
 /** slot_kill() - End @s of @b, whatever its state: DYING, then by itself DRAINING and FREE */
 void slot_kill(struct broker *b, struct slot *s);
 /** slot_drain() - Try to finish @s of @b when it is DRAINING */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * kill -9 of the broker at each step of making and ending a sandbox: the next broker finds what lives and undoes the rest.
+ * The same of its child that makes shells for the pool, which the broker itself survives.
  * Needs a build with fault points.
  */
 #include "config.h"
@@ -10,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/num.h"
 #include "base/wallclock.h"
 
 #include <fcntl.h>
@@ -200,6 +202,149 @@ static void dies_at(struct btc *t, const char *point, bool while_killing)
 	ok(drained(t), "which leave nothing");
 }
 
+/* ---- broker-shells ---- */
+
+#define POOL "2"
+#define AT_GENERATION 28 /* in a record, and behind it the state */
+
+/* State of the life that @name ("slot.generation") is of, as its record says; 0: it has none. */
+static uint32_t state_of(const struct btc *t, const char *name)
+{
+	uint32_t slot, generation, word[2] = {0};
+	size_t n = strcspn(name, ".");
+	char path[160];
+
+	if (num_u32(name, n, UINT32_MAX, &slot) < 0 || !name[n] ||
+	    num_u32(name + n + 1, strspn(name + n + 1, "0123456789"), UINT32_MAX, &generation) < 0)
+		return 0;
+	snprintf(path, sizeof(path), "%s/run/slots/%u/record", t->dir, slot);
+	auto_fd fd = open(path, O_RDONLY);
+	if (fd < 0 || pread(fd, word, sizeof(word), AT_GENERATION) != (ssize_t)sizeof(word))
+		return 0;
+	return word[0] == generation ? word[1] : 0;
+}
+
+/* Directories and groups, one a line; Return: whether each belongs to a shell that waits, and @n shells there are */
+static bool only_shells(const struct btc *t, unsigned n, char *odd, size_t size)
+{
+	char command[256], line[128];
+	unsigned shells = 0;
+	bool good = true;
+
+	snprintf(command, sizeof(command), "ls %s/state/sandboxes; find /sys/fs/cgroup -type d -path '*%s*' -name 's[0-9]*.[0-9]*' -printf '%%f\n'", t->dir,
+		 t->instance);
+	FILE *f = popen(command, "re");
+	if (!f)
+		return false;
+	while (fgets(line, sizeof(line), f)) {
+		uint32_t state = state_of(t, *line == 's' ? line + 1 : line);
+
+		line[strcspn(line, "\n")] = '\0';
+		if (state != BROKER_SLOT_SHELL) {
+			snprintf(odd, size, "%s is %u", line, state);
+			good = false;
+		}
+		shells += *line != 's' && state == BROKER_SLOT_SHELL;
+	}
+	if (good && shells != n)
+		snprintf(odd, size, "%u shells", shells);
+	return pclose(f) == 0 && good && shells == n;
+}
+
+static bool pool_is_whole(const struct btc *t)
+{
+	char odd[160] = "";
+
+	for (int i = 0; i < 400; i++) {
+		if (only_shells(t, 2, odd, sizeof(odd)))
+			return true;
+		poll(NULL, 0, 50);
+	}
+	printf("# %s\n", odd);
+	return false;
+}
+
+/* Pid of broker-shells, as its file says; 0: none. */
+static uint32_t shells_pid(const struct btc *t)
+{
+	char path[160];
+	uint32_t pid = 0;
+
+	snprintf(path, sizeof(path), "%s/run/slots/shells", t->dir);
+	auto_fd fd = open(path, O_RDONLY);
+	return fd >= 0 && read(fd, &pid, sizeof(pid)) == (ssize_t)sizeof(pid) ? pid : 0;
+}
+
+static bool stopped(uint32_t pid)
+{
+	char path[64], text[512] = "";
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	auto_fd fd = open(path, O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	const char *state = n > 0 ? strrchr(text, ')') : NULL;
+	return state && state[1] && state[2] == 'T';
+}
+
+static bool spawn_again(struct btc *t, const char *env)
+{
+	char sock[128];
+
+	kill(t->pid, SIGTERM);
+	btc_wait_end(t);
+	close_keep_errno(t->fd);
+	t->fd = -1;
+	snprintf(sock, sizeof(sock), "%s/run/broker.sock", t->dir);
+	unlink(sock);
+	return ok(btc_spawn(t, env) == 0 && btc_hello(t) == 0, "broker with %s starts", env);
+}
+
+static void serves(struct btc *t)
+{
+	struct broker_create_reply made = {0};
+	int fds[2] = {-1, -1};
+
+	ok(make_one(t, &made, fds) == 0, "a sandbox is made: %s", made.text);
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, NULL, NULL) == 0, "and ended");
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+	ok(pool_is_whole(t), "the pool is whole and nothing else is there");
+}
+
+static void shells_die_at(struct btc *t, const char *wish)
+{
+	char env[128];
+
+	snprintf(env, sizeof(env), "SBX_FAULT=%s", wish);
+	if (!spawn_again(t, env))
+		return;
+	ok(pool_is_whole(t), "%s: the pool fills all the same, and what was half made is gone", wish);
+	serves(t);
+}
+
+/* The broker is killed while its child is in the middle of a shell: the next one ends that first. */
+static void shells_outlive_broker(struct btc *t)
+{
+	uint32_t pid = 0;
+
+	if (!spawn_again(t, "SBX_FAULT=shells-link:stop"))
+		return;
+	for (int i = 0; i < 400 && !stopped(pid); i++) {
+		poll(NULL, 0, 50);
+		pid = shells_pid(t);
+	}
+	ok(stopped(pid), "broker-shells stands still with a shell half made");
+	ok(btc_restart(t) == 0, "kill -9 of the broker, and another one starts");
+	ok(!alive(pid), "which has ended the old child");
+	ok(pool_is_whole(t), "and undone what that had half made");
+	/* and one that is killed when it has nothing to do */
+	pid = shells_pid(t);
+	ok(kill((pid_t)pid, SIGKILL) == 0, "kill -9 of broker-shells");
+	serves(t);
+	serves(t);
+	ok(shells_pid(t) != pid && alive(shells_pid(t)), "there is another one");
+}
+
 int main(void)
 {
 	static const char *const making[] = {"launch-files", "launch-cgroup", "launch-clone", "launch-link", "arm-mounts", "overlay-mount"};
@@ -218,6 +363,15 @@ int main(void)
 			dies_at(&t, making[i], false);
 		for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
 			dies_at(&t, ending[i], true);
+	}
+	btc_stop(&t, tap_failed > 0);
+	if (ok(btc_start(&t, "shells", "[pool]\ntarget = " POOL "\n") == 0, "broker with a pool starts")) {
+		ok(pool_is_whole(&t), "its pool fills");
+		shells_die_at(&t, "shells-cgroup:kill");
+		shells_die_at(&t, "shells-link:kill");
+		shells_die_at(&t, "shells-link:fail");
+		shells_die_at(&t, "shells-answer:fail");
+		shells_outlive_broker(&t);
 	}
 	btc_stop(&t, tap_failed > 0);
 	return tap_done();
