@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code contexts of a Jupyter server: a fake one that misbehaves, Debian's, and none although there is one."""
 import base64
+import http.client
 import json
 import os
 import re
@@ -309,7 +310,14 @@ def real():
     t.eq((Context(box, "python").status, count()), (200, "1"), "real: one more")
     was = gateway()
     os.kill(was, 9)
-    until(lambda: gateway() != was and box.command("echo up") == "up")
+
+    def back():
+        try:
+            return gateway() != was and box.call("GET", "/ping")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    t.ok(until(back), "real: the gateway is killed and comes back")
     again = Context(box, "python")
     t.eq(again.run("6 * 7"), [text("42")], "real: behind a restart of the gateway")
     t.ok(until(lambda: count() == "1"), "real: the kernel of the gateway before is ended", count())
