@@ -747,7 +747,10 @@ struct change {
 	const char *verb, *good_reason, *good_message, *bad_reason, *bad_message;
 };
 
-static const struct change pause_change = {
+/*
+ * Of a pause, and of a hold: one that has REASON_HELD from its beginning, since whoever finds the freezer closed must know why.
+ */
+static const struct change freeze_change = {
 	.op = BROKER_OP_SANDBOX_FREEZE,
 	.begin = LIFECYCLE_PAUSE,
 	.good = LIFECYCLE_FROZEN,
@@ -757,20 +760,6 @@ static const struct change pause_change = {
 	.verb = "pause",
 	.good_reason = REASON_PAUSED,
 	.good_message = "the sandbox is frozen",
-	.bad_reason = REASON_RUNNING,
-	.bad_message = "the sandbox is up",
-};
-
-static const struct change hold_change = {
-	.op = BROKER_OP_SANDBOX_FREEZE,
-	.begin = LIFECYCLE_PAUSE,
-	.good = LIFECYCLE_FROZEN,
-	.bad = LIFECYCLE_NOT_FROZEN,
-	.refused = SBX_E_NOT_RUNNING,
-	.failed = SBX_E_PAUSE_FAILED,
-	.verb = "hold",
-	.good_reason = REASON_HELD,
-	.good_message = "the sandbox is frozen while its files are read",
 	.bad_reason = REASON_RUNNING,
 	.bad_message = "the sandbox is up",
 };
@@ -791,9 +780,14 @@ static const struct change resume_change = {
 
 static void change_answered(struct sandbox_entry *e, const struct change *c, const struct sbx_err *err)
 {
+	bool held = !strcmp(e->pub.reason, REASON_HELD);
+
 	if (!err->code) {
+		bool holds = held && c == &freeze_change;
+
 		/* Refused when the sandbox ended or was deleted meanwhile: whoever did that told our waiter. */
-		if (entry_move(e, c->good, c->good_reason, c->good_message))
+		if (entry_move(e, c->good, holds ? REASON_HELD : c->good_reason,
+			       holds ? "the sandbox is frozen while its files are read" : c->good_message))
 			waiters_tell(&e->changer, &e->pub, NULL);
 	} else {
 		struct sbx_err told = *err;
@@ -802,8 +796,7 @@ static void change_answered(struct sandbox_entry *e, const struct change *c, con
 		if (told.code != SBX_E_PEER_GONE && sbx_err_status(told.code) >= 500)
 			told.code = c->failed;
 		/* one that was held stays known as that: it is let go on when the broker is back */
-		bool held = c == &resume_change && !strcmp(e->pub.reason, REASON_HELD);
-		entry_move(e, c->bad, held ? REASON_HELD : c->bad_reason, c->bad_message);
+		entry_move(e, c->bad, held && c == &resume_change ? REASON_HELD : c->bad_reason, c->bad_message);
 		waiters_tell(&e->changer, NULL, &told);
 	}
 	if (!e->changer)
@@ -813,24 +806,14 @@ static void change_answered(struct sandbox_entry *e, const struct change *c, con
 	waiters_tell(&e->changer, NULL, &ended);
 }
 
-static void on_paused(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+static void on_frozen(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
 {
 	struct sandbox_entry *e = arg;
 
 	(void)reply;
 	close_fds(fds, n_fds);
 	if (entry_call_ended(e))
-		change_answered(e, &pause_change, err);
-}
-
-static void on_held(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
-{
-	struct sandbox_entry *e = arg;
-
-	(void)reply;
-	close_fds(fds, n_fds);
-	if (entry_call_ended(e))
-		change_answered(e, &hold_change, err);
+		change_answered(e, &freeze_change, err);
 }
 
 static void on_resumed(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -843,7 +826,9 @@ static void on_resumed(void *arg, const union broker_any *reply, const int *fds,
 		change_answered(e, &resume_change, err);
 }
 
-static void change(struct sandbox_manager *m, const uint8_t id[16], const struct change *c, sandbox_done *done, void *arg)
+/* @reason: of the sandbox from now on; NULL: as it was */
+static void change(struct sandbox_manager *m, const uint8_t id[16], const struct change *c, const char *reason, sandbox_done *done,
+		   void *arg)
 {
 	struct sandbox_entry *e = wanted(m, id, done, arg);
 	struct sbx_err err = {0};
@@ -862,11 +847,10 @@ static void change(struct sandbox_manager *m, const uint8_t id[16], const struct
 		done(arg, NULL, &err);
 		return;
 	}
-	/* a hold says so from its beginning: whoever finds the freezer closed must know why */
-	entry_move(e, c->begin, c == &hold_change ? REASON_HELD : e->pub.reason, e->pub.message);
+	entry_move(e, c->begin, reason ? reason : e->pub.reason, e->pub.message);
 	e->changer = w;
 	e->n_calls++;
-	broker_client_done *answered = c == &pause_change ? on_paused : c == &hold_change ? on_held : on_resumed;
+	broker_client_done *answered = c == &freeze_change ? on_frozen : on_resumed;
 	if (broker_client_slot(m->broker, c->op, entry_ref(e), 0, answered, e, &err) < 0) {
 		e->n_calls--;
 		change_answered(e, c, &err);
@@ -875,12 +859,12 @@ static void change(struct sandbox_manager *m, const uint8_t id[16], const struct
 
 void sandbox_pause(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
 {
-	change(m, id, &pause_change, done, arg);
+	change(m, id, &freeze_change, NULL, done, arg);
 }
 
 void sandbox_resume(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
 {
-	change(m, id, &resume_change, done, arg);
+	change(m, id, &resume_change, NULL, done, arg);
 }
 
 void sandbox_hold(struct sandbox_manager *m, const uint8_t id[16], sandbox_done *done, void *arg)
@@ -896,7 +880,7 @@ void sandbox_hold(struct sandbox_manager *m, const uint8_t id[16], sandbox_done 
 	}
 	if (e && m->ready && e->pub.state == SANDBOX_RUNNING)
 		e->held = true;
-	change(m, id, &hold_change, done, arg);
+	change(m, id, &freeze_change, REASON_HELD, done, arg);
 }
 
 static void released(void *arg, const struct sandbox *sandbox, const struct sbx_err *err)
@@ -914,7 +898,7 @@ void sandbox_release(struct sandbox_manager *m, const uint8_t id[16])
 		return;
 	e->held = false;
 	if (e->pub.state == SANDBOX_PAUSED && !strcmp(e->pub.reason, REASON_HELD))
-		change(m, id, &resume_change, released, NULL);
+		change(m, id, &resume_change, NULL, released, NULL);
 }
 
 /* ---- the manager ---- */
