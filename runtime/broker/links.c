@@ -578,6 +578,17 @@ static int prepare_router(struct links *links, struct sbx_err *err)
 	return r < 0 ? fail_nl(err, r, "route of the questions for names") : prepare_router6(links, err);
 }
 
+/* Without it the kernel refuses every route with a gateway, and says no more than "invalid". */
+static int check_loopback(struct sbx_err *err)
+{
+	struct ifreq req = {.ifr_name = "lo"};
+	auto_fd fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &req) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "ask for the loopback interface");
+	return req.ifr_flags & IFF_UP ? 0 : sbx_err_set(err, SBX_E_HOST_LACKS, 0, "the loopback interface is down: ip link set lo up");
+}
+
 /* The host's end: no address of its own, so that nothing of the host listens on it. */
 static int prepare_uplink6(const struct links *links, struct sbx_err *err)
 {
@@ -640,6 +651,8 @@ int links_uplink_set(struct links *links, bool up, struct sbx_err *err)
 {
 	int host = ifindex_of(links->host, links->uplink), router = ifindex_of(links->router, ROUTER_UPLINK), r;
 
+	if (up && check_loopback(err) < 0)
+		return -1;
 	if (host < 0 || router < 0)
 		return fail_nl(err, host < 0 ? host : router, "find the uplink");
 	/* Down: the kernel removes the routes through it. */
