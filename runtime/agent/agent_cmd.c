@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -499,6 +500,15 @@ static uint64_t pipe_holds(const struct agent_source *src)
 	return src->fd >= 0 && !ioctl(src->fd, FIONREAD, &n) && n > 0 ? (uint64_t)n : 0;
 }
 
+/* Whether somebody who was left behind may still write. */
+static bool has_writers(const struct cmd *c)
+{
+	struct pollfd ends[2] = {{.fd = c->out[0].fd}, {.fd = c->out[1].fd}};
+
+	return poll(ends, 2, 0) >= 0 && ((c->out[0].fd >= 0 && !(ends[0].revents & POLLHUP)) ||
+					 (c->out[1].fd >= 0 && !(ends[1].revents & POLLHUP)));
+}
+
 static void ended(struct service *s, struct cmd *c)
 {
 	c->pid = 0;
@@ -678,6 +688,11 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 		/* its last bytes are on their way through a kernel worker; the hang-up behind them ends the wait */
 		c->drain_bytes[0] = UINT64_MAX;
 		c->drain_mono_usec = sysx_mono_usec() + INT_PTY_DRAIN_USEC;
+	} else if (c->stream && !c->background && has_writers(c)) {
+		/* `exec > >(tee log)`: who passes the output on has its end behind the shell's */
+		c->drain_bytes[0] += INT_TAIL_BYTES;
+		c->drain_bytes[1] += INT_TAIL_BYTES;
+		c->drain_mono_usec = sysx_mono_usec() + INT_TAIL_USEC;
 	}
 	if (c->entrypoint && !c->fail_stage)
 		end_sandbox(s, c);
@@ -1030,7 +1045,11 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 		}
 		if (c->drain_mono_usec && c->drain_mono_usec <= now_usec) {
 			c->drain_mono_usec = 0;
-			c->drain_bytes[0] = 0;
+			for (int i = 0; i < 2; i++) {
+				uint64_t left = c->pty ? 0 : pipe_holds(&c->out[i]);
+
+				c->drain_bytes[i] = left < c->drain_bytes[i] ? left : c->drain_bytes[i];
+			}
 			s->cmd_events = true;
 		}
 		int64_t due[] = {c->deadline_mono_usec, c->kill_mono_usec, c->drain_mono_usec};

@@ -33,6 +33,9 @@
 #define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
+/* For the output of processes that outlive their shell, such as `tee` in a process substitution. */
+#define INT_TAIL_USEC	   100000
+#define INT_TAIL_BYTES	   (64u * 1024)
 #define INT_SPARE_USEC	   5000000 /* how long an unused launcher waits */
 /*
  * STARTED waits so long for company: most commands are over by then, and their beginning and end are one message, one wake-up

@@ -355,7 +355,9 @@ static int set_knob(struct cgroup *cg, const struct cgroup_slot *cs, enum cgroup
 		return 0;
 	snprintf(value, sizeof(value), "%llu", (unsigned long long)number);
 	r = cg->backend->knob(cg, cs->name, "tenant", knob, value);
-	if (r == -EINVAL || r == -ERANGE || r == -EBUSY)
+	if (r == -EBUSY) /* version 1: it holds more than that already */
+		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "the limit %s is below what an empty sandbox takes; ask for more, such as 64m", value);
+	if (r == -EINVAL || r == -ERANGE)
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, -r, "the kernel refuses the limit %s", value);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "set limit %s in cgroup %s", value, cs->name) : 0;
 }
