@@ -5,9 +5,11 @@
 #include "images/tar_io.h"
 #include "images/tree_writer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* What a tar has beside the content: two headers and the padding of each entry with names of some length, blocks at the end. */
 #define ENTRY_OVERHEAD	 4096u
@@ -209,8 +211,20 @@ static int apply_entry(struct tar_reader *a, const struct tar_entry *e, struct t
 	return tree_end(w, err);
 }
 
+/* Whoever unpacks the layers below says that they are complete, or ends us. */
+static int wait_for_lower(int ready_fd, struct sbx_err *err)
+{
+	ssize_t n;
+	char byte;
+
+	do
+		n = ready_fd < 0 ? 1 : read(ready_fd, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	return n == 1 ? 0 : sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EPIPE, "wait for the layers below");
+}
+
 int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err)
+		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err)
 {
 	auto_writer w = tree_writer_new(root_fd, max_entries, max_bytes, err);
 	const struct tar_reader_config config = {
@@ -244,12 +258,14 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 	}
 	if (rc == 0 && seen == 0)
 		rc = sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the archive holds no entries");
+	if (rc == 0)
+		rc = finish_stream(a, diff_id, err);
+	if (rc == 0)
+		rc = wait_for_lower(ready_fd, err);
 	for (size_t i = 0; rc == 0 && i < n_lower; i++)
 		rc = tree_hide(w, lower_fds[i], err);
 	if (rc == 0)
 		rc = tree_adopt(w, lower_fds, n_lower, err);
-	if (rc == 0)
-		rc = finish_stream(a, diff_id, err);
 	if (rc == 0)
 		rc = tree_finish(w, err);
 	ret->entries = tree_entries(w);

@@ -27,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define UNPACKS_MAX	  2u /* of pulls, at once: the broker has four places, for imports too */
+#define UNPACKS_MAX	  3u /* of pulls, at once: the broker has four places, for imports too */
 #define UNPACK_TRIES	  50u
 #define BUSY_RETRY_MS	  200u
 #define PROGRESS_MS	  150u
@@ -562,12 +562,21 @@ static struct unpacking *find_unpacking(const struct image_pulls *set, const uin
 	return NULL;
 }
 
+static bool lower_at_least(const struct pull *p, size_t index, enum image_pull_layer_state state)
+{
+	for (size_t i = 0; i < index; i++)
+		if (p->shown[i].state < state)
+			return false;
+	return true;
+}
+
 /* The broker is busy with this or other layers, or was restarted: ask it again what is there. */
 static bool may_unpack_again(struct pull *p, size_t index, const struct sbx_err *err)
 {
 	struct layer *layer = &p->layer[index];
 
-	if ((err->code != SBX_E_LIMIT || !strstr(err->msg, "being unpacked")) && err->code != SBX_E_PEER_GONE)
+	bool begun_upon = err->code == SBX_E_IMAGE_NOT_FOUND && !lower_at_least(p, index, IMAGE_LAYER_READY); /* one of those failed */
+	if ((err->code != SBX_E_LIMIT || !strstr(err->msg, "being unpacked")) && err->code != SBX_E_PEER_GONE && !begun_upon)
 		return false;
 	if (++layer->tries > UNPACK_TRIES)
 		return false;
@@ -677,9 +686,11 @@ static int advance_layer(struct pull *p, size_t index, struct sbx_err *err)
 			return 0;
 		shown->done = shown->size;
 	}
-	/* in their order: an opaque directory hides names that only the unpacked layers below can tell */
-	bool lower_ready = !index || p->shown[index - 1].state == IMAGE_LAYER_READY;
-	return p->has_config && lower_ready ? unpack_layer(p, index, err) : 0;
+	/*
+	 * Begun in their order: an opaque directory hides names that only the layers below can tell.  The broker knows those that are
+	 * under way, and has this one wait for them when the rest of it is unpacked.
+	 */
+	return p->has_config && lower_at_least(p, index, IMAGE_LAYER_UNPACKING) ? unpack_layer(p, index, err) : 0;
 }
 
 /* ---- the end ---- */

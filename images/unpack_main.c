@@ -40,6 +40,7 @@ struct request {
 	uint64_t max_bytes;
 	uint64_t max_entries;
 	uint64_t n_lower;
+	bool wait; /* the layers below are not complete yet */
 	struct layer_diff_id diff_id;
 	bool views;
 	uint32_t kind; /* enum archive_kind */
@@ -56,14 +57,15 @@ struct report {
 static int usage(FILE *to)
 {
 	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
-		    "                      [--diff-id HEX]\n"
+		    "                      [--diff-id HEX] [--wait]\n"
 		    "       sandbox-unpack --host-skeleton\n"
 		    "       sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N\n"
 		    "                      [--views] [--skip PATH]...\n"
 		    "       sandbox-unpack --index tar|gzip|zstd --max-bytes N --max-entries N\n"
 		    "                      [--kind oci|docker]\n"
 		    "Started by sandbox-broker, one per layer: fd 0 the blob, fd 3 the target\n"
-		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it.\n"
+		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it,\n"
+		    "behind them, with --wait, a pipe that says when they are complete.\n"
 		    "--capture: fd 0 the file to write, fd 3 the tree, fd 5 and 6 the views.\n"
 		    "--index: fd 0 the archive, which the table is appended to.\n");
 	return to == stdout ? 0 : 2;
@@ -87,7 +89,7 @@ static int parse(int argc, char **argv, struct request *r)
 		{"help", no_argument, NULL, 'h'},	       {"version", no_argument, NULL, 'V'},
 		{"capture", required_argument, NULL, 'c'},     {"views", no_argument, NULL, 'v'},
 		{"skip", required_argument, NULL, 's'},	       {"index", required_argument, NULL, 'i'},
-		{"kind", required_argument, NULL, 'k'},
+		{"kind", required_argument, NULL, 'k'},	       {"wait", no_argument, NULL, 'w'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -105,6 +107,9 @@ static int parse(int argc, char **argv, struct request *r)
 		case 'i':
 			if (set_form(r, WORK_INDEX, optarg) < 0)
 				return usage(stderr);
+			break;
+		case 'w':
+			r->wait = true;
 			break;
 		case 'v':
 			r->views = true;
@@ -153,7 +158,7 @@ static int parse(int argc, char **argv, struct request *r)
 	if (optind != argc || !r->work || (r->work != WORK_HOST_SKELETON && (!r->max_bytes || !r->max_entries)))
 		return usage(stderr);
 	if ((r->work != WORK_CAPTURE && (r->views || r->n_skip)) || (r->work != WORK_INDEX && r->kind) ||
-	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted)))
+	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted || r->wait)) || (r->wait && !r->n_lower))
 		return usage(stderr);
 	return 0;
 }
@@ -166,6 +171,8 @@ static int check_inherited(const struct request *r, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_TARGET_FD);
 	if (fstat(UNPACK_RESULT_FD, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_RESULT_FD);
+	if (r->wait && (fstat(UNPACK_LOWER_FD + (int)r->n_lower, &st) < 0 || !S_ISFIFO(st.st_mode)))
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_LOWER_FD + (int)r->n_lower);
 	for (int i = 0; i < (r->views ? 2 : (int)r->n_lower); i++)
 		if (fstat(UNPACK_LOWER_FD + i, &st) < 0 || !S_ISDIR(st.st_mode))
 			return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_LOWER_FD + i);
@@ -231,8 +238,8 @@ static int unpack(struct request *r, struct layer_counts *counts, struct sbx_err
 
 	for (size_t i = 0; i < r->n_lower; i++)
 		lower[i] = UNPACK_LOWER_FD + (int)i;
-	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower, &r->diff_id,
-			counts, err) < 0)
+	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower,
+			r->wait ? UNPACK_LOWER_FD + (int)r->n_lower : -1, &r->diff_id, counts, err) < 0)
 		return -1;
 	/* the layer is published by a rename and must not be empty after a power cut */
 	if (syncfs(UNPACK_TARGET_FD) < 0)

@@ -2,9 +2,10 @@
 /*
  * DOC: what sandbox-unpack says to the one who started it
  *
- * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N] [--diff-id HEX]
+ * sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N] [--diff-id HEX] [--wait]
  *	stdin: the blob; fd 3: the empty directory that becomes the layer; fd 4: write end of a pipe for the result; with
- *	--lower N also fd 5 to fd 4+N: the N layers below it, lowest first, read-only (what an opaque directory has to hide)
+ *	--lower N also fd 5 to fd 4+N: the N layers below it, lowest first, read-only (what an opaque directory has to hide), and with
+ *	--wait fd 5+N: a pipe; they are complete, and looked into, when a byte comes from it
  * sandbox-unpack --host-skeleton
  *	fd 3, fd 4 as above; reads the host's world-readable files of the `host` image's list
  * sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N [--views] [--skip PATH]...

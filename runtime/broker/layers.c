@@ -26,7 +26,7 @@
 #define LAYER_MODE	  0755
 #define HOST_IMAGE_MS	  60000
 #define WORKING_PREFIX	  "new."
-#define WORKER_ARGS	  12
+#define WORKER_ARGS	  13
 #define NUMBER_TEXT	  24
 
 struct unpack {
@@ -36,6 +36,9 @@ struct unpack {
 	uint8_t lower[BROKER_MAX_LAYERS - 1][BROKER_KEY_BYTES]; /* must not go away meanwhile */
 	char name[sizeof(WORKING_PREFIX) + BROKER_KEY_HEX]; /* of the directory being filled */
 	int pidfd, result_fd;
+	int ready_fd; /* layers below are still being unpacked: written to when all are there; else -1 */
+	int ready_read_fd; /* its other end: kept, so that writing is no signal when the worker has just ended */
+	bool orphaned; /* one of those failed */
 	struct loop_fd *source;
 	struct broker_asker asker;
 };
@@ -69,14 +72,31 @@ static void lower_close(struct lower *l)
 }
 #define auto_lower __attribute__((cleanup(lower_close))) struct lower
 
-static int lower_open(struct broker *b, const struct broker_layer_req *req, struct lower *ret, struct sbx_err *err)
+static const struct unpack *find_unpack(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
-	char name[BROKER_KEY_HEX];
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++)
+		if (b->unpack[i] && !memcmp(b->unpack[i]->key, key, BROKER_KEY_BYTES))
+			return b->unpack[i];
+	return NULL;
+}
 
+/*
+ * One that is still being unpacked is opened where that happens: it stays the same directory when it gets its name.  Nobody looks into
+ * it before it is complete: the worker first unpacks what needs no other layer, and waits then.
+ */
+static int lower_open(struct broker *b, const struct broker_layer_req *req, struct lower *ret, bool *ret_wait, struct sbx_err *err)
+{
+	char name[sizeof(((struct unpack *)0)->name)];
+
+	*ret_wait = false;
 	for (uint32_t i = 0; i < req->n_lower; i++) {
 		layers_name(req->lower[i], name);
-		if (!layers_present(b, req->lower[i]))
+		const struct unpack *working = layers_present(b, req->lower[i]) ? NULL : find_unpack(b, req->lower[i]);
+		if (!working && !layers_present(b, req->lower[i]))
 			return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "lower layer %.12s is not in the store", name);
+		if (working)
+			memcpy(name, working->name, sizeof(name));
+		*ret_wait |= working != NULL;
 		auto_fd mount = rootfs_clone(b->layers_fd, name, true, -1);
 		int fd = mount < 0 ? mount : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0)
@@ -87,7 +107,7 @@ static int lower_open(struct broker *b, const struct broker_layer_req *req, stru
 }
 
 /* Starts the program on an empty directory; Return: its pidfd, or -errno. */
-static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, char **argv,
+static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, int ready_fd, char **argv,
 			int *ret_result_fd)
 {
 	/* A detached copy of the one directory: ".." of its root leads nowhere. */
@@ -98,7 +118,7 @@ static int start_worker(struct broker *b, const char *dir_name, int blob_fd, con
 	if (target < 0)
 		return -errno;
 	const struct unpacker_job job = {.base = b->layer_base, .in_fd = blob_fd, .target_fd = target,
-					 .view_fds = lower->fds, .n_views = lower->n, .argv = argv};
+					 .view_fds = lower->fds, .n_views = lower->n, .ready_fd = ready_fd, .argv = argv};
 	return unpacker_start(b, &job, ret_result_fd);
 }
 
@@ -138,7 +158,45 @@ static void unpack_free(struct unpack *u)
 	loop_fd_remove(u->source);
 	close_keep_errno(u->pidfd);
 	close_keep_errno(u->result_fd);
+	close_keep_errno(u->ready_fd);
+	close_keep_errno(u->ready_read_fd);
 	free(u);
+}
+
+static bool lowers_present(const struct broker *b, const struct unpack *u)
+{
+	for (uint32_t k = 0; k < u->n_lower; k++)
+		if (!layers_present(b, u->lower[k]))
+			return false;
+	return true;
+}
+
+static bool has_lower(const struct unpack *u, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (uint32_t k = 0; k < u->n_lower; k++)
+		if (!memcmp(u->lower[k], key, BROKER_KEY_BYTES))
+			return true;
+	return false;
+}
+
+/* The layer @key is there now, or will not be: whoever waits for it goes on or ends. */
+static void tell_waiting(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	for (size_t i = 0; i < BROKER_MAX_UNPACKS; i++) {
+		struct unpack *u = b->unpack[i];
+
+		if (!u || u->ready_fd < 0 || !has_lower(u, key))
+			continue;
+		if (!layers_present(b, key)) {
+			u->orphaned = true;
+			ignore_result((int)syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0)); /* it may just have ended */
+		} else if (lowers_present(b, u)) {
+			ignore_result(write(u->ready_fd, "!", 1) != 1); /* into an empty pipe whose other end we have */
+		} else {
+			continue;
+		}
+		close_keep_errno(take_fd(&u->ready_fd));
+	}
 }
 
 static void unpack_ended(void *arg, int fd, uint32_t events)
@@ -151,6 +209,10 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 	(void)events;
 	/* It was pid 1 of its namespace: nothing that runs as S is left. */
 	int r = unpacker_judge(u->pidfd, u->result_fd, &result, sizeof(result), UNPACK_RESULT_MAGIC, &err);
+	if (r == 0 && !lowers_present(u->b, u)) /* it was told to wait */
+		r = sbx_err_set(&err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack did not wait for the layers below");
+	if (u->orphaned)
+		r = sbx_err_set(&err, SBX_E_LIMIT, 0, "a layer below was being unpacked, and failed");
 	if (r == 0 && FAULT_POINT("layer-unpacked"))
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0)
@@ -158,6 +220,7 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 	if (r < 0 && trash_put(u->b, u->b->layers_fd, u->name, u->b->layer_base) < 0)
 		log_error("unfinished layer %s stays until the next start", u->name);
 	broker_unpack_done(u->b, &u->asker, r < 0 ? &err : NULL, result.bytes, result.entries);
+	tell_waiting(u->b, u->key);
 	unpack_free(u);
 }
 
@@ -196,17 +259,19 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	static const uint8_t no_diff_id[BROKER_KEY_BYTES];
 	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], n_lower[NUMBER_TEXT], hex[BROKER_KEY_HEX], diff_id[BROKER_KEY_HEX];
 	char program[] = "sandbox-unpack", o_form[] = "--form", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
-	char o_lower[] = "--lower", o_diff_id[] = "--diff-id";
+	char o_lower[] = "--lower", o_diff_id[] = "--diff-id", o_wait[] = "--wait";
 	char form[8];
 	auto_lower lower = {.n = 0};
+	int ready[2];
+	bool wait = false;
 
 	struct unpack **place = free_place(b, req->key, err);
-	if (!place || check_blob(blob_fd, err) < 0 || lower_open(b, req, &lower, err) < 0)
+	if (!place || check_blob(blob_fd, err) < 0 || lower_open(b, req, &lower, &wait, err) < 0)
 		return -1;
 	struct unpack *u = calloc(1, sizeof(*u));
 	if (!u)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "unpack");
-	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .asker = *asker};
+	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .ready_fd = -1, .ready_read_fd = -1, .asker = *asker};
 	memcpy(u->key, req->key, sizeof(u->key));
 	u->n_lower = req->n_lower;
 	memcpy(u->lower, req->lower, sizeof(u->lower));
@@ -217,16 +282,27 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	snprintf(max_entries, sizeof(max_entries), "%llu", (unsigned long long)req->max_entries);
 	snprintf(n_lower, sizeof(n_lower), "%zu", lower.n);
 	char *argv[WORKER_ARGS] = {program, o_form, form, o_bytes, max_bytes, o_entries, max_entries, o_lower, n_lower, NULL};
+	size_t n_args = 9;
 	if (memcmp(req->diff_id, no_diff_id, sizeof(no_diff_id)) != 0) {
 		layers_name(req->diff_id, diff_id);
-		argv[WORKER_ARGS - 3] = o_diff_id;
-		argv[WORKER_ARGS - 2] = diff_id;
+		argv[n_args++] = o_diff_id;
+		argv[n_args++] = diff_id;
+	}
+	if (wait) {
+		argv[n_args++] = o_wait;
+		if (pipe2(ready, O_CLOEXEC) < 0) {
+			sbx_err_set(err, SBX_E_SYSTEM, errno, "unpack");
+			unpack_free(u);
+			return -1;
+		}
+		u->ready_read_fd = ready[0];
+		u->ready_fd = ready[1];
 	}
 	if (make_target(b, u->name, err) < 0) {
 		unpack_free(u);
 		return -1;
 	}
-	u->pidfd = start_worker(b, u->name, blob_fd, &lower, argv, &u->result_fd);
+	u->pidfd = start_worker(b, u->name, blob_fd, &lower, u->ready_read_fd, argv, &u->result_fd);
 	u->source = u->pidfd < 0 ? NULL : loop_fd_add(b->loop, u->pidfd, EPOLLIN, unpack_ended, u);
 	if (!u->source) {
 		sbx_err_set(err, SBX_E_SYSTEM, u->pidfd < 0 ? -u->pidfd : errno, "start sandbox-unpack");
@@ -288,7 +364,7 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 
 	if (make_target(b, name, err) < 0)
 		return -1;
-	auto_fd pidfd = start_worker(b, name, b->null_fd, &none, argv, &result_fd);
+	auto_fd pidfd = start_worker(b, name, b->null_fd, &none, -1, argv, &result_fd);
 	if (pidfd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -pidfd, "start sandbox-unpack");
 	struct pollfd wait = {.fd = pidfd, .events = POLLIN};

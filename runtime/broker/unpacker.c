@@ -29,11 +29,16 @@ struct worker {
 
 /*
  * fds 0 (blob or file), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result), from 5 the layers
- * below or the views; behind them the program.
+ * below or the views, the pipe that says when they are complete; behind them the program.
  */
-static int worker_program_fd(const struct worker *w)
+static int worker_ready_fd(const struct worker *w)
 {
 	return UNPACK_LOWER_FD + (int)w->job->n_views;
+}
+
+static int worker_program_fd(const struct worker *w)
+{
+	return worker_ready_fd(w) + (w->job->ready_fd > 0);
 }
 
 static int worker_descriptors(const struct worker *w)
@@ -43,8 +48,9 @@ static int worker_descriptors(const struct worker *w)
 	int target = fcntl(w->job->target_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int result = fcntl(w->result_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int program = fcntl(w->unpack_fd, F_DUPFD_CLOEXEC, SAFE_FD);
+	int ready = w->job->ready_fd > 0 ? fcntl(w->job->ready_fd, F_DUPFD_CLOEXEC, SAFE_FD) : 0;
 
-	if (blob < 0 || target < 0 || result < 0 || program < 0)
+	if (ready < 0 || blob < 0 || target < 0 || result < 0 || program < 0)
 		return -errno;
 	for (size_t i = 0; i < w->job->n_views; i++) {
 		lower[i] = fcntl(w->job->view_fds[i], F_DUPFD_CLOEXEC, SAFE_FD);
@@ -56,6 +62,8 @@ static int worker_descriptors(const struct worker *w)
 	for (size_t i = 0; i < w->job->n_views; i++)
 		if (dup2(lower[i], UNPACK_LOWER_FD + (int)i) < 0)
 			return -errno;
+	if (ready > 0 && dup2(ready, worker_ready_fd(w)) < 0)
+		return -errno;
 	if (dup3(program, worker_program_fd(w), O_CLOEXEC) < 0)
 		return -errno;
 	return syscall(SYS_close_range, worker_program_fd(w) + 1, ~0u, 0) < 0 ? -errno : 0;

@@ -22,6 +22,7 @@ struct unpacker_job {
 	int target_fd;	/* 3: directory */
 	const int *view_fds; /* 5 and up: directories, read-only */
 	size_t n_views;
+	int ready_fd; /* behind the views: readable when they are complete; 0 or less: they are, and there is none */
 	char **argv;
 };
 

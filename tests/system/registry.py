@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What registry.sh runs: pulls against a fake registry and a real one.  Prints TAP; exits 1 when a row failed."""
-import gzip, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
+import gzip, io, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tarfile, tempfile, threading, time, urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes"))
 from registry import DOCKER, MACHINE, OCI, Registry, Repo, digest, dump, make_oci  # noqa: E402
@@ -670,6 +670,59 @@ def test_keys():
     ok(four["layers"][1] not in (one["layers"][1], two["layers"][1]), "a blob upon other layers is another layer", four["layers"])
 
 
+def layer_of(*entries):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        for name, data in entries:
+            make_oci.add(t, name, data)
+    return out.getvalue()
+
+
+def test_together():
+    """Layers are unpacked side by side, and what needs those below waits for them."""
+    def unpackers():
+        broker = int(re.findall(r"monitor: broker started, pid (\d+)", open(LOG).read())[-1])
+        return [line for _, line in lib.children_of(broker) if "--form" in line]
+
+    wide = make_oci.first_layer()[:-10240].rstrip(b"\0")  # without its end: more entries follow
+    wide += b"\0" * (-len(wide) % 512)
+    many = layer_of(*[("many/%d" % i, b"x" * 4000) for i in range(3000)])
+    below = wide + many
+    top = layer_of(("many/.wh..wh..opq", b""), ("many/own", b"mine\n"), ("tmp/in", b"x"))
+    last = layer_of(("etc/version", b"77\n"))
+    R.repos["together"] = Repo(layers=[below, top, last])
+    seen = []
+    t = threading.Thread(target=lambda: seen.append(pull(HOST + "together:x")))
+    t.start()
+    side = until(30, lambda: len(unpackers()) > 1 or bool(seen)) and not seen
+    t.join()
+    print("# more than one at once: %s" % side, flush=True)  # how fast they come is not ours to say
+    out = run(HOST + "together:x", "sh", "-c", "ls /many; cat /etc/version; test -w /tmp && echo $(ls -ld /tmp | cut -c1-10)")
+    ok(seen[0][0] == "done" and out[0] == "own\n77\ndrwxrwxrwt\n", "an opaque directory hides what the layer below brought meanwhile, and a "
+       "directory without an entry has the looks of the one below", (seen, out))
+    # the one below fails while others wait for it: its reason is told, and nothing of them is left
+    before = set(os.listdir(STATE + "/layers"))
+    R.repos["falls"] = Repo(layers=[below + b"\0" * 512, top, last], edit_config=lambda c: c["rootfs"]["diff_ids"].__setitem__(0, "sha256:" + "1" * 64))
+    kind, answer = pull(HOST + "falls:x")
+    ok(kind == "error" and "layer 0: the unpacked layer has the digest" in answer, "the layer that failed is named, not those that waited", (kind, answer))
+    ok(until(10, lambda: set(os.listdir(STATE + "/layers")) == before), "and nothing of them stays", set(os.listdir(STATE + "/layers")) - before)
+    # two images upon the same layer, one of which lies about it: the other is not taken along
+    other = wide + layer_of(*[("other/%d" % i, b"y" * 4000) for i in range(3000)])  # not in the store yet
+    R.repos["lies"] = Repo(layers=[other, last], edit_config=lambda c: c["rootfs"]["diff_ids"].__setitem__(0, "sha256:" + "2" * 64))
+    R.repos["true"] = Repo(layers=[other, layer_of(("etc/version", b"78\n"))])
+    answers = {}
+
+    def go(name):
+        answers[name] = pull(HOST + name + ":x")
+    threads = [threading.Thread(target=go, args=(name,)) for name in ("lies", "true")]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    ok(answers["lies"][0] == "error" and answers["true"][0] == "done" and run(HOST + "true:x", "cat", "/etc/version")[0] == "78\n",
+       "an image that lies about a layer does not take along one that shares it", answers)
+
+
 def test_broken():
     """An image that lost a layer: fsck marks it, and its next use pulls it again."""
     R.repos["broken"] = Repo(layers=[make_oci.first_layer(), make_oci.further_layer(91, 0)])
@@ -856,7 +909,7 @@ def main():
     lib.count_from(int(E.get("FIRST", "0")))
     if E.get("BEHIND_PROXY"):
         sys.argv = [sys.argv[0], "test_proxy"]
-    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_undying, test_kill, test_keys, test_broken, test_mirror, test_store,
+    tests = [test_proxy, test_table, test_recovers, test_far, test_sharing, test_create, test_slow, test_cancel, test_undying, test_kill, test_keys, test_together, test_broken, test_mirror, test_store,
              test_real]
     for test in tests:
         if test.__name__ in sys.argv[1:] or (len(sys.argv) < 2 and test is not test_proxy):
