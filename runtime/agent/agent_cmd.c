@@ -385,7 +385,7 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 		cmd_free(s, c);
 		return r;
 	}
-	s->spare_due |= !entrypoint && !s->launcher.pid;
+	s->launcher_due |= !entrypoint && !s->launcher.pid;
 	if (spec->timeout_ms)
 		c->deadline_mono_usec = sysx_mono_usec() + (int64_t)spec->timeout_ms * 1000;
 	append(s, c);
@@ -446,7 +446,7 @@ static void started(struct service *s, struct cmd *c)
 		s->status.state = AGENT_STATE_RUNNING;
 		s->status.started_wall_usec = c->started_wall_usec;
 		s->status_due = true;
-		s->spare_due = true;
+		s->launcher_due = true;
 	}
 }
 
@@ -592,7 +592,7 @@ void cmd_relaunch(struct service *s)
 			continue;
 		if (!launch_learn(s, c)) {
 			start_again(s, c);
-			s->spare_due = true;
+			s->launcher_due = true;
 			continue;
 		}
 		/* it may still be on its way to its exec, and fail: its slot stays its own until it is reaped */

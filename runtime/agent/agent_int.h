@@ -171,7 +171,7 @@ struct service {
 	struct cmd *hash[INT_HASH]; /* by id */
 	struct spare spare;
 	struct launcher launcher;
-	bool spare_due; /* make one when there is nothing else to do */
+	bool launcher_due; /* make one when there is nothing else to do */
 	uint32_t n_running, n_finished;
 	uint32_t next_stream; /* round robin */
 	struct stream *streams; /* LIMIT_STREAMS of them, in the same mapping: all zero is free */

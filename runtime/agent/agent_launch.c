@@ -34,7 +34,7 @@ void launch_make(struct service *s)
 
 	if (l->pid && l->ending)
 		return; /* when it is reaped */
-	s->spare_due = false;
+	s->launcher_due = false;
 	if (l->pid || s->dead || s->status.state != AGENT_STATE_RUNNING)
 		return;
 	if (!l->slots) {

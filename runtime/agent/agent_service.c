@@ -687,7 +687,7 @@ static void start_entry(struct service *s)
 			s->status.started_wall_usec = sysx_wall_usec();
 			s->status_due = true;
 			cmd_drop_spare(s, false); /* there is nothing for it */
-			s->spare_due = true;
+			s->launcher_due = true;
 			return;
 		}
 		r = cmd_start(s, none, &view, true, &s->entry, &stage);
@@ -798,7 +798,7 @@ static void take_told_env(struct service *s)
 		a->base_env = take_ptr(s->told); /* for good, as START's bytes are */
 		a->n_base_env = n;
 		launch_drop(s); /* it has the old one */
-		s->spare_due = true;
+		s->launcher_due = true;
 	}
 	free(take_ptr(s->told));
 	service_unwatch(s, &s->told_env);
@@ -935,7 +935,7 @@ static bool turn(struct service *s)
 	 * All answers are out: what the next command needs can be done while the client thinks.  Whom an answer wakes mostly stands
 	 * behind us in the queue of this processor, and would only run when the launcher does: it goes first.
 	 */
-	if (s->spare_due && !more && !soon(s))
+	if (s->launcher_due && !more && !soon(s))
 		launch_make(s);
 	return more;
 }

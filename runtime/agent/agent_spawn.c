@@ -568,8 +568,7 @@ __attribute__((noreturn)) static void spare_child(const struct spawn_req *req, i
 		_exit(127);
 	leave_agent(req->agent);
 	/*
-	 * Before it knows whom it serves it is in the inner namespace under the agent's id: tenants can signal it (the
-	 * sandbox then starts its next command a little later) but not trace, read or limit it.
+	 * Before it knows whom it serves it is in the inner namespace under the agent's id.  There is no tenant yet.
 	 */
 	int r = spawn_enter(req->agent, &stage);
 	if (!r) {

@@ -3,7 +3,8 @@
 
 usage: streams.py API-SOCKET GATEWAY-PID-COMMAND.  Sizes come from the environment; the defaults keep a run short:
 STREAM_MIB (output of one command), UPLOAD_MIB (one upload), RACE_ROUNDS (exchanges of a directory and a link),
-TREE_FILES (files of a search), RACE_REMOVALS (removals of what changes places with links), SOAK_COMMANDS.
+TREE_FILES (files of a search), RACE_REMOVALS (removals of what changes places with links), SOAK_COMMANDS
+in SOAK_SANDBOXES.
 """
 import base64
 import hashlib
@@ -954,15 +955,16 @@ def test_dead_agent():
 
 def test_soak(box):
     n = size("SOAK_COMMANDS", 1500)
-    agent = pid_of_agent(box)
-    daemon = int(subprocess.check_output(["pgrep", "-P", sys.argv[2], "-f", "daemon"]).split()[0])
-    pids = {"gateway": gateway(), "sandboxd": daemon, "agent": agent}
+    boxes = [box] + [Box() for _ in range(size("SOAK_SANDBOXES", 1) - 1)]
+    child = lambda pattern: int(subprocess.check_output(["pgrep", "-P", sys.argv[2], "-f", pattern]).split()[0])
+    pids = {"gateway": gateway(), "sandboxd": child("sandboxd.*daemon"), "broker": child("broker"), "dnsd": child("dnsd")}
+    pids.update(("agent %d" % i, pid_of_agent(b)) for i, b in enumerate(boxes))
     lost = []
 
     def work(count, k):
         conn = Connection(60)
         for i in range(count):
-            conn.request("POST", box.path("/command"), json.dumps({"command": "echo %d.%d" % (k, i)}).encode())
+            conn.request("POST", boxes[i % len(boxes)].path("/command"), json.dumps({"command": "echo %d.%d" % (k, i)}).encode())
             data = conn.getresponse().read()
             if b'"text":"%d.%d"' % (k, i) not in data or b"execution_complete" not in data:
                 lost.append(data)
@@ -972,7 +974,7 @@ def test_soak(box):
         [x.start() for x in threads]
         [x.join() for x in threads]
 
-    run(max(1200, n // 10))  # the history of finished commands fills up
+    run(max(1200 * len(boxes), n // 10))  # the history of finished commands fills up
     before = {k: (n_fds(p), kib(p, "VmRSS")) for k, p in pids.items()}
     began = time.monotonic()
     run(n)
@@ -983,6 +985,8 @@ def test_soak(box):
     for k in pids:
         t.ok(after[k][0] <= before[k][0] + 8 and after[k][1] <= before[k][1] + 1024,
              "%s has not grown: descriptors %d to %d, memory %d to %d KiB" % (k, before[k][0], after[k][0], before[k][1], after[k][1]))
+    for b in boxes[1:]:
+        b.delete()
 
 
 box = Box(memory="2Gi")
