@@ -6,7 +6,8 @@ import array, os, socket, struct, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
-from dnsd_lib import Sandboxd
+from dnsd_lib import Sandboxd, question
+from tap_lib import done, ok, tap
 
 if os.geteuid() != 0:
     print("1..0 # SKIP needs root")
@@ -16,27 +17,6 @@ if "DNSD_TEST_INSIDE" not in os.environ:
     os.execvp("unshare", ["unshare", "-n", "--", sys.executable, os.path.abspath(__file__)])
 subprocess.check_call(["ip", "link", "set", "lo", "up"])
 build = os.environ.get("top_builddir", ".")
-count = failed = 0
-
-
-def ok(good, name, more=""):
-    global count, failed
-    count += 1
-    print(f"{'' if good else 'not '}ok {count} - {name}", flush=True)
-    if not good:
-        failed += 1
-        print(f"# {more}", flush=True)
-    return good
-
-
-def name_bytes(name):
-    return b"".join(bytes([len(l)]) + l.encode() for l in name.split(".") if l) + b"\0"
-
-
-def question(name, qtype=1, qid=0x1234, edns=None):
-    head = struct.pack("!HHHHHH", qid, 0x0100, 1, 0, 0, 1 if edns else 0)
-    opt = b"\0" + struct.pack("!HHIH", 41, edns, 0, 0) if edns else b""
-    return head + name_bytes(name) + struct.pack("!HH", qtype, 1) + opt
 
 
 def a_records(n, first=1):
@@ -293,8 +273,7 @@ try:
 finally:
     if child.poll() is None:
         child.kill()
-    if failed:
+    if tap.failed:
         print("# " + open(RUN + "/log").read().replace("\n", "\n# "))
     subprocess.call(["rm", "-rf", RUN])
-print(f"1..{count}")
-sys.exit(1 if failed else 0)
+done()

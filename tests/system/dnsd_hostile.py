@@ -346,7 +346,7 @@ special["after.w.test"] = lambda q, tcp: [(3, q.answer(a_rr(OK)))]
 m = ask(2, "after.w.test")
 ok(m and m.rcode == SERVFAIL, "dns.budget_ms: an answer after 3 s is too late for 800 ms", m and m.raw)
 ok(dnsd.stop() == 0, "and ends")
-if failed:
+if tap.failed:
     print("# " + open(run + "/log").read()[-3000:].replace("\n", "\n# "))
 shutil.rmtree(run)
 done()

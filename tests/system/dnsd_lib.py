@@ -3,6 +3,8 @@
 # that sets policies and reads events, and sandboxes that ask.  In a network namespace of its own; no packet leaves it.
 import array, fcntl, os, random, select, socket, struct, subprocess, sys, tempfile, threading, time
 
+from tap_lib import done, ok, skip, tap, until
+
 build = os.environ.get("top_builddir", ".")
 LISTEN = "169.254.1.1"
 PORT = 5300
@@ -11,7 +13,6 @@ OK, OTH = "198.51.100.10", "198.51.100.11"
 HOST6 = "2001:db8:53::1"
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 A, NS, CNAME, SOA, NULL, TXT, AAAA, HTTPS, AXFR, ANY = 1, 2, 5, 6, 10, 16, 28, 65, 252, 255
-count = failed = 0
 
 
 def own_namespace(script):
@@ -27,29 +28,6 @@ def own_namespace(script):
         subprocess.check_call(["ip", "addr", "add", a + "/32", "dev", "lo"])
     for a in (HOST6, "2001:db8:53::99", "fd53:4258:0:d5::ad5:2", "fd53:4258:0:d5::ad5:6"):
         subprocess.check_call(["ip", "addr", "add", a + "/128", "dev", "lo"])
-
-
-def ok(good, name, more=""):
-    global count, failed
-    count += 1
-    print(f"{'' if good else 'not '}ok {count} - {name}", flush=True)
-    if not good:
-        failed += 1
-        print(f"# {more!r}"[:2000], flush=True)
-    return good
-
-
-def skip(name, why):
-    global count, failed
-    count += 1
-    strict = os.environ.get("REQUIRE_ALL") == "1"
-    failed += strict
-    print(f"{'not ' if strict else ''}ok {count} - {name} # SKIP {why}", flush=True)
-
-
-def done():
-    print(f"1..{count}")
-    sys.exit(1 if failed else 0)
 
 
 # ---- messages ----
@@ -511,16 +489,6 @@ class Sandboxd(threading.Thread):
             self.conn.shutdown(socket.SHUT_RDWR)
             self.conn.close()
         os.unlink(self.path)
-
-
-def until(what, seconds=30):
-    """waits for it; how long that takes is nobody's business here"""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.01)
-    return bool(what())
 
 
 # ---- sandboxes ----

@@ -896,7 +896,7 @@ for what in (row_31, row_32, rows_33_to_37, row_38, row_39, row_40, rows_41_to_4
         if os.environ.get("DNSD_TIMES"):
             print(f"# {what.__name__}: {time.monotonic() - begin:.2f} s")
 ok(dnsd.child.poll() is None and dnsd.stop() == 0, "SIGTERM ends it")
-if failed:
+if tap.failed:
     print("# " + open(run + "/log").read()[-3000:].replace("\n", "\n# "))
 shutil.rmtree(run)
 done()

@@ -5,6 +5,7 @@ import os, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 import egress_lib as lib
+from dnsd_lib import wire
 from egress_lib import *
 
 # One line for each packet that arrives: source, target, protocol, its bytes as hex.
@@ -327,10 +328,6 @@ for _ in range(100):
 
 
 # ---- names ----
-
-def wire(name):
-    return b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0"
-
 
 flips = []
 

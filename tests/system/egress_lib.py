@@ -3,6 +3,9 @@
 # namespaces.
 import hmac, http.client, json, os, re, shutil, signal, socket, ssl, struct, subprocess, sys, threading, time
 
+from dnsd_lib import read_name, rr
+from tap_lib import done, ok, tap, until
+
 run, world = os.environ["EGRESS_RUN"], os.environ["EGRESS_WORLD"]
 build = os.environ.get("top_builddir", ".")
 OK, OTH = "198.51.100.10", "198.51.100.11"
@@ -10,17 +13,6 @@ KEY = "the-key"
 SECRET = "a secret of the webhook, 0123456789"
 NAMES = {"ok.test": OK, "oth.test": OTH, "x.a.test": OK, "reb.test": "10.9.0.5", "meta.test": "169.254.169.254", "new.test": OTH,
          "dns.google": "8.8.8.8", "a.quiet.test": OK, "use-application-dns.net": OK}
-count = failed = 0
-
-
-def ok(good, name, more=""):
-    global count, failed
-    count += 1
-    print(f"{'' if good else 'not '}ok {count} - {name}", flush=True)
-    if not good:
-        failed += 1
-        print("# " + repr(more)[:1500], flush=True)
-    return bool(good)
 
 
 # ---- the world: a name server on the host, servers outside ----
@@ -34,12 +26,8 @@ def name_server():
     s.bind(("127.0.1.1", 53))
     while True:
         q, peer = s.recvfrom(2000)
-        at, labels = 12, []
-        while q[at]:
-            labels.append(q[at + 1:at + 1 + q[at]].decode("latin1"))
-            at += 1 + q[at]
-        end = at + 5
-        name = ".".join(labels).lower()
+        name, at = read_name(q, 12)
+        name, end = name.lower(), at + 4
         qtype = struct.unpack("!H", q[end - 4:end - 2])[0]
         asked.append(name)
         addr = NAMES.get(name)
@@ -47,7 +35,7 @@ def name_server():
         rcode = 0x80 if addr or rows is not None else 0x83
         if rows is None:
             rows = [(b"", 1, 60, socket.inet_aton(addr))] if addr and qtype == 1 else []
-        answer = b"".join((owner or b"\xc0\x0c") + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data for owner, kind, ttl, data in rows)
+        answer = b"".join(rr(owner or b"\xc0\x0c", kind, data, ttl) for owner, kind, ttl, data in rows)
         s.sendto(q[:2] + bytes([0x81, rcode]) + b"\0\1" + struct.pack("!H", len(rows)) + b"\0\0\0\0" + q[12:end] + answer, peer)
 
 
@@ -275,19 +263,6 @@ def connects(sid, host, port=80):
     return "HTTP/1.0 200" in out
 
 
-def until(what, seconds=30):
-    """waits for it; how long it takes is nobody's business here"""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if what():
-                return True
-        except (OSError, ValueError, http.client.HTTPException, KeyError):
-            pass
-        time.sleep(0.02)
-    return False
-
-
 def figures():
     return json.loads(call("GET", "/v1/egress/metrics")[2])
 
@@ -312,11 +287,10 @@ def run_suite(suite):
 
         ok(False, f"{type(e).__name__}: {e}", traceback.format_exc())
     finally:
-        if failed:
+        if tap.failed:
             print("# " + open(log).read()[-6000:].replace("\n", "\n# "))
         daemon.terminate()
         daemon.wait()
         subprocess.run([build + "/sandboxd", "--purge", "--config", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         server.kill()
-    print(f"1..{count}")
-    sys.exit(1 if failed else 0)
+    done()
