@@ -9,7 +9,7 @@ make_with() { # make_with LIMITS-JSON [MORE-MEMBERS]
 }
 id_of() { sed -n 's/^{"id":"\([^"]*\)".*/\1/p'; }
 # Bytes that dd could write into $2 of sandbox $1.
-fills() { ctl exec "$1" -- bash -c "dd if=/dev/zero of=$2/fill bs=1M count=200 2>/dev/null; stat -c %s $2/fill; rm $2/fill"; }
+fills() { ctl exec "$1" -- sh -c "dd if=/dev/zero of=$2/fill bs=1M count=200 2>/dev/null; stat -c %s $2/fill; rm $2/fill"; }
 between() { # between LEAST MOST VALUE NAME
 	[ -n "$3" ] && [ "$3" -ge "$1" ] && [ "$3" -le "$2" ]
 	ok $? "$4 ($3)"
@@ -88,6 +88,44 @@ ctl volume create --size 24m third >"$work/out" 2>&1
 ok $? "a volume with a size from the command line: $(cat "$work/out")"
 api DELETE "/v1/sandboxes/$one" >/dev/null
 api DELETE "/v1/sandboxes/$two" >/dev/null
+
+# As many files as there may be, of the smallest kind; the daemon answers while they go.
+many=$(make_with '{"disk":"64Mi"}' | id_of)
+says=$(ctl exec "$many" -- bash -c 'mkdir /root/d && cd /root/d && n=0; while : 2>/dev/null >$n; do n=$((n + 1)); done; echo made $n; echo more >/root/more' 2>&1)
+made=$(sed -n 's/^made //p' <<<"$says")
+between 3000 4096 "$made" "files end where the limit of inodes says"
+[[ $says == *"/root/more: No space left on device"* || $says == *"/root/more: Disk quota exceeded"* ]]
+ok $? "and that is told: $(tail -n 1 <<<"$says")"
+api DELETE "/v1/sandboxes/$many" >/dev/null
+is "$(status)" 204 "the sandbox is deleted"
+api GET /health >/dev/null
+is "$(status)" 200 "the daemon answers"
+trash_empty() { [ -z "$(find "$state/trash" -mindepth 1)" ]; }
+until_true 60 trash_empty
+ok $? "and all of it goes"
+
+# An image of what lies on a disk of its own.
+if command -v busybox >/dev/null; then
+	mkdir -p "$work/tree/bin" "$work/tree/old"
+	cp "$(command -v busybox)" "$work/tree/bin/busybox"
+	for a in sh cat sleep rm mkdir ln dd stat test; do ln -sf busybox "$work/tree/bin/$a"; done
+	echo base >"$work/tree/text"
+	ctl image import "$work/tree" base:1 >"$work/out" 2>&1
+	ok $? "an image: $(cat "$work/out")"
+	from=$(ctl create -q --image base:1 --disk 32m -- sleep 600)
+	ctl exec "$from" -- sh -c 'echo new >/new && ln /new /hard && rm -r /old && echo changed >/text && mkdir /dir && dd if=/dev/zero of=/dir/big bs=1M count=4 2>/dev/null'
+	ctl commit "$from" made:1 >"$work/out" 2>&1
+	ok $? "commit of a sandbox with a disk: $(cat "$work/out")"
+	is "$(state_of "$from")" Running "it runs on"
+	between $((16 << 20)) $((32 << 20)) "$(fills "$from" /dir)" "within its limit"
+	to=$(ctl create -q --image made:1 --disk 32m -- sleep 600)
+	is "$(ctl exec "$to" -- sh -c 'cat /new /text; test -e /old || echo gone; stat -c %h /hard; stat -c %s /dir/big')" \
+		"$(printf 'new\nchanged\ngone\n2\n4194304')" "the image has all of it, and what was removed is gone"
+	between $((20 << 20)) $((32 << 20)) "$(fills "$to" /dir)" "what is in the image does not count for the next one's limit"
+else
+	tests=$((tests + 1))
+	echo "ok $tests - commit of a sandbox with a disk # SKIP no busybox"
+fi
 
 # The log of requests inside: a client that only calls must not fill the disk.
 logging=$(make_with '{}' '"env":{"EXECD_LOG_FILE":"/tmp/logs/execd.log"}' | id_of)
