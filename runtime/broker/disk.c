@@ -507,6 +507,21 @@ void disk_end(struct broker *b, struct slot *s)
 		log_debug("quota of slot %u: %s", s->number, strerror(errno));
 }
 
+/*
+ * Also those of lives whose end we did not see (the host went off) and of volumes: a limit without files would stay in the quota file for
+ * good, and meet whoever gets the project's number again.
+ */
+void disk_unlimit(const struct broker *b, int dir_fd)
+{
+	uint32_t id = 0;
+
+	if (!b->disk || b->disk->backend != BACKEND_QUOTA || disk_quota_project(dir_fd, &id) < 0)
+		return;
+	bool life = id - b->id_base < LIMIT_SANDBOXES * BROKER_IDS_PER_SLOT, volume = id - b->volume_base < BROKER_IDS_PER_SLOT;
+	if ((life || volume) && disk_quota_limit(b->state_fd, id, 0, 0) < 0)
+		log_warn("limit of project %u stays: %s", id, strerror(errno));
+}
+
 /* -EPERM is -1: errors are told by @err, so only -ENOENT stands apart. */
 int disk_again(int dir_fd, struct sbx_err *err)
 {

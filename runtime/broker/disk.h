@@ -54,6 +54,8 @@ int disk_take(struct broker *b, struct slot *s, uint32_t mib, struct sbx_err *er
 int disk_limit(const struct broker *b, const struct slot *s, uint32_t mib, struct sbx_err *err) SBX_WUR;
 /** disk_end() - The life in @s of @b has ended: give back its disk */
 void disk_end(struct broker *b, struct slot *s);
+/** disk_unlimit() - The directory @dir_fd of a life or volume of @b is thrown away: its project, if it has one, loses its limit */
+void disk_unlimit(const struct broker *b, int dir_fd);
 /** disk_again() - Another mount of the image in the directory @dir_fd of a life; Return: it, the caller's; -ENOENT, there is none; or -1 with @err set */
 int disk_again(int dir_fd, struct sbx_err *err) SBX_WUR;
 /** disk_read() - What the life in @s of @b uses and may; all zero: nobody counts it */

@@ -72,7 +72,7 @@ tests_system_cgroup_limits_LDADD = libhostside.a libbase.a $(NLROUTE_LIBS) $(NFT
 ROOT_TESTS += tests/system/net_daemon.sh tests/system/net_isolation.sh tests/system/net_guard.sh tests/system/net_allow.sh tests/vm/run.sh \
 	tests/system/net_neigh.sh tests/system/net_locks.sh tests/system/net_legacy.sh tests/vm/hard.sh
 EXTRA_DIST += tests/system/net_lib.sh tests/vm/vm.sh tests/vm/daemon.sh tests/vm/outer_lib.sh tests/vm/guest_lib.sh tests/vm/core.sh tests/vm/ipv6.sh \
-	tests/vm/state.sh tests/vm/reboot.sh tests/vm/old_clock.sh
+	tests/vm/state.sh tests/vm/reboot.sh tests/vm/disks.sh tests/vm/old_clock.sh
 check_PROGRAMS += tests/system/churn
 ROOT_TESTS += tests/system/churn
 tests_system_churn_SOURCES = tests/system/churn.c

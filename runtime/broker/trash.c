@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
+#include "runtime/broker/disk.h"
 #include "runtime/broker/idmap.h"
 
 #include <fcntl.h>
@@ -194,6 +195,7 @@ int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
 	snprintf(to, sizeof(to), "%.80s.%llu", name, (unsigned long long)b->trash->number++);
 	if (renameat(dir_fd, name, b->trash_fd, to) < 0)
 		return -errno;
+	disk_unlimit(b, fd);
 	/*
 	 * Renaming into another parent changes "..", so the worker has to own the directory itself; a volume's may have another
 	 * owner.  Not before: as long as it has its name, who owns a volume says what it is.
