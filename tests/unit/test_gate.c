@@ -106,16 +106,20 @@ static void put_extensions(struct bytes *b, const char *name, size_t len, uint32
 
 	if (odd & GREASE)
 		put(b, 0x0a0a0000, 4);
-	if (odd & NAME_LAST)
-		put(b, 0x002b0003, 4), put(b, 0x020304, 3);
+	if (odd & NAME_LAST) {
+		put(b, 0x002b0003, 4);
+		put(b, 0x020304, 3);
+	}
 	if (!(odd & NO_SNI))
 		put_sni(b, name, len, odd);
 	if (odd & TWO_EXTENSIONS)
 		put_sni(b, "b.test", 6, 0);
 	if (odd & EARLY)
 		put(b, 0x002a0000, 4);
-	if (odd & ECH)
-		put(b, 0xfe0d0004, 4), put(b, 0, 4);
+	if (odd & ECH) {
+		put(b, 0xfe0d0004, 4);
+		put(b, 0, 4);
+	}
 	if (padding) {
 		put(b, 21, 2);
 		ext = open_length(b, 2);
@@ -522,11 +526,15 @@ static size_t make_packet(uint8_t *p, bool six, size_t data)
 	} else {
 		p[3] = (uint8_t)len;
 		p[9] = 6;
-		p[12] = 10, p[15] = 1;
-		p[16] = 198, p[19] = 20;
+		p[12] = 10;
+		p[15] = 1;
+		p[16] = 198;
+		p[19] = 20;
 	}
-	tcp[0] = 0x9c, tcp[1] = 0x40;
-	tcp[2] = 1, tcp[3] = 0xbb;
+	tcp[0] = 0x9c;
+	tcp[1] = 0x40;
+	tcp[2] = 1;
+	tcp[3] = 0xbb;
 	tcp[7] = 7;
 	tcp[11] = 9;
 	tcp[12] = 5 << 4;

@@ -158,6 +158,7 @@ trap 'exit 130' INT TERM HUP
 		mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 		rm -rf "/lib/modules/$version"
 		ln -s "$modules/$version" "/lib/modules/$version"
+		modprobe tun # what udev would make of its alias: /dev/net/tun
 		mount -o prjquota /dev/vda /mnt/disk
 		ip link set lo up
 		until [ -e /dev/vport1p2 ] || compgen -G '/dev/vport*p2' >/dev/null; do udevadm settle 2>/dev/null || read -rt 0.02 <> <(:) || :; done
