@@ -719,7 +719,8 @@ def test_together():
         t.start()
     for t in threads:
         t.join()
-    ok(answers["lies"][0] == "error" and answers["true"][0] == "done" and run(HOST + "true:x", "cat", "/etc/version")[0] == "78\n",
+    # whose request unpacks it is chance: a layer that is here already is that of its verified blobs, whatever is said of it
+    ok(answers["true"][0] == "done" and run(HOST + "true:x", "cat", "/etc/version")[0] == "78\n",
        "an image that lies about a layer does not take along one that shares it", answers)
 
 
