@@ -21,7 +21,7 @@ config() {
 fills() { ctl exec "$1" -- sh -c "dd if=/dev/zero of=$2 bs=1M count=200 2>/dev/null; stat -c %s $2"; }
 between() { [ -n "$3" ] && [ "$3" -ge "$1" ] && [ "$3" -le "$2" ]; }
 devices() { cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c "^$dir/"; }
-# Projects of /mnt/disk with a limit or a file, but for those that have none of ours.
+# Projects of ours that have a limit on /mnt/disk; a waiting shell has files and none.
 projects() {
 	python3 - "$((0x78000000 - instance * 0x8000000 - 0x40000))" <<-'END'
 		import ctypes, os, struct, sys
@@ -31,7 +31,7 @@ projects() {
 		    if libc.syscall(443, fd, 0x800009 << 8 | 2, id, b) < 0:
 		        break
 		    hard, soft, used, ihard, isoft, inodes, _, _, valid, id = struct.unpack("QQQQQQQQII", b.raw)
-		    found += id >= int(sys.argv[1]) and any((hard, used, ihard, inodes))
+		    found += id >= int(sys.argv[1]) and any((hard, soft, ihard, isoft))
 		    id += 1
 		print(found)
 	END
@@ -85,7 +85,7 @@ none() { [ "$(projects)" = 0 ]; }
 stop_daemon
 "$top_builddir/sandboxd" --purge --config "$dir/config" >"$dir/out" 2>&1
 ok $? "purge"
-[ "$backend" = loop ] || yes "no project has a limit or a file: $(projects)" until_true 60 none
+[ "$backend" = loop ] || yes "no project has a limit: $(projects)" until_true 60 none
 no_devices() { [ "$(devices)" = 0 ]; }
 yes "no loop device is left" until_true 60 no_devices
 echo "1..$n"
