@@ -84,8 +84,14 @@ void fw_rules_put_gate_hook(struct buf *b, const struct fw_rules_config *c)
 {
 	if (!c->gate || FAULT_POINT("fw-gate"))
 		return;
+	/*
+	 * Connection tracking lets a SYN of ports that it knows pass, and takes the answer for its old connection's, with its label: when the
+	 * server reset that one, say.  Where it agrees that the ports are free it has made a new one by here.  A SYN that is sent again needs
+	 * no way when the server has answered the first.
+	 */
 	buf_printf(b,
 		   "\tchain gate_back {\n"
+		   "%s"
 		   "\t\tip ttl %d ct label set %d\n"
 		   "\t\tip6 hoplimit %d ct label set %d\n"
 		   "\t\taccept\n"
@@ -102,6 +108,7 @@ void fw_rules_put_gate_hook(struct buf *b, const struct fw_rules_config *c)
 		   "%s"
 		   "\t\tgoto gate_more\n"
 		   "\t}\n",
-		   BROKER_GATE_RELEASE, GATE_LABEL, BROKER_GATE_RELEASE, GATE_LABEL, c->uplink_router, LINKS_ROUTE_MARK, GATE_PORT, GATE_LABEL,
+		   FAULT_POINT("fw-gate-again") ? "" : "\t\ttcp flags & (fin|syn|rst|ack) == syn ct state established drop\n", BROKER_GATE_RELEASE, GATE_LABEL,
+		   BROKER_GATE_RELEASE, GATE_LABEL, c->uplink_router, LINKS_ROUTE_MARK, GATE_PORT, GATE_LABEL,
 		   c->ipv6 ? "\t\tmeta nfproto ipv6 goto gate_more6\n" : "");
 }
