@@ -15,6 +15,7 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +40,11 @@ enum backend { BACKEND_NONE = 0, BACKEND_QUOTA, BACKEND_LOOP };
 struct disk_mounts {
 	uint32_t next; /* the one that is waited for */
 	int fd[BROKER_MAX_VOLUMES]; /* -1: none */
+};
+
+/* A worker that is no longer ours to ask, until it is reaped. */
+struct leaving {
+	struct loop_fd *source;
 };
 
 struct volume_job {
@@ -174,21 +180,44 @@ void disk_note(struct broker *b, uint32_t mib)
 
 /* ---- the worker ---- */
 
+static void reap(void *arg, int fd, uint32_t events)
+{
+	struct leaving *l = arg;
+	siginfo_t info;
+
+	(void)events;
+	loop_fd_remove(l->source);
+	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED));
+	close(fd);
+	free(l);
+}
+
+/* It has ended or is about to: the loop does not wait for that, and the next job finds another one. */
+static void let_go(struct broker *b, int pidfd)
+{
+	struct leaving *l = calloc(1, sizeof(*l));
+	siginfo_t info;
+
+	ignore_result(syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
+	if (l)
+		l->source = loop_fd_add(b->loop, pidfd, EPOLLIN, reap, l);
+	if (l && l->source)
+		return;
+	free(l);
+	ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED)); /* nobody will ever notice its end */
+	close(pidfd);
+}
+
 static void worker_gone(struct broker *b)
 {
 	struct disk *d = b->disk;
 	struct sbx_err err;
-	siginfo_t info;
 
 	loop_fd_remove(d->sock_source);
 	loop_fd_remove(d->pid_source);
 	d->sock_source = d->pid_source = NULL;
-	if (d->pidfd >= 0) {
-		/* It has ended, or nobody will ever notice its end: start_worker(). */
-		ignore_result(syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0));
-		ignore_result(waitid(P_PIDFD, (id_t)d->pidfd, &info, WEXITED));
-	}
-	replace_fd(&d->pidfd, -1);
+	if (d->pidfd >= 0)
+		let_go(b, take_fd(&d->pidfd));
 	replace_fd(&d->sock, -1);
 	d->n_asked = 0;
 	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes disks ended");
@@ -292,7 +321,6 @@ static void volume_attached(struct broker *b, const struct disk_done *done, int 
 static void on_worker(void *arg, int sock, uint32_t events)
 {
 	struct broker *b = arg;
-	struct disk *d = b->disk;
 	struct disk_done done;
 	int fd = -1;
 	size_t n_fds = 0;
@@ -310,14 +338,8 @@ static void on_worker(void *arg, int sock, uint32_t events)
 	} else if (good && (done.kind == DISK_JOB_VOLUME || done.kind == DISK_JOB_GROW)) {
 		volume_made(b, &done);
 	} else {
-		/*
-		 * It is on its way out, or does not keep the protocol.  Its end is noticed as any other: waiting for that is not for
-		 * the loop, and who asks until then is answered by it.
-		 */
-		close_keep_errno(fd);
-		loop_fd_remove(d->sock_source);
-		d->sock_source = NULL;
-		ignore_result(syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0));
+		close_keep_errno(fd); /* it is on its way out, or does not keep the protocol */
+		worker_gone(b);
 	}
 }
 
@@ -345,13 +367,28 @@ static int start_worker(struct broker *b, struct sbx_err *err)
 	return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "watch the process that makes disks");
 }
 
+/* Whether it has ended, which the loop will hear of in this turn or the next. */
+static bool worker_left(const struct disk *d)
+{
+	struct pollfd fds[2] = {{.fd = d->sock}, {.fd = d->pidfd, .events = POLLIN}};
+
+	return poll(fds, ARRAY_SIZE(fds), 0) > 0;
+}
+
+/* What is sent to one that has ended goes to the next: who waited for the old one is told, who asks now is not. */
 static int send_job(struct broker *b, const struct disk_job *job, int fd, struct sbx_err *err)
 {
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)job, .iov_len = sizeof(*job)};
+	struct disk *d = b->disk;
+	int r = -EPIPE;
 
-	if (b->disk->sock < 0 && start_worker(b, err) < 0)
-		return -1;
-	int r = fdpass_send(b->disk->sock, &iov, 1, &fd, fd < 0 ? 0 : 1);
+	for (int i = 0; i < 2 && (r == -EPIPE || r == -ECONNRESET); i++) {
+		if (d->sock >= 0 && (i || worker_left(d)))
+			worker_gone(b);
+		if (d->sock < 0 && start_worker(b, err) < 0)
+			return -1;
+		r = fdpass_send(d->sock, &iov, 1, &fd, fd < 0 ? 0 : 1);
+	}
 	return r < 0 ? sbx_err_set(err, r == -EAGAIN ? SBX_E_LIMIT : SBX_E_SYSTEM, -r, "ask for a disk") : 0;
 }
 

@@ -330,6 +330,68 @@ static void volume_of_a_waiting_create(void)
 	ok(count("find %s/state/trash -mindepth 1 -maxdepth 1 -uid 0 | grep -c waited") == 0, "and the trash may empty it");
 }
 
+/* ---- the worker ends ---- */
+
+/* The process that makes disks has their directory as its descriptor 4. */
+static pid_t disk_worker(void)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command),
+		 "for p in $(cat /proc/%d/task/*/children); do [ \"$(readlink /proc/$p/fd/4)\" = %%s/state/disks ] && echo $p; done", (int)t.pid);
+	return (pid_t)count(command);
+}
+
+static bool has_ended(pid_t pid)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "grep -c '^State:.Z' /proc/%d/status # %%s", (int)pid);
+	for (int i = 0; i < WAIT_STEPS; i++) {
+		if (count(command) == 1)
+			return true;
+		poll(NULL, 0, 100);
+	}
+	return false;
+}
+
+/* The broker sleeps meanwhile, so that it reads the request before it hears of the end. */
+static void create_beside_the_end(void)
+{
+	union broker_any any = {0};
+	struct box box = {.fds = {-1, -1}, .status = -1};
+
+	if (!loops) {
+		tap_skip("a create beside the worker's end", "project quotas have no worker");
+		return;
+	}
+	pid_t worker = disk_worker();
+	ok(worker > 0, "the process that makes disks is found (%d)", (int)worker);
+	btc_host_create(&t, &create);
+	create.disk_mib = LIMIT_MIB + 40; /* of which the pool has none */
+	ok(kill(t.pid, SIGSTOP) == 0, "the broker sleeps");
+	uint64_t tag = btc_send(&t, t.fd, &create, sizeof(create), BROKER_OP_SANDBOX_CREATE, -1);
+	ok(tag && worker > 0 && kill(worker, SIGKILL) == 0 && has_ended(worker), "the other ends after a create was sent");
+	ok(kill(t.pid, SIGCONT) == 0, "the broker goes on");
+	for (bool seen = false; tag && !seen;) {
+		int fds[2] = {-1, -1};
+
+		if (btc_recv(t.fd, &any, fds, WAIT_STEPS * 100) <= 0)
+			break;
+		seen = any.head.tag == tag;
+		if (seen) {
+			box = (struct box){.made = any.create_reply, .fds = {fds[0], fds[1]}, .status = any.create_reply.status};
+			continue;
+		}
+		close_keep_errno(fds[0]);
+		close_keep_errno(fds[1]);
+	}
+	ok(box.status == 0, "the create has its disk from the next one (%d %s)", box.status, box.made.text);
+	pid_t next = disk_worker();
+	ok(next > 0 && next != worker, "there is a next one (%d)", (int)next);
+	end(&box);
+}
+
 /* ---- after a kill ---- */
 
 #ifdef SBX_FAULT_POINTS
@@ -435,6 +497,7 @@ int main(void)
 	refused();
 	volumes();
 	volume_of_a_waiting_create();
+	create_beside_the_end();
 #ifdef SBX_FAULT_POINTS
 	if (!quick)
 		kills();
