@@ -101,15 +101,23 @@ static void put_text(char out[BROKER_TEXT_BYTES], const char *text)
 	out[n] = '\0';
 }
 
+static void fill_error(int32_t *status, int32_t *sys, char text[BROKER_TEXT_BYTES], const struct sbx_err *err)
+{
+	if (!err)
+		return;
+	*status = (int32_t)err->code;
+	*sys = err->sys;
+	put_text(text, err->msg);
+}
+
+/* Whatever answer it is: its three fields of an error, NULL changes none of them. */
+#define FILL_ERROR(answer, err) fill_error(&(answer)->status, &(answer)->sys, (answer)->text, err)
+
 static void reply(const struct request *r, const struct sbx_err *err, const int *fd, size_t n_fds)
 {
 	struct broker_reply answer = {0};
 
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	}
+	FILL_ERROR(&answer, err);
 	send_message(r->c, &answer, sizeof(answer), r->any->head.op, r->any->head.tag, fd, n_fds);
 }
 
@@ -175,11 +183,8 @@ static void answer_create(struct broker *b, const struct broker_asker *asker, co
 
 	if (!c)
 		return;
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	} else {
+	FILL_ERROR(&answer, err);
+	if (!err) {
 		answer.ref = (struct broker_slot_ref){.slot = s->number, .generation = s->generation};
 		answer.addr = s->addr;
 		answer.pid = (uint32_t)s->pid;
@@ -325,11 +330,7 @@ void broker_freeze_done(struct broker *b, const struct broker_asker *asker, cons
 
 	if (!c)
 		return;
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	}
+	FILL_ERROR(&answer, err);
 	send_message(c, &answer, sizeof(answer), asker->op, asker->tag, NULL, 0);
 }
 
@@ -457,11 +458,7 @@ static void answer_layer(struct connection *c, uint32_t op, uint64_t tag, const 
 {
 	struct broker_layer_reply answer = {.bytes = bytes, .entries = entries, .present = present};
 
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	}
+	FILL_ERROR(&answer, err);
 	send_message(c, &answer, sizeof(answer), op, tag, NULL, 0);
 }
 
@@ -499,11 +496,7 @@ void broker_capture_done(struct broker *b, const struct broker_asker *asker, con
 {
 	struct connection *c = connection_by_number(b, asker->connection);
 
-	if (err) {
-		answer->status = (int32_t)err->code;
-		answer->sys = err->sys;
-		put_text(answer->text, err->msg);
-	}
+	FILL_ERROR(answer, err);
 	if (c)
 		send_message(c, answer, sizeof(*answer), asker->op, asker->tag, NULL, 0);
 }
@@ -599,11 +592,7 @@ void broker_volume_done(struct broker *b, const struct broker_asker *asker, bool
 
 	if (!c)
 		return;
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	}
+	FILL_ERROR(&answer, err);
 	send_message(c, &answer, sizeof(answer), asker->op, asker->tag, NULL, 0);
 }
 
@@ -643,9 +632,9 @@ void broker_host_row_done(struct broker *b, const struct broker_asker *asker, ui
 	if (!c)
 		return;
 	if (err) {
-		struct broker_reply refusal = {.status = (int32_t)err->code, .sys = err->sys};
+		struct broker_reply refusal = {0};
 
-		put_text(refusal.text, err->msg);
+		FILL_ERROR(&refusal, err);
 		send_message(c, &refusal, sizeof(refusal), BROKER_OP_HOST_ROW, asker->tag, NULL, 0);
 		return;
 	}
@@ -686,11 +675,7 @@ static void answer_policy(const struct request *r, uint32_t mark, const struct s
 {
 	struct broker_policy_reply answer = {.mark = mark};
 
-	if (err) {
-		answer.status = (int32_t)err->code;
-		answer.sys = err->sys;
-		put_text(answer.text, err->msg);
-	}
+	FILL_ERROR(&answer, err);
 	send_message(r->c, &answer, sizeof(answer), BROKER_OP_POLICY, r->any->head.tag, NULL, 0);
 }
 
