@@ -538,7 +538,8 @@ static void start_again(struct service *s, struct cmd *c)
 		fail_with(c, AGENT_STAGE_FORK, -r);
 		ended(s, c);
 	} else if (term_due) {
-		kill(-c->group, SIGTERM);
+		c->launched.term_due = true;
+		launch_learn(s, c);
 	}
 	free(bytes);
 }

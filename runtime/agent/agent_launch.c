@@ -148,6 +148,8 @@ bool launch_learn(struct service *s, struct cmd *c)
 		c->pid = c->group = s->launcher.slots[c->launched.slot].pid;
 	if (c->pid && c->launched.term_due) {
 		c->launched.term_due = false;
+		/* it may not have come so far: who looks for its group, and finds none, takes it for ended */
+		ignore_result(setpgid(c->pid, c->pid));
 		kill(-c->group, SIGTERM);
 	}
 	return c->pid != 0;

@@ -313,7 +313,7 @@ static int enter_cwd(const struct spawn_req *req, const struct env_set *set)
 }
 
 /* Tries @name in each directory of @path as execvp does: a later hit wins over an earlier EACCES, nothing over ENOENT. */
-static int exec_on_path(const char *name, const char *path, char *const argv[], char *const envp[])
+static int try_path(const char *name, const char *path, char *const argv[], char *const envp[])
 {
 	char file[4096];
 	int result = -ENOENT;
@@ -340,6 +340,16 @@ static int exec_on_path(const char *name, const char *path, char *const argv[], 
 		p = colon ? colon + 1 : NULL;
 	}
 	return result;
+}
+
+static volatile bool at_exec; /* nothing is being allocated: written by a child that shares its memory with who reads it */
+
+static int exec_on_path(const char *name, const char *path, char *const argv[], char *const envp[])
+{
+	at_exec = true;
+	int r = try_path(name, path, argv, envp);
+	at_exec = false;
+	return r;
 }
 
 static int exec_argv(const struct spec_view *v, const char *name, const char *path, char *const *envp)
@@ -640,6 +650,7 @@ static int launched(void *arg)
 	struct spawn_req req = {.agent = l->agent, .view = &l->view, .tag = l->order.tag};
 
 	told_by_slot = &l->slots[l->order.slot];
+	at_exec = false;
 	lead(0);
 	if (dup2(l->out_fd, 1) < 0 || dup2(l->order.merge ? l->out_fd : l->err_fd, 2) < 0)
 		fail(AGENT_STAGE_SPEC, -errno);
@@ -696,6 +707,8 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 	char *stack = mmap(NULL, LAUNCHER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack == MAP_FAILED || getrusage(RUSAGE_SELF, &use) < 0)
 		_exit(1);
+	/* the kernel tells nobody when it finds no page table to write a child's number through: that command would be started twice */
+	slots[0].tell |= 0;
 	for (size_t n; (n = next_order(&l, bytes, sizeof(bytes)));) {
 		if (l.order.slot >= SPAWN_SLOTS || spec_read(bytes, n, 0, &l.view))
 			break;
@@ -706,6 +719,8 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 			slot->sys = errno;
 			slot->stage = AGENT_STAGE_FORK;
 		}
+		/* in the middle of malloc(), perhaps: the next one would have a heap that hands out the same bytes twice */
+		bool killed = r >= 0 && !at_exec && !slot->stage;
 		close(l.out_fd);
 		if (l.err_fd >= 0)
 			close(l.err_fd);
@@ -713,7 +728,7 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 		slot->done = 1;
 		if (r < 0 || slot->tell)
 			ignore_result(send(LAUNCHER_FD, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL)); /* full: it is told already */
-		if (has_grown(use.ru_maxrss))
+		if (killed || has_grown(use.ru_maxrss))
 			break;
 	}
 	_exit(0);

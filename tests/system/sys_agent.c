@@ -585,7 +585,8 @@ static int finish_all(struct harness *h, struct harness_result *r, int n)
 /* Root of the sandbox against the process that starts its commands: it gets what it asks for, later. */
 static void test_launcher(struct harness *h)
 {
-	static const char storm[] = "end=$((SECONDS+3)); while [ $SECONDS -lt $end ]; do for p in /proc/[0-9]*; do n=${p#/proc/}; "
+	static const char storm[] = "end=$((SECONDS+3)); while [ $SECONDS -lt $end ] && ! [ -e /tmp/storm.%s.over ]; do "
+				    "for p in /proc/[0-9]*; do n=${p#/proc/}; "
 				    "[ $n != 1 ] && grep -qs '^Uid:.65534' $p/status && kill -%s $n && echo $n >> /tmp/storm.%s; done; done";
 	static const struct {
 		const char *what, *command;
@@ -595,7 +596,7 @@ static void test_launcher(struct harness *h)
 	};
 	static const char *const how[] = {"STOP", "KILL"};
 	enum { AT_ONCE = 12 };
-	struct harness_result r, many[AT_ONCE];
+	struct harness_result r, hits, many[AT_ONCE];
 	char command[600];
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
@@ -611,10 +612,9 @@ static void test_launcher(struct harness *h)
 	for (size_t i = 0; i < ARRAY_SIZE(how); i++) {
 		int ended = 0, right = 0;
 
-		snprintf(command, sizeof(command), storm, how[i], how[i]);
-		begin(h, &r, command, (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-		harness_finish(h, &r, 10000);
-		harness_clear(&r);
+		snprintf(command, sizeof(command), storm, how[i], how[i], how[i]);
+		begin(h, &hits, command, (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
+		harness_finish(h, &hits, 10000);
 		snprintf(command, sizeof(command), "for i in $(seq 200); do [ -s /tmp/storm.%s ] && exit 3; sleep 0.1; done", how[i]);
 		harness_run(h, &r, command);
 		harness_clear(&r);
@@ -632,10 +632,42 @@ static void test_launcher(struct harness *h)
 		}
 		is_int(ended, 4 * AT_ONCE, "under a storm of %s against the launcher every command ends", how[i]);
 		is_int(right, 4 * AT_ONCE, "and as it should");
+		/* the commands of those behind us are not to be hit */
+		snprintf(command, sizeof(command), "touch /tmp/storm.%s.over", how[i]);
+		harness_run(h, &r, command);
+		harness_clear(&r);
+		wait_end(h, hits.id, &r);
+		harness_clear(&r);
+		harness_clear(&hits);
 		snprintf(command, sizeof(command), "test -s /tmp/storm.%s && exit 5", how[i]);
 		is_int(harness_run(h, &r, command), 5, "and it was hit");
 		harness_clear(&r);
 	}
+}
+
+/* INTERRUPT overtakes a command on its way to its exec, with and without the launcher. */
+static void test_overtaken(struct harness *h)
+{
+	static const uint32_t flags[] = {0, AGENT_SPEC_STDIN};
+	enum { ROUNDS = 12 };
+	struct harness_result r, q;
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		int over = 0;
+
+		for (int k = 0; k < ROUNDS; k++) {
+			begin(h, &r, "sleep 604", (struct agent_spec){.flags = flags[i]});
+			harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id));
+			harness_clear(&q);
+			harness_ask(h, &q, AGENT_STATUS, 0, r.id, sizeof(r.id));
+			over += q.status_known && !q.status.running && q.status.signal;
+			harness_clear(&q);
+			harness_clear(&r);
+		}
+		is_int(over, ROUNDS, "a command is over when its INTERRUPT is answered, however early that came");
+	}
+	harness_run(h, &r, "pkill -f 'sleep 60[4]'");
+	harness_clear(&r);
 }
 
 /* ---- many at once ---- */
@@ -1273,6 +1305,7 @@ int main(int argc, char **argv)
 	test_ends(&h);
 	test_spare(&h);
 	test_launcher(&h);
+	test_overtaken(&h);
 	test_many(&h);
 	test_output(&h);
 	test_attach(&h);
