@@ -23,11 +23,11 @@ for _ in $(seq 20); do
 	execd "$id" /command '{"command":"i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done","background":true}' >"$work/started.$id"
 done
 is "$(count)" 20 "twenty sandboxes"
-api POST "/v1/sandboxes/${ids[0]}/pause" >/dev/null
-is "$(status)" 202 "one is paused"
-# the last command's child is its agent's for a moment
+# an agent's launcher waits for more commands, for some seconds; in a paused sandbox it would wait as long as that
 all_agents() { [ "$(agents | wc -l)" = 20 ]; }
 until_true 10 all_agents
+api POST "/v1/sandboxes/${ids[0]}/pause" >/dev/null
+is "$(status)" 202 "one is paused"
 first_agents=$(agents)
 is "$(echo "$first_agents" | wc -l)" 20 "each has an agent"
 for name in sandboxd gateway broker dnsd; do
