@@ -30,6 +30,7 @@ struct links {
 	uint32_t next_in_bucket; /* 0: end */
 	uint32_t next, prev;	 /* of the sandbox, least recently touched first */
 	uint32_t adopted;	 /* linked into a sandbox */
+	uint64_t asked;		 /* serial of the last question to close it */
 };
 
 struct dns_leases {
@@ -273,6 +274,7 @@ static uint32_t make(struct dns_leases *t, struct dns_sandbox *s, const struct d
 	t->unused = t->links[i].next;
 	r = &t->record[i];
 	memset(r, 0, sizeof(*r));
+	t->links[i].asked = 0;
 	r->slot = s->ref.slot;
 	r->generation = s->ref.generation;
 	r->addr = w->addr;
@@ -317,7 +319,7 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 	for (uint32_t i = 0; (r = find(t, s, &far, &i));) {
 		if (!same_ports(r, w->port, w->n_ports))
 			continue;
-		if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_UNSURE)) == DNS_LEASE_PINNED && r->until_ms > kernel_until)
+		if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_UNSURE | DNS_LEASE_CLOSING)) == DNS_LEASE_PINNED && r->until_ms > kernel_until)
 			kernel_until = r->until_ms;
 		if (is_of(r, w))
 			mine = i;
@@ -345,22 +347,54 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 	return 0;
 }
 
-bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
+/* Whether somebody else has pinned what record @index has; who does, inherits its lease. */
+static bool inherited(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t index)
 {
-	const struct dns_lease gone = t->record[index];
-	const struct far far = far_of(&gone);
+	const struct dns_lease *gone = &t->record[index];
+	const struct far far = far_of(gone);
 	bool others = false;
 	struct dns_lease *r;
 
-	release(t, s, index);
 	for (uint32_t i = 0; (r = find(t, s, &far, &i));) {
-		if (!same_ports(r, gone.port, gone.n_ports) || !(r->flags & DNS_LEASE_PINNED))
+		if (i == index || !same_ports(r, gone->port, gone->n_ports) || (r->flags & (DNS_LEASE_PINNED | DNS_LEASE_CLOSING)) != DNS_LEASE_PINNED)
 			continue;
 		others = true;
 		/* The kernel holds it open as long as the longest owner said: who stays must know. */
-		r->until_ms = gone.until_ms > r->until_ms ? gone.until_ms : r->until_ms;
+		r->until_ms = gone->until_ms > r->until_ms ? gone->until_ms : r->until_ms;
 	}
-	return (gone.flags & DNS_LEASE_PINNED) && !others;
+	return others;
+}
+
+bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
+{
+	bool open = (t->record[index].flags & DNS_LEASE_PINNED) && !inherited(t, s, index);
+
+	release(t, s, index);
+	return open;
+}
+
+bool dns_leases_shut(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
+{
+	if (!(t->record[index].flags & DNS_LEASE_PINNED) || inherited(t, s, index)) {
+		release(t, s, index);
+		return false;
+	}
+	t->record[index].flags |= DNS_LEASE_CLOSING;
+	return true;
+}
+
+void dns_leases_shut_asked(struct dns_leases *t, uint32_t index, uint64_t serial)
+{
+	t->links[index].asked = serial;
+}
+
+void dns_leases_shut_done(struct dns_leases *t, struct dns_sandbox *s, uint64_t serial)
+{
+	for (uint32_t i = s->lease_first, next; i; i = next) {
+		next = t->links[i].next;
+		if ((t->record[i].flags & DNS_LEASE_CLOSING) && t->links[i].asked == serial)
+			release(t, s, i);
+	}
 }
 
 void dns_leases_drop(struct dns_leases *t, struct dns_sandbox *s)

@@ -31,6 +31,7 @@ enum dns_lease_flags {
 	DNS_LEASE_PINNED = 1u << 0,  /* the kernel was asked to open it */
 	DNS_LEASE_VIA_CUT = 1u << 1, /* the chain had more names than fit */
 	DNS_LEASE_UNSURE = 1u << 2,  /* whether the kernel did is not known: ask again, and close it like one that is open */
+	DNS_LEASE_CLOSING = 1u << 3, /* no longer allowed; kept until the kernel is known to have closed it */
 };
 
 /* Lies in the file. */
@@ -121,6 +122,22 @@ struct dns_lease *dns_leases_find6(const struct dns_leases *t, const struct dns_
  * Return: whether it was pinned and nobody else has the same address and ports pinned: the kernel must be told
  */
 bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index);
+/**
+ * dns_leases_shut() - Take a record away that the policy no longer allows
+ * @t:		The table
+ * @s:		Whose
+ * @index:	From dns_leases_next() or dns_leases_find()
+ *
+ * One that must be told to the kernel becomes DNS_LEASE_CLOSING and stays until dns_leases_shut_done(): a broker that dies before
+ * it has closed the address, or this process, must not make it forgotten.  Any other is removed as by dns_leases_forget().
+ *
+ * Return: whether the kernel must be told; then the record stays valid
+ */
+bool dns_leases_shut(struct dns_leases *t, struct dns_sandbox *s, uint32_t index);
+/** dns_leases_shut_asked() - The broker is asked to close the record @index; @serial (not 0) is the question's */
+void dns_leases_shut_asked(struct dns_leases *t, uint32_t index, uint64_t serial);
+/** dns_leases_shut_done() - The kernel has closed what @serial asked for: those records of @s that still are to be closed go */
+void dns_leases_shut_done(struct dns_leases *t, struct dns_sandbox *s, uint64_t serial);
 /** dns_leases_drop() - Forget all of @s, without a word to the kernel */
 void dns_leases_drop(struct dns_leases *t, struct dns_sandbox *s);
 /**

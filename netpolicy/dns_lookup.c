@@ -313,7 +313,7 @@ static void unpin_evicted(struct dns_lookup *l, const struct dns_lease *gone)
 
 	/* Without a broker the kernel's own clock closes it. */
 	if (gone->valid)
-		ignore_result(dnsd_broker_unpin(l->d->broker, &pin, 0) < 0);
+		ignore_result(dnsd_broker_unpin(l->d->broker, &pin, NULL) < 0);
 }
 
 /* Notes the leases; Return: number of addresses in @grown that the kernel must be told of, or -errno */

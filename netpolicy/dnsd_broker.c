@@ -37,7 +37,7 @@ struct ticket {
 	uint32_t serial; /* upper half of the tag: a late reply meets no new ticket */
 	uint32_t next_free;
 	struct dns_lookup *lookup;
-	uint64_t waiter;
+	struct dnsd_unpin unpin;
 };
 
 struct dnsd_broker {
@@ -89,7 +89,7 @@ static void ticket_over(struct dnsd_broker *b, uint32_t i, int status)
 	if (t.kind == TICKET_LOOKUP)
 		dns_lookup_pinned(t.lookup, status);
 	else if (t.kind == TICKET_UNPIN)
-		dnsd_policy_unpinned(b->d->policy, t.waiter, status);
+		dnsd_policy_unpinned(b->d->policy, &t.unpin, status);
 }
 
 /* ---- connection ---- */
@@ -181,12 +181,12 @@ int dnsd_broker_pin(struct dnsd_broker *b, const struct dnsd_pin *pin, struct dn
 	return ticket;
 }
 
-int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, uint64_t waiter)
+int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, const struct dnsd_unpin *unpin)
 {
-	int ticket = enqueue(b, BROKER_OP_UNPIN, pin, waiter ? TICKET_UNPIN : TICKET_NOBODY);
+	int ticket = enqueue(b, BROKER_OP_UNPIN, pin, unpin ? TICKET_UNPIN : TICKET_NOBODY);
 
-	if (ticket >= 0)
-		b->ticket[ticket].waiter = waiter;
+	if (ticket >= 0 && unpin)
+		b->ticket[ticket].unpin = *unpin;
 	return ticket < 0 ? ticket : 0;
 }
 
@@ -244,7 +244,8 @@ static void pin_again(struct dnsd_broker *b)
 			pin.lease_ms = (uint32_t)(r->until_ms - now);
 
 			/* When there are more than can wait, the rest is opened as it is asked for. */
-			if ((r->flags & DNS_LEASE_PINNED) && r->until_ms > now && dnsd_broker_pin(b, &pin, NULL) < 0)
+			if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_CLOSING)) == DNS_LEASE_PINNED && r->until_ms > now &&
+			    dnsd_broker_pin(b, &pin, NULL) < 0)
 				return;
 		}
 	}
@@ -265,7 +266,7 @@ static void renew(struct dnsd_broker *b, const struct broker_flow *f)
 
 		pin.lease_ms = RENEW_LEASE_MS;
 
-		if (!(r->flags & DNS_LEASE_PINNED) || r->until_ms + DNS_LEASE_GRACE_MS < now)
+		if ((r->flags & (DNS_LEASE_PINNED | DNS_LEASE_CLOSING)) != DNS_LEASE_PINNED || r->until_ms + DNS_LEASE_GRACE_MS < now)
 			continue;
 		/* Not more often than needed: half of it is still ahead. */
 		if (r->until_ms > now + RENEW_LEASE_MS / 2)
@@ -330,6 +331,7 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	else
 		log_info("serving %zu name server(s) to the sandboxes", d->upstreams.n);
 	b->served = true;
+	dnsd_policy_broker_up(d->policy);
 	pin_again(b);
 	renew_later(b);
 	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */

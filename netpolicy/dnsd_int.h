@@ -177,8 +177,15 @@ struct dnsd_pin dnsd_pin_of(const struct dns_sandbox *s, const struct dns_lease 
  * Return: a ticket for dnsd_broker_forget(), or -errno when there is no broker: it will not be told
  */
 int dnsd_broker_pin(struct dnsd_broker *b, const struct dnsd_pin *pin, struct dns_lookup *lookup);
-/** dnsd_broker_unpin() - Ask for addresses of @pin to be closed; @waiter: told with dnsd_policy_unpinned(); 0: nobody; Return: 0 or -errno */
-int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, uint64_t waiter);
+/* A question to close addresses, for who asked it. */
+struct dnsd_unpin {
+	struct egress_ref ref;
+	uint64_t serial; /* dns_leases_shut_asked() */
+	uint64_t waiter; /* 0: nobody waits for it */
+};
+
+/** dnsd_broker_unpin() - Ask for addresses of @pin to be closed; dnsd_policy_unpinned() gets @unpin, NULL: nobody; Return: 0 or -errno */
+int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, const struct dnsd_unpin *unpin);
 /** dnsd_broker_forget() - Who waited for @ticket is gone */
 void dnsd_broker_forget(struct dnsd_broker *b, int ticket);
 /** dnsd_broker_flush() - Send what was collected */
@@ -192,8 +199,10 @@ bool dnsd_broker_up(const struct dnsd_broker *b);
 struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR;
 /** dnsd_policy_free() - Close it; NULL is fine */
 void dnsd_policy_free(struct dnsd_policy *p);
-/** dnsd_policy_unpinned() - The broker answered an unpin with @waiter */
-void dnsd_policy_unpinned(struct dnsd_policy *p, uint64_t waiter, int status);
+/** dnsd_policy_unpinned() - The broker answered @unpin, or is gone (@status is SBX_E_PEER_GONE) */
+void dnsd_policy_unpinned(struct dnsd_policy *p, const struct dnsd_unpin *unpin, int status);
+/** dnsd_policy_broker_up() - There is a broker again: what is still to be closed is asked for, ahead of anything else */
+void dnsd_policy_broker_up(struct dnsd_policy *p);
 /** dnsd_policy_event() - Send @e; Return: 0, -EAGAIN: sandboxd is behind, or another -errno: it is not there */
 int dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e);
 /** dnsd_policy_retry() - Something was made in the run directory: perhaps the socket of sandboxd */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The channel to sandboxd: policies come, events and answers about leases go.  A new policy is in force for names at once; its
- * ACK waits until the kernel has closed what only the old one allowed.  Without sandboxd everything goes on as it was.
+ * ACK waits until the kernel has closed what only the old one allowed, over the next broker when this one dies.  Without
+ * sandboxd everything goes on as it was.
  */
 #include "config.h"
 
@@ -34,7 +35,9 @@ struct change {
 	uint64_t tag; /* of the SET */
 	uint64_t waiter; /* 0: not in use */
 	unsigned n_open;
+	bool waits; /* for a broker */
 	int status;
+	struct egress_ref ref;
 };
 
 struct dnsd_policy {
@@ -45,7 +48,7 @@ struct dnsd_policy {
 	uint64_t retry_ms;
 	bool synced; /* SYNCED came once */
 	bool told;   /* and over this connection: sandboxd knows the sandboxes that events are about */
-	uint64_t next_waiter;
+	uint64_t next_waiter, next_serial;
 	struct change change[CHANGES_MAX];
 	struct egress_ack *late; /* owned; ACKs that did not fit into the socket, ACKS_MAX of them */
 	uint32_t n_late;
@@ -95,11 +98,11 @@ int dnsd_policy_event(struct dnsd_policy *p, const struct egress_event *e)
 
 /* ---- what a change of policy closes and opens ---- */
 
-static struct change *change_new(struct dnsd_policy *p, uint64_t tag)
+static struct change *change_new(struct dnsd_policy *p, uint64_t tag, struct egress_ref ref)
 {
 	for (unsigned i = 0; i < CHANGES_MAX; i++)
 		if (!p->change[i].waiter) {
-			p->change[i] = (struct change){.tag = tag, .waiter = ++p->next_waiter * CHANGES_MAX + i};
+			p->change[i] = (struct change){.tag = tag, .waiter = ++p->next_waiter * CHANGES_MAX + i, .ref = ref};
 			return &p->change[i];
 		}
 	return NULL;
@@ -107,20 +110,25 @@ static struct change *change_new(struct dnsd_policy *p, uint64_t tag)
 
 static void change_done(struct dnsd_policy *p, struct change *c)
 {
-	if (c->n_open)
+	if (c->n_open || (c->waits && !c->status))
 		return;
 	ack(p, c->tag, c->status, c->status ? "the kernel still has addresses open that the new policy does not allow" : NULL);
 	c->waiter = 0;
 }
 
-void dnsd_policy_unpinned(struct dnsd_policy *p, uint64_t waiter, int status)
+void dnsd_policy_unpinned(struct dnsd_policy *p, const struct dnsd_unpin *unpin, int status)
 {
-	struct change *c = &p->change[waiter % CHANGES_MAX];
+	struct dns_sandbox *s = status ? NULL : dns_sandboxes_by_ref(p->d->sandboxes, unpin->ref);
+	struct change *c = &p->change[unpin->waiter % CHANGES_MAX];
 
-	if (c->waiter != waiter)
+	if (s)
+		dns_leases_shut_done(p->d->leases, s, unpin->serial);
+	if (!unpin->waiter || c->waiter != unpin->waiter)
 		return;
 	c->n_open--;
-	if (status)
+	if (status == SBX_E_PEER_GONE)
+		c->waits = true;
+	else if (status)
 		c->status = status;
 	change_done(p, c);
 }
@@ -160,7 +168,8 @@ static bool ports_fit(const struct dns_lease *r, const struct policy_rule *rule)
 /* Addresses with the same ports leave in one message: a policy may take thousands away. */
 struct closing {
 	const struct dns_sandbox *s;
-	struct change *c;
+	struct change *c; /* NULL: nobody waits */
+	uint64_t serial;
 	bool six; /* addr6 counts */
 	union {
 		uint32_t addr[EGRESS_PINS_MAX];
@@ -174,23 +183,26 @@ struct closing {
 static void closing_flush(struct dnsd_policy *p, struct closing *k)
 {
 	const struct dnsd_pin pin = {.sandbox = k->s, .addr = k->addr, .addr6 = k->six ? k->addr6 : NULL, .n_addrs = k->n, .port = k->port, .n_ports = k->n_ports};
-	int status = k->n ? dnsd_broker_unpin(p->d->broker, &pin, k->c->waiter) : 0;
+	const struct dnsd_unpin unpin = {.ref = k->s->ref, .serial = k->serial, .waiter = k->c ? k->c->waiter : 0};
+	int status = k->n ? dnsd_broker_unpin(p->d->broker, &pin, &unpin) : 0;
 
 	if (status < 0)
 		k->failed = status;
-	else if (k->n)
+	else if (k->n && k->c)
 		k->c->n_open++;
 	k->n = 0;
+	k->serial = ++p->next_serial;
 }
 
 static void close_lease(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t index, const struct dns_lease *r, struct closing *k)
 {
 	const struct dns_lease gone = *r;
 
-	if (!dns_leases_forget(p->d->leases, s, index))
+	if (!dns_leases_shut(p->d->leases, s, index))
 		return;
 	if (k->n == (k->six ? DNS_ADDRS6_MAX : EGRESS_PINS_MAX) || k->six == !!gone.addr || k->n_ports != gone.n_ports || memcmp(k->port, gone.port, gone.n_ports * sizeof(gone.port[0])) != 0)
 		closing_flush(p, k);
+	dns_leases_shut_asked(p->d->leases, index, k->serial);
 	k->n_ports = gone.n_ports;
 	memcpy(k->port, gone.port, sizeof(k->port));
 	k->six = !gone.addr;
@@ -205,7 +217,7 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 {
 	struct dnsd *d = p->d;
 	bool pinned = s->policy && !policy_default_allow(s->policy);
-	struct closing closing = {.s = s, .c = c};
+	struct closing closing = {.s = s, .c = c, .serial = ++p->next_serial};
 	uint64_t now = mono_ms();
 	uint32_t at = 0, next;
 
@@ -218,12 +230,15 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 		following = dns_leases_next(d->leases, s, &next);
 		if (!still_allowed(d, s, r, &v) || (pinned && !ports_fit(r, v.which))) {
 			close_lease(p, s, at, r, &closing);
-		} else if (pinned && !(r->flags & DNS_LEASE_PINNED) && r->until_ms > now) {
-			/* Allowed by default until now, and by name from now on: what the sandbox has resolved goes on working. */
+		} else if (pinned && (r->flags & (DNS_LEASE_PINNED | DNS_LEASE_CLOSING)) != DNS_LEASE_PINNED && r->until_ms > now) {
+			/*
+			 * Allowed by default until now, and by name from now on: what the sandbox has resolved goes on working.  So does
+			 * what the policy before took away, whether or not the kernel has closed it yet.
+			 */
 			struct dnsd_pin pin = dnsd_pin_of(s, r);
 
 			pin.lease_ms = (uint32_t)(r->until_ms - now);
-			r->flags |= DNS_LEASE_PINNED;
+			r->flags = (uint16_t)((r->flags & ~(unsigned)DNS_LEASE_CLOSING) | DNS_LEASE_PINNED);
 			if (dnsd_broker_pin(d->broker, &pin, NULL) < 0)
 				r->flags |= DNS_LEASE_UNSURE;
 		}
@@ -300,7 +315,7 @@ static void on_set(struct dnsd_policy *p, const struct egress_set *m, int fd)
 	struct sbx_err err = {0};
 	struct policy *policy = read_policy(m, fd, &err);
 	struct dns_sandbox *s = policy ? sandbox_for(p, m) : NULL;
-	struct change *c = s ? change_new(p, m->head.tag) : NULL;
+	struct change *c = s ? change_new(p, m->head.tag, m->ref) : NULL;
 	int failed;
 
 	if (!c) {
@@ -317,9 +332,60 @@ static void on_set(struct dnsd_policy *p, const struct egress_set *m, int fd)
 	memcpy(s->id, m->sandbox_id, sizeof(s->id));
 	s->named = true;
 	failed = apply(p, s, c);
-	if (failed)
-		c->status = SBX_E_PEER_GONE;
+	/* Without a broker the next one is waited for; sandboxd's patience is what ends that. */
+	if (failed == -ENOTCONN)
+		c->waits = true;
+	else if (failed)
+		c->status = SBX_E_LIMIT;
 	change_done(p, c);
+}
+
+/* Asks again for what @s has still to close; @c may be NULL. */
+static int close_again(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
+{
+	struct closing closing = {.s = s, .c = c, .serial = ++p->next_serial};
+	uint32_t at = 0, next;
+
+	for (struct dns_lease *r = dns_leases_next(p->d->leases, s, &at); r; at = next) {
+		struct dns_lease *following;
+
+		next = at;
+		following = dns_leases_next(p->d->leases, s, &next);
+		if (r->flags & DNS_LEASE_CLOSING)
+			close_lease(p, s, at, r, &closing);
+		r = following;
+	}
+	closing_flush(p, &closing);
+	return closing.failed;
+}
+
+/* Whether a change of @s waits for a broker. */
+static bool is_waited_for(const struct dnsd_policy *p, const struct dns_sandbox *s)
+{
+	for (unsigned i = 0; i < CHANGES_MAX; i++)
+		if (p->change[i].waiter && p->change[i].waits && p->change[i].ref.slot == s->ref.slot &&
+		    p->change[i].ref.generation == s->ref.generation)
+			return true;
+	return false;
+}
+
+void dnsd_policy_broker_up(struct dnsd_policy *p)
+{
+	for (struct dns_sandbox *s = dns_sandboxes_first(p->d->sandboxes); s; s = s->next)
+		if (!is_waited_for(p, s) && close_again(p, s, NULL) < 0)
+			log_warn("addresses that are no longer allowed stay open until the next connection to the broker, or their end");
+	for (unsigned i = 0; i < CHANGES_MAX; i++) {
+		struct change *c = &p->change[i];
+		struct dns_sandbox *s = c->waiter && c->waits ? dns_sandboxes_by_ref(p->d->sandboxes, c->ref) : NULL;
+		int failed = s ? close_again(p, s, c) : 0;
+
+		if (!c->waiter || !c->waits)
+			continue;
+		c->waits = failed == -ENOTCONN;
+		if (failed && !c->waits)
+			c->status = SBX_E_LIMIT;
+		change_done(p, c);
+	}
 }
 
 static void on_synced(struct dnsd_policy *p)

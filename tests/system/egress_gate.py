@@ -337,6 +337,21 @@ def narrowed():
     ok(until(lambda: said.append(say(sid, "two")) or (said[-1].strip() and not said[-1].startswith("got"))), "the connection is ended", said[:5])
 
 
+def killed():
+    """the broker is killed, and what the policy allows is narrowed while there is none"""
+    for i in range(4):
+        sid = create(D("+cdn-a.test"))
+        resolves(sid, "cdn-a.test")
+        held = hold(sid) and say(sid, "one") == "got one"
+        os.kill(child("broker"), signal.SIGKILL)
+        ok(held and until(lambda: policy(sid, "POST", D("+ok.test"))[0] == 200, 60), f"kill -9 of the broker, and at once a name is taken away, {i}")
+        # That a word arrived once more would be an answer behind the 200: one try.
+        said = say(sid, "five")
+        ok(said.strip() and not said.startswith("got"), "the connection is ended", said)
+        ok(inside(sid, f'print(says("{CDN}", b"x\\n"))') != "plain", "and no other one is made")
+        call("DELETE", f"/v1/sandboxes/{sid}")
+
+
 def flood():
     """One sandbox begins more connections than it may, and says half of its hellos; another one does not notice."""
     f, g = create(D("+cdn-a.test")), create(D("+cdn-a.test"))
@@ -410,6 +425,7 @@ def suite(daemon):
         ok(until(lambda: has(sid, "sni_unmatched", name="cdn-b.test")) and not events(sid, "sni_denied"), "and tells what it would have denied", events(sid, "sni_unmatched"))
         narrowed()
         life(a)
+        killed()
         flood()
         names = open(seen, "rb").read()
         # b was asked for by those alone who may: a rule for its address, its own rule, and the gate that watches.

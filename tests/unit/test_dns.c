@@ -260,6 +260,50 @@ static uint64_t lease_until(struct dns_leases *t, struct dns_sandbox *s, uint32_
 	return r ? r->until_ms : 0;
 }
 
+/* What a policy takes away is known until the kernel has closed it, whoever dies meanwhile. */
+static void test_leases_shut(void)
+{
+	static const uint8_t boot[16] = {1};
+	struct dns_sandbox s = {.ref = {3, 7}}, again = {.ref = {3, 7}};
+	struct dns_lease_want w = {.addr = 0xc0000201, .name = "a.test", .name_len = 6, .flags = DNS_LEASE_PINNED, .until_ms = 100000, .now_ms = 10};
+	char path[] = "/tmp/test_dns.XXXXXX";
+	int fd = mkstemp(path);
+	struct sbx_err err;
+	struct dns_leases *t = dns_leases_open(fd, boot, 10, &err);
+	uint32_t at = 0;
+	bool grows;
+
+	unlink(path);
+	ignore_result(dns_leases_take(t, &s, &w, &grows));
+	w.name = "b.test";
+	ignore_result(dns_leases_take(t, &s, &w, &grows));
+	ok(dns_leases_next(t, &s, &at) && !dns_leases_shut(t, &s, at) && s.n_leases == 1, "another name keeps the address: nothing to close");
+	at = 0;
+	ok(dns_leases_next(t, &s, &at) && dns_leases_shut(t, &s, at) && s.n_leases == 1, "the last one: to be closed, and known until it is");
+	dns_leases_shut_asked(t, at, 1);
+	dns_leases_close(t);
+
+	t = dns_leases_open(fd, boot, 20, &err);
+	at = 0;
+	const struct dns_lease *r = dns_leases_adopt(t, &again) == 1 ? dns_leases_next(t, &again, &at) : NULL;
+	ok(r && (r->flags & DNS_LEASE_CLOSING), "the next process knows that it is to be closed");
+	dns_leases_shut_done(t, &again, 1);
+	ok(again.n_leases == 1 && dns_leases_shut(t, &again, at), "an answer to nobody's question closes nothing, and it can be asked for again");
+	dns_leases_shut_asked(t, at, 2);
+	w.now_ms = 20;
+	ok(!dns_leases_take(t, &again, &w, &grows) && grows && !(r->flags & DNS_LEASE_CLOSING), "allowed again, it goes to the kernel again");
+	dns_leases_shut_done(t, &again, 2);
+	ok(again.n_leases == 1, "and the answer to the old question does not end it");
+	ok(dns_leases_shut(t, &again, at), "taken away once more");
+	dns_leases_shut_asked(t, at, 3);
+	dns_leases_shut_done(t, &again, 2);
+	is_int(again.n_leases, 1, "an older answer is not its end");
+	dns_leases_shut_done(t, &again, 3);
+	is_int(again.n_leases, 0, "closed, it is forgotten");
+	dns_leases_close(t);
+	close(fd);
+}
+
 static void test_leases(void)
 {
 	static const uint8_t boot[16] = {1}, other_boot[16] = {2};
@@ -638,6 +682,7 @@ int main(void)
 	test_upstreams();
 	test_limits();
 	test_leases();
+	test_leases_shut();
 	test_cache();
 	test_log();
 	test_hosts();
