@@ -303,6 +303,8 @@ static void volume_made(struct broker *b, const struct disk_done *done)
 	broker_volume_done(b, &job->asker, existed, done->status && !existed ? &err : NULL);
 }
 
+static void give_back(struct broker *b, int fd);
+
 static void volume_attached(struct broker *b, const struct disk_done *done, int fd)
 {
 	const struct broker_slot_ref ref = {.slot = (uint32_t)(done->tag >> 32), .generation = (uint32_t)done->tag};
@@ -310,7 +312,7 @@ static void volume_attached(struct broker *b, const struct disk_done *done, int 
 	struct sbx_err err;
 
 	if (!s || !s->volume_waits || !s->mounts) {
-		close_keep_errno(fd);
+		give_back(b, fd);
 		return;
 	}
 	sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
@@ -416,6 +418,17 @@ static void throw_away(struct broker *b, int fd)
 		return;
 	}
 	close(fd);
+}
+
+/* The mount of a volume's image, perhaps the last one: as throw_away(), but what was written is kept. */
+static void give_back(struct broker *b, int fd)
+{
+	const struct disk_job job = {.kind = DISK_JOB_CLOSE};
+	struct sbx_err err;
+
+	if (fd >= 0 && send_job(b, &job, fd, &err) < 0)
+		log_warn("%s: the broker closes a volume itself", err.msg);
+	close_keep_errno(fd);
 }
 
 /* ---- the pool ---- */
@@ -536,6 +549,9 @@ void disk_end(struct broker *b, struct slot *s)
 
 	s->disk_fd = -1;
 	s->disk_waits = false;
+	/* its sandbox was not made, so that ours may be the last mount */
+	for (size_t i = 0; s->mounts && i < BROKER_MAX_VOLUMES; i++)
+		give_back(b, take_fd(&s->mounts->fd[i]));
 	disk_forget(s);
 	if (fd >= 0)
 		throw_away(b, fd);

@@ -279,6 +279,11 @@ static void serve(struct worker *w, const struct disk_job *job, int passed)
 		disk_loop_throw_away(passed);
 		return;
 	}
+	if (job->kind == DISK_JOB_CLOSE) {
+		ignore_result(FAULT_POINT("disk-close"));
+		close_keep_errno(passed);
+		return;
+	}
 	if (job->kind == DISK_JOB_VOLUME)
 		r = make_volume(w, job, &err);
 	else if (job->kind == DISK_JOB_GROW)
@@ -299,7 +304,7 @@ static void child_ended(struct worker *w, nfds_t i)
 	close(ended.pidfd);
 	while (waitpid(ended.pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || ended.job.kind == DISK_JOB_END)
+	if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || ended.job.kind == DISK_JOB_END || ended.job.kind == DISK_JOB_CLOSE)
 		return;
 	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes or mounts a disk ended");
 	answer(&ended.job, -1, &err);

@@ -27,6 +27,7 @@ enum disk_job_kind {
 	DISK_JOB_GROW,	   /* makes the image of the volume `name` larger, never smaller; whoever has it mounted goes on */
 	DISK_JOB_ATTACH,   /* answered with a mount of the volume `name` */
 	DISK_JOB_END,	   /* carries a mount that nobody wants any more; not answered */
+	DISK_JOB_CLOSE,	   /* carries a mount whose content stays: it is only closed; not answered */
 };
 
 struct disk_job {

@@ -396,6 +396,22 @@ static void create_beside_the_end(void)
 
 #ifdef SBX_FAULT_POINTS
 
+/* A process that sleeps with the image of the broken create's volume: a child of the one that makes disks. */
+static pid_t closer(void)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), "for p in $(cat /proc/%d/task/*/children); do grep -q '^State:.T' /proc/$p/status && echo $p; done # %%s", (int)disk_worker());
+	for (int i = 0; i < WAIT_STEPS; i++) {
+		pid_t pid = (pid_t)count(command);
+
+		if (pid > 0)
+			return pid;
+		poll(NULL, 0, 100);
+	}
+	return -1;
+}
+
 static void end_broker(void)
 {
 	char path[128];
@@ -436,6 +452,41 @@ static void killed_at(const char *point, bool worker)
 	ok(devices_become(0) == 0, "%s: no loop device stays", point);
 }
 
+/* The first volume is mounted when the second one turns out not to be a file system. */
+static void closed_elsewhere(void)
+{
+	static const char *const claims[] = {"whole", "broken"};
+	const char *held = "cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c '^%s/state/volumes/whole/'";
+	long n = -1;
+
+	ok(btc_spawn(&t, "SBX_FAULT=disk-close:stop") == 0 && btc_hello(&t) == 0, "a broker whose volumes are closed by one who sleeps");
+	for (size_t i = 0; i < ARRAY_SIZE(claims); i++)
+		ok(volume(BROKER_OP_VOLUME_MAKE, claims[i], 32, 0, NULL) == 0, "volume %s", claims[i]);
+	ok(count("dd if=/dev/zero of=%s/state/volumes/broken/disk bs=4096 count=1 conv=notrunc 2>/dev/null && echo 1") == 1, "one of them is none any more");
+	btc_host_create(&t, &create);
+	create.n_volumes = ARRAY_SIZE(claims);
+	for (size_t i = 0; i < ARRAY_SIZE(claims); i++) {
+		create.volume[i].kind = BROKER_VOLUME_NAMED;
+		snprintf(create.volume[i].claim, sizeof(create.volume[i].claim), "%s", claims[i]);
+		snprintf(create.volume[i].mount_path, sizeof(create.volume[i].mount_path), "/v%zu", i);
+	}
+	struct box box = {.fds = {-1, -1}};
+	box.status = btc_create(&t, &create, &box.made, box.fds);
+	ok(box.status == SBX_E_SYSTEM, "the create fails (%d %s)", box.status, box.made.text);
+	end(&box);
+	pid_t pid = closer();
+	ok(pid > 0, "another process than the broker closes the volume that was mounted (%d)", (int)pid);
+	ok(count(held) == 1, "while it does not, it is held");
+	struct box next = make(0);
+	ok(next.status == 0, "the broker makes sandboxes meanwhile");
+	end(&next);
+	ok(pid > 0 && kill(pid, SIGCONT) == 0, "it goes on");
+	for (int i = 0; i < WAIT_STEPS && (n = count(held)) != 0; i++)
+		poll(NULL, 0, 100);
+	ok(n == 0, "and nobody holds the volume");
+	end_broker();
+}
+
 static void kills(void)
 {
 	static const struct {
@@ -448,6 +499,7 @@ static void kills(void)
 		return;
 	}
 	end_broker();
+	closed_elsewhere();
 	for (size_t i = 0; i < ARRAY_SIZE(points); i++)
 		killed_at(points[i].point, points[i].worker);
 	ok(btc_spawn(&t, "SBX_FAULT=disk-volume:kill") == 0 && btc_hello(&t) == 0, "a broker whose volume is cut off");
