@@ -47,6 +47,7 @@
 #define LIMIT_GATE_STREAM	 (32u * 1024) /* kept of a flow until its server has answered: the hello and early data (16 KiB by default) */
 #define LIMIT_GATE_FLOWS	 256u	      /* of a sandbox that are not judged yet: browsers open some tens at once */
 #define LIMIT_GATE_FLOWS_ALL	 16384u
+#define LIMIT_GATE_BYTES	 (1024u * 1024) /* kept of all flows of a sandbox: 64 hellos of the largest size at once */
 #define LIMIT_GATE_BYTES_ALL	 (32u * 1024 * 1024)
 #define LIMIT_GATE_HELLO_MS	 10000u /* from the first byte of a hello to its last */
 #define LIMIT_GATE_IDLE_MS	 300000u /* before its first byte: clients connect ahead of need */

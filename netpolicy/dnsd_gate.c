@@ -51,7 +51,10 @@ struct dnsd_gate {
 	struct entry *first, *last;
 	uint32_t n;
 	size_t n_bytes;
-	uint16_t of_source[SOURCES]; /* addresses of sandboxes follow each other: their low bits are distinct */
+	struct share {
+		uint16_t flows;
+		size_t n_bytes;
+	} of_source[SOURCES]; /* addresses of sandboxes follow each other: their low bits are distinct */
 	uint8_t buf[65536];
 };
 
@@ -71,6 +74,24 @@ static struct entry **place(struct dnsd_gate *g, uint32_t sandbox_addr, const st
 	return at;
 }
 
+/* @e has @before bytes less than it had, and what it has now more. */
+static void count_bytes(struct dnsd_gate *g, const struct entry *e, size_t before)
+{
+	size_t *of_source = &g->of_source[e->sandbox_addr % SOURCES].n_bytes;
+
+	g->n_bytes = g->n_bytes - before + e->flow.room;
+	*of_source = *of_source - before + e->flow.room;
+}
+
+/* What @e may have: its sandbox's rest, so that some sandboxes that say half of their hellos take nothing from others. */
+static size_t may_have(const struct dnsd_gate *g, const struct entry *e)
+{
+	const size_t of_all = LIMIT_GATE_BYTES_ALL - g->n_bytes;
+	const size_t of_source = LIMIT_GATE_BYTES - g->of_source[e->sandbox_addr % SOURCES].n_bytes;
+
+	return e->flow.room + (FAULT_POINT("gate-bytes") ? of_all : of_all < of_source ? of_all : of_source);
+}
+
 static void take_out(struct dnsd_gate *g, struct entry **at)
 {
 	struct entry *e = *at;
@@ -85,9 +106,10 @@ static void take_out(struct dnsd_gate *g, struct entry **at)
 	else
 		g->last = e->prev;
 	g->n--;
-	g->of_source[e->sandbox_addr % SOURCES]--;
-	g->n_bytes -= e->flow.room;
+	g->of_source[e->sandbox_addr % SOURCES].flows--;
+	const size_t before = e->flow.room;
 	gate_flow_clear(&e->flow);
+	count_bytes(g, e, before);
 	free(e);
 }
 
@@ -103,7 +125,7 @@ static bool make_room(struct dnsd_gate *g, uint32_t sandbox_addr, uint64_t now)
 {
 	struct entry *e;
 
-	if (g->n < LIMIT_GATE_FLOWS_ALL && (g->of_source[sandbox_addr % SOURCES] < LIMIT_GATE_FLOWS || FAULT_POINT("gate-flows")))
+	if (g->n < LIMIT_GATE_FLOWS_ALL && (g->of_source[sandbox_addr % SOURCES].flows < LIMIT_GATE_FLOWS || FAULT_POINT("gate-flows")))
 		return true;
 	for (e = g->first; e && now - e->flow.since_ms > EVICT_MS; e = e->next)
 		if (e->sandbox_addr == sandbox_addr && e->flow.state == GATE_SILENT) {
@@ -136,7 +158,7 @@ static struct entry *put_in(struct dnsd_gate *g, const struct dns_sandbox *s, co
 		g->first = e;
 	g->last = e;
 	g->n++;
-	g->of_source[s->addr % SOURCES]++;
+	g->of_source[s->addr % SOURCES].flows++;
 	return e;
 }
 
@@ -215,14 +237,14 @@ static enum gate_said of_flow(struct dnsd_gate *g, const struct dns_sandbox *s, 
 {
 	struct entry *e = *at;
 	const size_t room = e->flow.room;
-	enum gate_said said = gate_flow_segment(&e->flow, &p->seg, room + LIMIT_GATE_BYTES_ALL - g->n_bytes);
+	enum gate_said said = gate_flow_segment(&e->flow, &p->seg, may_have(g, e));
 
 	if (said == GATE_DENY && e->flow.hello.found == TLS_HELLO_BAD)
 		said = GATE_JUDGE; /* it says why */
 	if (said == GATE_JUDGE)
 		said = judged(g, s, e, p->seg.now_ms);
 	/* The flow may have more memory now, or none: take_out() subtracts what it has. */
-	g->n_bytes = g->n_bytes - room + e->flow.room;
+	count_bytes(g, e, room);
 	if (said == GATE_DENY || said == GATE_RELEASE || (said == GATE_PASS && (p->seg.flags & GATE_RST)))
 		take_out(g, at);
 	return said;
@@ -252,8 +274,9 @@ static enum gate_said of_packet(struct dnsd_gate *g, const struct gate_packet *p
 			e = put_in(g, s, p);
 		if (!e)
 			return GATE_DROP;
-		g->n_bytes -= e->flow.room;
+		const size_t before = e->flow.room;
 		gate_flow_begin(&e->flow, p->seg.seq, p->seg.now_ms);
+		count_bytes(g, e, before);
 		if (g->n == 1)
 			loop_timer_arm(g->sweep, SWEEP_MS);
 		return GATE_PASS;

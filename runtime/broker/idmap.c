@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,10 +42,11 @@ int idmap_write(pid_t pid, const struct idmap_row *uid, const struct idmap_row *
 	return r < 0 ? r : write_map(pid, "gid_map", gid, n);
 }
 
-/* Until the parent kills us.  Signals with handlers are blocked in the broker, so the call never returns to write the errno that we share. */
+/* Until the parent (@arg: its number) kills us, or is killed.  Signals with handlers are blocked in the broker, so the call never returns to write the errno that we share. */
 static int hold(void *arg)
 {
-	(void)arg;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != *(const pid_t *)arg)
+		return 1;
 	while (pause() < 0)
 		;
 	return 0;
@@ -53,9 +55,10 @@ static int hold(void *arg)
 int idmap_namespace(const struct idmap_row *uid, const struct idmap_row *gid, size_t n, struct sbx_err *err)
 {
 	static _Alignas(16) uint8_t stack[STACK_BYTES]; /* one such child at a time */
+	pid_t parent = getpid();
 	char path[PROC_PATH_SIZE];
 	/* Shares our memory, so that no page table is copied for it, and touches nothing of it but this stack. */
-	int pid = clone(hold, stack + sizeof(stack), CLONE_VM | CLONE_NEWUSER | SIGCHLD, NULL);
+	int pid = clone(hold, stack + sizeof(stack), CLONE_VM | CLONE_NEWUSER | SIGCHLD, &parent);
 
 	if (pid < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "user namespace for an id map");

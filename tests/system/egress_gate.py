@@ -388,6 +388,33 @@ setsid timeout 60 python3 /tmp/f.py >/tmp/flood 2>&1 & for i in $(seq 300); do g
     ok(until(lambda: inside(f, f'print(tls("{CDN}", "cdn-a.test"))') == "hello cdn-a.test", 60), "and when it stops, it is served again")
 
 
+def half_hellos():
+    """What one sandbox says of hellos that do not end is bounded, whatever the number of its connections."""
+    f = create(D("+cdn-a.test"))
+    resolves(f, "cdn-a.test")
+    got = inside(f, f"""
+import fcntl, socket, struct, termios, time
+ext = struct.pack("!HH", 21, 15800) + bytes(15800)
+hello = b"\\3\\3" + bytes(32) + b"\\0" + b"\\0\\2\\x13\\1" + b"\\1\\0" + struct.pack("!H", len(ext)) + ext
+data = b"\\x16\\3\\1" + struct.pack("!H", len(hello) + 4) + b"\\1\\0" + struct.pack("!H", len(hello)) + hello
+held = []
+for i in range(128):
+    s = socket.create_connection(("{CDN}", 443), 30)
+    s.setblocking(False)
+    held.append(s)
+sent = sum(s.send(data[:14000]) for s in held)
+most, end = 0, time.monotonic() + 5
+while time.monotonic() < end:
+    time.sleep(0.05)
+    try: left = sum(struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0] for s in held)
+    except OSError: break
+    most = max(most, sent - left)
+print(sent, most)
+""")
+    sent, taken = [int(n) for n in got.split()] if len(got.split()) == 2 else (0, 0)
+    ok(sent == 128 * 14000 and 0 < taken <= 1 << 20, "of hellos that do not end, 1 MiB of a sandbox is taken", got)
+
+
 def world_up():
     """certificates, addresses and servers in the world"""
     def out(*args):
@@ -427,6 +454,7 @@ def suite(daemon):
         life(a)
         killed()
         flood()
+        half_hellos()
         names = open(seen, "rb").read()
         # b was asked for by those alone who may: a rule for its address, its own rule, and the gate that watches.
         ok(names.count(b"name cdn-b.test\n") == 3, "no server was asked for a name by who may not", names.count(b"name cdn-b.test\n"))
