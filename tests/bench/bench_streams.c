@@ -81,7 +81,11 @@ static bool create(struct bench_conn *c, char id[UUID_SIZE])
 	snprintf(body, sizeof(body),
 		 "{\"image\":{\"uri\":\"%s\"},\"entrypoint\":[\"sleep\",\"100000\"],\"timeout\":3600,"
 		 "\"resourceLimits\":{\"cpu\":\"2\",\"memory\":\"512Mi\"}}", image);
-	return !bench_request(c, "POST", "/v1/sandboxes", body, &a) && a.status == 202 && !bench_json_string(&a, "id", id, UUID_SIZE);
+	a.status = 0;
+	if (!bench_request(c, "POST", "/v1/sandboxes", body, &a) && a.status == 202 && !bench_json_string(&a, "id", id, UUID_SIZE))
+		return true;
+	fprintf(stderr, "bench_streams: no sandbox of image %s: status %d\n", image, a.status);
+	return false;
 }
 
 static void delete(struct bench_conn *c, const char *id)

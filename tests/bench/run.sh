@@ -80,7 +80,7 @@ stop
 if busybox=$(command -v busybox); then # an image whose shell is not bash
 	start 16
 	mkdir -p "$state/tree/bin" && cp "$busybox" "$state/tree/bin/sh" && chmod 755 "$state/tree"
-	for applet in tail true echo; do ln -s sh "$state/tree/bin/$applet"; done
+	for applet in tail true echo sleep; do ln -s sh "$state/tree/bin/$applet"; done
 	"$build/sandboxctl" --socket "$run/api.sock" image import "$state/tree" sh > /dev/null
 	bench --sh --image sh
 	"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --image sh --shell sh --only r
