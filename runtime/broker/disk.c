@@ -6,6 +6,7 @@
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/reaper.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/disk_loop.h"
 #include "runtime/broker/disk_worker.h"
@@ -23,7 +24,6 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #define MIB		  (UINT64_C(1) << 20)
 #define POOL_MAX	  64
@@ -40,11 +40,6 @@ enum backend { BACKEND_NONE = 0, BACKEND_QUOTA, BACKEND_LOOP };
 struct disk_mounts {
 	uint32_t next; /* the one that is waited for */
 	int fd[BROKER_MAX_VOLUMES]; /* -1: none */
-};
-
-/* A worker that is no longer ours to ask, until it is reaped. */
-struct leaving {
-	struct loop_fd *source;
 };
 
 struct volume_job {
@@ -72,6 +67,7 @@ struct disk {
 	int sock;	   /* to the worker; -1: none runs */
 	int pidfd;
 	struct loop_fd *sock_source, *pid_source;
+	struct reaper *reaper; /* owned; of workers that are no longer ours to ask */
 };
 
 /* ---- start ---- */
@@ -122,6 +118,9 @@ int disk_init(struct broker *b, uint32_t mib, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "disks");
 	*d = (struct disk){.sock = -1, .pidfd = -1, .bytes_per_inode = (uint32_t)b->settings.limits_disk_bytes_per_inode};
 	b->disk = d;
+	d->reaper = reaper_new(b->loop, NULL, NULL, err);
+	if (!d->reaper)
+		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(wishes); i++)
 		known |= !strcmp(b->settings.limits_disk_backend, wishes[i]);
 	if (!known)
@@ -180,34 +179,6 @@ void disk_note(struct broker *b, uint32_t mib)
 
 /* ---- the worker ---- */
 
-static void reap(void *arg, int fd, uint32_t events)
-{
-	struct leaving *l = arg;
-	siginfo_t info;
-
-	(void)events;
-	loop_fd_remove(l->source);
-	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED));
-	close(fd);
-	free(l);
-}
-
-/* It has ended or is about to: the loop does not wait for that, and the next job finds another one. */
-static void let_go(struct broker *b, int pidfd)
-{
-	struct leaving *l = calloc(1, sizeof(*l));
-	siginfo_t info;
-
-	ignore_result(syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
-	if (l)
-		l->source = loop_fd_add(b->loop, pidfd, EPOLLIN, reap, l);
-	if (l && l->source)
-		return;
-	free(l);
-	ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED)); /* nobody will ever notice its end */
-	close(pidfd);
-}
-
 static void worker_gone(struct broker *b)
 {
 	struct disk *d = b->disk;
@@ -217,7 +188,7 @@ static void worker_gone(struct broker *b)
 	loop_fd_remove(d->pid_source);
 	d->sock_source = d->pid_source = NULL;
 	if (d->pidfd >= 0)
-		let_go(b, take_fd(&d->pidfd));
+		reaper_kill(d->reaper, take_fd(&d->pidfd)); /* the loop does not wait for its end, and the next job finds another one */
 	replace_fd(&d->sock, -1);
 	d->n_asked = 0;
 	sbx_err_set(&err, SBX_E_START_FAILED, 0, "the process that makes disks ended");
