@@ -317,6 +317,12 @@ static int fill_prefixes(const struct settings_texts *texts, const char *key, co
 	return 0;
 }
 
+/* Whether TLS connections are judged by their name. */
+static bool has_gate(const struct broker *b)
+{
+	return strcmp(b->settings.egress_tls_gate, "off") != 0;
+}
+
 static int fill_rules(struct broker *b, struct sbx_err *err)
 {
 	b->rules.instance = b->instance;
@@ -325,7 +331,7 @@ static int fill_rules(struct broker *b, struct sbx_err *err)
 	b->rules.subnet_addr = b->links_config.subnet_addr;
 	b->rules.subnet_prefix = b->links_config.subnet_prefix;
 	b->rules.quic = b->settings.egress_quic;
-	b->rules.gate = strcmp(b->settings.egress_tls_gate, "off") != 0;
+	b->rules.gate = has_gate(b);
 	b->rules.ipv6 = b->links_config.ipv6;
 	b->rules.subnet6 = b->links_config.subnet6;
 	const struct prefixes allow = {b->rules.allow, b->rules.allow6, &b->rules.n_allow, &b->rules.n_allow6, FW_RULES_ALLOW_MAX};
@@ -451,7 +457,7 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 {
 	struct host_check_context context = {.state_dir = b->state_dir, .host_paths = &b->settings.storage_allowed_host_paths,
 					     .ipv6 = b->settings.network_ipv6,
-					     .gate = strcmp(b->settings.egress_tls_gate, "off") != 0};
+					     .gate = has_gate(b)};
 	struct netwatch_hooks hooks = {.arg = b, .link_gone = on_link_gone, .rules_lost = on_rules_lost, .fill = egress_fill};
 
 	launch_child_normalise();
