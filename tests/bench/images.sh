@@ -4,7 +4,6 @@
 # BENCH_ROUNDS creates a line, BENCH_IMAGES images.
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
 rounds=${BENCH_ROUNDS:-200} images=${BENCH_IMAGES:-1000}
-ctl() { "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 write_config <<-END
 	[server]
 	port = 0

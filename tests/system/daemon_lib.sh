@@ -75,8 +75,13 @@ api() { # api METHOD PATH [BODY]: the body of the answer; its status goes to $wo
 status() { cat "$work/status"; }
 create() { # create [ENTRYPOINT-JSON] [MORE-MEMBERS]: the id
 	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"resourceLimits\":{\"memory\":\"128Mi\",\"cpu\":\"1\"},\
-\"entrypoint\":${1:-[\"sleep\",\"600\"]}${2:+,$2}}" | sed -n 's/^{"id":"\([^"]*\)".*/\1/p'
+\"entrypoint\":${1:-[\"sleep\",\"600\"]}${2:+,$2}}" | id_of
 }
+make_with() { # make_with LIMITS-JSON [MORE-MEMBERS]: the answer
+	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"entrypoint\":[\"sleep\",\"600\"],\"resourceLimits\":$1${2:+,$2}}"
+}
+id_of() { sed -n 's/^{"id":"\([^"]*\)".*/\1/p'; }
+ctl() { timeout 300 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 state_of() { api GET "/v1/sandboxes/$1" | sed -n 's/.*"state":"\([^"]*\)".*/\1/p'; }
 field_of() { api GET "/v1/sandboxes/$1" | sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p"; }
 count() { api GET '/v1/sandboxes?pageSize=1' | sed -n 's/.*"totalItems":\([0-9]*\).*/\1/p'; }

@@ -3,11 +3,6 @@
 # Disk limits from the request to the write: what a client sees, on every kind of state directory.  tests/system/disk_limits.c has
 # what fills disks.
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
-ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
-make_with() { # make_with LIMITS-JSON [MORE-MEMBERS]
-	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"entrypoint\":[\"sleep\",\"600\"],\"resourceLimits\":$1${2:+,$2}}"
-}
-id_of() { sed -n 's/^{"id":"\([^"]*\)".*/\1/p'; }
 # Bytes that dd could write into $2 of sandbox $1.
 fills() { ctl exec "$1" -- sh -c "dd if=/dev/zero of=$2/fill bs=1M count=200 2>/dev/null; stat -c %s $2/fill; rm $2/fill"; }
 between() { # between LEAST MOST VALUE NAME

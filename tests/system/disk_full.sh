@@ -3,11 +3,6 @@
 # The file system of the state directory is full: whose sandbox filled it is told so, the others and the daemon go on, what cannot
 # be done is refused by name, and when there is room again all of it works again.
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
-ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
-make_with() { # make_with LIMITS-JSON
-	api POST /v1/sandboxes "{\"image\":{\"uri\":\"host\"},\"timeout\":600,\"entrypoint\":[\"sleep\",\"600\"],\"resourceLimits\":$1}"
-}
-id_of() { sed -n 's/^{"id":"\([^"]*\)".*/\1/p'; }
 inside() { local id=$1; shift; ctl exec "$id" -- bash -c "$*" 2>&1; }
 truncate -s 140M "$work/image"
 if ! mkfs.ext4 -q -F -m 0 "$work/image" >"$work/out" 2>&1 || ! mount -o loop "$work/image" "$state" 2>>"$work/out"; then

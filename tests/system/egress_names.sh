@@ -66,7 +66,6 @@ END
 start_daemon
 ok $? "the daemon is ready"
 
-ctl() { timeout 30 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 inside() { local id=$1; shift; ctl exec "$id" -- "$@"; }
 # What the web server at NAME says, within 3 s
 get() { inside "$1" timeout 5 bash -c "exec 3<>/dev/tcp/$2/${3:-80} && echo x >&3 && head -n 1 <&3" 2>/dev/null | tr -d '\r'; }

@@ -20,7 +20,6 @@ write_config <<-EOF
 EOF
 start_daemon
 ok $? "the daemon starts"
-ctl() { "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 skip() { # NAME REASON
 	tests=$((tests + 1))
 	echo "ok $tests - $1 # SKIP $2"

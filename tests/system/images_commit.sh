@@ -3,7 +3,6 @@
 # A sandbox becomes an image: the same tree, nothing of ours or of its mounts in it, nothing left of what is cut off.
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
 command -v busybox >/dev/null || { echo "1..0 # SKIP no busybox"; exit 0; }
-ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 skip() { # NAME REASON
 	tests=$((tests + 1))
 	echo "ok $tests - $1 # SKIP $2"

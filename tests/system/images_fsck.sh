@@ -4,7 +4,6 @@
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
 command -v busybox >/dev/null || { echo "1..0 # SKIP no busybox"; exit 0; }
 command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
-ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 index() { grep -l "\"docker.io/library/$1:1\"" "$state"/state/images/*.json; }
 layer() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["layers"][-1])' "$(index "$1")"; }
 found() { # found KIND [repaired]: how often the last report names it

@@ -4,7 +4,6 @@
 . "${top_srcdir:-.}/tests/system/daemon_lib.sh" || exit 1
 command -v busybox >/dev/null || { echo "1..0 # SKIP no busybox"; exit 0; }
 command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
-ctl() { "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 config() { # config MORE-IMAGES-LINES
 	write_config <<-END
 	[server]

@@ -75,7 +75,6 @@ host_state >"$work/before"
 start_daemon
 ok $? "the daemon is ready with IPv6"
 
-ctl() { timeout 60 "$top_builddir/sandboxctl" --socket "$run/api.sock" "$@"; }
 inside() { local id=$1; shift; ctl exec "$id" -- "$@"; }
 get() { inside "$1" timeout 20 bash -c "exec 3<>/dev/tcp/$2/${3:-80} && echo x >&3 && head -n 1 <&3" 2>/dev/null | tr -d '\r'; }
 resolves() { inside "$1" timeout 20 getent ahostsv6 "$2" 2>/dev/null | awk 'NR == 1 {print $1}'; }
