@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/num.h"
+#include "base/pidfd.h"
 #include "base/wallclock.h"
 
 #include <arpa/inet.h>
@@ -669,16 +670,16 @@ static void end_leftovers(struct monitor *m)
 		if (num_u32(line, digits, INT32_MAX, &pid) < 0 || line[digits] != ' ')
 			continue;
 		*end = '\0';
-		auto_fd pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		auto_fd pidfd = pidfd_of((pid_t)pid);
 		bool same = pidfd >= 0 && start_time_of((pid_t)pid, start) && !strcmp(start, line + digits + 1);
 		*end = '\n';
 		if (!same)
 			continue;
 		log_warn("process %u of the last run is still there and is ended", pid);
 		struct pollfd gone = {.fd = pidfd, .events = POLLIN};
-		syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
+		ignore_result(pidfd_signal(pidfd, SIGTERM)); /* it may just have ended */
 		if (poll(&gone, 1, 2000) == 0) {
-			syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+			pidfd_kill(pidfd);
 			poll(&gone, 1, 5000);
 		}
 	}

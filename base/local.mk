@@ -3,7 +3,7 @@ noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = base/cleanup.h base/limits.h base/errors.def \
 	base/err.c base/err.h base/log.c base/log.h base/buf.c base/buf.h base/loop.c base/loop.h \
 	base/wallclock.c base/wallclock.h base/fdpass.c base/fdpass.h base/num.c base/num.h base/fault.c base/fault.h base/ip6.c base/ip6.h \
-	base/reaper.c base/reaper.h
+	base/reaper.c base/reaper.h base/pidfd.c base/pidfd.h
 # HTTP and WebSocket.
 libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.c base/http_peers.c base/http_peers.h base/options.c base/options.h base/http_request.c base/http_server.h base/http_server_int.h \
 	base/http_response.c base/http_text.c base/http_client.c base/http_client.h base/ws.c base/ws.h

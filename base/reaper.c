@@ -2,11 +2,11 @@
 #include "base/reaper.h"
 
 #include "base/cleanup.h"
+#include "base/pidfd.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -81,7 +81,7 @@ void reaper_kill(struct reaper *r, int pidfd)
 {
 	struct dying *d = calloc(1, sizeof(*d));
 
-	ignore_result(syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0); /* it may just have ended */
+	pidfd_kill(pidfd);
 	if (d)
 		*d = (struct dying){.reaper = r, .next = r->first, .pidfd = pidfd, .source = loop_fd_add(r->loop, pidfd, EPOLLIN, on_gone, d)};
 	if (!d || !d->source) { /* without memory a zombie is the smaller evil */

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/pidfd.h"
 #include "images/unpack_result.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/layers.h"
@@ -11,12 +12,10 @@
 #include "runtime/broker/unpacker.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define NUMBER_TEXT  24
@@ -230,14 +229,14 @@ void capture_cancel(struct broker *b, uint64_t number)
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
 		if (b->capture[i] && b->capture[i]->asker.connection == number) /* its end is noticed as any other */
-			ignore_result((int)syscall(SYS_pidfd_send_signal, b->capture[i]->pidfd, SIGKILL, NULL, 0));
+			pidfd_kill(b->capture[i]->pidfd);
 }
 
 void capture_end_life(struct broker *b, const struct broker_slot_ref *ref)
 {
 	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
 		if (b->capture[i] && is_of(b->capture[i], ref))
-			ignore_result((int)syscall(SYS_pidfd_send_signal, b->capture[i]->pidfd, SIGKILL, NULL, 0));
+			pidfd_kill(b->capture[i]->pidfd);
 }
 
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])

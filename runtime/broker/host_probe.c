@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/pidfd.h"
 #include "runtime/broker/host_check.h"
 
 #include <assert.h>
@@ -80,8 +81,7 @@ static void probe_ended(void *arg, int fd, uint32_t events)
 static void too_late(void *arg)
 {
 	(void)arg;
-	if (probe.pidfd >= 0)
-		ignore_result(syscall(SYS_pidfd_send_signal, probe.pidfd, SIGKILL, NULL, 0)); /* its end is seen by the loop */
+	pidfd_kill(probe.pidfd); /* its end is seen by the loop */
 }
 
 /* The child: a copy of the broker that touches none of its descriptors but the pipe. */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "base/pidfd.h"
 #include "images/unpack_result.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capture.h"
@@ -16,11 +17,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define LAYER_MODE	  0755
@@ -189,7 +188,7 @@ static void tell_waiting(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 			continue;
 		if (!layers_present(b, key)) {
 			u->orphaned = true;
-			ignore_result((int)syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0)); /* it may just have ended */
+			pidfd_kill(u->pidfd);
 		} else if (lowers_present(b, u)) {
 			ignore_result(write(u->ready_fd, "!", 1) != 1); /* into an empty pipe whose other end we have */
 		} else {
@@ -369,7 +368,7 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, -pidfd, "start sandbox-unpack");
 	struct pollfd wait = {.fd = pidfd, .events = POLLIN};
 	if (poll(&wait, 1, HOST_IMAGE_MS) != 1) {
-		ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); /* it is there: not yet waited for */
+		pidfd_kill(pidfd);
 		sbx_err_set(err, SBX_E_SYSTEM, ETIME, "sandbox-unpack --host-skeleton");
 	} else if (unpacker_judge(pidfd, result_fd, &result, sizeof(result), UNPACK_RESULT_MAGIC, err) == 0) {
 		memcpy(b->host_key, host_key_start, sizeof(host_key_start));

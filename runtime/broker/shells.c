@@ -6,6 +6,7 @@
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/pidfd.h"
 #include "base/sysfilter.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/launch.h"
@@ -116,8 +117,7 @@ static void make_one(struct broker *b, int sock, const struct shells_request *re
 	size_t n = r < 0 ? 0 : launch_made_of(&s, &answer.made, fd);
 	if (r < 0) {
 		/* Its group and its files are the broker's to undo; the process is ours. */
-		if (s.pidfd >= 0)
-			ignore_result(syscall(SYS_pidfd_send_signal, s.pidfd, SIGKILL, NULL, 0));
+		pidfd_kill(s.pidfd);
 		answer.code = (int32_t)err.code;
 		answer.sys = err.sys;
 		snprintf(answer.text, sizeof(answer.text), "%.*s", ERROR_BYTES - 1, err.msg);
@@ -219,8 +219,7 @@ static void on_end(void *arg, int fd, uint32_t events)
 /* Its end, which then comes through the loop, is the one way back for all that it has. */
 static void end_child(struct shells *m)
 {
-	if (m->pidfd >= 0)
-		ignore_result(syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0));
+	pidfd_kill(m->pidfd);
 }
 
 static void on_stuck(void *arg)
@@ -275,8 +274,10 @@ static int start(struct broker *b)
 	struct shells *m = b->shells;
 	int pair[2], pidfd = -1;
 
-	auto_fd parent = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	if (parent < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+	auto_fd parent = pidfd_of(getpid());
+	if (parent < 0)
+		return parent;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return -errno;
 	auto_fd ours = pair[0];
 	auto_fd theirs = pair[1];
@@ -330,11 +331,11 @@ int shells_end_earlier(int slots_fd, struct sbx_err *err)
 
 	if (file < 0 || read(file, &record, sizeof(record)) != (ssize_t)sizeof(record) || record.pid <= 0 || !record.start_time)
 		return 0;
-	auto_fd pidfd = (int)syscall(SYS_pidfd_open, record.pid, 0);
+	auto_fd pidfd = pidfd_of(record.pid);
 	if (pidfd < 0 || slot_start_time(record.pid) != record.start_time)
 		return 0;
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
-	ignore_result(syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
+	pidfd_kill(pidfd);
 	int r = poll(&p, 1, OLD_END_MS);
 	return r > 0 ? 0 : sbx_err_set(err, SBX_E_SYSTEM, r < 0 ? errno : ETIMEDOUT, "process %d of an earlier broker does not end", (int)record.pid);
 }

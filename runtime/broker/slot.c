@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "base/pidfd.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/capture.h"
 #include "runtime/broker/disk.h"
@@ -21,7 +22,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define RECORD_MAGIC	 0x31545342u /* "BST1" */
@@ -458,8 +458,9 @@ void slot_kill(struct broker *b, struct slot *s)
 	if (s->has_cgroup && cgroup_kill(b->cg, &s->cg, &err) < 0)
 		log_error("slot %u: %s", s->number, err.msg);
 	/* Also by name: a shell that failed may not have reached its cgroup. */
-	if (s->pidfd >= 0 && syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
-		log_error("slot %u: kill pid 1: %s", s->number, strerror(errno));
+	int r = s->pidfd < 0 ? 0 : pidfd_signal(s->pidfd, SIGKILL);
+	if (r < 0 && r != -ESRCH)
+		log_error("slot %u: kill pid 1: %s", s->number, strerror(-r));
 	if (!s->pid_source)
 		enter_draining(b, s);
 }
@@ -623,9 +624,9 @@ static int recover_pid(struct slot *s, const struct slot_record *record)
 {
 	if (record->pid <= 0)
 		return -ESRCH;
-	auto_fd pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
+	auto_fd pidfd = pidfd_of(record->pid);
 	if (pidfd < 0)
-		return -errno;
+		return pidfd;
 	/* The descriptor is held: from here on the number cannot be given to another process. */
 	if (slot_start_time(record->pid) != record->start_time || !record->start_time)
 		return -ESRCH;

@@ -2,6 +2,7 @@
 #include "runtime/broker/unpacker.h"
 
 #include "base/cleanup.h"
+#include "base/pidfd.h"
 #include "images/unpack_result.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/idmap.h"
@@ -135,7 +136,7 @@ void unpacker_end(int pidfd)
 {
 	siginfo_t info;
 
-	ignore_result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
+	pidfd_kill(pidfd);
 	ignore_result(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED));
 }
 
