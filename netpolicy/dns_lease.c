@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 #include "netpolicy/dns_cache.h"
 #include "netpolicy/fqdn.h"
 
@@ -193,6 +195,50 @@ static void list_remove(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 		s->lease_last = l->prev;
 }
 
+static void list_prepend(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
+{
+	t->links[i].prev = 0;
+	t->links[i].next = s->lease_first;
+	if (s->lease_first)
+		t->links[s->lease_first].prev = i;
+	else
+		s->lease_last = i;
+	s->lease_first = i;
+}
+
+static bool is_closing(const struct dns_leases *t, uint32_t i)
+{
+	return t->record[i].flags & DNS_LEASE_CLOSING;
+}
+
+/* Puts record @i where it belongs and counts it: what is to be closed stands in front of all others. */
+static void enlist(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
+{
+	uint32_t n = egress_lease_count(t->record[i].n_ports);
+
+	if (is_closing(t, i)) {
+		s->closing_elements += n;
+		list_prepend(t, s, i);
+		return;
+	}
+	s->lease_elements += n;
+	t->elements += n;
+	list_append(t, s, i);
+}
+
+static void delist(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
+{
+	uint32_t n = egress_lease_count(t->record[i].n_ports);
+
+	list_remove(t, s, i);
+	if (is_closing(t, i)) {
+		s->closing_elements -= n;
+		return;
+	}
+	s->lease_elements -= n;
+	t->elements -= n;
+}
+
 static void adopt(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 {
 	const struct far far = far_of(&t->record[i]);
@@ -201,10 +247,8 @@ static void adopt(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 	t->links[i].next_in_bucket = *b;
 	t->links[i].adopted = 1;
 	*b = i;
-	list_append(t, s, i);
 	s->n_leases++;
-	s->lease_elements += egress_lease_count(t->record[i].n_ports);
-	t->elements += egress_lease_count(t->record[i].n_ports);
+	enlist(t, s, i);
 }
 
 static void release(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
@@ -215,10 +259,8 @@ static void release(struct dns_leases *t, struct dns_sandbox *s, uint32_t i)
 	while (*at != i)
 		at = &t->links[*at].next_in_bucket;
 	*at = t->links[i].next_in_bucket;
-	list_remove(t, s, i);
+	delist(t, s, i);
 	s->n_leases--;
-	s->lease_elements -= egress_lease_count(t->record[i].n_ports);
-	t->elements -= egress_lease_count(t->record[i].n_ports);
 	t->n--;
 	__atomic_store_n(&t->record[i].valid, 0, __ATOMIC_RELEASE);
 	put_unused(t, i);
@@ -228,6 +270,11 @@ struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_s
 {
 	*index = *index ? t->links[*index].next : s->lease_first;
 	return *index ? &t->record[*index] : NULL;
+}
+
+const struct dns_lease *dns_leases_at(const struct dns_leases *t, uint32_t index)
+{
+	return &t->record[index];
 }
 
 static struct dns_lease *find(const struct dns_leases *t, const struct dns_sandbox *s, const struct far *far, uint32_t *index)
@@ -294,18 +341,28 @@ static bool is_of(const struct dns_lease *r, const struct dns_lease_want *w)
 	return same_ports(r, w->port, w->n_ports) && r->name_len == w->name_len && !memcmp(r->name, w->name, w->name_len);
 }
 
-bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, struct dns_lease *ret_evicted)
+static bool fits(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t more)
 {
-	uint32_t more = egress_lease_count(w->n_ports);
+	return s->lease_elements + more <= DNS_LEASES_SANDBOX && t->elements + more <= DNS_LEASES_ALL;
+}
+
+bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *w, uint32_t *ret_close)
+{
+	const struct far far = {w->addr, w->addr6};
+	uint32_t oldest = s->lease_first;
 	const struct dns_lease *r;
 
-	for (uint32_t i = 0; (r = dns_leases_find(t, s, w->addr, &i));)
-		if (is_of(r, w))
+	for (uint32_t i = 0; (r = find(t, s, &far, &i));)
+		if (is_of(r, w) && !is_closing(t, i))
 			return false;
-	if (!s->lease_first || (s->lease_elements + more <= DNS_LEASES_SANDBOX && t->elements + more <= DNS_LEASES_ALL))
+	/* Who has as much to close as he may have open waits for the broker. */
+	if (fits(t, s, egress_lease_count(w->n_ports)) || s->closing_elements >= DNS_LEASES_SANDBOX)
 		return false;
-	*ret_evicted = t->record[s->lease_first];
-	ret_evicted->valid = dns_leases_forget(t, s, s->lease_first);
+	while (oldest && is_closing(t, oldest))
+		oldest = t->links[oldest].next;
+	if (!oldest)
+		return false;
+	*ret_close = dns_leases_shut(t, s, oldest) ? oldest : 0;
 	return true;
 }
 
@@ -325,13 +382,13 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 			mine = i;
 	}
 	*ret_grows = w->until_ms > kernel_until;
-	if (!mine && (s->lease_elements + egress_lease_count(w->n_ports) > DNS_LEASES_SANDBOX ||
-		      t->elements + egress_lease_count(w->n_ports) > DNS_LEASES_ALL))
+	if ((!mine || is_closing(t, mine)) && !fits(t, s, egress_lease_count(w->n_ports)))
 		return -ENOSPC;
 	if (!mine)
 		mine = make(t, s, w);
 	if (!mine)
 		return -ENOSPC;
+	ignore_result(dns_leases_keep(t, s, mine)); /* it fits */
 	r = &t->record[mine];
 	r->via_len = (uint8_t)(w->via_len > DNS_LEASE_VIA ? 0 : w->via_len);
 	if (r->via_len)
@@ -365,21 +422,29 @@ static bool inherited(const struct dns_leases *t, const struct dns_sandbox *s, u
 	return others;
 }
 
-bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
-{
-	bool open = (t->record[index].flags & DNS_LEASE_PINNED) && !inherited(t, s, index);
-
-	release(t, s, index);
-	return open;
-}
-
 bool dns_leases_shut(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
 {
 	if (!(t->record[index].flags & DNS_LEASE_PINNED) || inherited(t, s, index)) {
 		release(t, s, index);
 		return false;
 	}
-	t->record[index].flags |= DNS_LEASE_CLOSING;
+	if (!is_closing(t, index)) {
+		delist(t, s, index);
+		t->record[index].flags |= DNS_LEASE_CLOSING;
+		enlist(t, s, index);
+	}
+	return true;
+}
+
+bool dns_leases_keep(struct dns_leases *t, struct dns_sandbox *s, uint32_t index)
+{
+	if (!is_closing(t, index))
+		return true;
+	if (!fits(t, s, egress_lease_count(t->record[index].n_ports)))
+		return false;
+	delist(t, s, index);
+	t->record[index].flags &= (uint16_t)~DNS_LEASE_CLOSING;
+	enlist(t, s, index);
 	return true;
 }
 
@@ -390,9 +455,9 @@ void dns_leases_shut_asked(struct dns_leases *t, uint32_t index, uint64_t serial
 
 void dns_leases_shut_done(struct dns_leases *t, struct dns_sandbox *s, uint64_t serial)
 {
-	for (uint32_t i = s->lease_first, next; i; i = next) {
+	for (uint32_t i = s->lease_first, next; i && is_closing(t, i); i = next) {
 		next = t->links[i].next;
-		if ((t->record[i].flags & DNS_LEASE_CLOSING) && t->links[i].asked == serial)
+		if (t->links[i].asked == serial)
 			release(t, s, i);
 	}
 }
@@ -405,7 +470,7 @@ void dns_leases_drop(struct dns_leases *t, struct dns_sandbox *s)
 
 uint32_t dns_leases_adopt(struct dns_leases *t, struct dns_sandbox *s)
 {
-	for (uint32_t i = 1; i < t->n_made && s->lease_elements < DNS_LEASES_SANDBOX; i++) {
+	for (uint32_t i = 1; i < t->n_made && s->n_leases < 2 * DNS_LEASES_SANDBOX; i++) {
 		const struct dns_lease *r = &t->record[i];
 
 		if (r->valid == LEASE_VALID && !t->links[i].adopted && r->slot == s->ref.slot && r->generation == s->ref.generation)

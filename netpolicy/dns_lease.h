@@ -31,7 +31,7 @@ enum dns_lease_flags {
 	DNS_LEASE_PINNED = 1u << 0,  /* the kernel was asked to open it */
 	DNS_LEASE_VIA_CUT = 1u << 1, /* the chain had more names than fit */
 	DNS_LEASE_UNSURE = 1u << 2,  /* whether the kernel did is not known: ask again, and close it like one that is open */
-	DNS_LEASE_CLOSING = 1u << 3, /* no longer allowed; kept until the kernel is known to have closed it */
+	DNS_LEASE_CLOSING = 1u << 3, /* no longer allowed, or given way; kept until the kernel is known to have closed it */
 };
 
 /* Lies in the file. */
@@ -87,13 +87,14 @@ struct dns_lease_want {
  * @t:		The table
  * @s:		Of the sandbox
  * @want:	What dns_leases_take() will be given
- * @ret_evicted: The record; its valid is not 0 when the kernel must be told
+ * @ret_close:	The record when the kernel must be told (dns_leases_shut_asked()), 0 when it is gone
  *
- * Called until it returns false.
+ * Called until it returns false.  What must be told counts no more, and stays as by dns_leases_shut(); a sandbox with
+ * DNS_LEASES_SANDBOX of those has to wait, and dns_leases_take() finds no room.
  *
  * Return: whether one has given way
  */
-bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, struct dns_lease *ret_evicted);
+bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const struct dns_lease_want *want, uint32_t *ret_close);
 /**
  * dns_leases_take() - Note that a name opens an address
  * @t:		The table
@@ -107,33 +108,27 @@ int dns_leases_take(struct dns_leases *t, struct dns_sandbox *s, const struct dn
 
 /** dns_leases_next() - The record behind @index (0: the first) of @s, NULL at the end; @index becomes its own */
 struct dns_lease *dns_leases_next(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t *index);
+/** dns_leases_at() - The record @index, which dns_leases_make_room() gave */
+const struct dns_lease *dns_leases_at(const struct dns_leases *t, uint32_t index);
 /** dns_leases_find() - The record behind @index (0: the first) of @s for @addr, NULL at the end; @index becomes its own */
 struct dns_lease *dns_leases_find(const struct dns_leases *t, const struct dns_sandbox *s, uint32_t addr, uint32_t *index);
 /** dns_leases_find6() - dns_leases_find() for an IPv6 address */
 struct dns_lease *dns_leases_find6(const struct dns_leases *t, const struct dns_sandbox *s, struct ip6 addr, uint32_t *index);
 /**
- * dns_leases_forget() - Remove a record
- * @t:		The table
- * @s:		Whose
- * @index:	From dns_leases_next() or dns_leases_find()
- *
- * Other owners of the same address and ports inherit its lease.
- *
- * Return: whether it was pinned and nobody else has the same address and ports pinned: the kernel must be told
- */
-bool dns_leases_forget(struct dns_leases *t, struct dns_sandbox *s, uint32_t index);
-/**
- * dns_leases_shut() - Take a record away that the policy no longer allows
+ * dns_leases_shut() - Take a record away: the policy no longer allows it, or it gives way
  * @t:		The table
  * @s:		Whose
  * @index:	From dns_leases_next() or dns_leases_find()
  *
  * One that must be told to the kernel becomes DNS_LEASE_CLOSING and stays until dns_leases_shut_done(): a broker that dies before
- * it has closed the address, or this process, must not make it forgotten.  Any other is removed as by dns_leases_forget().
+ * it has closed the address, or this process, must not make it forgotten.  Any other is removed; other owners of the same
+ * address and ports inherit its lease.  What is to be closed does not count, and stands in front of dns_leases_next().
  *
  * Return: whether the kernel must be told; then the record stays valid
  */
 bool dns_leases_shut(struct dns_leases *t, struct dns_sandbox *s, uint32_t index);
+/** dns_leases_keep() - The record @index of @s shall not be closed after all; Return: false: there is no room for it, it is closed on */
+bool dns_leases_keep(struct dns_leases *t, struct dns_sandbox *s, uint32_t index) SBX_WUR;
 /** dns_leases_shut_asked() - The broker is asked to close the record @index; @serial (not 0) is the question's */
 void dns_leases_shut_asked(struct dns_leases *t, uint32_t index, uint64_t serial);
 /** dns_leases_shut_done() - The kernel has closed what @serial asked for: those records of @s that still are to be closed go */

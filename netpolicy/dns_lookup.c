@@ -307,15 +307,6 @@ static size_t chain_names(const struct dns_answer *a, char out[DNS_LEASE_VIA + D
 	return used;
 }
 
-static void unpin_evicted(struct dns_lookup *l, const struct dns_lease *gone)
-{
-	const struct dnsd_pin pin = dnsd_pin_of(l->s, gone);
-
-	/* Without a broker the kernel's own clock closes it. */
-	if (gone->valid)
-		ignore_result(dnsd_broker_unpin(l->d->broker, &pin, NULL) < 0);
-}
-
 /* Notes the leases; Return: number of addresses in @grown that the kernel must be told of, or -errno */
 static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, uint32_t lease_ms, bool pinned, struct dns_answer *grown)
 {
@@ -329,7 +320,7 @@ static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, 
 
 	want.until_ms = want.now_ms + lease_ms;
 	for (unsigned i = 0; i < l->answer.n_addrs; i++) {
-		struct dns_lease evicted;
+		uint32_t given_way;
 		bool grows;
 		int r;
 
@@ -340,8 +331,9 @@ static int take_leases(struct dns_lookup *l, const uint16_t *port, int n_ports, 
 		bool six = l->answer.type == DNS_TYPE_AAAA;
 		want.addr = six ? 0 : l->answer.addr[i];
 		want.addr6 = six ? l->answer.addr6[i] : (struct ip6){0};
-		while (dns_leases_make_room(d->leases, l->s, &want, &evicted))
-			unpin_evicted(l, &evicted);
+		while (dns_leases_make_room(d->leases, l->s, &want, &given_way))
+			if (given_way)
+				dnsd_policy_close(d->policy, l->s, given_way);
 		r = dns_leases_take(d->leases, l->s, &want, &grows);
 		if (r < 0)
 			return r;

@@ -35,7 +35,8 @@ struct dns_sandbox {
 	uint32_t n_cached;
 	uint32_t lease_first, lease_last; /* least recently touched first; owned by dns_lease.c; 0: none */
 	uint32_t n_leases;
-	uint32_t lease_elements; /* what they count, see egress_lease_count() */
+	uint32_t lease_elements; /* what they count, see egress_lease_count(), but for those that are being closed: */
+	uint32_t closing_elements;
 };
 
 struct dns_sandboxes;

@@ -299,6 +299,9 @@ static void expire_due(void *arg)
 	loop_timer_arm(b->expire, EXPIRE_MS);
 	for (struct dns_sandbox *s = dns_sandboxes_first(b->d->sandboxes); s; s = s->next)
 		dns_leases_expire(b->d->leases, s, now);
+	if (b->fd >= 0)
+		dnsd_policy_close_rest(b->d->policy);
+	dnsd_turn(b->d);
 }
 
 /* ---- replies ---- */

@@ -201,6 +201,10 @@ struct dnsd_policy *dnsd_policy_new(struct dnsd *d, struct sbx_err *err) SBX_WUR
 void dnsd_policy_free(struct dnsd_policy *p);
 /** dnsd_policy_unpinned() - The broker answered @unpin, or is gone (@status is SBX_E_PEER_GONE) */
 void dnsd_policy_unpinned(struct dnsd_policy *p, const struct dnsd_unpin *unpin, int status);
+/** dnsd_policy_close() - Ask for the record @index of @s to be closed, which gave way; asked again until it is, or its time is over */
+void dnsd_policy_close(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t index);
+/** dnsd_policy_close_rest() - Ask again for what is to be closed and is not known to be, but for what a change of policy waits with */
+void dnsd_policy_close_rest(struct dnsd_policy *p);
 /** dnsd_policy_broker_up() - There is a broker again: what is still to be closed is asked for, ahead of anything else */
 void dnsd_policy_broker_up(struct dnsd_policy *p);
 /** dnsd_policy_event() - Send @e; Return: 0, -EAGAIN: sandboxd is behind, or another -errno: it is not there */

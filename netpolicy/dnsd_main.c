@@ -223,7 +223,7 @@ static void end(struct dnsd *d)
 	for (struct dns_sandbox *s; d->sandboxes && (s = dns_sandboxes_first(d->sandboxes));) {
 		dns_lookup_drop(d, s);
 		dns_cache_drop(d->cache, s);
-		s->n_leases = s->lease_elements = 0;
+		s->n_leases = s->lease_elements = s->closing_elements = 0;
 		dns_sandboxes_remove(d->sandboxes, s);
 	}
 	dns_lookups_free(d->lookups);

@@ -212,6 +212,16 @@ static void close_lease(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t i
 		k->addr[k->n++] = gone.addr;
 }
 
+static void open_again(struct dnsd *d, const struct dns_sandbox *s, struct dns_lease *r, uint64_t now)
+{
+	struct dnsd_pin pin = dnsd_pin_of(s, r);
+
+	pin.lease_ms = (uint32_t)(r->until_ms - now);
+	r->flags |= DNS_LEASE_PINNED;
+	if (dnsd_broker_pin(d->broker, &pin, NULL) < 0)
+		r->flags |= DNS_LEASE_UNSURE;
+}
+
 /* Goes through the leases after the policy was replaced; Return: 0 or -errno of what could not be asked for */
 static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 {
@@ -235,12 +245,10 @@ static int apply(struct dnsd_policy *p, struct dns_sandbox *s, struct change *c)
 			 * Allowed by default until now, and by name from now on: what the sandbox has resolved goes on working.  So does
 			 * what the policy before took away, whether or not the kernel has closed it yet.
 			 */
-			struct dnsd_pin pin = dnsd_pin_of(s, r);
-
-			pin.lease_ms = (uint32_t)(r->until_ms - now);
-			r->flags = (uint16_t)((r->flags & ~(unsigned)DNS_LEASE_CLOSING) | DNS_LEASE_PINNED);
-			if (dnsd_broker_pin(d->broker, &pin, NULL) < 0)
-				r->flags |= DNS_LEASE_UNSURE;
+			if (dns_leases_keep(d->leases, s, at))
+				open_again(d, s, r, now);
+			else
+				close_lease(p, s, at, r, &closing);
 		}
 		r = following;
 	}
@@ -369,11 +377,25 @@ static bool is_waited_for(const struct dnsd_policy *p, const struct dns_sandbox 
 	return false;
 }
 
-void dnsd_policy_broker_up(struct dnsd_policy *p)
+void dnsd_policy_close(struct dnsd_policy *p, struct dns_sandbox *s, uint32_t index)
+{
+	struct closing closing = {.s = s, .serial = ++p->next_serial};
+
+	/* Without a broker the next one is asked; when too much waits already, dnsd_policy_close_rest() asks. */
+	close_lease(p, s, index, dns_leases_at(p->d->leases, index), &closing);
+	closing_flush(p, &closing);
+}
+
+void dnsd_policy_close_rest(struct dnsd_policy *p)
 {
 	for (struct dns_sandbox *s = dns_sandboxes_first(p->d->sandboxes); s; s = s->next)
-		if (!is_waited_for(p, s) && close_again(p, s, NULL) < 0)
+		if (s->closing_elements && !is_waited_for(p, s) && close_again(p, s, NULL) < 0)
 			log_warn("addresses that are no longer allowed stay open until the next connection to the broker, or their end");
+}
+
+void dnsd_policy_broker_up(struct dnsd_policy *p)
+{
+	dnsd_policy_close_rest(p);
 	for (unsigned i = 0; i < CHANGES_MAX; i++) {
 		struct change *c = &p->change[i];
 		struct dns_sandbox *s = c->waiter && c->waits ? dns_sandboxes_by_ref(p->d->sandboxes, c->ref) : NULL;

@@ -205,6 +205,7 @@ class Broker(threading.Thread):
         super().__init__(daemon=True)
         self.run_dir, self.port, self.addr = run, port, addr
         self.pin_status, self.pin_delay, self.unpin_delay, self.hold, self.ipv6 = 0, 0, 0, False, False
+        self.dies_at_unpin, self.not_done = False, []  # once, before it has done it
         self.pins, self.log, self.held, self.flows = {}, [], [], []  # flows: (slot, generation, address as a number)
         self.asked_flows = 0
         self.ready = threading.Event()
@@ -289,6 +290,11 @@ class Broker(threading.Thread):
                 addrs = [socket.inet_ntoa(struct.pack("!I", x)) for x in struct.unpack(f"={n}I", m[48:48 + 4 * n])]
             ports = struct.unpack(f"={n_ports}H", m[304:304 + 2 * n_ports])
             good_form = size == 336 == len(m) and six <= 1 and 1 <= n <= (16 if six else 64) and n_ports <= 16
+            if op == UNPIN and self.dies_at_unpin:
+                self.dies_at_unpin, self.not_done = False, [(slot, a, ports) for a in addrs]
+                self.ready.clear()
+                self.conn.shutdown(socket.SHUT_RDWR)
+                return
             self.log.append((op, slot, addrs, ports, lease, time.monotonic(), good_form))
             status = self.pin_status if op == PIN else 0
             if not status:

@@ -539,6 +539,13 @@ def lease_limit():
         good += bool(m) and m[0].rcode == NOERROR
         most = max(most, elements())
     ok(good == 20 and 4000 < most <= 4096, f"1,280 addresses with six ports each: no failure, {most} elements at most", (good, most))
+    # What gives way is known until it is closed: a broker that is killed before it has done it leaves it to the next one.
+    broker.dies_at_unpin = True
+    ask(5, "p100.many.test")
+    left = broker.not_done
+    ok(left and set(left) <= set(broker.pins), "a broker is killed as a lease gives way", left)
+    ok(broker.ready.wait(30) and until(lambda: not set(left) & set(broker.pins)), "the next one is asked to close it", left)
+    ok(until(lambda: ask(5, "p101.many.test").rcode == NOERROR) and elements() <= 4096, "and opens on", elements())
     control.set(5, "D +ok.test")
     broker.pin_status = error_code("LIMIT")
     control.events.clear()

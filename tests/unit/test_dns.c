@@ -304,6 +304,79 @@ static void test_leases_shut(void)
 	close(fd);
 }
 
+static uint16_t flags_of(struct dns_leases *t, struct dns_sandbox *s, uint32_t addr)
+{
+	uint32_t at = 0;
+	const struct dns_lease *r = dns_leases_find(t, s, addr, &at);
+
+	return r ? r->flags : 0;
+}
+
+/* What gives way to another one is open until the kernel has closed it, and known as long. */
+static void test_leases_give_way(void)
+{
+	static const uint8_t boot[16] = {1};
+	struct dns_sandbox s = {.ref = {3, 7}}, again = {.ref = {3, 7}};
+	struct dns_lease_want w = {.name = "a.test", .name_len = 6, .flags = DNS_LEASE_PINNED, .until_ms = 100000, .now_ms = 10};
+	char path[] = "/tmp/test_dns.XXXXXX";
+	int fd = mkstemp(path);
+	struct sbx_err err;
+	struct dns_leases *t = dns_leases_open(fd, boot, 10, &err);
+	uint32_t given_way = 0, at = 0, refused;
+	bool grows;
+
+	unlink(path);
+	w.addr6 = (struct ip6){UINT64_C(0x2001) << 48, 1};
+	ignore_result(dns_leases_take(t, &s, &w, &grows));
+	w.addr6 = (struct ip6){0};
+	for (w.addr = 0x0b000001; w.addr < 0x0b000000 + DNS_LEASES_SANDBOX; w.addr++)
+		ignore_result(dns_leases_take(t, &s, &w, &grows));
+	w.addr = 0;
+	w.addr6 = (struct ip6){UINT64_C(0x2001) << 48, 1};
+	ok(s.lease_elements == DNS_LEASES_SANDBOX && !dns_leases_make_room(t, &s, &w, &given_way), "an IPv6 address that is there needs no room");
+	w.addr6.lo = 2;
+	ok(dns_leases_make_room(t, &s, &w, &given_way) && given_way && dns_leases_at(t, given_way)->addr6.lo == 1 && !dns_leases_make_room(t, &s, &w, &given_way),
+	   "another one needs that of one");
+	given_way = 0;
+	dns_leases_next(t, &s, &given_way);
+	dns_leases_shut_asked(t, given_way, 5);
+	ok(!dns_leases_take(t, &s, &w, &grows), "which is there at once");
+	dns_leases_close(t);
+
+	/* The broker was killed, and so was this process. */
+	t = dns_leases_open(fd, boot, 20, &err);
+	dns_leases_adopt(t, &again);
+	const struct dns_lease *r = dns_leases_next(t, &again, &at);
+	ok(r && r->addr6.lo == 1 && (r->flags & DNS_LEASE_CLOSING) && again.lease_elements == DNS_LEASES_SANDBOX && again.closing_elements == 1,
+	   "the next process knows that one is to be closed, ahead of all others");
+	ok(!dns_leases_keep(t, &again, at) && (r->flags & DNS_LEASE_CLOSING), "and keeps it closing: there is no room");
+	w.addr6.lo = 1;
+	ok(dns_leases_take(t, &again, &w, &grows) == -ENOSPC, "asked for again, it is one more");
+	uint32_t newest = 0, first = at;
+	at = 0;
+	while (dns_leases_next(t, &again, &at))
+		newest = at;
+	ok(dns_leases_shut(t, &again, newest) && dns_leases_keep(t, &again, first) && !(r->flags & DNS_LEASE_CLOSING) && again.closing_elements == 1,
+	   "when another one is taken away, it is kept");
+	at = 0;
+	dns_leases_next(t, &again, &at);
+	dns_leases_shut_asked(t, at, 9);
+	dns_leases_shut_done(t, &again, 9);
+	ok(again.closing_elements == 0 && again.lease_elements == DNS_LEASES_SANDBOX, "what the kernel has closed is gone");
+	/* Nobody answers: as much again may wait, and then nothing more is opened. */
+	w.addr6 = (struct ip6){0};
+	for (w.addr = 0x0c000000, refused = 0; w.addr < 0x0c000000 + DNS_LEASES_SANDBOX + 5; w.addr++) {
+		while (dns_leases_make_room(t, &again, &w, &given_way))
+			;
+		refused += dns_leases_take(t, &again, &w, &grows) == -ENOSPC;
+	}
+	ok(refused == 5 && again.closing_elements == DNS_LEASES_SANDBOX && again.lease_elements == DNS_LEASES_SANDBOX, "who has as much to close waits: %u", refused);
+	dns_leases_drop(t, &again);
+	ok(again.closing_elements == 0 && again.lease_elements == 0 && again.n_leases == 0, "a sandbox that is gone has none");
+	dns_leases_close(t);
+	close(fd);
+}
+
 static void test_leases(void)
 {
 	static const uint8_t boot[16] = {1}, other_boot[16] = {2};
@@ -312,10 +385,9 @@ static void test_leases(void)
 	struct dns_lease_want w = {.addr = 0xc0000201, .name = "a.test", .name_len = 6, .flags = DNS_LEASE_PINNED, .until_ms = 100000, .now_ms = 10};
 	char path[] = "/tmp/test_dns.XXXXXX";
 	int fd = mkstemp(path);
-	struct dns_lease evicted;
 	struct sbx_err err;
 	struct dns_leases *t = dns_leases_open(fd, boot, 10, &err);
-	uint32_t at = 0, many = 0;
+	uint32_t at = 0, many = 0, given_way;
 	bool grows;
 
 	unlink(path);
@@ -332,7 +404,7 @@ static void test_leases(void)
 	ok(!dns_leases_take(t, &s, &w, &grows) && s.lease_elements == 5, "an address opened by two ports counts two");
 	for (const struct dns_lease *r; (r = dns_leases_next(t, &s, &at)) && strcmp(r->name, "a.test") != 0;)
 		;
-	ok(at && !dns_leases_forget(t, &s, at), "one owner goes, another stays: not closed");
+	ok(at && !dns_leases_shut(t, &s, at), "one owner goes, another stays: not closed");
 	at = 0;
 	for (const struct dns_lease *r; (r = dns_leases_next(t, &s, &at)) && strcmp(r->name, "c.test") != 0;)
 		;
@@ -349,28 +421,29 @@ static void test_leases(void)
 	w.until_ms = 300000;
 	for (uint32_t i = 0; i < DNS_LEASES_SANDBOX + 10; i++) {
 		w.addr = 0x0b000000 + i;
-		while (dns_leases_make_room(t, &again, &w, &evicted))
-			many += evicted.valid != 0;
+		while (dns_leases_make_room(t, &again, &w, &given_way))
+			many += given_way != 0;
 		if (dns_leases_take(t, &again, &w, &grows))
 			break;
 	}
-	ok(many == 10 && again.n_leases == DNS_LEASES_SANDBOX && !lease_until(t, &again, 0x0b000000), "the oldest give way: %u", many);
+	ok(many == 10 && again.lease_elements == DNS_LEASES_SANDBOX && again.closing_elements == 10 && flags_of(t, &again, 0x0b000000) & DNS_LEASE_CLOSING &&
+	   !(flags_of(t, &again, 0x0b00000a) & DNS_LEASE_CLOSING), "the oldest give way, and are known until they are closed: %u", many);
 	w.addr = 2;
 	w.port = wide;
 	w.n_ports = DNS_LEASE_PORTS;
 	ok(dns_leases_take(t, &again, &w, &grows) == -ENOSPC, "sixteen ports do not fit without room");
-	for (many = 0; dns_leases_make_room(t, &again, &w, &evicted);)
-		many += evicted.valid != 0;
+	for (many = 0; dns_leases_make_room(t, &again, &w, &given_way);)
+		many += given_way != 0;
 	ok(many == DNS_LEASE_PORTS && !dns_leases_take(t, &again, &w, &grows) && again.lease_elements == DNS_LEASES_SANDBOX,
 	   "sixteen whole addresses give way for them: %u", many);
 	w.n_ports = 0;
 	many = 10;
 	dns_leases_drop(t, &again);
-	is_int(again.lease_elements, 0, "nothing is left to count");
+	ok(again.lease_elements == 0 && again.closing_elements == 0, "nothing is left to count");
 	w.addr = 1;
 	ignore_result(dns_leases_take(t, &again, &w, &grows));
 	dns_leases_close(t);
-	for (off_t i = 1; i <= DNS_LEASES_SANDBOX; i++)
+	for (off_t i = 1; i < DNS_LEASES_SANDBOX + 1024; i++)
 		many += pwrite(fd, "\xff\xff", 2, i * 512 + 34) != 2;
 	is_int(many, 10, "broken records");
 	t = dns_leases_open(fd, boot, 20, &err);
@@ -683,6 +756,7 @@ int main(void)
 	test_limits();
 	test_leases();
 	test_leases_shut();
+	test_leases_give_way();
 	test_cache();
 	test_log();
 	test_hosts();
