@@ -5,19 +5,23 @@
  * One line per call: level, UTC time, program, message; control characters are replaced, so that no client can forge a
  * line.  Library functions log at debug only; the edge that drops an error logs it once.
  *
- * A sandbox or a client can make some lines come as often as it likes.  So of each kind (the format of the line) LOG_BURST come
- * at once and then LOG_PER_SECOND each second; what is left out is counted, and told with the last line of its kind as soon as there is
- * room again and anything is logged.  Kinds share a place of LOG_KINDS by chance, so a process writes LOG_KINDS * LOG_PER_SECOND lines
- * each second at most.  Debug lines are what somebody asked for: they are not counted.
+ * A sandbox or a client can make some lines come as often as it likes.  So of each kind LOG_BURST come at once and then
+ * LOG_PER_SECOND each second; what is left out is counted, and told with the last line of its kind as soon as there is room again and
+ * anything is logged.  A kind is a place in the source and, where the line begins with its name ("sandbox %s: ...", "of slot %u"), one
+ * sandbox or slot: what one sandbox repeats hides no line about another.  A process remembers LOG_PLACES
+ * kinds, so it writes LOG_PLACES * LOG_PER_SECOND lines each second at most, and apart from them LOG_PLACES that name a sandbox or slot:
+ * of those come LOG_SUBJECTS_BURST at once and LOG_SUBJECTS_PER_SECOND all together.  Debug lines are what somebody asked for: they are not counted.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
 #include "base/err.h"
 
-#define LOG_BURST      300u
-#define LOG_PER_SECOND 2u
-#define LOG_KINDS      64u
+#define LOG_BURST		300u
+#define LOG_PER_SECOND		2u
+#define LOG_PLACES		128u
+#define LOG_SUBJECTS_BURST	(16 * LOG_BURST)
+#define LOG_SUBJECTS_PER_SECOND (32 * LOG_PER_SECOND)
 
 enum log_level { LOG_LEVEL_ERROR = 1, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 

@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -245,6 +246,40 @@ static unsigned lines_with(const char *text, const char *what, uint64_t *ret_lef
 	return n;
 }
 
+/* @crowd sandboxes of which one line is written a thousand times each; Return: how many of those lines, and of others after them, came. */
+static unsigned lines_of_crowd(unsigned crowd, unsigned *ret_other)
+{
+	static char text[1u << 20];
+	int file = memfd_create("log", MFD_CLOEXEC), stderr_fd = dup(STDERR_FILENO);
+
+	*ret_other = 0;
+	if (file < 0 || stderr_fd < 0 || dup2(file, STDERR_FILENO) < 0)
+		return 0;
+	for (unsigned i = 0; i < crowd * LOG_BURST; i++)
+		log_warn("slot %u: crowded", i % crowd);
+	log_error("broken: %u", crowd);
+	dup2(stderr_fd, STDERR_FILENO);
+	close(stderr_fd);
+	ssize_t n = pread(file, text, sizeof(text) - 1, 0);
+	text[n < 0 ? 0 : n] = '\0';
+	close(file);
+	*ret_other = lines_with(text, "broken: ", &(uint64_t){0});
+	unsigned all = 0;
+	for (const char *at = text; (at = strchr(at, '\n')); at++)
+		all++;
+	return all - *ret_other; /* with what tells of those that were left out */
+}
+
+static void test_log_crowd(void)
+{
+	const unsigned most = LOG_SUBJECTS_BURST + 60 * LOG_SUBJECTS_PER_SECOND; /* a minute: much more than it takes */
+	unsigned other;
+	unsigned n = lines_of_crowd(60, &other);
+
+	ok(n >= LOG_SUBJECTS_BURST - LOG_BURST - 3 && n < most, "of 18000 lines about 60 slots what all may have together is written: %u", n);
+	ok(other == 1, "and what is about none of them still is");
+}
+
 static void test_log_bound(void)
 {
 	/* kinds may share a place with the one that floods, but not all of them */
@@ -257,14 +292,15 @@ static void test_log_bound(void)
 	if (!ok(stderr_fd >= 0 && pipe2(pair, O_NONBLOCK | O_CLOEXEC) == 0 && fcntl(pair[1], F_SETPIPE_SZ, 1 << 20) > 0 && dup2(pair[1], STDERR_FILENO) >= 0, "a log to read"))
 		return;
 	log_init("test", LOG_LEVEL_INFO);
-	for (unsigned i = 0; i < 1000; i++)
-		log_warn("sandbox %u is noisy", i);
+	/* one sandbox says one thing of itself and of another */
+	for (unsigned i = 0; i < 1002; i++)
+		log_error("sandbox %s is noisy%s", i == 1000 ? "quiet" : i == 1001 ? "quiet2:" : "loud", i < 1000 ? " and names sandbox quiet" : "");
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 	for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
 		log_warn(others[i], i);
 #pragma GCC diagnostic pop
-	for (int i = 0; i < 300 && lines_with(text, "is noisy", &left_out) + left_out < 1000; i++) {
+	for (int i = 0; i < 300 && lines_with(text, "loud is noisy", &left_out) + left_out < 1000; i++) {
 		poll(NULL, 0, 100);
 		log_error("the next one");
 		ssize_t n = read(pair[0], text + size, sizeof(text) - 1 - size);
@@ -281,8 +317,10 @@ static void test_log_bound(void)
 	close(pair[0]);
 	close(pair[1]);
 	left_out = 0;
-	unsigned noisy = lines_with(text, "is noisy", &left_out), other = lines_with(text, "other ", &(uint64_t){0});
+	unsigned noisy = lines_with(text, "loud is noisy", &left_out), other = lines_with(text, "other ", &(uint64_t){0});
 	ok(noisy >= LOG_BURST && noisy < 1000, "of 1000 lines of one kind a burst is written: %u", noisy);
+	ok(lines_with(text, "sandbox quiet is noisy", &(uint64_t){0}) == 1 && lines_with(text, "sandbox quiet2: is noisy", &(uint64_t){0}) == 1,
+	   "the same said of other sandboxes is not held back");
 	ok(other >= 1, "what is of another kind is not held back: %u of 8", other);
 	ok(left_out >= 1000 - noisy && left_out <= 1000 - noisy + 8, "and what was left out is counted: %llu", (unsigned long long)left_out);
 	ok(lines_with(text, "step ", &(uint64_t){0}) == 2 * LOG_BURST, "debug lines are not bounded");
@@ -298,5 +336,6 @@ int main(void)
 	test_ids();
 	test_loop();
 	test_log_bound();
+	test_log_crowd();
 	return tap_done();
 }
