@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -15,8 +16,6 @@
 #include <linux/rtnetlink.h>
 
 #define LO_IFINDEX 1
-#define N_REQUESTS 6
-#define N_REQUESTS6 3
 
 struct batch {
 	_Alignas(struct nlmsghdr) uint8_t bytes[1024];
@@ -28,7 +27,7 @@ static void *begin(struct batch *b, uint16_t type, uint16_t flags, uint32_t body
 {
 	b->head = (struct nlmsghdr *)(void *)(b->bytes + b->n);
 	*b->head = (struct nlmsghdr){.nlmsg_len = (uint32_t)NLMSG_LENGTH(body), .nlmsg_type = type,
-				     .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), .nlmsg_seq = b->n + 1};
+				     .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags), .nlmsg_seq = b->n + 1};
 	b->n += (uint32_t)NLMSG_ALIGN(b->head->nlmsg_len);
 	return (uint8_t *)b->head + NLMSG_HDRLEN;
 }
@@ -44,25 +43,21 @@ static void attr(struct batch *b, uint16_t type, const void *data, uint16_t n)
 	b->head->nlmsg_len = (uint32_t)(b->bytes + b->n - (uint8_t *)b->head);
 }
 
-static void link_message(struct batch *b, uint32_t ifindex, unsigned flags, const uint8_t *mac)
+static void link_up(struct batch *b, uint32_t ifindex, unsigned flags)
 {
 	struct ifinfomsg *m = begin(b, RTM_NEWLINK, 0, sizeof(*m));
 
+	flags |= IFF_UP;
 	*m = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = (int)ifindex, .ifi_flags = flags, .ifi_change = flags};
-	if (mac) {
-		attr(b, IFLA_ADDRESS, mac, 6);
-		attr(b, IFLA_IFNAME, "eth0", 5);
-	}
 }
 
 static void build(struct batch *b, const struct launch_setup *s)
 {
 	uint32_t oif = s->peer_ifindex;
 
-	link_message(b, LO_IFINDEX, IFF_UP, NULL);
-	/* name and hardware address can only be set while it is down: a message of their own before IFF_UP */
-	link_message(b, oif, IFF_NOARP, s->own_mac);
-	link_message(b, oif, IFF_UP, NULL);
+	/* name and hardware address are those that the broker made it with */
+	link_up(b, LO_IFINDEX, 0);
+	link_up(b, oif, IFF_NOARP);
 
 	struct ifaddrmsg *a = begin(b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*a));
 	*a = (struct ifaddrmsg){.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = oif};
@@ -106,13 +101,13 @@ static void build6(struct batch *b, const struct launch_setup *s)
 	attr(b, RTA_GATEWAY, s->gateway6, 16);
 }
 
-/* One answer for each request; the first error is the result, the others are still taken. */
-static int read_acks(int fd, int want)
+/* Each request that fails is answered, and the last one always; the first error is the result, the other answers are still taken. */
+static int read_answers(int fd, uint32_t last)
 {
 	_Alignas(struct nlmsghdr) uint8_t buf[4096];
 	int first = 0;
 
-	while (want > 0) {
+	for (bool done = false; !done;) {
 		ssize_t n = recv(fd, buf, sizeof(buf), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -127,7 +122,7 @@ static int read_acks(int fd, int want)
 				return -EPROTO;
 			if (h.nlmsg_type == NLMSG_ERROR && h.nlmsg_len >= NLMSG_HDRLEN + sizeof(error)) {
 				memcpy(&error, at + NLMSG_HDRLEN, sizeof(error));
-				want--;
+				done = done || h.nlmsg_seq == last;
 				if (error && !first)
 					first = error;
 			}
@@ -147,7 +142,8 @@ int net_setup(const struct launch_setup *setup)
 	build(&b, setup);
 	if (setup->ipv6)
 		build6(&b, setup);
+	b.head->nlmsg_flags |= NLM_F_ACK;
 	if (send(fd, b.bytes, b.n, 0) != (ssize_t)b.n)
 		return -errno;
-	return read_acks(fd, N_REQUESTS + (setup->ipv6 ? N_REQUESTS6 : 0));
+	return read_answers(fd, b.head->nlmsg_seq);
 }

@@ -48,6 +48,8 @@
 #define ROUTER_FILE	   "router"
 #define ROUTER_UPLINK	   "uplink"
 #define LO		   1
+#define OWN_IFINDEX	   0x40000000u /* and the generation: apart from what the kernel chooses, and never used again */
+#define TOGETHER_MAX	   5
 #define GATE_QUEUE	   4096u /* packets that wait for sandbox-dnsd: two seconds of one sandbox at its bound */
 
 static const uint8_t gateway_mac[6] = {0x02, 0x53, 0x42, 0x58, 0x00, 0x01};
@@ -394,6 +396,7 @@ static int add_lo_addr6(struct nl_sock *sock, struct ip6 addr)
 struct veth {
 	const char *name;
 	const uint8_t *mac;
+	uint32_t ifindex; /* 0: the kernel chooses */
 	bool up;
 	const char *peer_name;
 	const uint8_t *peer_mac;
@@ -402,38 +405,119 @@ struct veth {
 	pid_t peer_pid;
 };
 
+/* By default as many as there may be processors: some kilobytes each, for packets that one sandbox's few senders put into one. */
+static int one_queue(struct nl_msg *msg)
+{
+	int r = nla_put_u32(msg, IFLA_NUM_TX_QUEUES, 1);
+
+	return r < 0 ? r : nla_put_u32(msg, IFLA_NUM_RX_QUEUES, 1);
+}
+
 /*
  * One RTM_NEWLINK makes both ends, the far one in its namespace from birth.  Written by hand on libnl's message functions:
  * its veth object cannot say NOARP and index for the peer.  The peer cannot be brought up here (ENOTCONN).
  */
-static int add_veth(struct nl_sock *sock, const struct veth *v)
+static struct nl_msg *new_veth(const struct veth *v)
 {
 	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
 	uint32_t noarp = FAULT_POINT("veth-arp") ? 0 : IFF_NOARP;
-	struct ifinfomsg end = {.ifi_family = AF_UNSPEC, .ifi_flags = noarp | (v->up ? IFF_UP : 0u)};
+	struct ifinfomsg end = {.ifi_family = AF_UNSPEC, .ifi_flags = noarp | (v->up ? IFF_UP : 0u), .ifi_index = (int)v->ifindex};
 	struct ifinfomsg peer = {.ifi_family = AF_UNSPEC, .ifi_flags = noarp, .ifi_index = (int)v->peer_ifindex};
 	struct nlattr *info, *data, *nest;
 
 	end.ifi_change = IFF_NOARP | (v->up ? IFF_UP : 0u);
 	peer.ifi_change = IFF_NOARP;
 	if (!msg || nlmsg_append(msg, &end, sizeof(end), NLMSG_ALIGNTO) < 0 || nla_put_string(msg, IFLA_IFNAME, v->name) < 0 ||
-	    nla_put(msg, IFLA_ADDRESS, 6, v->mac) < 0)
-		return -NLE_NOMEM;
+	    nla_put(msg, IFLA_ADDRESS, 6, v->mac) < 0 || one_queue(msg) < 0)
+		return NULL;
 	info = nla_nest_start(msg, IFLA_LINKINFO);
 	if (!info || nla_put_string(msg, IFLA_INFO_KIND, "veth") < 0)
-		return -NLE_NOMEM;
+		return NULL;
 	data = nla_nest_start(msg, IFLA_INFO_DATA);
 	nest = data ? nla_nest_start(msg, VETH_INFO_PEER) : NULL;
 	if (!nest || nlmsg_append(msg, &peer, sizeof(peer), NLMSG_ALIGNTO) < 0 ||
-	    nla_put_string(msg, IFLA_IFNAME, v->peer_name) < 0 || nla_put(msg, IFLA_ADDRESS, 6, v->peer_mac) < 0)
-		return -NLE_NOMEM;
+	    nla_put_string(msg, IFLA_IFNAME, v->peer_name) < 0 || nla_put(msg, IFLA_ADDRESS, 6, v->peer_mac) < 0 || one_queue(msg) < 0)
+		return NULL;
 	if (v->peer_netns_fd >= 0 ? nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)v->peer_netns_fd) < 0
 				  : nla_put_u32(msg, IFLA_NET_NS_PID, (uint32_t)v->peer_pid) < 0)
-		return -NLE_NOMEM;
+		return NULL;
 	nla_nest_end(msg, nest);
 	nla_nest_end(msg, data);
 	nla_nest_end(msg, info);
-	return nl_send_sync(sock, take_ptr(msg));
+	return take_ptr(msg);
+}
+
+static int add_veth(struct nl_sock *sock, const struct veth *v)
+{
+	struct nl_msg *msg = new_veth(v);
+
+	return msg ? nl_send_sync(sock, msg) : -NLE_NOMEM;
+}
+
+static struct nl_msg *new_neigh(int ifindex, uint8_t family, const void *dst, int len, const uint8_t mac[6])
+{
+	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE);
+	struct ndmsg to = {.ndm_family = family, .ndm_ifindex = ifindex, .ndm_state = NUD_PERMANENT};
+
+	if (!msg || nlmsg_append(msg, &to, sizeof(to), NLMSG_ALIGNTO) < 0 || nla_put(msg, NDA_DST, len, dst) < 0 || nla_put(msg, NDA_LLADDR, 6, mac) < 0)
+		return NULL;
+	return take_ptr(msg);
+}
+
+static struct nl_msg *new_route(int ifindex, uint8_t family, const void *dst, int len)
+{
+	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+	struct rtmsg to = {.rtm_family = family, .rtm_dst_len = (uint8_t)(len * 8), .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+			   .rtm_scope = family == AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST};
+
+	if (!msg || nlmsg_append(msg, &to, sizeof(to), NLMSG_ALIGNTO) < 0 || nla_put(msg, RTA_DST, len, dst) < 0 ||
+	    nla_put_u32(msg, RTA_OIF, (uint32_t)ifindex) < 0)
+		return NULL;
+	return take_ptr(msg);
+}
+
+/* All in one message to the kernel; which answers each that fails, and the last.  Frees them.  Return: 0, or the first error, as libnl has it */
+static int send_together(struct nl_sock *sock, struct nl_msg *const msg[TOGETHER_MAX], size_t n)
+{
+	union {
+		struct nlmsghdr head;
+		char bytes[4096];
+	} answer;
+	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	struct iovec iov[TOGETHER_MAX];
+	struct msghdr all = {.msg_name = &kernel, .msg_namelen = sizeof(kernel), .msg_iov = iov, .msg_iovlen = n};
+	int first = 0, r = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct nlmsghdr *h = msg[i] ? nlmsg_hdr(msg[i]) : NULL;
+
+		if (!h) {
+			r = -NLE_NOMEM;
+			break;
+		}
+		h->nlmsg_flags |= (uint16_t)(NLM_F_REQUEST | (i + 1 == n ? NLM_F_ACK : 0));
+		h->nlmsg_seq = (uint32_t)i + 1;
+		iov[i] = (struct iovec){.iov_base = h, .iov_len = NLMSG_ALIGN(h->nlmsg_len)};
+	}
+	if (r == 0 && sendmsg(nl_socket_get_fd(sock), &all, 0) < 0)
+		r = -nl_syserr2nlerr(errno);
+	for (bool last = r < 0; !last;) {
+		ssize_t got = recv(nl_socket_get_fd(sock), &answer, sizeof(answer), 0);
+		const struct nlmsgerr *e = NLMSG_DATA(&answer.head);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < (ssize_t)NLMSG_LENGTH(sizeof(*e)) || answer.head.nlmsg_type != NLMSG_ERROR) {
+			r = got < 0 ? -nl_syserr2nlerr(errno) : -NLE_MSG_TOOSHORT;
+			break;
+		}
+		if (e->error && !first)
+			first = -nl_syserr2nlerr(e->error);
+		last = answer.head.nlmsg_seq == n;
+	}
+	for (size_t i = 0; i < n; i++)
+		nlmsg_free(msg[i]);
+	return r < 0 ? r : first;
 }
 
 /* ---- uplink and router ---- */
@@ -791,15 +875,30 @@ static int prepare_netns(int netns_fd, bool ipv6, gid_t gid_first, uint32_t n_gi
 	return r < 0 ? r : set_sysctls(netns_fd, list, n_gids ? ARRAY_SIZE(list) : ARRAY_SIZE(list) - 1);
 }
 
+/* The link, who is at its other end, and the way there: the index is ours, so none has to wait for the one before. */
+static int make_link(struct links *links, const struct veth *v, uint32_t wire, uint32_t addr)
+{
+	const int index = (int)v->ifindex;
+	struct nl_msg *msg[TOGETHER_MAX] = {new_veth(v), new_neigh(index, AF_INET, &wire, sizeof(wire), v->peer_mac), new_route(index, AF_INET, &wire, sizeof(wire))};
+	uint8_t six[16];
+
+	if (!links->config.ipv6)
+		return send_together(links->router, msg, 3);
+	ip6_write(ip6_of_slot(&links->config.subnet6, addr), six);
+	msg[3] = new_neigh(index, AF_INET6, six, sizeof(six), v->peer_mac);
+	msg[4] = new_route(index, AF_INET6, six, sizeof(six));
+	return send_together(links->router, msg, 5);
+}
+
 int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
 		 struct links_end *ret, struct sbx_err *err)
 {
-	struct links_end end = {0};
-	struct veth v = {.name = end.ifname, .mac = gateway_mac, .up = true, .peer_name = "eth0", .peer_mac = end.own_mac,
+	struct links_end end = {.ifindex = OWN_IFINDEX | (generation & ~OWN_IFINDEX)};
+	struct veth v = {.name = end.ifname, .mac = gateway_mac, .ifindex = end.ifindex, .up = true, .peer_name = "eth0", .peer_mac = end.own_mac,
 			 .peer_ifindex = LINKS_PEER_IFINDEX, .peer_netns_fd = -1, .peer_pid = pid};
 	uint32_t wire = htonl(addr);
 	auto_fd netns = netns_of(pid);
-	int r, ifindex;
+	int r;
 
 	if (netns < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -netns, "network namespace of pid %d", (int)pid);
@@ -812,23 +911,9 @@ int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t a
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the sandbox's network");
 	if (FAULT_POINT("links-attach"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "make link %s", end.ifname);
-	r = add_veth(links->router, &v);
+	r = make_link(links, &v, wire, addr);
 	if (r < 0)
 		return fail_nl(err, r, "make link of the sandbox");
-	ifindex = ifindex_of(links->router, end.ifname);
-	if (ifindex < 0)
-		return fail_nl(err, ifindex, "find link of the sandbox");
-	r = add_neigh(links->router, ifindex, addr, end.own_mac);
-	r = r < 0 ? r : add_route(links->router, ifindex, addr, 32, 0);
-	if (links->config.ipv6) {
-		const struct ip6_prefix six = {ip6_of_slot(&links->config.subnet6, addr), IP6_PREFIX_MAX};
-
-		r = r < 0 ? r : add_neigh6(links->router, ifindex, six.addr, end.own_mac);
-		r = r < 0 ? r : add_route6(links->router, ifindex, six, (struct ip6){0});
-	}
-	if (r < 0)
-		return fail_nl(err, r, "route to the sandbox");
-	end.ifindex = (uint32_t)ifindex;
 	*ret = end;
 	return 0;
 }

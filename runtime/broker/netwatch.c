@@ -113,6 +113,20 @@ static void on_link(struct netwatch *w, const struct nlmsghdr *h)
 		w->hooks.link_gone(w->hooks.arg, (uint32_t)info->ifi_index);
 }
 
+/* Of a link's five notices or so only the one of its end is read. */
+static int ends_only(int fd)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_DELLINK), 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
+
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 static void router_ready(void *arg, int fd, uint32_t events)
 {
 	struct netwatch *w = arg;
@@ -456,6 +470,8 @@ static int start(struct netwatch *w, struct sbx_err *err)
 
 	/* Listening comes before looking, so that nothing is missed in between. */
 	w->router_fd = open_watch(links_router_fd(w->links), NETLINK_ROUTE, link_groups, ARRAY_SIZE(link_groups), err);
+	if (w->router_fd >= 0 && ends_only(w->router_fd) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "filter of notices about links");
 	w->host_fd = w->router_fd < 0 ? -1 : open_watch(-1, NETLINK_ROUTE, host_groups, n_host_groups, err);
 	w->nft_fd = w->host_fd < 0 ? -1 : open_watch(-1, NETLINK_NETFILTER, nft_groups, ARRAY_SIZE(nft_groups), err);
 	if (w->nft_fd < 0)
