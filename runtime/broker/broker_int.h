@@ -76,6 +76,7 @@ struct slot {
 	struct loop_fd *events_source, *oom_source;
 	struct links_end link;
 	bool has_link;
+	bool link_gone;	 /* the kernel has said so */
 	bool flows_gone; /* its connection entries were deleted and the kernel said so */
 	int dir_fd; /* <run dir>/slots/<n> */
 	int launch_fd; /* our end of the launch socket */
@@ -95,7 +96,7 @@ struct slot {
 	uint8_t sandbox_id[16];
 	uint64_t oom_kills;
 	uint32_t oom_looks; /* times looked for the victim of an OOM that was announced */
-	uint64_t made_ms;
+	uint64_t made_ms, draining_ms;
 	bool has_files; /* sandboxes/<slot>.<generation> exists */
 	int disk_fd;	   /* mount of its own disk image (disk.h); -1: none */
 	uint32_t disk_mib; /* size of that, or of the one it waits for; 0: its upper lies on the state directory's file system */
@@ -108,7 +109,7 @@ struct slot {
 	uint32_t n_layers;
 	uint32_t n_claims;
 	struct slot_use *use; /* the broker's; the first n of each are valid */
-	struct slot *next; /* in the list of free slots or in the pool */
+	struct slot *next; /* in the list of its state: free, the pool, draining */
 };
 
 struct slot_list {
@@ -180,7 +181,8 @@ struct broker {
 	struct slot_use *use;
 	struct broker_image likely; /* of the last create: what waiting shells get */
 	uint32_t n_likely_creates;  /* so many in a row */
-	struct slot_list free_slots, pool;
+	struct slot_list free_slots, used_slots; /* free; the latter had a life already */
+	struct slot_list pool, draining;
 	bool recovered, refill_due, running;
 	uint32_t n_making; /* shells on their way into the pool */
 	struct loop_timer *refill, *sweep, *oom_again;

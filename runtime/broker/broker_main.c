@@ -404,7 +404,7 @@ static void plan_refill(struct broker *b)
 {
 	uint64_t quiet = loop_now_ms(b->loop) - b->last_request_ms;
 
-	bool shells = b->free_slots.first && b->n_making < MAX_MAKING &&
+	bool shells = slots_free(b) && b->n_making < MAX_MAKING &&
 		      (b->pool.n + b->n_making < (uint32_t)b->settings.pool_target || launch_stale(b));
 	bool disks = disk_pool_lacks(b), layers = lowers_stale(b);
 	if (b->refill_due || (!shells && !disks && !layers))

@@ -223,7 +223,7 @@ static int check_create(const struct broker *b, const struct broker_create *c, s
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "limits beyond those of any host");
 	if (disk_check(b, c->disk_mib, err) < 0)
 		return -1;
-	uint32_t in_use = b->n_slots - b->free_slots.n;
+	uint32_t in_use = b->n_slots - slots_free(b);
 	struct rlimit fds = {0};
 	if (getrlimit(RLIMIT_NOFILE, &fds) == 0 && fds.rlim_cur < DESCRIPTORS_OWN + (rlim_t)(in_use + 1) * DESCRIPTORS_PER_SLOT)
 		return sbx_err_set(err, SBX_E_HOST_FULL, 0, "%u sandboxes and shells, and %llu descriptors for the broker: raise LimitNOFILE", in_use,

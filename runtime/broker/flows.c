@@ -106,7 +106,7 @@ bool flows_drop(struct broker *b, struct slot *s)
 		log_error("%s", err.msg);
 	f->waiting[s->number] = true;
 	if (!loop_timer_armed(f->timer) && f->pidfd < 0)
-		loop_timer_arm(f->timer, b->free_slots.first ? GATHER_MS : 0);
+		loop_timer_arm(f->timer, slots_free(b) ? GATHER_MS : 0);
 	return false;
 }
 

@@ -32,6 +32,7 @@
 #define OOM_LOOKS	 200u
 #define DRAIN_MS	 2u
 #define SWEEP_MS	 1000u /* DRAINING slots are looked at again, should a notice have been lost */
+#define REST		 32u   /* slots that lived before are taken again once so many of them are free */
 
 /* <run dir>/slots/<n>/record; written whole, read whole, this very machine's byte order and boot. */
 struct slot_record {
@@ -251,7 +252,8 @@ static int open_dir(struct broker *b, struct slot *s)
 struct slot *slot_take(struct broker *b, struct sbx_err *err)
 {
 	uint32_t generation = 0;
-	struct slot *s = b->free_slots.first;
+	struct slot_list *from = b->used_slots.n >= REST || !b->free_slots.first ? &b->used_slots : &b->free_slots;
+	struct slot *s = from->first;
 
 	if (!s) {
 		sbx_err_set(err, SBX_E_LIMIT, 0, "all %u slots are in use", b->n_slots);
@@ -259,7 +261,7 @@ struct slot *slot_take(struct broker *b, struct sbx_err *err)
 	}
 	if (slot_generation(b, &generation, err) < 0)
 		return NULL;
-	slot_list_remove(&b->free_slots, s);
+	slot_list_remove(from, s);
 	slot_reset(s);
 	s->generation = generation;
 	s->addr = links_addr(&b->links_config, s->number);
@@ -271,7 +273,7 @@ struct slot *slot_take(struct broker *b, struct sbx_err *err)
 		if (s->dir_fd >= 0)
 			close(s->dir_fd);
 		slot_reset(s);
-		slot_list_push(&b->free_slots, s);
+		slot_list_push(from, s);
 		sbx_err_set(err, SBX_E_SYSTEM, -r, "slot %u cannot be taken", s->number);
 		return NULL;
 	}
@@ -285,9 +287,16 @@ static void slot_give_back(struct broker *b, struct slot *s)
 	if (unlinkat(s->dir_fd, "record", 0) < 0 && errno != ENOENT)
 		log_error("record of slot %u: %s", number, strerror(errno));
 	close(s->dir_fd);
+	slot_list_remove(&b->draining, s);
 	slot_reset(s);
+	/* What is kept of its last life (helper namespace, layers) is of use in the next one. */
 	if (number < b->n_slots && b->recovered)
-		slot_list_push(&b->free_slots, s);
+		slot_list_push(&b->used_slots, s);
+}
+
+uint32_t slots_free(const struct broker *b)
+{
+	return b->free_slots.n + b->used_slots.n;
 }
 
 struct slot *slot_by_ref(struct broker *b, const struct broker_slot_ref *ref)
@@ -397,6 +406,8 @@ static void enter_draining(struct broker *b, struct slot *s)
 	put_away_files(b, s);
 	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);
+	s->draining_ms = loop_now_ms(b->loop);
+	slot_list_push(&b->draining, s);
 	broker_kill_done(b, s);
 	/*
 	 * Not now: whom the answer wakes mostly waits for this very processor, and removing groups takes as long as the kill did.
@@ -541,12 +552,21 @@ static bool drain_cgroup(struct broker *b, struct slot *s)
 }
 
 /*
+ * The kernel tells when a link is gone.  A question has to wait for the lock that the removal of namespaces holds, and so has the loop:
+ * only where the notice may have been lost.
+ */
+static bool may_ask(const struct broker *b, const struct slot *s)
+{
+	return !b->recovered || loop_now_ms(b->loop) - s->draining_ms >= SWEEP_MS;
+}
+
+/*
  * The next tenant of the slot may start only when nothing of this one can reach it: no process (cgroup), no packet under way
  * (link and with it the namespace), no connection entry that would let an answer of the old peer through.
  */
 static bool drain_network(struct broker *b, struct slot *s)
 {
-	if (s->has_link && s->link.ifindex && links_present(b->links, s->link.ifindex) != 0)
+	if (s->has_link && s->link.ifindex && !s->link_gone && (!may_ask(b, s) || links_present(b->links, s->link.ifindex) != 0))
 		return false;
 	if (!egress_end(b, s))
 		return false;
@@ -573,16 +593,35 @@ void slot_drain(struct broker *b, struct slot *s)
 		loop_timer_arm(b->sweep, SWEEP_MS);
 }
 
+static void drain_all(struct broker *b)
+{
+	for (struct slot *next, *s = b->draining.first; s; s = next) {
+		next = s->next;
+		slot_drain(b, s);
+	}
+}
+
 void slot_drain_link(struct broker *b, uint32_t ifindex)
 {
-	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++)
-		if (b->slot[i].state == BROKER_SLOT_DRAINING && (!ifindex || b->slot[i].link.ifindex == ifindex))
-			slot_drain(b, &b->slot[i]);
+	for (uint32_t i = 0; ifindex && i < LIMIT_SANDBOXES; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (!s->has_link || s->link.ifindex != ifindex)
+			continue;
+		s->link_gone = true; /* perhaps before the end of its processes is seen */
+		slot_drain(b, s);
+		return;
+	}
+	if (ifindex)
+		return;
+	for (struct slot *s = b->draining.first; s; s = s->next)
+		s->draining_ms = 0;
+	drain_all(b);
 }
 
 static void sweep(void *arg)
 {
-	slot_drain_link(arg, 0);
+	drain_all(arg);
 }
 
 /* ---- start ---- */

@@ -42,8 +42,19 @@ int slots_recover(struct broker *b, struct sbx_err *err) SBX_WUR;
 
 /** slot_generation() - Take the next value of the counter of @b that never goes back, into @ret; Return: 0, or -1 with @err set */
 int slot_generation(struct broker *b, uint32_t *ret, struct sbx_err *err) SBX_WUR;
-/** slot_take() - Take the oldest free slot of @b with a fresh generation: MAKING; Return: the slot, or NULL with @err set */
+/**
+ * slot_take() - Take a free slot with a fresh generation: MAKING
+ * @b:		The broker
+ * @err:	Filled on failure: LIMIT (none is free), SYSTEM
+ *
+ * The one that has been free for longest among those that had a life, since they have a helper namespace and layers; as long as few
+ * of these are free, a new one.
+ *
+ * Return: the slot, or NULL with @err set
+ */
 struct slot *slot_take(struct broker *b, struct sbx_err *err) SBX_WUR;
+/** slots_free() - How many slots of @b are free */
+uint32_t slots_free(const struct broker *b);
 /** slot_by_ref() - The slot of @b that @ref names, or NULL when it is out of range or the generation is another */
 struct slot *slot_by_ref(struct broker *b, const struct broker_slot_ref *ref);
 /** slot_set_state() - Move @s of @b to @state and write its record; Return: 0 or -errno (the record could not be written) */
