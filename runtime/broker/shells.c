@@ -10,15 +10,19 @@
 #include "base/sysfilter.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/launch.h"
+#include "runtime/broker/launch_child.h"
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/slot.h"
 
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -90,6 +94,41 @@ static int close_others(const struct broker *b, int sock, int parent)
 	return syscall(SYS_close_range, from, ~0u, 0) < 0 ? -errno : 0;
 }
 
+static bool holds(const struct dl_phdr_info *object, uintptr_t address)
+{
+	for (size_t i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+
+		if (part->p_type == PT_LOAD && address - object->dlpi_addr - part->p_vaddr < part->p_memsz)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What a clone has runs nothing but our own code and libc's until it executes the agent (launch_child.c): the other libraries are
+ * two thirds of the areas that the kernel would copy and take down again for each.
+ */
+static int leave_to_us(struct dl_phdr_info *object, size_t size, void *arg)
+{
+	const uintptr_t needed[] = {(uintptr_t)launch_child_run, (uintptr_t)getpid, getauxval(AT_BASE), getauxval(AT_SYSINFO_EHDR)};
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
+
+	(void)size;
+	(void)arg;
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (holds(object, needed[i]))
+			return 0;
+	for (size_t i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+		uintptr_t from = (object->dlpi_addr + part->p_vaddr) & ~page, to = (object->dlpi_addr + part->p_vaddr + part->p_memsz + page) & ~page;
+
+		if (part->p_type == PT_LOAD)
+			ignore_result(madvise((void *)from, to - from, MADV_DONTFORK)); /* only speed depends on it */
+	}
+	return 0;
+}
+
 static int note_pid(const struct broker *b)
 {
 	struct pid_record record = {.pid = getpid(), .start_time = slot_start_time(getpid())};
@@ -148,6 +187,7 @@ static int child_prepare(struct broker *b, int sock, int parent, struct sbx_err 
 		r = close_others(b, sock, parent);
 	if (r == 0)
 		r = rootfs_leave_host(b);
+	dl_iterate_phdr(leave_to_us, NULL);
 	/* a restarted one has inherited it */
 	if (r == 0 && !b->running)
 		r = sysfilter_load(b->filter_fd[PROFILE_BROKER], b->filter_len[PROFILE_BROKER]);
