@@ -104,12 +104,28 @@ void images_events_progress(struct images_events *s, const struct image_pull_pro
 	flush(s); /* a reader that is gone is seen by the loop */
 }
 
+void images_events_other(struct images_events *s, const struct buf *object)
+{
+	if (buf_used(&s->out))
+		return;
+	add_event(s, object);
+	flush(s);
+}
+
+void images_events_end(struct images_events *s, const struct buf *object)
+{
+	s->cancel = NULL;
+	add_event(s, object);
+	s->last = true;
+	/* also when the pipe takes it at once: freed from the loop, never from here */
+	loop_fd_events(s->source, EPOLLOUT);
+}
+
 void images_events_finish(struct images_events *s, const struct image *image, const struct sbx_err *err)
 {
 	auto_buf json = {0};
 	struct jw w = {.out = &json};
 
-	s->cancel = NULL;
 	jw_object(&w);
 	if (image) {
 		jw_key_str(&w, "type", "done");
@@ -124,10 +140,7 @@ void images_events_finish(struct images_events *s, const struct image *image, co
 		jw_raw(&w, buf_peek(&body), buf_used(&body));
 	}
 	jw_object_end(&w);
-	add_event(s, &json);
-	s->last = true;
-	/* also when the pipe takes it at once: freed from the loop, never from here */
-	loop_fd_events(s->source, EPOLLOUT);
+	images_events_end(s, &json);
 }
 
 struct images_events *images_events_new(const struct api_context *context, void (*cancel)(void *arg), void *arg, int *ret_fd,

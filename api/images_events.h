@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DOC: the events of a pull or an import, for a client who waits
+ * DOC: the events of a pull, an import or a check, for a client who waits
  *
  * A pipe whose other end the gateway copies as text/event-stream: {"type":"progress",...} any number of times, then one
  * {"type":"done","image":{...}} or {"type":"error","error":{"code","message"}}.  A slow reader misses some of the progress,
@@ -10,6 +10,7 @@
 #define API_IMAGES_EVENTS_H
 
 #include "api/call.h"
+#include "base/buf.h"
 #include "base/err.h"
 
 struct image;
@@ -32,6 +33,10 @@ struct images_events *images_events_new(const struct api_context *context, void 
 void images_events_progress(struct images_events *events, const struct image_pull_progress *progress);
 /** images_events_finish() - Send the last event: @image, or @err when that is NULL; the stream then ends by itself */
 void images_events_finish(struct images_events *events, const struct image *image, const struct sbx_err *err);
+/** images_events_other() - Send progress that is no pull's: @object, which has a "type"; left out when the reader is slow */
+void images_events_other(struct images_events *events, const struct buf *object);
+/** images_events_end() - Send @object, "type" "done", as the last event; the stream then ends by itself */
+void images_events_end(struct images_events *events, const struct buf *object);
 /** images_events_drop() - Close without a last event; cancel is not called; NULL is fine */
 void images_events_drop(struct images_events *events);
 

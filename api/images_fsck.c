@@ -2,6 +2,7 @@
 #include "api/images_fsck.h"
 
 #include "api/call.h"
+#include "api/images_events.h"
 #include "api/images_int.h"
 #include "api/images_layers.h"
 #include "base/cleanup.h"
@@ -34,13 +35,17 @@
 
 #define IMPORT_DIR    "import"
 #define IMPORT_AGE_S  60 /* its files lose their names at once: an older name is what a kill -9 left */
+#define PROGRESS_MS   200
 #define PROBLEMS_MAX  10000u
 #define SAFE_FD	      64
 #define DETAIL_BYTES  200
+#define NOT_COMPARED  (BROKER_LAYER_HOST | BROKER_LAYER_ODD | BROKER_LAYER_UNSEALED)
 
 struct fsck {
 	const struct api_context *context;
-	struct api_call *call;
+	struct api_call *call; /* NULL: answered, by a stream of events */
+	struct images_events *events; /* NULL: none, or nobody reads them any more */
+	uint64_t told_mono_ms;
 	bool repair;
 	struct digest_map layers; /* what the broker has */
 	struct digest_map wrong;  /* blobs that are not what their names say */
@@ -52,7 +57,21 @@ struct fsck {
 	struct loop_fd *source;
 	bool verified, failed, acted;
 	int64_t listed_wall_usec; /* when the list of layers was begun */
+	/* layers, by the broker, after the blobs and before the list that counts */
+	struct digest_map to_compare; /* with when each was made */
+	const struct digest_entry *comparing;
+	struct finding *findings; /* owned; of those that are not as they were unpacked, or could not be compared */
+	size_t n_findings, n_to_compare, n_compared, n_unsealed;
+	uint64_t compared_bytes;
 	struct sbx_err err;
+};
+
+/* What a comparison found, kept until the turn that judges everything. */
+struct finding {
+	uint8_t key[DIGEST_BYTES];
+	uint64_t made_s; /* another time: it was unpacked again meanwhile */
+	bool altered;	 /* else nobody knows */
+	char text[DETAIL_BYTES];
 };
 
 /* A LAYER_DROP under way, for what is said about it. */
@@ -60,6 +79,7 @@ struct drop {
 	struct fsck *f;
 	const char *kind, *level;
 	uint8_t key[DIGEST_BYTES];
+	const char *why; /* a finding's; "": the kind says it */
 };
 
 /* One for the process: it reads all that is stored. */
@@ -109,7 +129,9 @@ static void fsck_free(struct fsck *f)
 	if (f->pidfd >= 0) /* it may have ended */
 		reaper_kill(image_pulls_reaper(f->context->pulls), f->pidfd);
 	digest_map_clear(&f->layers);
+	digest_map_clear(&f->to_compare);
 	digest_map_clear(&f->wrong);
+	free(f->findings);
 	buf_free(&f->problems);
 	free(f);
 }
@@ -117,6 +139,7 @@ static void fsck_free(struct fsck *f)
 static void fsck_end(struct fsck *f)
 {
 	struct api_call *call = f->call;
+	struct images_events *events = f->events;
 	auto_buf body = {0};
 	struct jw w = {.out = &body};
 
@@ -124,10 +147,18 @@ static void fsck_end(struct fsck *f)
 		struct sbx_err err = f->err;
 
 		fsck_free(f);
-		api_reply_error(call, &err);
+		if (call)
+			api_reply_error(call, &err);
+		else if (events)
+			images_events_finish(events, NULL, &err);
 		return;
 	}
 	jw_object(&w);
+	if (events) {
+		jw_key_str(&w, "type", "done");
+		jw_key(&w, "report");
+		jw_object(&w);
+	}
 	jw_key_bool(&w, "repair", f->repair);
 	jw_key(&w, "problems");
 	jw_array(&w);
@@ -138,12 +169,65 @@ static void fsck_end(struct fsck *f)
 	for (const struct digest_entry *e = digest_map_next(&f->layers, NULL); e; e = digest_map_next(&f->layers, e))
 		n += !(e->flags & BROKER_LAYER_HOST);
 	jw_key_u64(&w, "layers", n);
+	jw_key_u64(&w, "layersCompared", f->n_compared);
+	jw_key_u64(&w, "layerBytes", f->compared_bytes);
 	jw_key_u64(&w, "blobs", f->n_blobs);
 	jw_key_u64(&w, "blobBytes", f->blob_bytes);
+	if (events)
+		jw_object_end(&w);
 	jw_object_end(&w);
 	body.failed |= f->problems.failed;
 	fsck_free(f);
-	api_reply_json(call, 200, &body);
+	if (call)
+		api_reply_json(call, 200, &body);
+	else if (events)
+		images_events_end(events, &body);
+}
+
+/* A few times a second: how far what takes long has come. */
+static void tell_progress(struct fsck *f, const char *phase, uint64_t done, uint64_t total, uint64_t bytes)
+{
+	uint64_t now = loop_now_ms(f->context->loop);
+	auto_buf json = {0};
+	struct jw w = {.out = &json};
+
+	if (!f->events || (f->told_mono_ms && now - f->told_mono_ms < PROGRESS_MS))
+		return;
+	f->told_mono_ms = now;
+	jw_object(&w);
+	jw_key_str(&w, "type", "progress");
+	jw_key_str(&w, "phase", phase);
+	jw_key_u64(&w, "done", done);
+	if (total)
+		jw_key_u64(&w, "total", total);
+	jw_key_u64(&w, "bytes", bytes);
+	jw_object_end(&w);
+	if (!json.failed)
+		images_events_other(f->events, &json);
+}
+
+/* Whoever began a repair wants it to end, also without a reader. */
+static void on_reader_gone(void *arg)
+{
+	struct fsck *f = arg;
+
+	f->events = NULL;
+}
+
+/* The answer is a stream of events from here on.  Return: 0, or -1 with f->err set */
+static int begin_events(struct fsck *f)
+{
+	int fd = -1;
+
+	f->events = images_events_new(f->context, on_reader_gone, f, &fd, &f->err);
+	if (!f->events)
+		return -1;
+	const struct api_answer answer = {
+		.status = 200, .content_type = "text/event-stream", .headers = "Cache-Control: no-cache\r\n", .body = "", .stream_fd = fd};
+	api_reply(f->call, &answer);
+	f->call = NULL;
+	close(fd);
+	return 0;
 }
 
 /* ---- layers ---- */
@@ -158,13 +242,13 @@ static void dropped(void *arg, const union broker_any *reply, const int *fds, si
 	for (size_t i = 0; i < n_fds; i++)
 		close(fds[i]);
 	digest_format(d->key, text);
-	problem(f, d->kind, d->level, text, !err->code, "%s", err->code ? err->msg : "removed");
+	problem(f, d->kind, d->level, text, !err->code, "%s%s%s", d->why, *d->why ? "; " : "", err->code ? err->msg : "removed");
 	free(d);
 	if (!--f->n_calls && f->acted)
 		fsck_end(f);
 }
 
-static void drop_layer(struct fsck *f, const uint8_t key[DIGEST_BYTES], const char *kind, const char *level)
+static void drop_layer(struct fsck *f, const uint8_t key[DIGEST_BYTES], const char *kind, const char *level, const char *why)
 {
 	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_DROP, .size = sizeof(req)}};
 	struct drop *d = calloc(1, sizeof(*d));
@@ -173,7 +257,7 @@ static void drop_layer(struct fsck *f, const uint8_t key[DIGEST_BYTES], const ch
 
 	memcpy(req.key, key, sizeof(req.key));
 	if (d) {
-		*d = (struct drop){.f = f, .kind = kind, .level = level};
+		*d = (struct drop){.f = f, .kind = kind, .level = level, .why = why};
 		memcpy(d->key, key, sizeof(d->key));
 	}
 	if (d && broker_client_call(f->context->broker, &req, -1, dropped, d, &err) == 0) {
@@ -185,6 +269,35 @@ static void drop_layer(struct fsck *f, const uint8_t key[DIGEST_BYTES], const ch
 	problem(f, kind, level, text, false, "%s", d ? err.msg : "out of memory");
 }
 
+static const struct finding *find_finding(const struct fsck *f, const struct digest_entry *layer)
+{
+	for (size_t i = 0; i < f->n_findings; i++)
+		if (!memcmp(f->findings[i].key, layer->digest, DIGEST_BYTES) && f->findings[i].made_s == layer->value)
+			return &f->findings[i];
+	return NULL;
+}
+
+/* An altered layer counts as lost for the images that have it, like one of another owner. */
+static bool is_damaged(const struct fsck *f, const struct digest_entry *layer)
+{
+	const struct finding *found = find_finding(f, layer);
+
+	return (layer->flags & BROKER_LAYER_ODD) || (found && found->altered);
+}
+
+static void tell_finding(struct fsck *f, const struct finding *found)
+{
+	char text[DIGEST_TEXT_SIZE];
+
+	digest_format(found->key, text);
+	if (!found->altered)
+		problem(f, "layer-unread", "error", text, false, "it could not be compared: %s", found->text);
+	else if (f->repair)
+		drop_layer(f, found->key, "layer-altered", "error", found->text);
+	else
+		problem(f, "layer-altered", "error", text, false, "%s", found->text);
+}
+
 static void check_layers(struct fsck *f)
 {
 	char text[DIGEST_TEXT_SIZE];
@@ -194,15 +307,26 @@ static void check_layers(struct fsck *f)
 		bool orphan = !image_store_layer_used(f->context->images, e->digest) && !images_layer_wanted(f->context, e->digest) &&
 			      !(e->flags & BROKER_LAYER_USED);
 
+		const struct finding *found = find_finding(f, e);
+
+		if (!(e->flags & BROKER_LAYER_HOST) && (e->flags & BROKER_LAYER_UNSEALED) && !odd)
+			f->n_unsealed++;
+		if (found && !odd) {
+			tell_finding(f, found);
+			continue;
+		}
 		if ((e->flags & BROKER_LAYER_HOST) || (!odd && !orphan))
 			continue;
 		digest_format(e->digest, text);
 		if (f->repair)
-			drop_layer(f, e->digest, odd ? "layer-odd" : "layer-orphan", odd ? "error" : "note");
+			drop_layer(f, e->digest, odd ? "layer-odd" : "layer-orphan", odd ? "error" : "note", "");
 		else
 			problem(f, odd ? "layer-odd" : "layer-orphan", odd ? "error" : "note", text, false, "%s",
 				odd ? "not a directory, or of another owner than the store's" : "no image is made of it");
 	}
+	if (f->n_unsealed)
+		problem(f, "layer-unsealed", "note", "layers/", false,
+			"%zu layers were unpacked by an earlier version, which noted nothing to compare them with", f->n_unsealed);
 }
 
 static void swept(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
@@ -250,7 +374,7 @@ static size_t layers_lost(const struct fsck *f, const struct image *image)
 	for (size_t i = 0; i < image->n_layers; i++) {
 		const struct digest_entry *e = digest_map_find(&f->layers, image->layers[i]);
 
-		lost += !e || (e->flags & BROKER_LAYER_ODD);
+		lost += !e || is_damaged(f, e);
 	}
 	return lost;
 }
@@ -367,6 +491,91 @@ static void list(struct fsck *f)
 		fsck_end(f);
 }
 
+/* ---- what layers hold, by the broker ---- */
+
+static void compare_next(struct fsck *f);
+
+static void note_finding(struct fsck *f, bool altered, const char *text)
+{
+	struct finding *more = realloc(f->findings, (f->n_findings + 1) * sizeof(*more));
+
+	if (!more) {
+		sbx_err_set(&f->err, SBX_E_NO_MEMORY, 0, "fsck");
+		return;
+	}
+	f->findings = more;
+	struct finding *found = &f->findings[f->n_findings++];
+	*found = (struct finding){.made_s = f->comparing->value, .altered = altered};
+	memcpy(found->key, f->comparing->digest, DIGEST_BYTES);
+	snprintf(found->text, sizeof(found->text), "%s", text);
+}
+
+static void on_compared(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
+{
+	struct fsck *f = arg;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (err->code == SBX_E_PEER_GONE) /* and so is the list that we work on */
+		f->err = *err;
+	else if (err->code == SBX_E_IMAGE_NOT_FOUND) /* collected meanwhile */
+		f->n_compared--;
+	else if (err->code)
+		note_finding(f, false, err->msg);
+	else if (reply->capture_reply.kind == BROKER_LAYER_ALTERED)
+		note_finding(f, true, reply->capture_reply.text);
+	else if (reply->capture_reply.kind != BROKER_LAYER_SAME)
+		note_finding(f, false, "no verdict");
+	if (!err->code)
+		f->compared_bytes += reply->capture_reply.bytes;
+	f->n_compared++;
+	tell_progress(f, "layers", f->n_compared, f->n_to_compare, f->compared_bytes);
+	compare_next(f);
+}
+
+/* One after the other: each reads all that the layer holds. */
+static void compare_next(struct fsck *f)
+{
+	struct broker_layer_req req = {.head = {.op = BROKER_OP_LAYER_VERIFY, .size = sizeof(req)}};
+
+	do
+		f->comparing = digest_map_next(&f->to_compare, f->comparing);
+	while (f->comparing && (f->comparing->flags & NOT_COMPARED));
+	if (!f->err.code && !f->comparing) {
+		list(f);
+		return;
+	}
+	if (!f->err.code) {
+		memcpy(req.key, f->comparing->digest, sizeof(req.key));
+		if (broker_client_call(f->context->broker, &req, -1, on_compared, f, &f->err) == 0)
+			return;
+	}
+	fsck_end(f);
+}
+
+static void on_first_list(void *arg, struct digest_map *layers, uint64_t n_strays, const struct sbx_err *err)
+{
+	struct fsck *f = arg;
+
+	(void)n_strays;
+	f->err = *err;
+	if (f->err.code) {
+		fsck_end(f);
+		return;
+	}
+	f->to_compare = *layers; /* taken over */
+	*layers = (struct digest_map){0};
+	for (const struct digest_entry *e = digest_map_next(&f->to_compare, NULL); e; e = digest_map_next(&f->to_compare, e))
+		f->n_to_compare += !(e->flags & NOT_COMPARED);
+	compare_next(f);
+}
+
+static void compare_layers(struct fsck *f)
+{
+	if (!images_layers_list(f->context->broker, on_first_list, f, &f->err))
+		fsck_end(f);
+}
+
 /* ---- blobs, by the child ---- */
 
 static void take_verdict(struct fsck *f, const struct blob_verdict *v)
@@ -408,6 +617,7 @@ static void on_verdicts(void *arg, int fd, uint32_t events)
 	while ((n = read(fd, &v, sizeof(v))) == (ssize_t)sizeof(v) && v.magic == BLOB_VERDICT_MAGIC) {
 		v.name[sizeof(v.name) - 1] = '\0';
 		take_verdict(f, &v);
+		tell_progress(f, "blobs", f->n_blobs, 0, f->blob_bytes);
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -418,7 +628,7 @@ static void on_verdicts(void *arg, int fd, uint32_t events)
 		fsck_end(f);
 		return;
 	}
-	list(f);
+	compare_layers(f);
 }
 
 _Noreturn static void be_child(const struct blob_store *blobs, int report)
@@ -465,13 +675,14 @@ void images_api_fsck(struct api_call *call)
 {
 	const struct api_context *context = call->context;
 	struct sbx_err err = {0};
-	bool repair = false, quick = false;
+	bool repair = false, quick = false, events = false;
 
 	if (!context->images || !context->blobs || !context->broker || !context->pulls) {
 		api_reply_code(call, SBX_E_OVERLOADED, "the image store is not ready");
 		return;
 	}
-	if (images_query_switch(call->query, "repair", &repair, &err) < 0 || images_query_switch(call->query, "quick", &quick, &err) < 0) {
+	if (images_query_switch(call->query, "repair", &repair, &err) < 0 || images_query_switch(call->query, "quick", &quick, &err) < 0 ||
+	    images_query_switch(call->query, "events", &events, &err) < 0) {
 		api_reply_error(call, &err);
 		return;
 	}
@@ -487,8 +698,10 @@ void images_api_fsck(struct api_call *call)
 	*f = (struct fsck){.context = context, .call = call, .repair = repair, .pidfd = -1, .report_fd = -1};
 	f->w.out = &f->problems;
 	running = f;
-	/* blobs first: that takes long, and the list of layers should be of now */
-	if (quick)
+	/* what takes long first: the list of layers should be of now */
+	if (events && begin_events(f) < 0)
+		fsck_end(f);
+	else if (quick)
 		list(f);
 	else if (start_child(f, &f->err) < 0)
 		fsck_end(f);

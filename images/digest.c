@@ -30,6 +30,13 @@ struct digest *digest_new(struct sbx_err *err)
 	return d;
 }
 
+int digest_restart(struct digest *d, struct sbx_err *err)
+{
+	if (EVP_DigestInit_ex(d->ctx, NULL, NULL) != 1) /* the same function as before */
+		return sbx_err_set(err, SBX_E_SYSTEM, 0, "start a digest anew");
+	return 0;
+}
+
 void digest_free(struct digest *d)
 {
 	if (!d)

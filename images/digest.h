@@ -24,8 +24,10 @@ struct digest;
 struct digest *digest_new(struct sbx_err *err) SBX_WUR;
 /** digest_update() - Take @n more bytes of @data into @d; Return: 0, or -1 with @err set */
 int digest_update(struct digest *d, const void *data, size_t n, struct sbx_err *err) SBX_WUR;
-/** digest_finish() - End @d and write its value to @out; @d may only be freed after; Return: 0, or -1 with @err set */
+/** digest_finish() - End @d and write its value to @out; @d may only be freed or restarted after; Return: 0, or -1 with @err set */
 int digest_finish(struct digest *d, uint8_t out[DIGEST_BYTES], struct sbx_err *err) SBX_WUR;
+/** digest_restart() - Forget what @d was given, or ended with: as after digest_new(), but cheaper; Return: 0, or -1 with @err set */
+int digest_restart(struct digest *d, struct sbx_err *err) SBX_WUR;
 /** digest_free() - Release @d; NULL is fine */
 void digest_free(struct digest *d);
 

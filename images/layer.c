@@ -224,7 +224,7 @@ static int wait_for_lower(int ready_fd, struct sbx_err *err)
 }
 
 int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err)
+		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, int seal_fd, struct layer_counts *ret, struct sbx_err *err)
 {
 	auto_writer w = tree_writer_new(root_fd, max_entries, max_bytes, err);
 	const struct tar_reader_config config = {
@@ -238,7 +238,7 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 	int rc = 0;
 
 	*ret = (struct layer_counts){0};
-	if (!w)
+	if (!w || (seal_fd >= 0 && tree_seal(w, err) < 0))
 		return -1;
 	auto_tar_reader *a = tar_reader_new(&config, err);
 	if (!a)
@@ -268,6 +268,8 @@ int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_ent
 		rc = tree_adopt(w, lower_fds, n_lower, err);
 	if (rc == 0)
 		rc = tree_finish(w, err);
+	if (rc == 0 && seal_fd >= 0)
+		rc = tree_seal_end(w, seal_fd, err);
 	ret->entries = tree_entries(w);
 	ret->bytes = tree_bytes(w);
 	return rc;

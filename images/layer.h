@@ -48,6 +48,7 @@ enum layer_form layer_form_parse(const char *text);
  * @n_lower:	How many
  * @ready_fd:	A byte comes from it when they are complete; they are not looked into before; -1: they are
  * @diff_id:	What the unpacked bytes must hash to
+ * @seal_fd:	Empty regular file, opened for writing, for the seal of the layer (tree_seal.h); -1: none is made
  * @ret:	What was written; set on failure too
  * @err:	Filled on failure: IMAGE_INVALID, LIMIT, NO_MEMORY, SYSTEM
  *
@@ -56,6 +57,6 @@ enum layer_form layer_form_parse(const char *text);
  * Return: 0, or -1 with @err set
  */
 int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
+		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, int seal_fd, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -7,26 +7,23 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "images/dir_names.h"
 #include "images/tar_io.h"
 #include "images/tree_writer.h"
 #include "images/xattr_rules.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #define DATA_BLOCK	(1024u * 1024)
 #define EXTENTS_MAX	4096u
 #define SPARSE_SAVES	(1024 * 1024) /* a file is written with holes when that saves this much */
-#define NAMES_MAX_BYTES (64u * 1024 * 1024) /* of one directory */
 #define LINK_BUCKETS	4096u
 
 /* First name of a file that has several. */
@@ -37,14 +34,9 @@ struct link_name {
 	char path[];
 };
 
-struct name {
-	char *text;
-	bool hidden; /* not in the tree: a lower layer's, which the merged view lacks */
-};
-
 struct frame {
 	int tree_fd, below_fd, merged_fd; /* the last two -1: there is nothing below this directory */
-	struct name *names; /* owned, sorted */
+	struct dir_name *names; /* owned, sorted; marked: not in the tree, a lower layer's, which the merged view lacks */
 	size_t n, at;
 	size_t path_len; /* of the directory's own path */
 };
@@ -95,125 +87,50 @@ static int on_packed(void *arg, const void *data, size_t n, struct sbx_err *err)
 
 /* ---- names ---- */
 
-static int open_child(int dir_fd, const char *name, int flags)
-{
-	struct open_how how = {
-		.flags = (uint64_t)(unsigned int)(flags | O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK),
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
-	};
-
-	return (int)syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(((const struct name *)a)->text, ((const struct name *)b)->text);
-}
-
-static void names_free(struct name *names, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		free(names[i].text);
-	free(names);
-}
-
-static int read_names(struct capture *c, int fd, struct name **ret, size_t *ret_n, struct sbx_err *err)
-{
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	auto_dir dir = copy < 0 ? NULL : fdopendir(copy);
-	struct name *names = NULL;
-	size_t n = 0, cap = 0, bytes = 0;
-	int rc = 0;
-
-	if (!dir) {
-		close_keep_errno(copy);
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "read directory \"%.120s\"", c->path);
-	}
-	while (rc == 0) {
-		errno = 0;
-		struct dirent *e = readdir(dir);
-
-		if (!e && errno)
-			rc = sbx_err_set(err, SBX_E_SYSTEM, errno, "read directory \"%.120s\"", c->path);
-		if (!e)
-			break;
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		bytes += strlen(e->d_name) + sizeof(*names);
-		if (bytes > NAMES_MAX_BYTES || n >= c->what->max_entries) {
-			rc = sbx_err_set(err, SBX_E_LIMIT, 0, "\"%.120s\": too many names", c->path);
-			break;
-		}
-		if (n == cap) {
-			size_t room = cap ? cap * 2 : 64;
-			struct name *more = realloc(names, room * sizeof(*more));
-
-			if (!more) {
-				rc = sbx_err_set(err, SBX_E_NO_MEMORY, 0, "names");
-				break;
-			}
-			names = more;
-			cap = room;
-		}
-		names[n] = (struct name){.text = strdup(e->d_name)};
-		if (!names[n++].text)
-			rc = sbx_err_set(err, SBX_E_NO_MEMORY, 0, "names");
-	}
-	if (rc < 0) {
-		names_free(names, n);
-		return -1;
-	}
-	if (n)
-		qsort(names, n, sizeof(*names), by_name);
-	*ret = names;
-	*ret_n = n;
-	return 0;
-}
-
 /*
  * Names that the layers below have in this directory, the tree has not, and the merged view has not either: an opaque directory
  * hides them.  They join the frame's names.
  */
 static int add_hidden(struct capture *c, struct frame *f, struct sbx_err *err)
 {
-	struct name *below = NULL;
+	struct dir_name *below = NULL;
 	size_t n = 0, n_hidden = 0;
 
 	if (f->below_fd < 0 || f->merged_fd < 0)
 		return 0;
-	if (read_names(c, f->below_fd, &below, &n, err) < 0)
+	if (dir_names_read(f->below_fd, c->path, c->what->max_entries, &below, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct stat st;
 
-		if (f->n && bsearch(&below[i], f->names, f->n, sizeof(*below), by_name))
+		if (f->n && bsearch(&below[i], f->names, f->n, sizeof(*below), dir_names_compare))
 			continue;
 		if (fstatat(f->merged_fd, below[i].text, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			continue;
 		if (errno != ENOENT) {
 			int sys = errno;
 
-			names_free(below, n);
+			dir_names_free(below, n);
 			return sbx_err_set(err, SBX_E_SYSTEM, sys, "look at \"%.120s\"", c->path);
 		}
-		below[i].hidden = true;
+		below[i].marked = true;
 		n_hidden++;
 	}
-	struct name *all = n_hidden ? realloc(f->names, (f->n + n_hidden) * sizeof(*all)) : f->names;
+	struct dir_name *all = n_hidden ? realloc(f->names, (f->n + n_hidden) * sizeof(*all)) : f->names;
 	if (n_hidden && !all) {
-		names_free(below, n);
+		dir_names_free(below, n);
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "names");
 	}
 	f->names = all;
 	for (size_t i = 0; i < n; i++) {
-		if (below[i].hidden)
+		if (below[i].marked)
 			f->names[f->n++] = below[i];
 		else
 			free(below[i].text);
 	}
 	free(below);
 	if (n_hidden)
-		qsort(f->names, f->n, sizeof(*f->names), by_name);
+		qsort(f->names, f->n, sizeof(*f->names), dir_names_compare);
 	return 0;
 }
 
@@ -231,7 +148,7 @@ static void pop(struct capture *c)
 {
 	struct frame *f = &c->frame[--c->depth];
 
-	names_free(f->names, f->n);
+	dir_names_free(f->names, f->n);
 	close_keep_errno(f->tree_fd);
 	close_keep_errno(f->below_fd);
 	close_keep_errno(f->merged_fd);
@@ -250,13 +167,13 @@ static int push(struct capture *c, int tree_fd, int below_fd, int merged_fd, str
 
 	*f = (struct frame){.tree_fd = tree_fd, .below_fd = below_fd, .merged_fd = merged_fd, .path_len = strlen(c->path)};
 	/* pop() follows in any case */
-	return read_names(c, tree_fd, &f->names, &f->n, err) < 0 ? -1 : add_hidden(c, f, err);
+	return dir_names_read(tree_fd, c->path, c->what->max_entries, &f->names, &f->n, err) < 0 ? -1 : add_hidden(c, f, err);
 }
 
 static int enter(struct capture *c, const struct frame *f, const char *name, int fd, struct sbx_err *err)
 {
-	int below = f->below_fd < 0 ? -1 : open_child(f->below_fd, name, O_DIRECTORY);
-	int merged = below < 0 ? -1 : open_child(f->merged_fd, name, O_DIRECTORY);
+	int below = f->below_fd < 0 ? -1 : dir_names_open(f->below_fd, name, O_DIRECTORY);
+	int merged = below < 0 ? -1 : dir_names_open(f->merged_fd, name, O_DIRECTORY);
 
 	return push(c, fd, below, merged, err);
 }
@@ -420,7 +337,7 @@ static int write_content(struct capture *c, int fd, int64_t size, const struct t
 static int write_file(struct capture *c, int dir_fd, const char *name, struct sbx_err *err)
 {
 	struct stat st;
-	auto_fd fd = open_child(dir_fd, name, 0);
+	auto_fd fd = dir_names_open(dir_fd, name, 0);
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open \"%.120s\"", c->path);
@@ -518,7 +435,7 @@ static int write_name(struct capture *c, const struct frame *f, const char *name
 		return write_plain_entry(c, &st, err);
 	if (!S_ISDIR(st.st_mode))
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": a device cannot be in a layer", c->path);
-	int fd = open_child(f->tree_fd, name, O_DIRECTORY);
+	int fd = dir_names_open(f->tree_fd, name, O_DIRECTORY);
 	if (fd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "open \"%.120s\"", c->path);
 	if (write_directory(c, fd, c->path, err) < 0) {
@@ -539,13 +456,13 @@ static int step(struct capture *c, struct sbx_err *err)
 		pop(c);
 		return 0;
 	}
-	const struct name *name = &f->names[f->at++];
+	const struct dir_name *name = &f->names[f->at++];
 	int n = snprintf(c->path + f->path_len, sizeof(c->path) - f->path_len, "%s%s", f->path_len ? "/" : "", name->text);
 	if (n < 0 || (size_t)n >= sizeof(c->path) - f->path_len)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "\"%.80s...\": path too long", c->path);
 	if (is_skipped(c))
 		return 0;
-	return name->hidden ? write_whiteout(c, f, name->text, err) : write_name(c, f, name->text, err);
+	return name->marked ? write_whiteout(c, f, name->text, err) : write_name(c, f, name->text, err);
 }
 
 static int dup_fd(int fd)

@@ -1,9 +1,10 @@
 # images/: reference -> directory tree.  libimages.a is for sandboxd; the archive reader is in sandbox-unpack alone.
+TREE_SEAL_SOURCES = images/tree_seal.c images/tree_seal.h images/seal_content.c images/seal_content.h images/dir_names.c images/dir_names.h
 pkglibexec_PROGRAMS += sandbox-unpack
 sandbox_unpack_SOURCES = images/unpack_main.c images/unpack_result.h images/unpack_filter.c images/unpack_filter.h \
 	images/layer.c images/layer.h images/layer_form.h images/tree_writer.c images/tree_writer.h images/host_image.c \
 	images/host_image.h images/layer_capture.c images/layer_capture.h images/tar_io.c images/tar_io.h \
-	images/archive_index.c images/archive_index.h
+	images/archive_index.c images/archive_index.h $(TREE_SEAL_SOURCES)
 sandbox_unpack_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 sandbox_unpack_LDADD = libimages.a libbase.a $(LIBARCHIVE_LIBS) $(CRYPTO_LIBS)
 
@@ -34,7 +35,7 @@ libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)
 
 check_PROGRAMS += tests/unit/test_images tests/fuzz/fuzz_image_ref
 UNIT_TESTS += tests/unit/test_images tests/fuzz/fuzz_image_ref
-tests_unit_test_images_SOURCES = tests/unit/test_images.c images/tree_writer.c images/layer.c images/tar_io.c
+tests_unit_test_images_SOURCES = tests/unit/test_images.c images/tree_writer.c images/layer.c images/tar_io.c $(TREE_SEAL_SOURCES)
 tests_unit_test_images_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 tests_unit_test_images_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
 tests_fuzz_fuzz_image_ref_SOURCES = tests/fuzz/fuzz_image_ref.c tests/fuzz/run_corpus.c
@@ -43,16 +44,16 @@ EXTRA_DIST += tests/fuzz/corpus/image_ref
 
 check_PROGRAMS += tests/fuzz/fuzz_tree_path
 UNIT_TESTS += tests/fuzz/fuzz_tree_path
-tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_corpus.c images/tree_writer.c
-tests_fuzz_fuzz_tree_path_LDADD = libimages.a libbase.a
+tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_corpus.c images/tree_writer.c $(TREE_SEAL_SOURCES)
+tests_fuzz_fuzz_tree_path_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/tree_path
 
 check_PROGRAMS += tests/unit/test_archive tests/fuzz/fuzz_archive
 UNIT_TESTS += tests/unit/test_archive tests/fuzz/fuzz_archive
-tests_unit_test_archive_SOURCES = tests/unit/test_archive.c images/layer_capture.c images/tar_io.c
+tests_unit_test_archive_SOURCES = tests/unit/test_archive.c images/layer_capture.c images/tar_io.c images/dir_names.c
 tests_unit_test_archive_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 tests_unit_test_archive_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
-tests_fuzz_fuzz_archive_SOURCES = tests/fuzz/fuzz_archive.c tests/fuzz/run_corpus.c images/archive_index.c images/tar_io.c images/tree_writer.c
+tests_fuzz_fuzz_archive_SOURCES = tests/fuzz/fuzz_archive.c tests/fuzz/run_corpus.c images/archive_index.c images/tar_io.c images/tree_writer.c $(TREE_SEAL_SOURCES)
 tests_fuzz_fuzz_archive_CFLAGS = $(AM_CFLAGS) $(LIBARCHIVE_CFLAGS)
 tests_fuzz_fuzz_archive_LDADD = libimages.a libbase.a $(CRYPTO_LIBS) $(CJSON_LIBS) $(LIBARCHIVE_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/archive

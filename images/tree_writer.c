@@ -3,6 +3,8 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "images/seal_content.h"
+#include "images/tree_seal.h"
 #include "images/xattr_rules.h"
 
 #include <assert.h>
@@ -54,6 +56,8 @@ struct tree_writer {
 	size_t n_opaque, cap_opaque;
 	char **made; /* owned; directories that no entry had named when they were needed, perhaps twice */
 	size_t n_made, cap_made;
+	struct seal_content *content; /* owned; of the file under way; NULL: no seal is wanted */
+	struct seal_list *sealed;     /* owned */
 };
 
 struct tree_writer *tree_writer_new(int root_fd, uint64_t max_entries, uint64_t max_bytes, struct sbx_err *err)
@@ -91,7 +95,21 @@ void tree_writer_free(struct tree_writer *w)
 	for (size_t i = 0; i < w->n_made; i++)
 		free(w->made[i]);
 	free(w->made);
+	seal_content_free(w->content);
+	seal_list_free(w->sealed);
 	free(w);
+}
+
+int tree_seal(struct tree_writer *w, struct sbx_err *err)
+{
+	w->content = seal_content_new(err);
+	w->sealed = w->content ? seal_list_new(err) : NULL;
+	return w->sealed ? 0 : -1;
+}
+
+int tree_seal_end(struct tree_writer *w, int fd, struct sbx_err *err)
+{
+	return tree_seal_write(w->root_fd, w->sealed, w->max_entries + 1, fd, err); /* the root may have had no entry */
 }
 
 uint64_t tree_entries(const struct tree_writer *w)
@@ -351,7 +369,7 @@ static int make_file(struct tree_writer *w, int parent_fd, const struct tree_ent
 	w->fd = openat(parent_fd, w->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (w->fd < 0)
 		return system_error(w, "make file", err);
-	return 0;
+	return w->content ? seal_content_begin(w->content, err) : 0;
 }
 
 static int mark_opaque(struct tree_writer *w, struct sbx_err *err)
@@ -533,6 +551,8 @@ int tree_data(struct tree_writer *w, uint64_t offset, const void *data, size_t n
 	if (offset > w->size || n > w->size - offset)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "\"%.120s\": content beyond its size", w->path);
 	w->bytes += n;
+	if (w->content && seal_content_add(w->content, offset, data, n, err) < 0)
+		return -1;
 	while (n > 0) {
 		ssize_t did = pwrite(w->fd, from, n, (off_t)offset);
 
@@ -660,6 +680,20 @@ static int defer_time(struct tree_writer *w, struct sbx_err *err)
 	return 0;
 }
 
+/* What the seal says of the file @fd that is complete: taken from what was to be written, not from what the disk made of it. */
+static int note_content(struct tree_writer *w, int fd, uint64_t inode, struct sbx_err *err)
+{
+	struct seal_known known = {.inode = inode};
+
+	if (!w->content)
+		return 0;
+	known.plain = flistxattr(fd, NULL, 0) == 0;
+	if (seal_content_end(w->content, w->size, known.digest, err) < 0)
+		return -1;
+	seal_list_put(w->sealed, &known);
+	return 0;
+}
+
 int tree_end(struct tree_writer *w, struct sbx_err *err)
 {
 	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, w->mtime};
@@ -678,7 +712,7 @@ int tree_end(struct tree_writer *w, struct sbx_err *err)
 			return system_error(w, "size", err);
 		if (futimens(fd, times) < 0)
 			return system_error(w, "set time of", err);
-		return 0;
+		return note_content(w, fd, st.st_ino, err);
 	}
 	case TREE_DIRECTORY:
 		return defer_time(w, err);

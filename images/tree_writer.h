@@ -118,6 +118,18 @@ int tree_adopt(struct tree_writer *w, const int *lower_fds, size_t n_lower, stru
 /** tree_finish() - Set default ACLs and the times of all directories, which their content had changed; Return: 0, or -1 with @err set */
 int tree_finish(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
 
+/** tree_seal() - From now on note the digests of files, for tree_seal_end(); Return: 0, or -1 with @err set */
+int tree_seal(struct tree_writer *w, struct sbx_err *err) SBX_WUR;
+/**
+ * tree_seal_end() - Write the seal of the whole tree, after tree_finish()
+ * @w:		The writer, tree_seal() was called before its first entry
+ * @fd:		Empty regular file, opened for writing
+ * @err:	Filled on failure: LIMIT, NO_MEMORY, SYSTEM
+ *
+ * Return: 0, or -1 with @err set
+ */
+int tree_seal_end(struct tree_writer *w, int fd, struct sbx_err *err) SBX_WUR;
+
 /** tree_entries() - Entries written so far */
 uint64_t tree_entries(const struct tree_writer *w);
 /** tree_bytes() - Bytes of content written so far */

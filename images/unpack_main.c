@@ -13,6 +13,7 @@
 #include "images/host_image.h"
 #include "images/layer.h"
 #include "images/layer_capture.h"
+#include "images/tree_seal.h"
 #include "images/unpack_filter.h"
 #include "images/unpack_result.h"
 
@@ -30,9 +31,10 @@
 #define MAX_MEMORY_BYTES (1024ull * 1024 * 1024)
 #define MAX_CPU_SECONDS	 3600u
 #define MAX_FDS		 1024u /* two a level while a directory is replaced, three a level in a capture */
+#define VERIFY_NICE	 10 /* it reads the whole store, and nobody waits for a sandbox meanwhile */
 #define ENTRY_OVERHEAD	 4096u /* of an entry in a tar, with names of some length */
 
-enum work { WORK_NONE = 0, WORK_UNPACK, WORK_HOST_SKELETON, WORK_CAPTURE, WORK_INDEX };
+enum work { WORK_NONE = 0, WORK_UNPACK, WORK_HOST_SKELETON, WORK_CAPTURE, WORK_INDEX, WORK_VERIFY };
 
 struct request {
 	enum work work;
@@ -41,6 +43,7 @@ struct request {
 	uint64_t max_entries;
 	uint64_t n_lower;
 	bool wait; /* the layers below are not complete yet */
+	bool seal; /* a file for the seal is there */
 	struct layer_diff_id diff_id;
 	bool views;
 	uint32_t kind; /* enum archive_kind */
@@ -52,22 +55,26 @@ struct request {
 struct report {
 	struct layer_counts counts;
 	struct capture_result captured;
+	char difference[SEAL_TEXT_BYTES];
 };
 
 static int usage(FILE *to)
 {
 	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
-		    "                      [--diff-id HEX] [--wait]\n"
+		    "                      [--diff-id HEX] [--wait] [--seal]\n"
 		    "       sandbox-unpack --host-skeleton\n"
 		    "       sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N\n"
 		    "                      [--views] [--skip PATH]...\n"
 		    "       sandbox-unpack --index tar|gzip|zstd --max-bytes N --max-entries N\n"
 		    "                      [--kind oci|docker]\n"
+		    "       sandbox-unpack --verify --max-entries N\n"
 		    "Started by sandbox-broker, one per layer: fd 0 the blob, fd 3 the target\n"
 		    "directory, fd 4 a pipe for the result, from fd 5 the N layers below it,\n"
-		    "behind them, with --wait, a pipe that says when they are complete.\n"
+		    "behind them, with --wait, a pipe that says when they are complete,\n"
+		    "behind that, with --seal, the file that becomes the layer's seal.\n"
 		    "--capture: fd 0 the file to write, fd 3 the tree, fd 5 and 6 the views.\n"
-		    "--index: fd 0 the archive, which the table is appended to.\n");
+		    "--index: fd 0 the archive, which the table is appended to.\n"
+		    "--verify: fd 0 the seal of the layer fd 3, read-only; they are compared.\n");
 	return to == stdout ? 0 : 2;
 }
 
@@ -90,6 +97,7 @@ static int parse(int argc, char **argv, struct request *r)
 		{"capture", required_argument, NULL, 'c'},     {"views", no_argument, NULL, 'v'},
 		{"skip", required_argument, NULL, 's'},	       {"index", required_argument, NULL, 'i'},
 		{"kind", required_argument, NULL, 'k'},	       {"wait", no_argument, NULL, 'w'},
+		{"seal", no_argument, NULL, 'S'},	       {"verify", no_argument, NULL, 'y'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -110,6 +118,14 @@ static int parse(int argc, char **argv, struct request *r)
 			break;
 		case 'w':
 			r->wait = true;
+			break;
+		case 'S':
+			r->seal = true;
+			break;
+		case 'y':
+			if (r->work)
+				return usage(stderr);
+			r->work = WORK_VERIFY;
 			break;
 		case 'v':
 			r->views = true;
@@ -155,12 +171,24 @@ static int parse(int argc, char **argv, struct request *r)
 			return usage(stderr);
 		}
 	}
-	if (optind != argc || !r->work || (r->work != WORK_HOST_SKELETON && (!r->max_bytes || !r->max_entries)))
+	if (optind != argc || !r->work || (r->work != WORK_HOST_SKELETON && !r->max_entries) ||
+	    (r->work != WORK_HOST_SKELETON && r->work != WORK_VERIFY && !r->max_bytes))
 		return usage(stderr);
 	if ((r->work != WORK_CAPTURE && (r->views || r->n_skip)) || (r->work != WORK_INDEX && r->kind) ||
-	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted || r->wait)) || (r->wait && !r->n_lower))
+	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted || r->wait || r->seal)) || (r->wait && !r->n_lower))
 		return usage(stderr);
 	return 0;
+}
+
+/* Descriptors from UNPACK_LOWER_FD on: the layers below, then what is wanted of these two. */
+static int ready_fd(const struct request *r)
+{
+	return r->wait ? UNPACK_LOWER_FD + (int)r->n_lower : -1;
+}
+
+static int seal_fd(const struct request *r)
+{
+	return r->seal ? UNPACK_LOWER_FD + (int)r->n_lower + r->wait : -1;
 }
 
 static int check_inherited(const struct request *r, struct sbx_err *err)
@@ -171,8 +199,10 @@ static int check_inherited(const struct request *r, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_TARGET_FD);
 	if (fstat(UNPACK_RESULT_FD, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
 		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_RESULT_FD);
-	if (r->wait && (fstat(UNPACK_LOWER_FD + (int)r->n_lower, &st) < 0 || !S_ISFIFO(st.st_mode)))
-		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", UNPACK_LOWER_FD + (int)r->n_lower);
+	if (r->wait && (fstat(ready_fd(r), &st) < 0 || !S_ISFIFO(st.st_mode)))
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a pipe", ready_fd(r));
+	if (r->seal && (fstat(seal_fd(r), &st) < 0 || !S_ISREG(st.st_mode)))
+		return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a file", seal_fd(r));
 	for (int i = 0; i < (r->views ? 2 : (int)r->n_lower); i++)
 		if (fstat(UNPACK_LOWER_FD + i, &st) < 0 || !S_ISDIR(st.st_mode))
 			return sbx_err_set(err, SBX_E_PROTOCOL, 0, "fd %d is not a directory", UNPACK_LOWER_FD + i);
@@ -189,10 +219,16 @@ static rlim_t max_file_bytes(const struct request *r)
 		return r->max_bytes + r->max_bytes / 16 + r->max_entries * ENTRY_OVERHEAD;
 	case WORK_INDEX:
 		return 2 * r->max_bytes + ARCHIVE_TABLE_MAX_BYTES;
+	case WORK_VERIFY:
+		return 0;
 	case WORK_UNPACK:
 	case WORK_NONE:
-	default:
-		return r->max_bytes;
+	default: {
+		/* files are bounded by the writer; the seal, which is one file, by the number of names */
+		uint64_t seal = r->seal ? r->max_entries * SEAL_RECORD_BYTES : 0;
+
+		return seal > r->max_bytes ? seal : r->max_bytes;
+	}
 	}
 }
 
@@ -227,6 +263,8 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	umask(0);
+	if (r->work == WORK_VERIFY && setpriority(PRIO_PROCESS, 0, VERIFY_NICE) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "be nice");
 	if (prctl(PR_SET_DUMPABLE, 0) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "become undumpable");
 	return 0;
@@ -239,9 +277,9 @@ static int unpack(struct request *r, struct layer_counts *counts, struct sbx_err
 	for (size_t i = 0; i < r->n_lower; i++)
 		lower[i] = UNPACK_LOWER_FD + (int)i;
 	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower,
-			r->wait ? UNPACK_LOWER_FD + (int)r->n_lower : -1, &r->diff_id, counts, err) < 0)
+			ready_fd(r), &r->diff_id, seal_fd(r), counts, err) < 0)
 		return -1;
-	/* the layer is published by a rename and must not be empty after a power cut */
+	/* the layer is published by a rename and must not be empty after a power cut; its seal is on the same file system */
 	if (syncfs(UNPACK_TARGET_FD) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "sync the layer");
 	return 0;
@@ -284,6 +322,23 @@ static int look_into(const struct request *r, struct capture_result *ret, struct
 	return 0;
 }
 
+static int verify(const struct request *r, struct report *ret, struct sbx_err *err)
+{
+	struct seal_counts counts;
+
+	int rc = tree_seal_compare(UNPACK_TARGET_FD, STDIN_FILENO, r->max_entries, true, &counts, ret->difference, err);
+	if (rc < 0 && err->code == SBX_E_IMAGE_INVALID) { /* a verdict too, unlike the word of a process that was killed */
+		snprintf(ret->difference, sizeof(ret->difference), "%.150s", err->msg);
+		*err = (struct sbx_err){0};
+	} else if (rc < 0) {
+		return -1;
+	}
+	ret->captured.entries = counts.entries;
+	ret->captured.bytes = counts.bytes;
+	ret->captured.kind = *ret->difference ? SEAL_ALTERED : SEAL_SAME;
+	return 0;
+}
+
 static int work(struct request *r, struct report *ret, struct sbx_err *err)
 {
 	auto_fd host_root = -1;
@@ -306,6 +361,8 @@ static int work(struct request *r, struct report *ret, struct sbx_err *err)
 		return capture(r, &ret->captured, err);
 	case WORK_INDEX:
 		return look_into(r, &ret->captured, err);
+	case WORK_VERIFY:
+		return verify(r, ret, err);
 	case WORK_UNPACK:
 	case WORK_NONE:
 	default:
@@ -313,10 +370,10 @@ static int work(struct request *r, struct report *ret, struct sbx_err *err)
 	}
 }
 
-static void copy_text(const struct sbx_err *err, char text[UNPACK_TEXT_BYTES])
+static void copy_text(const char *from, char text[UNPACK_TEXT_BYTES])
 {
-	for (size_t i = 0; err->code && err->msg[i] && i < UNPACK_TEXT_BYTES - 1; i++) {
-		unsigned char c = (unsigned char)err->msg[i];
+	for (size_t i = 0; from[i] && i < UNPACK_TEXT_BYTES - 1; i++) {
+		unsigned char c = (unsigned char)from[i];
 
 		text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
 	}
@@ -331,15 +388,15 @@ static int send_report(const struct request *r, const struct report *report, con
 		.entries = report->counts.entries,
 		.bytes = report->counts.bytes,
 	};
-	bool other = r->work == WORK_CAPTURE || r->work == WORK_INDEX;
+	bool other = r->work == WORK_CAPTURE || r->work == WORK_INDEX || r->work == WORK_VERIFY;
 	const void *data = other ? (const void *)&captured : (const void *)&unpacked;
 	size_t size = other ? sizeof(captured) : sizeof(unpacked);
 	ssize_t n;
 
 	captured.magic = CAPTURE_RESULT_MAGIC;
 	captured.status = (int32_t)err->code;
-	copy_text(err, captured.text);
-	copy_text(err, unpacked.text);
+	copy_text(err->code ? err->msg : report->difference, captured.text);
+	copy_text(err->code ? err->msg : "", unpacked.text);
 	do
 		n = write(UNPACK_RESULT_FD, data, size);
 	while (n < 0 && errno == EINTR);

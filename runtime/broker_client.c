@@ -161,6 +161,7 @@ static size_t reply_size(uint32_t op)
 	case BROKER_OP_LAYER_CAPTURE:
 	case BROKER_OP_SANDBOX_CAPTURE:
 	case BROKER_OP_ARCHIVE_INDEX:
+	case BROKER_OP_LAYER_VERIFY:
 		return sizeof(struct broker_capture_reply);
 	case BROKER_OP_HOST_ROW:
 		return sizeof(struct broker_host_reply);
@@ -201,6 +202,7 @@ static bool reply_failed(uint32_t op, const union broker_any *any, struct sbx_er
 	case BROKER_OP_LAYER_CAPTURE:
 	case BROKER_OP_SANDBOX_CAPTURE:
 	case BROKER_OP_ARCHIVE_INDEX:
+	case BROKER_OP_LAYER_VERIFY:
 		text = any->capture_reply.text;
 		sys = any->capture_reply.sys;
 		break;

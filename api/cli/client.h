@@ -115,7 +115,7 @@ int client_image(struct cli *cli, const char *image, struct jv **ret, struct sbx
 int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err) SBX_WUR;
 
 /**
- * client_events() - Follow the events of a pull or an import, with bars on a terminal
+ * client_events() - Follow the events of a pull, an import or a check, with bars on a terminal
  * @http:	Its answer has begun
  * @quiet:	Show nothing
  * @ret:	The last event, "done"; jv_free() it
@@ -124,5 +124,19 @@ int pull_for(struct cli *cli, const struct cli_args *args, struct sbx_err *err) 
  * Return: 0, or -1 with @err set
  */
 int client_events(struct http_client *http, bool quiet, struct jv **ret, struct sbx_err *err) SBX_WUR;
+
+/**
+ * client_check() - Have the store of images checked, with what is done meanwhile on standard error
+ * @cli:	Whose daemon
+ * @repair:	Remove what cannot be right
+ * @quick:	Read neither blobs nor layers
+ * @ret:	The last event, which has it as "report"; jv_free() it
+ * @err:	Filled on failure
+ *
+ * Return: 0, or -1 with @err set
+ */
+int client_check(struct cli *cli, bool repair, bool quick, struct jv **ret, struct sbx_err *err) SBX_WUR;
+/** client_show_check() - Print a report of client_check() when @cli wants tables; Return: exit code, 1 while errors are left */
+int client_show_check(const struct cli *cli, const struct jv *report);
 
 #endif

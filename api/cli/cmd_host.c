@@ -11,16 +11,44 @@
 #include <stdio.h>
 #include <string.h>
 
+/* One document: what /v1/host says, and the store's report as one more member. */
+static void print_doctor(const struct cli *cli, const struct jv *host, const struct jv *report)
+{
+	auto_buf json = {0};
+	struct jw w = {.out = &json};
+	struct sbx_err err;
+
+	jw_object(&w);
+	for (const struct jv *m = jv_first(host); m; m = jv_next(m)) {
+		jw_key(&w, jv_name(m));
+		jw_value(&w, m);
+	}
+	if (report) {
+		jw_key(&w, "store");
+		jw_value(&w, report);
+	}
+	jw_object_end(&w);
+	auto_jv root = jv_parse(buf_peek(&json), buf_used(&json), &err);
+	if (root)
+		out_value(cli->format, root);
+	else
+		cli_say("%s", err.msg);
+}
+
 int cmd_doctor(struct cli *cli, const struct cli_args *args)
 {
 	struct sbx_err err = {0};
 	struct jv *root = NULL;
+	auto_jv report = NULL;
 	unsigned int n_fail = 0;
 	unsigned int n_warn = 0;
 
-	(void)args;
 	if (client_call(cli, "GET", "/v1/host", NULL, &root, &err) < 0)
 		return cli_fail(cli, &err);
+	if (cli_flag(args, "verify") && client_check(cli, false, false, &report, &err) < 0) {
+		jv_free(root);
+		return cli_fail(cli, &err);
+	}
 	for (const struct jv *row = jv_first(jv_get(root, "rows")); row; row = jv_next(row)) {
 		const char *verdict = jv_str(jv_get(row, "verdict"));
 		const char *found = jv_str(jv_get(row, "found"));
@@ -39,12 +67,13 @@ int cmd_doctor(struct cli *cli, const struct cli_args *args)
 			printf("        mend:  %s\n", mend);
 	}
 	if (cli->format != CLI_TABLE)
-		out_value(cli->format, root);
+		print_doctor(cli, root, jv_get(report, "report"));
 	else
 		printf("%u failure%s, %u warning%s.%s\n", n_fail, n_fail == 1 ? "" : "s", n_warn, n_warn == 1 ? "" : "s",
 		       n_fail ? "  Creates that need what failed say so." : "  Sandboxes start.");
 	jv_free(root);
-	return n_fail ? CLI_EXIT_FAILURE : 0;
+	bool wrong = report && client_show_check(cli, jv_get(report, "report")) != 0;
+	return n_fail || wrong ? CLI_EXIT_FAILURE : 0;
 }
 
 static void print_object(const struct cli *cli, struct buf *json)

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EVENT_MAX  (1024u * 1024) /* 127 layers with their digests are 20 KiB */
+#define EVENT_MAX  (8u * 1024 * 1024) /* 127 layers with their digests are 20 KiB; a check of the store tells up to 10,000 problems */
 #define BAR_CELLS  24u
 #define SHOWN_MAX  16u /* lines of layers; the rest is in the total */
 #define ECHO_PAUSE 2000u
@@ -66,10 +66,33 @@ static void draw_bars(struct showing *s, const struct jv *event)
 	s->lines = n + 1;
 }
 
+/* Of a check: no end is known in bytes, so there is no bar. */
+static void show_phase(struct showing *s, const struct jv *event)
+{
+	const char *phase = jv_str(jv_get(event, "phase"));
+	uint64_t total = number(event, "total");
+	char bytes[32], of[32] = "", word[12] = "";
+
+	if (!s->bars && mono_ms() - s->said_mono_ms < ECHO_PAUSE)
+		return;
+	s->said_mono_ms = mono_ms();
+	for (size_t i = 0; phase[i] >= 'a' && phase[i] <= 'z' && i < sizeof(word) - 1; i++)
+		word[i] = phase[i];
+	out_bytes(number(event, "bytes"), bytes, sizeof(bytes));
+	if (total)
+		snprintf(of, sizeof(of), " of %llu", (unsigned long long)total);
+	if (s->bars && s->lines)
+		fprintf(stderr, "\033[1A\033[2K");
+	s->lines = 1;
+	cli_say("%s: %llu%s, %s read", word, (unsigned long long)number(event, "done"), of, bytes);
+}
+
 static void show(struct showing *s, const struct jv *event)
 {
 	char done[32], total[32];
 
+	if (!s->quiet && jv_str(jv_get(event, "phase")))
+		show_phase(s, event);
 	if (s->quiet || !jv_first(jv_get(event, "layers")))
 		return;
 	if (s->bars) {

@@ -112,28 +112,32 @@ int cmd_image_gc(struct cli *cli, const struct cli_args *args)
 	return 0;
 }
 
-int cmd_image_fsck(struct cli *cli, const struct cli_args *args)
+int client_check(struct cli *cli, bool repair, bool quick, struct jv **ret, struct sbx_err *err)
+{
+	struct http_client *http = client_http(cli, err);
+	struct http_client_response response;
+	char target[96];
+
+	if (!http)
+		return -1;
+	snprintf(target, sizeof(target), "/v1/images/fsck?events=true&repair=%s&quick=%s", repair ? "true" : "false", quick ? "true" : "false");
+	const struct http_client_request request = {.method = "POST", .target = target, .headers = "Accept: text/event-stream\r\n"};
+	http_client_timeout(http, 0); /* it reads all that is stored */
+	int rc = client_begin(cli, http, &request, &response, err);
+	if (rc == 0)
+		rc = client_events(http, false, ret, err);
+	http_client_timeout(http, CLIENT_TIMEOUT_MS);
+	return rc;
+}
+
+int client_show_check(const struct cli *cli, const struct jv *report)
 {
 	static const char *const heads[] = {"KIND", "WHAT", "DETAIL", "REPAIRED", NULL};
-	struct http_client *http;
-	struct sbx_err err = {0};
-	auto_jv root = NULL;
-	auto_buf target = {0};
-	unsigned errors = 0;
-	char text[32];
-
-	buf_printf(&target, "/v1/images/fsck?repair=%s&quick=%s", cli_flag(args, "repair") ? "true" : "false",
-		   cli_flag(args, "quick") ? "true" : "false");
-	const char *path = buf_str(&target);
-	if (!path)
-		sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "request");
-	http = path ? client_http(cli, &err) : NULL;
-	if (http)
-		http_client_timeout(http, 0); /* it reads all that is stored */
-	if (!http || client_call(cli, "POST", path, NULL, &root, &err) < 0)
-		return cli_fail(cli, &err);
-	const struct jv *problems = jv_get(root, "problems");
+	const struct jv *problems = jv_get(report, "problems");
 	struct out_table *t = cli->format == CLI_TABLE && jv_first(problems) ? out_table_new(heads) : NULL;
+	unsigned errors = 0;
+	char blobs[32], layers[32];
+
 	for (const struct jv *v = jv_first(problems); v; v = jv_next(v)) {
 		const char *level = jv_str(jv_get(v, "level"));
 		bool repaired = false;
@@ -148,16 +152,28 @@ int cmd_image_fsck(struct cli *cli, const struct cli_args *args)
 		out_table_cell(t, jv_str(jv_get(v, "detail")));
 		out_table_cell(t, repaired ? "yes" : level && !strcmp(level, "note") ? "-" : "no");
 	}
-	if (cli->format != CLI_TABLE) {
-		out_value(cli->format, root);
-	} else {
+	if (cli->format == CLI_TABLE) {
 		if (t && out_table_print(t) < 0)
 			return CLI_EXIT_FAILURE;
-		out_bytes(number(root, "blobBytes"), text, sizeof(text));
-		printf("%llu images, %llu layers, %llu blobs (%s) checked, %u errors left\n", (unsigned long long)number(root, "images"),
-		       (unsigned long long)number(root, "layers"), (unsigned long long)number(root, "blobs"), text, errors);
+		out_bytes(number(report, "blobBytes"), blobs, sizeof(blobs));
+		out_bytes(number(report, "layerBytes"), layers, sizeof(layers));
+		printf("%llu images, %llu layers (%llu compared, %s), %llu blobs (%s) checked, %u errors left\n",
+		       (unsigned long long)number(report, "images"), (unsigned long long)number(report, "layers"),
+		       (unsigned long long)number(report, "layersCompared"), layers, (unsigned long long)number(report, "blobs"), blobs, errors);
 	}
 	return errors ? CLI_EXIT_FAILURE : 0;
+}
+
+int cmd_image_fsck(struct cli *cli, const struct cli_args *args)
+{
+	struct sbx_err err = {0};
+	auto_jv root = NULL;
+
+	if (client_check(cli, cli_flag(args, "repair"), cli_flag(args, "quick"), &root, &err) < 0)
+		return cli_fail(cli, &err);
+	if (cli->format != CLI_TABLE)
+		out_value(cli->format, jv_get(root, "report"));
+	return client_show_check(cli, jv_get(root, "report"));
 }
 
 int cmd_image_df(struct cli *cli, const struct cli_args *args)

@@ -128,7 +128,12 @@ static const struct cli_option gc_options[] = {
 
 static const struct cli_option fsck_options[] = {
 	{"repair", 0, NULL, "remove what cannot be right, mark images that lost something", 0},
-	{"quick", 0, NULL, "do not read the packed blobs", 0},
+	{"quick", 0, NULL, "read neither packed blobs nor the files of layers", 0},
+	END,
+};
+
+static const struct cli_option doctor_options[] = {
+	{"verify", 0, NULL, "check the store of images too, as image fsck does", 0},
 	END,
 };
 
@@ -255,8 +260,11 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl image gc --free 2g\n",
 	 gc_options, -1, 0, 0, cmd_image_gc},
 	{"image", "fsck", "", "check the store of images",
-	 "The daemon goes on meanwhile.  With --repair an image that lost something is\n"
-	 "pulled again by its next use.  The exit code is 1 while errors are left.\n"
+	 "Every packed blob is compared with its digest, and every file of a layer with\n"
+	 "what was unpacked.  The daemon goes on meanwhile.  With --repair an image that\n"
+	 "lost something, or of which a layer was altered, is pulled again by its next\n"
+	 "use; what a sandbox uses is named and stays.  The exit code is 1 while errors\n"
+	 "are left.\n"
 	 "\n"
 	 "  sandboxctl image fsck --repair\n",
 	 fsck_options, -1, 0, 0, cmd_image_fsck},
@@ -316,7 +324,12 @@ const struct cli_command cli_commands[] = {
 	{"volume", "rm", "NAME...", "remove named volumes and what is in them", "  sandboxctl volume rm models\n", no_options, -1, 1,
 	 -1, cmd_volume_rm},
 	{NULL, "doctor", "", "show what this host can enforce, and what its lacks cost",
-	 "The exit code is 1 when something is missing that sandboxes need.\n", no_options, -1, 0, 0, cmd_doctor},
+	 "The exit code is 1 when something is missing that sandboxes need, or when\n"
+	 "--verify finds an error in the store.\n"
+	 "\n"
+	 "  sandboxctl doctor\n"
+	 "  sandboxctl doctor --verify\n",
+	 doctor_options, -1, 0, 0, cmd_doctor},
 	{NULL, "config", "", "show which daemon is asked, and how", "  sandboxctl config\n", no_options, -1, 0, 0, cmd_config},
 	{NULL, "version", "", "show the versions of this program and of the daemon", "  sandboxctl version\n", no_options, -1, 0, 0,
 	 cmd_version},

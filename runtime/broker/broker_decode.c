@@ -184,6 +184,7 @@ static const struct {
 	[BROKER_OP_LAYER_UNPACK] = {sizeof(struct broker_layer_req), 1, check_layer},
 	[BROKER_OP_LAYER_STAT] = {sizeof(struct broker_layer_req), 0, check_layer},
 	[BROKER_OP_LAYER_DROP] = {sizeof(struct broker_layer_req), 0, check_layer},
+	[BROKER_OP_LAYER_VERIFY] = {sizeof(struct broker_layer_req), 0, check_layer},
 	[BROKER_OP_LAYER_LIST] = {sizeof(struct broker_layers_req), 0, check_any},
 	[BROKER_OP_LAYER_SWEEP] = {sizeof(struct broker_plain_req), 0, check_plain},
 	[BROKER_OP_LAYER_CAPTURE] = {sizeof(struct broker_capture_req), 1, check_capture},

@@ -156,7 +156,7 @@ struct broker {
 	uint64_t host_memory_bytes;
 	uint32_t n_cpus;
 	int listen_fd;
-	int state_fd, layers_fd, sandboxes_fd, volumes_fd, trash_fd, slots_fd, null_fd, netns_fd, utsns_fd;
+	int state_fd, layers_fd, seals_fd, sandboxes_fd, volumes_fd, trash_fd, slots_fd, null_fd, netns_fd, utsns_fd;
 	int agent_fd, unpack_fd;
 	int filter_fd[PROFILE_COUNT];
 	uint32_t filter_len[PROFILE_COUNT];
@@ -191,7 +191,7 @@ struct broker {
 	struct connection *connection[BROKER_MAX_CONNECTIONS];
 	uint64_t next_connection;
 	struct unpack *unpack[BROKER_MAX_UNPACKS];
-	struct capture *capture[BROKER_MAX_CAPTURES];
+	struct capture *capture[BROKER_MAX_CAPTURES + 1]; /* the last place is for LAYER_VERIFY, which may take long */
 	struct trash *trash;
 	struct shells *shells;
 	bool is_shells; /* this is broker-shells, which has no loop and no table of slots */

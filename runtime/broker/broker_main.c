@@ -188,6 +188,7 @@ static int open_directories(struct broker *b, struct sbx_err *err)
 	if (fstat(b->state_fd, &st) < 0 || st.st_uid != 0 || (st.st_mode & 022))
 		return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "%s has to belong to root and nobody else may write it", b->state_dir);
 	if (check_state_fs(b, err) < 0 || open_dir(b->state_fd, "layers", 0, &b->layers_fd, err) < 0 ||
+	    open_dir(b->state_fd, "seals", 0, &b->seals_fd, err) < 0 ||
 	    open_dir(b->state_fd, "sandboxes", 0, &b->sandboxes_fd, err) < 0 || open_dir(b->state_fd, "volumes", 0, &b->volumes_fd, err) < 0)
 		return -1;
 	spread_children(b->sandboxes_fd);

@@ -56,6 +56,7 @@ enum broker_op {
 	BROKER_OP_SANDBOX_LAYERS,  /* what the root of a life is made of */
 	BROKER_OP_SANDBOX_CAPTURE, /* the upper of a life as a packed tar; carries the file for it, opened write-only */
 	BROKER_OP_GATE, /* dnsd only: reply carries the router's interface of the gate of TLS names; INVALID_REQUEST when egress.tls_gate is off */
+	BROKER_OP_LAYER_VERIFY, /* whether the files of a layer are what was unpacked: its seal says it */
 	BROKER_OP_COUNT
 };
 
@@ -222,7 +223,7 @@ struct broker_list_reply {
 
 enum broker_unpack_form { BROKER_FORM_TAR = 1, BROKER_FORM_TAR_GZIP, BROKER_FORM_TAR_ZSTD };
 
-struct broker_layer_req { /* LAYER_UNPACK (with the blob's descriptor), LAYER_STAT, LAYER_DROP */
+struct broker_layer_req { /* LAYER_UNPACK (with the blob's descriptor), LAYER_STAT, LAYER_DROP, LAYER_VERIFY */
 	struct broker_head head;
 	uint8_t key[BROKER_KEY_BYTES];
 	uint32_t form; /* UNPACK: enum broker_unpack_form */
@@ -263,12 +264,14 @@ struct broker_capture_reply {
 	uint64_t entries;      /* CAPTURE: of the tree; INDEX: members in the table */
 	uint64_t bytes;	       /* CAPTURE: content of the tree; INDEX: where the table begins in the file */
 	uint64_t packed_bytes; /* CAPTURE: written */
-	uint32_t kind;	       /* INDEX: enum archive_kind */
+	uint32_t kind;	       /* INDEX: enum archive_kind; LAYER_VERIFY: enum broker_layer_verdict */
 	uint32_t zero;
 	uint8_t digest[BROKER_KEY_BYTES];  /* CAPTURE: of what was written, as the worker says: hash it before you believe it */
 	uint8_t diff_id[BROKER_KEY_BYTES]; /* CAPTURE: of the tar in it */
-	char text[BROKER_TEXT_BYTES];
+	char text[BROKER_TEXT_BYTES]; /* LAYER_VERIFY: also the first difference */
 };
+
+enum broker_layer_verdict { BROKER_LAYER_SAME = 1, BROKER_LAYER_ALTERED }; /* of enum seal_verdict */
 
 struct broker_layers_req { /* LAYER_LIST */
 	struct broker_head head;
@@ -280,6 +283,7 @@ enum broker_layer_flags {
 	BROKER_LAYER_USED = 1u << 0, /* by a life, or by an unpacking that lies upon it */
 	BROKER_LAYER_HOST = 1u << 1, /* skeleton of the `host` image, of whatever start */
 	BROKER_LAYER_ODD = 1u << 2,  /* not as the broker publishes them: no directory, or owner or mode are others */
+	BROKER_LAYER_UNSEALED = 1u << 3, /* an earlier version unpacked it: LAYER_VERIFY has nothing to compare it with */
 };
 
 struct broker_layer_row {

@@ -512,6 +512,17 @@ static int on_layer_capture(struct broker *b, const struct request *r, struct sb
 	return capture_layer(b, &r->any->capture_req, r->fd, &asker, err);
 }
 
+/*
+ * Safe: a layer of the store and its seal, both read-only, are read by sandbox-unpack as nobody of the host.  The sender learns
+ * whether they agree.  One at a time, so that it takes one process and what the disk gives to one.
+ */
+static int on_layer_verify(struct broker *b, const struct request *r, struct sbx_err *err)
+{
+	struct broker_asker asker = {.connection = r->c->number, .tag = r->any->head.tag, .op = r->any->head.op};
+
+	return capture_verify(b, &r->any->layer_req, &asker, err);
+}
+
 /* Safe: keys that the sender named itself when it asked for this life. */
 static int on_sandbox_layers(struct broker *b, const struct request *r, struct sbx_err *err)
 {
@@ -782,6 +793,7 @@ static const struct {
 	[BROKER_OP_LAYER_LIST]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_list},
 	[BROKER_OP_LAYER_SWEEP]	   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_sweep},
 	[BROKER_OP_LAYER_CAPTURE]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_capture},
+	[BROKER_OP_LAYER_VERIFY]   = {WHO_SANDBOXD,	       NO_SLOT,				     on_layer_verify},
 	[BROKER_OP_ARCHIVE_INDEX]  = {WHO_SANDBOXD,	       NO_SLOT,				     on_archive_index},
 	[BROKER_OP_SANDBOX_LAYERS] = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_sandbox_layers},
 	[BROKER_OP_SANDBOX_CAPTURE] = {WHO_SANDBOXD,	       IN(LIVE) | IN(FROZEN),		     on_sandbox_capture},

@@ -20,6 +20,8 @@
 
 #define NUMBER_TEXT  24
 #define SKIP_MAX     32u /* LAYER_CAPTURE_SKIP_MAX */
+#define PLACES	     (BROKER_MAX_CAPTURES + 1)
+#define VERIFY_MAX_ENTRIES "100000000" /* more than any layer may have been unpacked with */
 #define ARGS_MAX     (16u + 2 * SKIP_MAX)
 
 struct capture {
@@ -41,7 +43,7 @@ static bool is_of(const struct capture *c, const struct broker_slot_ref *ref)
 
 static void capture_free(struct capture *c)
 {
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+	for (size_t i = 0; i < PLACES; i++)
 		if (c->b->capture[i] == c)
 			c->b->capture[i] = NULL;
 	loop_fd_remove(c->source);
@@ -74,6 +76,7 @@ static void capture_ended(void *arg, int fd, uint32_t events)
 		answer.kind = result.kind;
 		memcpy(answer.digest, result.digest, sizeof(answer.digest));
 		memcpy(answer.diff_id, result.diff_id, sizeof(answer.diff_id));
+		snprintf(answer.text, sizeof(answer.text), "%s", result.text); /* a difference */
 	}
 	broker_capture_done(b, &c->asker, r < 0 ? &err : NULL, &answer);
 	capture_free(c);
@@ -103,10 +106,13 @@ static int check_bounds(const struct broker *b, const struct broker_capture_req 
 static int start(struct broker *b, const struct unpacker_job *job, const struct capture_tree *tree, const struct broker_asker *asker,
 		 struct sbx_err *err)
 {
+	bool verify = job->nobody_moved;
 	struct capture **place = NULL;
 
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES && !place; i++)
+	for (size_t i = verify ? BROKER_MAX_CAPTURES : 0; i < (verify ? PLACES : BROKER_MAX_CAPTURES) && !place; i++)
 		place = b->capture[i] ? NULL : &b->capture[i];
+	if (!place && verify)
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "a layer is being compared; try again");
 	if (!place)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "%d layers and archives are being read; try again", BROKER_MAX_CAPTURES);
 	struct capture *c = calloc(1, sizeof(*c));
@@ -175,6 +181,29 @@ int capture_layer(struct broker *b, const struct broker_capture_req *req, int ou
 	return capture_start(b, req, &tree, out_fd, asker, err);
 }
 
+int capture_verify(struct broker *b, const struct broker_layer_req *req, const struct broker_asker *asker, struct sbx_err *err)
+{
+	char program[] = "sandbox-unpack", o_verify[] = "--verify", o_entries[] = "--max-entries", max_entries[] = VERIFY_MAX_ENTRIES;
+	char *argv[] = {program, o_verify, o_entries, max_entries, NULL};
+	char name[BROKER_KEY_HEX];
+
+	layers_name(req->key, name);
+	if (!layers_present(b, req->key))
+		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
+	auto_fd seal = layers_seal_open(b, req->key);
+	if (seal < 0)
+		return seal == -ENOENT ? sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s has no seal", name)
+				       : sbx_err_set(err, SBX_E_SYSTEM, -seal, "seal of layer %.12s", name);
+	auto_fd mount = rootfs_clone(b->layers_fd, name, true, -1);
+	auto_fd fd = mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, mount < 0 ? -mount : errno, "layer %.12s", name);
+	struct capture_tree tree = {.ref = {.slot = BROKER_NO_SLOT}};
+	memcpy(tree.key, req->key, sizeof(tree.key));
+	const struct unpacker_job job = {.base = b->layer_base, .in_fd = seal, .target_fd = fd, .nobody_moved = true, .argv = argv};
+	return start(b, &job, &tree, asker, err);
+}
+
 /* Relative to the sandbox's root. */
 static const char *const not_captured[] = {"etc/resolv.conf", "etc/hosts", "etc/hostname", "opt/opensandbox/.env", "run/sandbox"};
 
@@ -227,21 +256,21 @@ int capture_index(struct broker *b, const struct broker_capture_req *req, int fi
 
 void capture_cancel(struct broker *b, uint64_t number)
 {
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+	for (size_t i = 0; i < PLACES; i++)
 		if (b->capture[i] && b->capture[i]->asker.connection == number) /* its end is noticed as any other */
 			pidfd_kill(b->capture[i]->pidfd);
 }
 
 void capture_end_life(struct broker *b, const struct broker_slot_ref *ref)
 {
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+	for (size_t i = 0; i < PLACES; i++)
 		if (b->capture[i] && is_of(b->capture[i], ref))
 			pidfd_kill(b->capture[i]->pidfd);
 }
 
 bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+	for (size_t i = 0; i < PLACES; i++)
 		if (b->capture[i] && !memcmp(b->capture[i]->key, key, BROKER_KEY_BYTES))
 			return true;
 	return false;
@@ -249,7 +278,7 @@ bool capture_uses_layer(const struct broker *b, const uint8_t key[BROKER_KEY_BYT
 
 bool capture_uses_life(const struct broker *b, const struct broker_slot_ref *ref)
 {
-	for (size_t i = 0; i < BROKER_MAX_CAPTURES; i++)
+	for (size_t i = 0; i < PLACES; i++)
 		if (b->capture[i] && is_of(b->capture[i], ref))
 			return true;
 	return false;

@@ -65,6 +65,18 @@ int capture_sandbox(struct broker *b, struct slot *s, const struct broker_captur
 /** capture_index() - Start to look into an archive, ARCHIVE_INDEX; Return: 0, or -1 with @err set */
 int capture_index(struct broker *b, const struct broker_capture_req *req, int file_fd, const struct broker_asker *asker,
 		  struct sbx_err *err) SBX_WUR;
+/**
+ * capture_verify() - Start to compare a layer with its seal, LAYER_VERIFY; the answer to @asker comes later, as a struct broker_capture_reply
+ * @b:		The broker
+ * @req:	Its key
+ * @asker:	Copied
+ * @err:	Filled on failure: IMAGE_NOT_FOUND (no such layer, or none with a seal), LIMIT (one is being compared), SYSTEM
+ *
+ * The layer is not dropped meanwhile.
+ *
+ * Return: 0, or -1 with @err set
+ */
+int capture_verify(struct broker *b, const struct broker_layer_req *req, const struct broker_asker *asker, struct sbx_err *err) SBX_WUR;
 /** capture_cancel() - End what the connection @number asked for: nobody is left who could use it */
 void capture_cancel(struct broker *b, uint64_t number);
 /** capture_uses_layer() - Whether a capture of @b reads the layer @key */

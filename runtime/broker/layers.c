@@ -25,7 +25,7 @@
 #define LAYER_MODE	  0755
 #define HOST_IMAGE_MS	  60000
 #define WORKING_PREFIX	  "new."
-#define WORKER_ARGS	  13
+#define WORKER_ARGS	  14
 #define NUMBER_TEXT	  24
 
 struct unpack {
@@ -36,6 +36,7 @@ struct unpack {
 	char name[sizeof(WORKING_PREFIX) + BROKER_KEY_HEX]; /* of the directory being filled */
 	int pidfd, result_fd;
 	int ready_fd; /* layers below are still being unpacked: written to when all are there; else -1 */
+	int seal_fd; /* the file in seals/ with the same name */
 	int ready_read_fd; /* its other end: kept, so that writing is no signal when the worker has just ended */
 	bool orphaned; /* one of those failed */
 	struct loop_fd *source;
@@ -106,8 +107,8 @@ static int lower_open(struct broker *b, const struct broker_layer_req *req, stru
 }
 
 /* Starts the program on an empty directory; Return: its pidfd, or -errno. */
-static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, int ready_fd, char **argv,
-			int *ret_result_fd)
+static int start_worker(struct broker *b, const char *dir_name, int blob_fd, const struct lower *lower, int ready_fd, int seal_fd,
+			char **argv, int *ret_result_fd)
 {
 	/* A detached copy of the one directory: ".." of its root leads nowhere. */
 	auto_fd mount = rootfs_clone(b->layers_fd, dir_name, false, -1);
@@ -117,7 +118,7 @@ static int start_worker(struct broker *b, const char *dir_name, int blob_fd, con
 	if (target < 0)
 		return -errno;
 	const struct unpacker_job job = {.base = b->layer_base, .in_fd = blob_fd, .target_fd = target,
-					 .view_fds = lower->fds, .n_views = lower->n, .ready_fd = ready_fd, .argv = argv};
+					 .view_fds = lower->fds, .n_views = lower->n, .ready_fd = ready_fd, .seal_fd = seal_fd, .argv = argv};
 	return unpacker_start(b, &job, ret_result_fd);
 }
 
@@ -147,6 +148,36 @@ static int make_target(struct broker *b, const char *name, struct sbx_err *err)
 	return 0;
 }
 
+/* ---- seals ---- */
+
+int layers_seal_open(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
+{
+	char name[BROKER_KEY_HEX];
+
+	layers_name(key, name);
+	return path_open_beneath(b->seals_fd, name, O_RDONLY);
+}
+
+/* The worker, which is nobody of the host, gets this one descriptor. */
+static int seal_make(struct broker *b, const char *name, struct sbx_err *err)
+{
+	if (unlinkat(b->seals_fd, name, 0) < 0 && errno != ENOENT) /* of an attempt that was cut off */
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "file for a seal");
+	int fd = openat(b->seals_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "file for a seal") : fd;
+}
+
+/* Before the layer: whatever ends us between the two leaves a seal without a layer, which is swept, and never the other way round. */
+static int seal_publish(struct broker *b, const char *from, const uint8_t *key, struct sbx_err *err)
+{
+	char name[BROKER_KEY_HEX];
+
+	layers_name(key, name);
+	/* who came first has published both */
+	int r = layers_present(b, key) ? unlinkat(b->seals_fd, from, 0) : renameat(b->seals_fd, from, b->seals_fd, name);
+	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "publish the seal of layer %.12s", name) : 0;
+}
+
 /* ---- LAYER_UNPACK ---- */
 
 static void unpack_free(struct unpack *u)
@@ -159,7 +190,21 @@ static void unpack_free(struct unpack *u)
 	close_keep_errno(u->result_fd);
 	close_keep_errno(u->ready_fd);
 	close_keep_errno(u->ready_read_fd);
+	close_keep_errno(u->seal_fd);
 	free(u);
+}
+
+/* With all that it made. */
+static void unpack_drop(struct unpack *u)
+{
+	struct broker *b = u->b;
+	int r = trash_put(b, b->layers_fd, u->name, b->layer_base);
+
+	if (r < 0 && r != -ENOENT)
+		log_error("unfinished layer %s stays until the next start", u->name);
+	if (unlinkat(b->seals_fd, u->name, 0) < 0 && errno != ENOENT)
+		log_error("unfinished seal %s stays until the next start", u->name);
+	unpack_free(u);
 }
 
 static bool lowers_present(const struct broker *b, const struct unpack *u)
@@ -215,12 +260,15 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 	if (r == 0 && FAULT_POINT("layer-unpacked"))
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0)
+		r = seal_publish(u->b, u->name, u->key, &err);
+	if (r == 0)
 		r = publish(u->b, u->name, u->key, &err);
-	if (r < 0 && trash_put(u->b, u->b->layers_fd, u->name, u->b->layer_base) < 0)
-		log_error("unfinished layer %s stays until the next start", u->name);
 	broker_unpack_done(u->b, &u->asker, r < 0 ? &err : NULL, result.bytes, result.entries);
 	tell_waiting(u->b, u->key);
-	unpack_free(u);
+	if (r < 0)
+		unpack_drop(u);
+	else
+		unpack_free(u);
 }
 
 static struct unpack **free_place(struct broker *b, const uint8_t *key, struct sbx_err *err)
@@ -258,7 +306,7 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	static const uint8_t no_diff_id[BROKER_KEY_BYTES];
 	char max_bytes[NUMBER_TEXT], max_entries[NUMBER_TEXT], n_lower[NUMBER_TEXT], hex[BROKER_KEY_HEX], diff_id[BROKER_KEY_HEX];
 	char program[] = "sandbox-unpack", o_form[] = "--form", o_bytes[] = "--max-bytes", o_entries[] = "--max-entries";
-	char o_lower[] = "--lower", o_diff_id[] = "--diff-id", o_wait[] = "--wait";
+	char o_lower[] = "--lower", o_diff_id[] = "--diff-id", o_wait[] = "--wait", o_seal[] = "--seal";
 	char form[8];
 	auto_lower lower = {.n = 0};
 	int ready[2];
@@ -270,7 +318,7 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 	struct unpack *u = calloc(1, sizeof(*u));
 	if (!u)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "unpack");
-	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .ready_fd = -1, .ready_read_fd = -1, .asker = *asker};
+	*u = (struct unpack){.b = b, .pidfd = -1, .result_fd = -1, .ready_fd = -1, .ready_read_fd = -1, .seal_fd = -1, .asker = *asker};
 	memcpy(u->key, req->key, sizeof(u->key));
 	u->n_lower = req->n_lower;
 	memcpy(u->lower, req->lower, sizeof(u->lower));
@@ -287,6 +335,7 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 		argv[n_args++] = o_diff_id;
 		argv[n_args++] = diff_id;
 	}
+	argv[n_args++] = o_seal;
 	if (wait) {
 		argv[n_args++] = o_wait;
 		if (pipe2(ready, O_CLOEXEC) < 0) {
@@ -297,19 +346,17 @@ int layers_unpack(struct broker *b, const struct broker_layer_req *req, int blob
 		u->ready_read_fd = ready[0];
 		u->ready_fd = ready[1];
 	}
-	if (make_target(b, u->name, err) < 0) {
-		unpack_free(u);
+	if (make_target(b, u->name, err) < 0 || (u->seal_fd = seal_make(b, u->name, err)) < 0) {
+		unpack_drop(u);
 		return -1;
 	}
-	u->pidfd = start_worker(b, u->name, blob_fd, &lower, u->ready_read_fd, argv, &u->result_fd);
+	u->pidfd = start_worker(b, u->name, blob_fd, &lower, u->ready_read_fd, u->seal_fd, argv, &u->result_fd);
 	u->source = u->pidfd < 0 ? NULL : loop_fd_add(b->loop, u->pidfd, EPOLLIN, unpack_ended, u);
 	if (!u->source) {
 		sbx_err_set(err, SBX_E_SYSTEM, u->pidfd < 0 ? -u->pidfd : errno, "start sandbox-unpack");
 		if (u->pidfd >= 0) /* nobody would wait for it */
 			unpacker_end(u->pidfd);
-		if (trash_put(b, b->layers_fd, u->name, b->layer_base) < 0)
-			log_error("unfinished layer %s stays until the next start", u->name);
-		unpack_free(u);
+		unpack_drop(u);
 		return -1;
 	}
 	*place = u;
@@ -339,6 +386,9 @@ int layers_drop(struct broker *b, const uint8_t key[BROKER_KEY_BYTES], struct sb
 	/* no layer at all, though it has the name of one: the worker takes directories */
 	if (r == -ENOTDIR || r == -ELOOP)
 		r = unlinkat(b->layers_fd, name, 0) < 0 ? -errno : 0;
+	/* after the layer: a layer without one would look like an earlier version's */
+	if ((r == 0 || r == -ENOENT) && unlinkat(b->seals_fd, name, 0) < 0 && errno != ENOENT)
+		log_warn("seal of layer %.12s stays: %s", name, strerrordesc_np(errno));
 	if (r == -ENOENT)
 		return sbx_err_set(err, SBX_E_IMAGE_NOT_FOUND, 0, "layer %.12s is not in the store", name);
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "layer %.12s", name) : 0;
@@ -363,7 +413,7 @@ int layers_host_image(struct broker *b, struct sbx_err *err)
 
 	if (make_target(b, name, err) < 0)
 		return -1;
-	auto_fd pidfd = start_worker(b, name, b->null_fd, &none, -1, argv, &result_fd);
+	auto_fd pidfd = start_worker(b, name, b->null_fd, &none, -1, -1, argv, &result_fd);
 	if (pidfd < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -pidfd, "start sandbox-unpack");
 	struct pollfd wait = {.fd = pidfd, .events = POLLIN};
@@ -409,7 +459,7 @@ bool layers_is_host_key(const uint8_t key[BROKER_KEY_BYTES])
 static void list_row(struct broker *b, const char *name, struct broker_layers_reply *out)
 {
 	struct broker_layer_row *row = &out->row[out->n];
-	struct stat st;
+	struct stat st, seal;
 
 	if (!key_of_name(name, row->key) || fstatat(b->layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		out->n_strays += !is_working(b, name);
@@ -422,6 +472,8 @@ static void list_row(struct broker *b, const char *name, struct broker_layers_re
 		row->flags |= BROKER_LAYER_HOST;
 	if (slot_layer_lives(b, row->key) || lower_used(b, row->key) || capture_uses_layer(b, row->key))
 		row->flags |= BROKER_LAYER_USED;
+	if (fstatat(b->seals_fd, name, &seal, AT_SYMLINK_NOFOLLOW) < 0)
+		row->flags |= BROKER_LAYER_UNSEALED;
 	row->made_wall_s = st.st_ctim.tv_sec;
 	out->n++;
 }
@@ -449,6 +501,22 @@ int layers_list(struct broker *b, uint64_t cursor, struct broker_layers_reply *r
 	return 0;
 }
 
+/* Seals whose layer was not published, or went without them. */
+static void sweep_seals(struct broker *b)
+{
+	auto_dir dir = fdopendir(path_open_beneath(b->seals_fd, "", O_RDONLY | O_DIRECTORY));
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		uint8_t key[BROKER_KEY_BYTES];
+		bool wanted = key_of_name(e->d_name, key) ? layers_present(b, key) : is_working(b, e->d_name);
+
+		if (wanted || !strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (unlinkat(b->seals_fd, e->d_name, 0) < 0)
+			log_warn("seals/%.80s belongs to no layer and stays: %s", e->d_name, strerrordesc_np(errno));
+	}
+}
+
 int layers_sweep(struct broker *b)
 {
 	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
@@ -474,5 +542,6 @@ int layers_sweep(struct broker *b)
 		if (unlinkat(b->layers_fd, e->d_name, 0) < 0 && trash_put(b, b->layers_fd, e->d_name, b->layer_base) < 0)
 			log_error("stale layer %s stays until the next start", e->d_name);
 	}
+	sweep_seals(b);
 	return n;
 }

@@ -5,6 +5,10 @@
  * <state dir>/layers/<key hex>, owned by ids S..S+65535, published by rename and then never changed.  What unpacks one is
  * sandbox-unpack in namespaces of its own, as root of a user namespace that maps 0..65535 to S: it is taken for hostile as soon
  * as it has read the first byte.  The rename happens after its pid namespace is empty.  The broker never reads the blob.
+ *
+ * <state dir>/seals/<key hex>, root's, 0600: what the layer was when it was published, written by the same process into a file that
+ * the broker opened.  It gets its name before the layer gets its own, so a layer without one is from an earlier version; the
+ * `host` image's skeletons, which are made anew by each start, have none.
  */
 #ifndef RUNTIME_LAYERS_H
 #define RUNTIME_LAYERS_H
@@ -21,6 +25,8 @@ struct broker_asker;
 void layers_name(const uint8_t key[BROKER_KEY_BYTES], char name[2 * BROKER_KEY_BYTES + 1]);
 /** layers_present() - Whether @b has the layer @key */
 bool layers_present(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]);
+/** layers_seal_open() - The seal of the layer @key of @b (images/tree_seal.h), for reading; Return: a descriptor, the caller's; or -errno */
+int layers_seal_open(const struct broker *b, const uint8_t key[BROKER_KEY_BYTES]) SBX_WUR;
 /**
  * layers_unpack() - Start to unpack a blob; broker_unpack_done() comes later
  * @b:		The broker

@@ -30,16 +30,21 @@ struct worker {
 
 /*
  * fds 0 (blob or file), 1 and 2 (the broker's log, so that a crash leaves a line), 3 (directory), 4 (result), from 5 the layers
- * below or the views, the pipe that says when they are complete; behind them the program.
+ * below or the views, the pipe that says when they are complete, the file for the seal; behind them the program.
  */
 static int worker_ready_fd(const struct worker *w)
 {
 	return UNPACK_LOWER_FD + (int)w->job->n_views;
 }
 
-static int worker_program_fd(const struct worker *w)
+static int worker_seal_fd(const struct worker *w)
 {
 	return worker_ready_fd(w) + (w->job->ready_fd > 0);
+}
+
+static int worker_program_fd(const struct worker *w)
+{
+	return worker_seal_fd(w) + (w->job->seal_fd > 0);
 }
 
 static int worker_descriptors(const struct worker *w)
@@ -50,8 +55,9 @@ static int worker_descriptors(const struct worker *w)
 	int result = fcntl(w->result_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int program = fcntl(w->unpack_fd, F_DUPFD_CLOEXEC, SAFE_FD);
 	int ready = w->job->ready_fd > 0 ? fcntl(w->job->ready_fd, F_DUPFD_CLOEXEC, SAFE_FD) : 0;
+	int seal = w->job->seal_fd > 0 ? fcntl(w->job->seal_fd, F_DUPFD_CLOEXEC, SAFE_FD) : 0;
 
-	if (ready < 0 || blob < 0 || target < 0 || result < 0 || program < 0)
+	if (ready < 0 || seal < 0 || blob < 0 || target < 0 || result < 0 || program < 0)
 		return -errno;
 	for (size_t i = 0; i < w->job->n_views; i++) {
 		lower[i] = fcntl(w->job->view_fds[i], F_DUPFD_CLOEXEC, SAFE_FD);
@@ -64,6 +70,8 @@ static int worker_descriptors(const struct worker *w)
 		if (dup2(lower[i], UNPACK_LOWER_FD + (int)i) < 0)
 			return -errno;
 	if (ready > 0 && dup2(ready, worker_ready_fd(w)) < 0)
+		return -errno;
+	if (seal > 0 && dup2(seal, worker_seal_fd(w)) < 0)
 		return -errno;
 	if (dup3(program, worker_program_fd(w), O_CLOEXEC) < 0)
 		return -errno;
@@ -96,10 +104,16 @@ _Noreturn static void run_worker(const struct worker *w)
 
 int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_result_fd)
 {
-	struct idmap_row row = {.inside = 0, .outside = job->base, .count = BROKER_IDS_PER_SLOT};
+	struct idmap_row rows[2] = {{.inside = 0, .outside = job->base, .count = BROKER_IDS_PER_SLOT}};
+	size_t n_rows = 1;
 	int sync[2], result[2];
 	int pidfd = -1;
 
+	if (job->nobody_moved) {
+		rows[0].count = SEAL_NOBODY;
+		rows[n_rows++] = (struct idmap_row){.inside = SEAL_NOBODY_SHOWN, .outside = job->base + SEAL_NOBODY,
+						    .count = BROKER_IDS_PER_SLOT - SEAL_NOBODY};
+	}
 	if (pipe2(sync, O_CLOEXEC) < 0)
 		return -errno;
 	auto_fd sync_read = sync[0];
@@ -117,7 +131,7 @@ int unpacker_start(struct broker *b, const struct unpacker_job *job, int *ret_re
 		close(sync_write);
 		run_worker(&w);
 	}
-	int r = idmap_write((pid_t)pid, &row, &row, 1);
+	int r = idmap_write((pid_t)pid, rows, rows, n_rows);
 	if (r == 0 && (write(sync_write, "!", 1) != 1 || fcntl(result_read, F_SETFL, O_NONBLOCK) < 0))
 		r = -errno;
 	if (r < 0) {

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,8 @@ struct unpacker_job {
 	const int *view_fds; /* 5 and up: directories, read-only */
 	size_t n_views;
 	int ready_fd; /* behind the views: readable when they are complete; 0 or less: they are, and there is none */
+	int seal_fd; /* behind that: the file for the seal; 0 or less: none */
+	bool nobody_moved; /* SEAL_NOBODY_SHOWN of images/unpack_result.h */
 	char **argv;
 };
 

@@ -42,6 +42,7 @@ static const size_t op_size[BROKER_OP_COUNT] = {
 	[BROKER_OP_LAYER_LIST] = sizeof(struct broker_layers_req),
 	[BROKER_OP_LAYER_SWEEP] = sizeof(struct broker_plain_req),
 	[BROKER_OP_LAYER_CAPTURE] = sizeof(struct broker_capture_req),
+	[BROKER_OP_LAYER_VERIFY] = sizeof(struct broker_layer_req),
 	[BROKER_OP_SANDBOX_LAYERS] = sizeof(struct broker_slot_req),
 	[BROKER_OP_SANDBOX_CAPTURE] = sizeof(struct broker_capture_req),
 	[BROKER_OP_ARCHIVE_INDEX] = sizeof(struct broker_capture_req),

@@ -99,6 +99,101 @@ is "$(ctl exec "$id" -- cat /name)" used "the sandbox that ran all the while sti
 fsck
 is "$?/$(found image-broken)/$(found layer-odd)" 0/2/0 "a second check finds the two broken images, marked"
 
+# ---- files inside a layer (threats.md, finding 5: a layer that was altered after it was published) ----
+tree=$work/tree
+mkdir -p "$tree/d/e"
+printf 'some words\n' >"$tree/file"
+head -c 300000 /dev/urandom >"$tree/large"
+truncate -s 2M "$tree/holes" && printf x | dd of="$tree/holes" bs=1 seek=1000000 conv=notrunc 2>/dev/null
+echo deep >"$tree/d/e/deep" && ln "$tree/d/e/deep" "$tree/d/second" && ln -s file "$tree/link" && mkfifo "$tree/fifo"
+touch "$tree/nobody" && chown 65534:65534 "$tree/nobody"
+ids=$(stat -c %u "$state/layers/$(layer whole)")
+acl=$(python3 -c 'import struct, sys
+print((struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in
+	((1, 6, 0xffffffff), (2, 7, int(sys.argv[1])), (4, 4, 0xffffffff), (16, 4, 0xffffffff), (32, 4, 0xffffffff)))).hex())' $((ids + 7)))
+xattr() { python3 -c 'import os, sys; os.setxattr(sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3]))' "$@"; }
+ctl image import "$tree" t0:1 >/dev/null 2>"$work/err"
+ok $? "a layer of all kinds of names"
+sed 's/^/# /' "$work/err"
+whole=$(layer t0) number=0
+while IFS='|' read -r want what; do
+	key=$whole
+	# the first alteration is made in the layer itself, each other one in a copy, which is as good and costs less than an import
+	if [ $((number++)) -gt 0 ]; then
+		key=$(printf '%064x' $((number + 0xabc000)))
+		cp -a "$work/copy" "$state/layers/$key" && cp -p "$state/seals/$whole" "$state/seals/$key"
+	else
+		cp -a "$state/layers/$key" "$work/copy"
+	fi
+	l=$state/layers/$key
+	(cd "$l" && eval "$what") || ok 1 "alter a layer: $what"
+	printf '%s|%s|%s\n' "${l##*/}" "$want" "$what"
+done >"$work/altered" <<END
+"file": its content is another|time=\$(stat -c %y file) && printf 'm' | dd of=file bs=1 conv=notrunc 2>/dev/null && touch -d "\$time" file
+"large": its content is another|time=\$(stat -c %y large) && printf 'm' | dd of=large bs=1 seek=299999 conv=notrunc 2>/dev/null && touch -d "\$time" large
+"holes": its content is another|time=\$(stat -c %y holes) && printf 'm' | dd of=holes bs=1 seek=2000000 conv=notrunc 2>/dev/null && touch -d "\$time" holes
+"file": size 10, was 11|truncate -s 10 file
+"file": mode 4755, was 0644|chmod 4755 file
+"d/e": mode 0700, was 0755|chmod 700 d/e
+"file": owner 1:0, was 0:0|chown $((ids + 1)) file
+"link": owner 0:1, was 0:0|chown -h :$((ids + 1)) link
+"nobody": belongs to an id that is none of a layer|chown 0:0 nobody
+"file": belongs to an id that is none of a layer|chown 0 file
+"file": its extended attributes are others|xattr file security.capability 0100000280000000000000000000000000000000
+"file": its extended attributes are others|xattr file user.overlay.redirect 2f657463
+"file": its extended attributes are others|xattr file system.posix_acl_access $acl
+"d": its extended attributes are others|xattr d user.a 62
+"d/added": was not in the layer|echo new >d/added
+"d/e.added": was not in the layer|mkdir d/e.added
+"d/e/deep": is gone|rm d/e/deep
+"link": is gone|rm link
+"file": is a symbolic link, was a file|rm file && ln -s /etc/passwd file && chown -h --reference=large file
+"d/e": is a symbolic link, was a directory|rm -r d/e && ln -s / d/e
+"fifo": is a file, was a FIFO|rm fifo && touch fifo
+"large": is a device or whiteout, was a file|rm large && mknod large c 0 0
+"d/e/deep": has 1 names, had 2|cp -p d/second ../../copy && rm d/second && mv ../../copy d/second
+"link": leads elsewhere|rm link && ln -s large link && chown -h --reference=large link
+"d/e/deep": has 3 names, had 2|ln d/e/deep ../../outside
+"file": its time of modification is another|touch file
+"d": its time of modification is another|touch d
+END
+key=$(printf '%064x' $((0xfff000)))
+cp -a "$work/copy" "$state/layers/$key" && cp -p "$state/seals/$whole" "$state/seals/$key"
+fsck
+is "$?/$(found layer-altered)" "1/$(wc -l <"$work/altered")" "every layer that was altered is named, and an unaltered copy is not"
+while IFS='|' read -r key want what; do
+	python3 -c 'import json, sys
+report, key, want = json.load(open(sys.argv[1])), sys.argv[2], sys.argv[3]
+told = [p["detail"] for p in report["problems"] if p["kind"] == "layer-altered" and p["what"] == "sha256:" + key]
+print("#", told)
+sys.exit(len(told) != 1 or want not in told[0])' "$work/report" "$key" "$want" >"$work/told"
+	ok $? "$want (${what%% 2>*})" || cat "$work/told"
+done <"$work/altered"
+is "$(ctl run --image t0:1 -- /none 2>&1 | grep -c damaged)" 0 "a check alone marks nothing"
+fsck --repair
+is "$?/$(found layer-altered repaired)/$(find "$state/layers" -name "$(head -1 "$work/altered" | cut -d '|' -f 1)" | wc -l)" \
+	"0/$(wc -l <"$work/altered")/0" "a repair removes them"
+is "$(find "$state/seals" -type f | wc -l)" "$(find "$state/layers" -mindepth 1 -maxdepth 1 ! -name '00000000686f7374*' | wc -l)" "and their seals"
+ctl run --pull never --image t0:1 -- cat /name >"$work/out" 2>&1
+grep -q 'is damaged.*import or commit it again' "$work/out"
+ok $? "their images say so: $(cat "$work/out")"
+ctl image import "$tree" t0:1 >/dev/null 2>&1
+fsck
+is "$?/$(found layer-altered)" 0/0 "what was brought again is whole"
+seal=$state/seals/$(layer t0)
+printf X | dd of="$seal" bs=1 seek=200 conv=notrunc 2>/dev/null
+mv "$state/seals/$(layer lost)" "$work/seal"
+fsck
+is "$?/$(found layer-altered)/$(found layer-unsealed)" 1/1/1 "a damaged seal is an error, a missing one a note"
+grep -q 'the seal of the layer is damaged' "$work/report"
+ok $? "and it is said that the seal is"
+mv "$work/seal" "$state/seals/$(layer lost)"
+chmod 600 "$state/layers/$(layer used)/name"
+fsck --repair
+is "$?/$(found layer-altered)/$(found layer-altered repaired)" 1/2/1 "an altered layer that a sandbox uses is named and stays"
+grep -q '"detail": "\\"name\\": mode 0600, was 0644; layer [0-9a-f]* is in use' "$work/report"
+ok $? "with what differs and why: $(grep -o '"detail": .*in use[^,]*' "$work/report")"
+
 # ---- what is in use ----
 chown 0:0 "$state/layers/$(layer used)"
 fsck --repair
