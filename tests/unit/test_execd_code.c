@@ -183,13 +183,13 @@ static void test_state(void)
 	strings = buf_peek(&out) + sizeof(struct agent_exec) + sizeof(spec);
 	is_str(strings, "", "the state knows the directory");
 	is_int((int)spec.flags, AGENT_SPEC_DRIVER | AGENT_SPEC_BARE_ENV, "and the environment");
-	ok(strstr(boot, "x='\\''a'\\''\n") && strstr(boot, "(builtin exit 7)"), "it is quoted, and $? is there");
+	ok(strstr(boot, "x='\\''a'\\''\n") && strstr(boot, "__osb_done 7 "), "it is quoted, and $? is there");
 	boot = boot_of(&state, (struct shell_run){.command = "y", .cwd = "/other", .first_cwd = "/w"}, &dump, &out, &spec);
 	strings = buf_peek(&out) + sizeof(struct agent_exec) + sizeof(spec);
 	ok(!strcmp(strings, "/other") && strstr(boot, "__osb_cd() { :; }") && strstr(boot, "builtin cd -P ."), "a directory of the run's own");
 	boot_of(&state, (struct shell_run){.command = "trap x EXIT"}, &dump, &out, &spec);
 	strings = buf_peek(&out) + sizeof(struct agent_exec) + sizeof(spec);
-	ok(memmem(strings, spec.string_bytes, BYTES("trap x EXIT\n{ __osb_dump \"$?\"")), "a command with traps tells its state at its end");
+	ok(memmem(strings, spec.string_bytes, BYTES("trap x EXIT\n{ ( \\__osb_dump \"$?\"")), "a command with traps tells its state at its end");
 
 	static const struct {
 		const char *why, *before, *text, *end;
@@ -200,6 +200,9 @@ static void test_state(void)
 		{"the last of two counts", "#S", "z=2\n", "OK", true, "z=2\n"},
 		{"a mark without the nonce in a value", "", "v='\n#S\n#OK\n'\n", "OK", true, "v='\n#S\n#OK\n'\n"},
 		{"an empty state", "", "", "OK", true, ""},
+		{"what is disabled", "enable -n printf\nenable -n [\n", "z=3\n", "OK", true, "enable -n printf\nenable -n [\nz=3\n"},
+		{"text before the mark", "rm x\nenable -n printf\n", "z=4\n", "OK", true, "z=4\n"},
+		{"behind what is disabled", "enable -n a\nrm x\n", "z=5\n", "OK", true, "enable -n a\nz=5\n"},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		shell_dump_clear(&dump);
@@ -207,6 +210,38 @@ static void test_state(void)
 		is_int(shell_state_take(&state, &dump, 0), cases[i].taken, "%s: taken", cases[i].why);
 		is_str(buf_str(&state.text), cases[i].want, "%s: kept", cases[i].why);
 	}
+	shell_dump_clear(&dump);
+	tell(&dump, "enable -n builtin\nenable -n x;rm\nenable -n :\n", "z='6'\n", "OK");
+	ok(shell_state_take(&state, &dump, 3), "names that are disabled");
+	boot = boot_of(&state, (struct shell_run){.command = "y"}, &dump, &out, &spec);
+	ok(strstr(boot, "'builtin enable -n builtin :'") && !strstr(boot, "rm") && !strstr(boot, "return \"$1\"\n}\n__osb_cd"),
+	   "are disabled last, and nothing that is no name");
+	/* every run may tell its state more than twice */
+	char *filler = malloc(SHELL_STATE_BYTES);
+	memset(filler, 'f', SHELL_STATE_BYTES);
+	for (int i = 0; i < 5; i++) {
+		tell(&dump, "", "early=1\n", "OK");
+		shell_dump_add(&dump, (const uint8_t *)filler, SHELL_STATE_BYTES / 2);
+	}
+	free(filler);
+	tell(&dump, "", "x=9\n", "OK");
+	ok(shell_state_take(&state, &dump, 0), "states of one run beyond the bound");
+	is_str(buf_str(&state.text), "x=9\n", "the last one counts");
+	static const struct {
+		const char *command;
+		bool watched;
+	} watch[] = {
+		{"exec ls", true},	      {"a; exec -a x ls", true}, {"if x; then exec\ty; fi", true}, {"! exec y", true},
+		{"exec >x", false},	      {"exec 3>x", false},	 {"exec {fd}>x", false},	   {"find . -exec ls {} +", false},
+		{"docker exec x y", false},   {"execute x", false},	 {"exec", false},		   {"trap x EXIT", true},
+		{"trap 'exit 3' TERM", true}, {"trap x 0", true},	 {"trap x ERR", false},		   {"exit 3", false},
+	};
+	for (size_t i = 0; i < sizeof(watch) / sizeof(watch[0]); i++) {
+		boot = boot_of(&state, (struct shell_run){.command = watch[i].command}, &dump, &out, &spec);
+		is_int(strstr(boot, "' DEBUG\n") != NULL, watch[i].watched, "watched: %s", watch[i].command);
+	}
+	tell(&dump, "", "", "OK");
+	ok(shell_state_take(&state, &dump, 0), "an empty one again");
 	shell_dump_add(&dump, (const uint8_t *)"#S\0\n", 4);
 	ok(shell_state_take(&state, &dump, 0), "something else");
 	is_str(buf_str(&state.text), "", "changes nothing");
