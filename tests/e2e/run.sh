@@ -5,19 +5,6 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 build=${top_builddir:-$PWD}
-# The highest number that no daemon of this host uses, now or by what it left.
-free_instance() {
-	local i
-	for i in 12 11 10 9 8 7 6 5 4 3 2 1; do
-		[ -e "/run/sandboxd/$i" ] || compgen -G "/sys/fs/cgroup/*/sandboxd-$i" >/dev/null && continue
-		[ -e "/sys/fs/cgroup/sandboxd-$i" ] && continue
-		[ ! -e "/run/sandboxd/instance-$i.lock" ] || flock -n "/run/sandboxd/instance-$i.lock" true || continue
-		echo "$i"
-		return
-	done
-}
-instance=${SANDBOXD_E2E_INSTANCE:-$(free_instance)}
-
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }
 
 if [ -z "${SANDBOXD_E2E_INSIDE:-}" ]; then
@@ -32,12 +19,13 @@ if [ -z "${SANDBOXD_E2E_INSIDE:-}" ]; then
 		npm install --prefix "$modules" --no-audit --no-fund --ignore-scripts >"$modules/npm.log" 2>&1 ||
 			skip_all "npm cannot install the SDK; see $modules/npm.log"
 	fi
-	[ -n "$instance" ] || skip_all "all instance numbers of this host are in use"
 	[ -x "$build/sandboxd" ] || skip_all "no sandboxd in $build"
 	# the test's traffic cannot leave: a network namespace with nothing but loopback (/sys stays as it is)
-	SANDBOXD_E2E_INSIDE=1 SANDBOXD_E2E_INSTANCE=$instance SANDBOXD_E2E_MODULES=$modules exec unshare -n -- "$0" "$@"
+	SANDBOXD_E2E_INSIDE=1 SANDBOXD_E2E_MODULES=$modules exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up || { echo "1..0 # SKIP no loopback"; exit 0; }
+. "$here/../system/instance_lib.sh"
+take_instance || exit 99
 
 work=$(mktemp -d /var/tmp/sandboxd-e2e.XXXXXX)
 chmod 755 "$work"

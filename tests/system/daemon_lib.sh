@@ -7,19 +7,9 @@ if [ -z "${DAEMON_TEST_INSIDE:-}" ]; then
 	DAEMON_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up
-# A number that no running daemon has and that nothing was left of; 0 is for the installed one.
-free_instance() { # free_instance [NOT-THIS]
-	local n at
-	mkdir -p /run/sandboxd
-	for n in $(seq 12); do
-		at=$(((n + $$) % 12 + 1))
-		[ "$at" != "${1:-}" ] && ! ls -d /sys/fs/cgroup/*/sandboxd-$at /sys/fs/cgroup/sandboxd-$at >/dev/null 2>&1 &&
-			flock -n "/run/sandboxd/instance-$at.lock" true && echo $at && return
-	done
-	echo "# no instance number is free" >&2
-}
-[ -n "${instance:-}" ] || instance=$(free_instance)
-[ -n "$instance" ] || exit 99
+# shellcheck source=tests/system/instance_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/instance_lib.sh"
+[ -n "${instance:-}" ] || take_instance || exit 99
 work=$(mktemp -d /var/tmp/sandboxd-test.XXXXXX)
 run=$work/run state=$work/state log=$work/log fault=$work/fault
 mkdir "$run" "$state"

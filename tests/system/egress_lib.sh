@@ -8,12 +8,9 @@ world_up
 in_ns "$world" ip addr add 198.51.100.11/24 dev w0
 in_ns "$world" ip addr add 8.8.8.8/32 dev w0
 ip route add 10.9.0.5 dev out
-# A number that no daemon of this host has, now or by what it left.
-for n in 9 8 7 6 5 4 3 2 1 12 11; do
-	ls -d /sys/fs/cgroup/*/sandboxd-$n /sys/fs/cgroup/sandboxd-$n >/dev/null 2>&1 && continue
-	mkdir -p /run/sandboxd && flock -n "/run/sandboxd/instance-$n.lock" true && instance=$n && break
-done
-[ -n "${instance:-}" ] || { echo "1..0 # SKIP all instance numbers are in use"; exit 0; }
+# shellcheck source=tests/system/instance_lib.sh
+. "$(dirname "$0")/instance_lib.sh"
+take_instance || exit 99
 EGRESS_INSTANCE=$instance EGRESS_WORLD=$world EGRESS_RUN=$run python3 "$top_srcdir/tests/system/$suite"
 code=$?
 cleanup

@@ -1,10 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The public listeners in front of real sandboxes: both endpoint routes, services on every kind of address, WebSocket,
-# paused and ended sandboxes, and a gateway that is killed.  A daemon of its own (instance 9) in a network of its own.
+# paused and ended sandboxes, and a gateway that is killed.  A daemon of its own in a network of its own.
 set -u
 build=${top_builddir:-$PWD}
-instance=9
 [ "$(id -u)" = 0 ] || { echo "1..0 # SKIP needs root"; exit 0; }
 command -v curl >/dev/null || { echo "1..0 # SKIP no curl"; exit 0; }
 command -v python3 >/dev/null || { echo "1..0 # SKIP no python3 for the services inside"; exit 0; }
@@ -13,6 +12,8 @@ if [ -z "${GATEWAY_TEST_INSIDE:-}" ]; then
 	GATEWAY_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up
+. "$(dirname "$0")/instance_lib.sh"
+take_instance || exit 99
 work=$(mktemp -d /var/tmp/sandboxd-gateway.XXXXXX)
 chmod 755 "$work"
 run=$work/run

@@ -307,7 +307,8 @@ unset SBX_FAULT
 one_config=$work/config1
 mv "$work/config" "$one_config"
 one=$instance one_run=$run one_state=$state
-instance=$(free_instance $one) run=$work/run2 state=$work/state2
+take_instance
+run=$work/run2 state=$work/state2
 mkdir "$run" "$state"
 config | write_config
 fault=$work/fault

@@ -25,8 +25,10 @@ while True:
 children+=($!)
 until [ -s "$run/served" ]; do read -r -t 0.02 <> <(:); done
 
+. "$(dirname "$0")/instance_lib.sh"
+take_instance || exit 99
 cat >"$run/config" <<END
-instance = 10
+instance = $instance
 state_dir = "$run/state"
 run_dir = "$run/run"
 [server]

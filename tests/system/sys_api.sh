@@ -4,27 +4,15 @@
 # what unit tests with a fake manager cannot show.  Needs root and curl.
 set -u
 build=${top_builddir:-$PWD}
-# A number that no daemon of this host uses, now or by what it left.
-free_instance() {
-	local i
-	for i in 12 2 1 11 6 5; do
-		[ -e "/run/sandboxd/$i" ] || compgen -G "/sys/fs/cgroup/*/sandboxd-$i" >/dev/null && continue
-		[ -e "/sys/fs/cgroup/sandboxd-$i" ] && continue
-		[ ! -e "/run/sandboxd/instance-$i.lock" ] || flock -n "/run/sandboxd/instance-$i.lock" true || continue
-		echo "$i"
-		return
-	done
-}
-instance=${SYS_API_INSTANCE:-$(free_instance)}
-
 if [ -z "${SYS_API_INSIDE:-}" ]; then
 	[ "$(id -u)" = 0 ] || { echo "1..0 # SKIP needs root"; exit 0; }
 	command -v curl >/dev/null || { echo "1..0 # SKIP no curl (apt-get install curl)"; exit 0; }
 	# the test's traffic cannot leave: a network namespace with nothing but loopback
-	[ -n "$instance" ] || { echo "1..0 # SKIP all instance numbers are in use"; exit 0; }
-	SYS_API_INSTANCE=$instance SYS_API_INSIDE=1 exec unshare -n -- "$0" "$@"
+	SYS_API_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up || { echo "1..0 # SKIP no loopback"; exit 0; }
+. "$(dirname "$0")/instance_lib.sh"
+take_instance || exit 99
 
 work=$(mktemp -d /var/tmp/sandboxd-api.XXXXXX)
 chmod 755 "$work"

@@ -11,7 +11,8 @@ one_monitor=$monitor one_run=$run one_state=$state one_log=$log one_config=$work
 
 # The second one below the same work directory, with everything else its own.
 one=$instance
-instance=$(free_instance $one) run=$work/run2 state=$work/state2 log=$work/log2
+take_instance
+run=$work/run2 state=$work/state2 log=$work/log2
 mkdir "$run" "$state"
 mv "$one_config" "$work/config1"
 config | write_config
