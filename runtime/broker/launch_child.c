@@ -202,25 +202,31 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
+int launch_child_close_others(int *keep, size_t n)
+{
+	int from = 0;
+
+	qsort(keep, n, sizeof(keep[0]), by_number);
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i] > from && syscall(SYS_close_range, from, keep[i] - 1, 0) < 0)
+			return -errno;
+		from = keep[i] >= from ? keep[i] + 1 : from;
+	}
+	return syscall(SYS_close_range, from, ~0u, 0) < 0 ? -errno : 0;
+}
+
 /*
  * The copy of the broker's descriptors goes first of all: a broker that is killed must be seen to be gone by its clients and
  * by this process, which else would hold its own other end of the launch socket.
  */
 static int close_others(const struct launch_child *c)
 {
-	int keep[3 + CHILD_JOIN_MAX] = {c->socket, c->agent_fd, c->null_fd};
-	int n = 3;
-	int from = 3; /* 0 to 2 are replaced later */
+	int keep[6 + CHILD_JOIN_MAX] = {0, 1, 2, c->socket, c->agent_fd, c->null_fd}; /* the first three are replaced later */
+	size_t n = 6;
 
-	for (int i = 0; i < c->n_join && n < (int)ARRAY_SIZE(keep); i++)
+	for (int i = 0; i < c->n_join && n < ARRAY_SIZE(keep); i++)
 		keep[n++] = c->join_fd[i];
-	qsort(keep, (size_t)n, sizeof(keep[0]), by_number);
-	for (int i = 0; i < n; i++) {
-		if (keep[i] > from && syscall(SYS_close_range, from, keep[i] - 1, 0) < 0)
-			return -errno;
-		from = keep[i] >= from ? keep[i] + 1 : from;
-	}
-	return syscall(SYS_close_range, from, ~0u, 0) < 0 ? -errno : 0;
+	return launch_child_close_others(keep, n);
 }
 
 _Noreturn void launch_child_run(const struct launch_child *c)

@@ -9,6 +9,10 @@
 #ifndef RUNTIME_LAUNCH_CHILD_H
 #define RUNTIME_LAUNCH_CHILD_H
 
+#include "base/err.h"
+
+#include <stddef.h>
+
 struct launch_child {
 	int socket; /* the child's end, blocking */
 	int agent_fd; /* sealed memory file */
@@ -19,6 +23,9 @@ struct launch_child {
 
 /** launch_child_run() - Become sandbox-agent; reports LAUNCH_FAILED and exits when a step fails */
 _Noreturn void launch_child_run(const struct launch_child *c);
+
+/** launch_child_close_others() - Close all descriptors of this process but the @n in @keep, which is sorted (a negative one is none); Return: 0 or -errno */
+int launch_child_close_others(int *keep, size_t n) SBX_WUR;
 
 /** launch_child_normalise() - Give this process (the broker) the limits that its children start from */
 void launch_child_normalise(void);

@@ -70,28 +70,16 @@ struct pid_record {
 
 /* ---- the child ---- */
 
-static int by_number(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
 /* Nothing of the broker's clients, sandboxes and children is held by this process: when those end, that is seen at once. */
 static int close_others(const struct broker *b, int sock, int parent)
 {
 	int keep[KEEP_MAX] = {0, 1, 2, sock, parent, b->sandboxes_fd, b->slots_fd, b->null_fd, b->agent_fd, b->stage_fd,
 			      b->filter_fd[PROFILE_AGENT], b->filter_fd[PROFILE_PAYLOAD], b->filter_fd[PROFILE_BROKER]};
 	size_t n = 13;
-	int from = 0;
 
 	n += cgroup_roots(b->cg, keep + n);
 	keep[n++] = links_socket(b->links);
-	qsort(keep, n, sizeof(keep[0]), by_number);
-	for (size_t i = 0; i < n; i++) {
-		if (keep[i] > from && syscall(SYS_close_range, from, keep[i] - 1, 0) < 0)
-			return -errno;
-		from = keep[i] >= from ? keep[i] + 1 : from;
-	}
-	return syscall(SYS_close_range, from, ~0u, 0) < 0 ? -errno : 0;
+	return launch_child_close_others(keep, n);
 }
 
 static bool holds(const struct dl_phdr_info *object, uintptr_t address)

@@ -35,8 +35,8 @@ static bool drained(const struct btc *t)
 	return false;
 }
 
-/* A zombie that its new parent has not yet reaped is dead. */
-static bool alive(uint32_t pid)
+/* As /proc has it; 0: there is no such process. */
+static char process_state(uint32_t pid)
 {
 	char path[64], text[512] = "";
 
@@ -44,7 +44,15 @@ static bool alive(uint32_t pid)
 	auto_fd fd = open(path, O_RDONLY);
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
 	const char *state = n > 0 ? strrchr(text, ')') : NULL;
-	return state && state[1] && state[2] != 'Z' && state[2] != 'X';
+	return state && state[1] ? state[2] : '\0';
+}
+
+/* A zombie that its new parent has not yet reaped is dead. */
+static bool alive(uint32_t pid)
+{
+	char state = process_state(pid);
+
+	return state && state != 'Z' && state != 'X';
 }
 
 static int make_one(struct btc *t, struct broker_create_reply *made, int fds[2])
@@ -275,17 +283,6 @@ static uint32_t shells_pid(const struct btc *t)
 	return fd >= 0 && read(fd, &pid, sizeof(pid)) == (ssize_t)sizeof(pid) ? pid : 0;
 }
 
-static bool stopped(uint32_t pid)
-{
-	char path[64], text[512] = "";
-
-	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
-	auto_fd fd = open(path, O_RDONLY);
-	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
-	const char *state = n > 0 ? strrchr(text, ')') : NULL;
-	return state && state[1] && state[2] == 'T';
-}
-
 static bool spawn_again(struct btc *t, const char *env)
 {
 	char sock[128];
@@ -329,11 +326,11 @@ static void shells_outlive_broker(struct btc *t)
 
 	if (!spawn_again(t, "SBX_FAULT=shells-link:stop"))
 		return;
-	for (int i = 0; i < 400 && !stopped(pid); i++) {
+	for (int i = 0; i < 400 && process_state(pid) != 'T'; i++) {
 		poll(NULL, 0, 50);
 		pid = shells_pid(t);
 	}
-	ok(stopped(pid), "broker-shells stands still with a shell half made");
+	ok(process_state(pid) == 'T', "broker-shells stands still with a shell half made");
 	ok(btc_restart(t) == 0, "kill -9 of the broker, and another one starts");
 	ok(!alive(pid), "which has ended the old child");
 	ok(pool_is_whole(t), "and undone what that had half made");
