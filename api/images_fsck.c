@@ -451,7 +451,7 @@ static void check_partial(struct fsck *f)
 	uint64_t bytes = 0;
 
 	/* younger ones are the next pull's */
-	int r = f->repair ? blob_store_sweep_partial(f->context->blobs, age_s, &bytes) : 0;
+	int r = f->repair ? blob_store_sweep_partial(f->context->blobs, age_s, false, &bytes) : 0;
 	if (r)
 		problem(f, "blob-partial", "note", "blobs/partial/", r > 0, r > 0 ? "%d begun blobs that nobody continued" : "error %d", r);
 }

@@ -29,6 +29,7 @@
 #define GC_EACH_MS  3600000u
 /* A disk that is full tells so with every request. */
 #define GC_AGAIN_MS 10000u
+#define LAYER_COUNTED (1u << 31) /* of a dry run: beside enum broker_layer_flags */
 
 struct gc_run {
 	struct images_gc *gc;
@@ -36,6 +37,9 @@ struct gc_run {
 	struct images_gc_request request;
 	struct api_call *call; /* NULL: nobody waits */
 	struct digest_map layers; /* what the broker has */
+	const struct image **gone; /* owned; of a dry run: pretend_chosen() */
+	size_t n_gone;
+	struct digest_map counted; /* of a dry run: blobs that would be gone by now */
 	struct buf images;	  /* JSON of those that go, with commas between */
 	struct jw writer;
 	uint64_t want_bytes, total_bytes, available_bytes;
@@ -104,6 +108,7 @@ static void log_result(const struct gc_run *run)
 static void run_free(struct gc_run *run)
 {
 	digest_map_clear(&run->layers);
+	digest_map_clear(&run->counted);
 	buf_free(&run->images);
 	free(run);
 }
@@ -154,7 +159,13 @@ static void drop_layer(void *arg, const uint8_t key[DIGEST_BYTES])
 	if (images_layer_wanted(context, key))
 		return;
 	if (run->request.dry_run) {
-		run->n_layers++;
+		struct digest_entry *e = digest_map_find(&run->layers, key);
+
+		/* the broker would say that it has no such layer, or needs it */
+		if (e && !(e->flags & (BROKER_LAYER_USED | LAYER_COUNTED)))
+			run->n_layers++;
+		if (e)
+			e->flags |= LAYER_COUNTED;
 		return;
 	}
 	memcpy(req.key, key, sizeof(req.key));
@@ -183,6 +194,7 @@ static void drop_orphans(struct gc_run *run, uint64_t age_s)
 struct blob_walk {
 	struct gc_run *run;
 	int64_t now_s, age_s;
+	bool failed;
 };
 
 static void drop_blob(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t bytes, int64_t used_wall_s)
@@ -192,8 +204,12 @@ static void drop_blob(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t by
 	const struct api_context *context = run->gc->context;
 
 	if (walk->now_s - used_wall_s < walk->age_s || image_store_blob_used(context->images, digest) ||
-	    images_blob_wanted(context, digest))
+	    images_blob_wanted(context, digest) || digest_map_find(&run->counted, digest))
 		return;
+	if (run->request.dry_run && !digest_map_add(&run->counted, digest)) {
+		walk->failed = true;
+		return;
+	}
 	int r = run->request.dry_run ? 0 : FAULT_POINT("gc-blob") ? -EIO : blob_store_remove(context->blobs, digest);
 	if (r < 0) {
 		log_warn("images: a blob that nobody needs stays: %s", strerrordesc_np(-r));
@@ -205,19 +221,24 @@ static void drop_blob(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t by
 
 static int drop_blobs(struct gc_run *run, uint64_t age_s, struct sbx_err *err)
 {
-	struct blob_walk walk = {run, wall_usec() / 1000000, (int64_t)age_s};
+	struct blob_walk walk = {.run = run, .now_s = wall_usec() / 1000000, .age_s = (int64_t)age_s};
 	struct blob_store *blobs = run->gc->context->blobs;
 	uint64_t bytes = 0;
 	int r = blob_store_each(blobs, drop_blob, &walk);
 
-	if (r == 0 && run->request.dry_run)
-		return 0;
+	if (walk.failed)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "collection of images");
 	if (r == 0)
-		r = blob_store_sweep_partial(blobs, (int64_t)age_s, &bytes);
+		r = blob_store_sweep_partial(blobs, (int64_t)age_s, run->request.dry_run, &bytes);
 	if (r < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "blob store");
-	run->n_partial += (uint64_t)r;
-	run->partial_bytes += bytes;
+	if (!run->request.dry_run) {
+		run->n_partial += (uint64_t)r;
+		run->partial_bytes += bytes;
+	} else if ((uint64_t)r >= run->n_partial) { /* they are all still there: the walk that takes more has them all */
+		run->n_partial = (uint64_t)r;
+		run->partial_bytes = bytes;
+	}
 	return 0;
 }
 
@@ -253,6 +274,31 @@ static void tell_image(struct gc_run *run, const struct gc_candidate *c)
 	jw_object_end(&run->writer);
 }
 
+/* A dry run: until the end of this turn the store counts as if they had gone, so what follows decides as it would then. */
+static int pretend_chosen(struct gc_run *run, const struct gc_candidate *list, size_t n, struct sbx_err *err)
+{
+	run->gone = calloc(n + 1, sizeof(*run->gone));
+	if (!run->gone)
+		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "collection of images");
+	for (size_t i = 0; i < n; i++) {
+		if (list[i].reason == GC_KEEP)
+			continue;
+		if (image_store_pretend_gone(run->gc->context->images, list[i].image, drop_layer, run, err) < 0)
+			return -1;
+		run->gone[run->n_gone++] = list[i].image;
+		tell_image(run, &list[i]);
+	}
+	return 0;
+}
+
+static void pretend_back(struct gc_run *run)
+{
+	while (run->n_gone)
+		image_store_pretend_back(run->gc->context->images, run->gone[--run->n_gone]);
+	free(run->gone);
+	run->gone = NULL;
+}
+
 /* Removing one moves the others in the store: so names first, then the removals. */
 static int remove_chosen(struct gc_run *run, const struct gc_candidate *list, size_t n, struct sbx_err *err)
 {
@@ -270,7 +316,7 @@ static int remove_chosen(struct gc_run *run, const struct gc_candidate *list, si
 	}
 	if (!names || rc < 0)
 		rc = sbx_err_set(err, SBX_E_NO_MEMORY, 0, "collection of images");
-	for (size_t i = 0; rc == 0 && !run->request.dry_run && i < n_names; i++) {
+	for (size_t i = 0; rc == 0 && i < n_names; i++) {
 		if (FAULT_POINT("gc-image"))
 			rc = sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 		else
@@ -307,7 +353,7 @@ static int collect_images(struct gc_run *run, struct sbx_err *err)
 	}
 	int rc = gc_plan(context->images, list, at, &rules, &bytes, err);
 	if (rc >= 0)
-		rc = remove_chosen(run, list, at, err);
+		rc = run->request.dry_run ? pretend_chosen(run, list, at, err) : remove_chosen(run, list, at, err);
 	free(list);
 	return rc;
 }
@@ -326,7 +372,7 @@ static void look_at_disk(struct gc_run *run)
 		gc_wanted_bytes(run->total_bytes, run->available_bytes, (unsigned)s->images_gc_high_percent, (unsigned)s->images_gc_low_percent);
 }
 
-static int act(struct gc_run *run, struct sbx_err *err)
+static int take_all(struct gc_run *run, struct sbx_err *err)
 {
 	uint64_t junk_s = (uint64_t)run->gc->context->settings->images_gc_unused_seconds;
 
@@ -341,7 +387,15 @@ static int act(struct gc_run *run, struct sbx_err *err)
 	ignore_result(FAULT_POINT("gc-layers"));
 	drop_orphans(run, junk_s);
 	/* the blobs of images that went just now are young, yet nobody wants them */
-	return run->n_images && !run->request.dry_run ? drop_blobs(run, run->request.mode == IMAGES_GC_PRUNE ? 0 : min_age(run->gc), err) : 0;
+	return run->n_images ? drop_blobs(run, run->request.mode == IMAGES_GC_PRUNE ? 0 : min_age(run->gc), err) : 0;
+}
+
+static int act(struct gc_run *run, struct sbx_err *err)
+{
+	int rc = take_all(run, err);
+
+	pretend_back(run);
+	return rc;
 }
 
 /* ---- running ---- */

@@ -191,7 +191,7 @@ int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret)
 	return 0;
 }
 
-int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, uint64_t *ret_bytes)
+int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, bool dry_run, uint64_t *ret_bytes)
 {
 	auto_dir dir = walk(store->partial_fd);
 	struct timespec now;
@@ -208,7 +208,7 @@ int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, uin
 
 		if (fd < 0 || fstat(fd, &st) < 0 || now.tv_sec - st.st_mtime < older_than_s || flock(fd, LOCK_EX | LOCK_NB) < 0)
 			continue;
-		if (unlinkat(store->partial_fd, e->d_name, 0) < 0)
+		if (!dry_run && unlinkat(store->partial_fd, e->d_name, 0) < 0)
 			return -errno;
 		n++;
 		if (ret_bytes)

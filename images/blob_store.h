@@ -19,6 +19,7 @@
 #include "images/digest.h"
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct blob_store;
@@ -67,11 +68,12 @@ int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret);
  * blob_store_sweep_partial() - Remove what was begun and not continued
  * @store:	The store
  * @older_than_s: Seconds since the last write; what a child holds is never taken
+ * @dry_run:	Only count what would be removed
  * @ret_bytes:	Bytes that were freed; may be NULL
  *
  * Return: files removed, or -errno
  */
-int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, uint64_t *ret_bytes);
+int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, bool dry_run, uint64_t *ret_bytes);
 
 /* ---- the child that receives one blob ---- */
 

@@ -812,6 +812,31 @@ int image_store_tag(struct image_store *store, const char *ref_text, const char 
 	return rc;
 }
 
+static void uncount(struct image_store *store, const struct image *gone, void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]), void *arg)
+{
+	ignore_result(each_part(store, gone, uncount_one) < 0); /* takes no memory */
+	for (size_t i = 0; orphan && i < gone->n_layers; i++)
+		if (!image_store_layer_used(store, gone->layers[i]))
+			orphan(arg, gone->layers[i]);
+}
+
+int image_store_pretend_gone(struct image_store *store, const struct image *image, void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]),
+			     void *arg, struct sbx_err *err)
+{
+	/* for the way back, which must not fail */
+	if (reserve_parts(store, image, err) < 0)
+		return -1;
+	uncount(store, image, orphan, arg);
+	return 0;
+}
+
+void image_store_pretend_back(struct image_store *store, const struct image *image)
+{
+	/* a name that is counted down to nothing keeps its place: no memory is needed */
+	if (each_part(store, image, count_one) < 0)
+		log_error("images: counts of \"%.100s\" are wrong until the next start", image->name);
+}
+
 int image_store_remove(struct image_store *store, const char *ref_text,
 		       void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]), void *arg, struct sbx_err *err)
 {
@@ -826,10 +851,7 @@ int image_store_remove(struct image_store *store, const char *ref_text,
 	struct image gone = store->images[at];
 	memmove(&store->images[at], &store->images[at + 1], (store->n - at - 1) * sizeof(gone));
 	store->n--;
-	ignore_result(each_part(store, &gone, uncount_one) < 0); /* takes no memory */
-	for (size_t i = 0; orphan && i < gone.n_layers; i++)
-		if (!image_store_layer_used(store, gone.layers[i]))
-			orphan(arg, gone.layers[i]);
+	uncount(store, &gone, orphan, arg);
 	image_clear(&gone);
 	tell_changed(store);
 	return 0;

@@ -131,6 +131,20 @@ bool image_store_layer_used(const struct image_store *store, const uint8_t key[D
 /** image_store_blob_used() - Whether an image of @store names the blob @digest: manifest, configuration or packed layer */
 bool image_store_blob_used(const struct image_store *store, const uint8_t digest[DIGEST_BYTES]);
 /**
+ * image_store_pretend_gone() - Count as if an image were removed, so that a dry run asks the same questions as a real one
+ * @store:	The store; nothing of it is changed but its counts, and image_store_pretend_back() must follow in the same turn
+ * @image:	Of @store
+ * @orphan:	As of image_store_remove()
+ * @arg:	Handed to @orphan
+ * @err:	Filled on failure: NO_MEMORY; nothing is changed then
+ *
+ * Return: 0, or -1 with @err set
+ */
+int image_store_pretend_gone(struct image_store *store, const struct image *image, void (*orphan)(void *arg, const uint8_t key[DIGEST_BYTES]),
+			     void *arg, struct sbx_err *err) SBX_WUR;
+/** image_store_pretend_back() - Undo image_store_pretend_gone() of @image */
+void image_store_pretend_back(struct image_store *store, const struct image *image);
+/**
  * image_store_tag() - Give an image a further name
  * @store:	The store
  * @ref_text:	Any spelling of its name

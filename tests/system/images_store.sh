@@ -109,7 +109,7 @@ touch -d '30 days ago' "$state"/state/blobs/*/0000*
 all_files() { find "$state/layers" "$state/state/blobs" "$state/state/images" "$state/state/import" -printf '%p %s %i\n' | sort; }
 all_files >"$work/before"
 ctl image gc --dry-run --free 1t -o json >"$work/out"
-grep -q '"blobs": *1' "$work/out" && grep -q '"dryRun": *true' "$work/out"
+grep -q '"blobs": *2' "$work/out" && grep -q '"dryRun": *true' "$work/out"
 ok $? "a dry run says what would go: $(tr -d '\n ' <"$work/out" | tail -c 200)"
 all_files | cmp -s - "$work/before"
 ok $? "and takes no image, no layer, no blob, no part of one: $(all_files | diff "$work/before" - | head -3)"
@@ -127,6 +127,56 @@ ctl image gc --free 1t >/dev/null
 is "$(images)" "d:1 " "the imported one stays alone"
 until_true 10 has_layers 1
 ok $? "with its layer"
+
+# ---- a dry run says what the run then takes, of each kind: layers of two images and one that both have, one that no image has, blobs of
+# images and of none, a part of one ----
+for n in a b; do ctl image import "$work/$n" "$n:1" >/dev/null 2>&1; done
+stop_daemon
+config $'gc_high_percent = 0\n\tgc_min_age_seconds = 0\n\tgc_unused_seconds = 0'
+name_of() { sha256sum <<<"$1" | cut -c1-64; }
+one=$(find "$state/layers" -mindepth 1 -maxdepth 1 -name '[1-9a-f]*' | head -1)
+for n in shared nobodys; do cp -a "$one" "$state/layers/$(name_of $n)"; done
+for n in config both nobodys; do head -c 3000 /dev/urandom >"$state/state/blobs/sha256/$(name_of $n)"; done
+head -c 500 /dev/urandom >"$state/state/blobs/partial/$(name_of part)"
+pulled 9000 a:1 b:1
+python3 - "$state/state/images" "$(name_of shared)" "$(name_of config)" "$(name_of both)" <<-'END'
+	import glob, json, os, sys
+	folder, shared, config, both = sys.argv[1:]
+	for path in glob.glob(folder + "/*.json"):
+	    with open(path) as f: image = json.load(f)
+	    if image["name"].endswith(("/a:1", "/b:1")):
+	        age = os.stat(path).st_mtime
+	        image["layers"].insert(0, shared)
+	        image["config"] = "sha256:" + (config if image["name"].endswith("/a:1") else both)
+	        image["index"] = "sha256:" + both
+	        with open(path, "w") as f: json.dump(image, f)
+	        os.utime(path, (age, age))
+END
+chown -R --reference="$state/state/sandboxd.db" "$state/state/blobs" "$state/state/images"
+start_daemon
+totals() { python3 -c 'import json, sys
+r = json.load(open(sys.argv[1]))
+print(sorted(i["name"] for i in r["images"]), *(k + "=" + str(r[k]) for k in ("layers", "blobs", "bytes", "imageBytes")))' "$1"; }
+blobs() { find "$state/state/blobs" -type f | wc -l; }
+for rule in 1k 1t; do
+	had=$(layers)/$(blobs)
+	ctl image gc --dry-run --free $rule -o json >"$work/dry"
+	ctl image gc --dry-run --free $rule -o json >"$work/again"
+	is "$(layers)/$(blobs)" "$had" "a dry run for $rule takes nothing"
+	before_layers=$(layers) before_blobs=$(blobs)
+	ctl image gc --free $rule -o json >"$work/real"
+	is "$(totals "$work/dry")" "$(totals "$work/real")" "for $rule it says what the run takes"
+	is "$(totals "$work/again")" "$(totals "$work/real")" "twice"
+	is "layers=$((before_layers - $(layers))) blobs=$((before_blobs - $(blobs)))" "$(totals "$work/real" | grep -o 'layers=[0-9]* blobs=[0-9]*')" \
+		"and that is what is gone"
+done
+is "$(totals "$work/real" | grep -o 'layers=[0-9]*')" layers=3 "their own layers and the one that both had"
+is "$(images)" "d:1 " "the imported one stays"
+ctl image fsck >"$work/out" 2>&1
+ok $? "and the store is whole: $(tail -1 "$work/out")"
+stop_daemon
+config 'gc_high_percent = 0'
+start_daemon
 
 # ---- cut off ----
 if grep -q '^#define SBX_FAULT_POINTS' "$top_builddir/config.h"; then

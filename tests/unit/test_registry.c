@@ -368,8 +368,8 @@ static void test_blobs(void)
 	ok(receive(store, digest, "5", "helloo", 6).status == SBX_E_IMAGE_INVALID, "more bytes are refused");
 	ok(receive(store, digest, "4", "hell", 4).status == SBX_E_IMAGE_INVALID, "a size that is not the blob's");
 	digest_format(other, digest);
-	ok(receive(store, digest, "9", "abc", 3).status == SBX_E_PEER_GONE && blob_store_sweep_partial(store, 3600, &size) == 0 &&
-		   blob_store_sweep_partial(store, 0, &size) == 1 && size == 3,
+	ok(receive(store, digest, "9", "abc", 3).status == SBX_E_PEER_GONE && blob_store_sweep_partial(store, 3600, false, &size) == 0 &&
+		   blob_store_sweep_partial(store, 0, true, &size) == 1 && size == 3 && blob_store_sweep_partial(store, 0, false, &size) == 1 && size == 3,
 	   "begun ones are swept by age");
 	is_int(blob_receive_main(1, NULL), 2, "without arguments");
 	blob_store_close(store);
