@@ -99,6 +99,7 @@ struct slot {
 	uint64_t made_ms, draining_ms;
 	bool has_files; /* sandboxes/<slot>.<generation> exists */
 	int disk_fd;	   /* mount of its own disk image (disk.h); -1: none */
+	dev_t disk_dev;	   /* what that is on; outlives the descriptor; 0: not known */
 	uint32_t disk_mib; /* size of that, or of the one it waits for; 0: its upper lies on the state directory's file system */
 	bool disk_waits;   /* for a disk that is being made */
 	bool volume_waits; /* for an image of a volume that is being mounted */

@@ -481,6 +481,7 @@ int disk_take(struct broker *b, struct slot *s, uint32_t mib, struct sbx_err *er
 {
 	struct disk *d = b->disk;
 	char name[32];
+	struct stat st;
 	uint32_t at = 0;
 
 	s->disk_mib = mib;
@@ -501,6 +502,7 @@ int disk_take(struct broker *b, struct slot *s, uint32_t mib, struct sbx_err *er
 		r = hand_over(b, s, d->ready[at].fd);
 	s->disk_waits = false;
 	s->disk_fd = d->ready[at].fd;
+	s->disk_dev = fstat(s->disk_fd, &st) < 0 ? 0 : st.st_dev;
 	d->ready[at] = d->ready[--d->n_ready];
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "disk of slot %u", s->number) : 1;
 }
@@ -519,6 +521,7 @@ void disk_end(struct broker *b, struct slot *s)
 	int fd = s->disk_fd;
 
 	s->disk_fd = -1;
+	s->disk_dev = 0;
 	s->disk_waits = false;
 	/* its sandbox was not made, so that ours may be the last mount */
 	for (size_t i = 0; s->mounts && i < BROKER_MAX_VOLUMES; i++)
@@ -547,8 +550,9 @@ void disk_unlimit(const struct broker *b, int dir_fd)
 }
 
 /* -EPERM is -1: errors are told by @err, so only -ENOENT stands apart. */
-int disk_again(int dir_fd, struct sbx_err *err)
+int disk_again(struct slot *s, int dir_fd, struct sbx_err *err)
 {
+	char name[64] = "/";
 	struct stat st;
 	auto_fd image = openat(dir_fd, DISK_IMAGE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 
@@ -557,7 +561,9 @@ int disk_again(int dir_fd, struct sbx_err *err)
 	/* its directory is the owner's of the sandbox, who has no way to it; the image is ours */
 	if (image < 0 || fstat(image, &st) < 0 || st.st_uid != 0 || !S_ISREG(st.st_mode))
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of a disk");
-	return disk_loop_mount(image, 0, err);
+	launch_dir_name(s, name + 1);
+	strncat(name, "/" DISK_IMAGE, sizeof(name) - strlen(name) - 1);
+	return disk_loop_again(image, &s->disk_dev, name, err);
 }
 
 void disk_read(const struct broker *b, const struct slot *s, struct disk_figures *ret)

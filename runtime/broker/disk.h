@@ -56,8 +56,15 @@ int disk_limit(const struct broker *b, const struct slot *s, uint32_t mib, struc
 void disk_end(struct broker *b, struct slot *s);
 /** disk_unlimit() - The directory @dir_fd of a life or volume of @b is thrown away: its project, if it has one, loses its limit */
 void disk_unlimit(const struct broker *b, int dir_fd);
-/** disk_again() - Another mount of the image in the directory @dir_fd of a life; Return: it, the caller's; -ENOENT, there is none; or -1 with @err set */
-int disk_again(int dir_fd, struct sbx_err *err) SBX_WUR;
+/**
+ * disk_again() - Another mount of the disk image of a life that runs
+ * @s:		Its slot; which device has the image is remembered
+ * @dir_fd:	Its directory
+ * @err:	Filled on failure: SYSTEM
+ *
+ * Return: the mount, the caller's; -ENOENT, it has no image; or -1 with @err set
+ */
+int disk_again(struct slot *s, int dir_fd, struct sbx_err *err) SBX_WUR;
 /** disk_read() - What the life in @s of @b uses and may; all zero: nobody counts it */
 void disk_read(const struct broker *b, const struct slot *s, struct disk_figures *ret);
 /**

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <endian.h>
@@ -16,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define CONTROL	      "/dev/loop-control"
@@ -177,6 +179,71 @@ int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err)
 	if (FAULT_POINT("disk-attached"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	int fd = mount_ext4(path, flags);
+	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount %s", path) : fd;
+}
+
+/* Opens the device @name if it has the file of @st; Return: descriptor, or -ENOENT */
+static int open_that(const char *name, const struct stat *st, char path[PATH_SIZE])
+{
+	struct loop_info64 info;
+
+	snprintf(path, PATH_SIZE, "/dev/%.16s", name);
+	auto_fd device = open(path, O_RDONLY | O_CLOEXEC);
+	bool is = device >= 0 && ioctl(device, LOOP_GET_STATUS64, &info) == 0 && info.lo_inode == st->st_ino && info.lo_device == st->st_dev;
+	return is ? take_fd(&device) : -ENOENT;
+}
+
+static int open_known(dev_t dev, const struct stat *st, char path[PATH_SIZE])
+{
+	char link[PATH_SIZE], to[256];
+
+	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(dev), minor(dev));
+	ssize_t n = dev ? readlink(link, to, sizeof(to) - 1) : -1;
+	if (n <= 0)
+		return -ENOENT;
+	to[n] = '\0';
+	const char *slash = strrchr(to, '/');
+	return open_that(slash ? slash + 1 : to, st, path);
+}
+
+/* After a restart of ours: what the kernel says of each device in a file, so that no other than this one is opened. */
+static int open_named(const char *name, const struct stat *st, char path[PATH_SIZE])
+{
+	auto_dir dir = opendir("/sys/block");
+	size_t len = strlen(name);
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		char file[PATH_SIZE], text[4096 + 2];
+
+		if (strncmp(e->d_name, "loop", 4) != 0 || strlen(e->d_name) > 16)
+			continue;
+		snprintf(file, sizeof(file), "%.16s/loop/backing_file", e->d_name);
+		ssize_t n = path_read_head(dirfd(dir), file, text, sizeof(text));
+		while (n > 0 && text[n - 1] == '\n')
+			n--;
+		if (n < (ssize_t)len || memcmp(text + n - len, name, len) != 0)
+			continue;
+		int device = open_that(e->d_name, st, path);
+		if (device >= 0)
+			return device;
+	}
+	return -ENOENT;
+}
+
+int disk_loop_again(int image_fd, dev_t *dev, const char *name, struct sbx_err *err)
+{
+	char path[PATH_SIZE];
+	struct stat st, node;
+
+	if (fstat(image_fd, &st) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of a disk");
+	auto_fd device = open_known(*dev, &st, path);
+	if (device < 0)
+		replace_fd(&device, open_named(name, &st, path));
+	if (device < 0 || fstat(device, &node) < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, EBUSY, "no device has the image of the disk");
+	*dev = node.st_rdev;
+	int fd = mount_ext4(path, 0);
 	return fd < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount %s", path) : fd;
 }
 

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum disk_loop_flags { DISK_LOOP_DISCARD = 1u << 0 /* removed files give their space back at once */ };
 
@@ -31,6 +32,16 @@ int disk_loop_ready(const char **what) SBX_WUR;
  * Return: descriptor of the detached mount (nosuid, nodev), or -1 with @err set
  */
 int disk_loop_mount(int image_fd, unsigned flags, struct sbx_err *err) SBX_WUR;
+/**
+ * disk_loop_again() - Mount an image that is mounted already once more, without waiting for anything
+ * @image_fd:	The image, opened for reading and writing
+ * @dev:	Its device when that is known, else 0; set when it was found
+ * @name:	How the image's path ends, "/<directory>/<name>": which devices are worth a look when it is not known
+ * @err:	Filled on failure: SYSTEM; EBUSY: no device has the image
+ *
+ * Return: as disk_loop_mount()
+ */
+int disk_loop_again(int image_fd, dev_t *dev, const char *name, struct sbx_err *err) SBX_WUR;
 /**
  * disk_loop_grow() - Let the file system of an image fill the file, which was made longer
  * @image_fd:	The image, opened for reading and writing; perhaps mounted by others, who go on

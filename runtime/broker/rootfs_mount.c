@@ -579,7 +579,7 @@ int rootfs_views(struct broker *b, struct slot *s, struct rootfs_views *ret, str
 	if (files < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -files, "files of slot %u", s->number);
 	/* with a limit they lie on a disk image of their own, which is mounted once more; only what is attached can be copied */
-	auto_fd disk = disk_again(files, err);
+	auto_fd disk = disk_again(s, files, err);
 	if (disk < 0 && disk != -ENOENT)
 		return -1;
 	int r = disk < 0 ? 0 : rootfs_attach(b, disk);

@@ -135,6 +135,12 @@ until_true 30 grep -q 'broker was killed by signal 9' "$log"
 answers() { [[ $(api GET "/v1/sandboxes/$id/diagnostics/inspect") == *" of 48 MiB, "* ]]; }
 until_true 30 answers
 ok $? "kill -9 of the broker: the sandbox has its limit and its figures"
+if [ -n "${from:-}" ]; then
+	ctl exec "$from" -- sh -c 'echo later >/later'
+	ctl commit "$from" again:1 >"$work/out" 2>&1
+	ok $? "and its disk is found for a commit: $(cat "$work/out")"
+	is "$(ctl run --image again:1 -- cat /new /later | tr '\n' ' ')" "new later " "with what is on it"
+fi
 between $((15 << 20)) $((28 << 20)) "$(fills "$id" /root)" "and it holds"
 stop_daemon
 start_daemon
