@@ -77,14 +77,24 @@ static const struct word {
 
 static void print_help(FILE *out)
 {
-	fputs("usage: sandboxd --standalone [--config FILE] [--state-dir DIR] [--run-dir DIR] [--instance N] [--port N]\n"
+	fputs("usage: sandboxd --standalone [--config FILE] [--state-dir DIR] [--run-dir DIR]\n"
+	      "                [--instance N] [--port N]\n"
 	      "       sandboxd init-config [PATH] [--force]\n"
 	      "       sandboxd --MODE [--config FILE]\n\n",
 	      out);
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (words[i].help)
-			fprintf(out, "  --%-24s %s\n", words[i].name, words[i].help);
-	fputs("\nWithout --config: $SANDBOX_CONFIG_PATH, then ~/.sandbox.toml, then the defaults.\n", out);
+			fprintf(out, "  --%-22s  %s\n", words[i].name, words[i].help);
+	fputs("\n"
+	      "  --config FILE             default: $SANDBOX_CONFIG_PATH, then ~/.sandbox.toml,\n"
+	      "                            then what is built in\n"
+	      "  --state-dir DIR           where images and sandboxes lie (/var/lib/sandboxd)\n"
+	      "  --run-dir DIR             sockets and key (/run/sandboxd/INSTANCE)\n"
+	      "  --instance N              0 to 12 (0): which of several daemons of this host\n"
+	      "  --port N                  TCP port of the API (8080); 0: the kernel chooses\n"
+	      "  --force                   init-config: also over a file that is there\n"
+	      "\nIn brackets: the default.  The command line goes before the file.\n",
+	      out);
 }
 
 static int take_word(struct options *o, const char *word)

@@ -60,8 +60,8 @@ struct report {
 
 static int usage(FILE *to)
 {
-	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N [--lower N]\n"
-		    "                      [--diff-id HEX] [--wait] [--seal]\n"
+	fprintf(to, "usage: sandbox-unpack --form tar|gzip|zstd --max-bytes N --max-entries N\n"
+		    "                      [--lower N] [--diff-id HEX] [--wait] [--seal]\n"
 		    "       sandbox-unpack --host-skeleton\n"
 		    "       sandbox-unpack --capture tar|gzip|zstd --max-bytes N --max-entries N\n"
 		    "                      [--views] [--skip PATH]...\n"

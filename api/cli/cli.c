@@ -118,6 +118,13 @@ static bool group_is_first(const struct cli_command *c)
 	return true;
 }
 
+static void print_summary(const struct cli_command *c)
+{
+	int n = printf("  %s%s%s", c->group ? c->group : "", c->group ? " " : "", c->name);
+
+	printf("%*s%s\n", n < 18 ? 18 - n : 1, "", c->summary);
+}
+
 static void help_program(void)
 {
 	puts("usage: sandboxctl [OPTION]... COMMAND [OPTION]... [ARGUMENT]...\n"
@@ -126,8 +133,7 @@ static void help_program(void)
 	for (const struct cli_command *c = cli_commands; c->name; c++) {
 		if (c->group && group_is_first(c))
 			putchar('\n');
-		int n = printf("  %s%s%s", c->group ? c->group : "", c->group ? " " : "", c->name);
-		printf("%*s%s\n", n < 18 ? 18 - n : 1, "", c->summary);
+		print_summary(c);
 		if (c->group && (!c[1].name || !c[1].group))
 			putchar('\n');
 	}
@@ -291,23 +297,38 @@ static int find_command(int argc, char **argv, int i, const struct cli_command *
 	return 0;
 }
 
+static bool has_group(const char *name)
+{
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (c->group && !strcmp(c->group, name))
+			return true;
+	return false;
+}
+
+static void help_group(const char *group)
+{
+	printf("usage: sandboxctl %s COMMAND [OPTION]... [ARGUMENT]...\n\n", group);
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (c->group && !strcmp(c->group, group))
+			print_summary(c);
+	printf("\nMore: sandboxctl %s COMMAND --help, man sandboxctl\n", group);
+}
+
+/* The word at @i begins no command; Return: 1 when help was asked for, else -1 with the error told. */
 static int no_command(int argc, char **argv, int i)
 {
-	bool group = false;
-
-	for (const struct cli_command *c = cli_commands; c->name; c++)
-		if (c->group && !strcmp(c->group, argv[i])) {
-			if (!group)
-				fprintf(stderr, "sandboxctl: %s needs one of:", argv[i]);
-			fprintf(stderr, " %s", c->name);
-			group = true;
-		}
-	if (group) {
-		fputc('\n', stderr);
-		return -1;
+	if (!has_group(argv[i]))
+		return usage_error(NULL, "no command \"%s\"", argv[i]);
+	if (i + 1 < argc && (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
+		help_group(argv[i]);
+		return 1;
 	}
-	(void)argc;
-	return usage_error(NULL, "no command \"%s\"", argv[i]);
+	fprintf(stderr, "sandboxctl: %s needs one of:", argv[i]);
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (c->group && !strcmp(c->group, argv[i]))
+			fprintf(stderr, " %s", c->name);
+	fputc('\n', stderr);
+	return -1;
 }
 
 int cli_parse(int argc, char **argv, struct cli *cli, struct cli_args *ret, const char **operands)
