@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -50,7 +51,7 @@ struct dnsd_broker {
 	uint32_t free_ticket; /* index + 1; 0: none */
 	uint32_t serial;
 	bool served; /* there were listeners once */
-	enum { NOT_ASKED = 0, ASKED, ASKED_IN_VAIN } asked_log;
+	uint32_t told_version; /* of a broker that we do not go with, which was logged; 0: none */
 	struct broker_pin *queue; /* owned; QUEUE_MAX of them */
 	uint32_t head, n;	  /* of the ring */
 };
@@ -96,14 +97,12 @@ static void ticket_over(struct dnsd_broker *b, uint32_t i, int status)
 
 static void lose(struct dnsd_broker *b, const char *why)
 {
-	if (b->fd >= 0)
+	if (b->fd >= 0 && !b->told_version)
 		log_warn("broker: %s; serving on, connecting again", why);
 	loop_fd_remove(b->source);
 	b->source = NULL;
 	replace_fd(&b->fd, -1);
 	b->head = b->n = 0;
-	if (b->asked_log == ASKED)
-		b->asked_log = ASKED_IN_VAIN;
 	loop_timer_disarm(b->renew);
 	loop_timer_arm(b->retry, b->retry_ms);
 	b->retry_ms = b->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : b->retry_ms * 2;
@@ -287,7 +286,7 @@ static void renew_due(void *arg)
 	struct dnsd_broker *b = arg;
 
 	renew_later(b);
-	if (b->fd >= 0 && b->asked_log != ASKED_IN_VAIN && dns_leases_count(b->d->leases) && ask(b, BROKER_OP_FLOWS) < 0)
+	if (b->fd >= 0 && dns_leases_count(b->d->leases) && ask(b, BROKER_OP_FLOWS) < 0)
 		log_warn("broker: live connections cannot be asked for");
 }
 
@@ -308,8 +307,17 @@ static void expire_due(void *arg)
 
 static const char *got_hello(struct dnsd_broker *b, const union broker_any *m, size_t n)
 {
+	if (n >= offsetof(struct broker_hello_reply, boot_id) && m->hello_reply.version != BROKER_VERSION) {
+		/* Nothing is asked of it: what it does not know it would not do, and names would open more than they should. */
+		if (b->told_version != m->hello_reply.version)
+			log_error("broker: it is of version %u, this name server of %u: restart both; until then no name opens an address",
+				  m->hello_reply.version, BROKER_VERSION);
+		b->told_version = m->hello_reply.version;
+		return "is of another version";
+	}
 	if (n != sizeof(m->hello_reply) || m->hello_reply.status)
 		return "refused our hello";
+	b->told_version = 0;
 	return ask(b, BROKER_OP_DNS_SOCKETS) < 0 ? "cannot be written to" : NULL;
 }
 
@@ -339,17 +347,13 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	renew_later(b);
 	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */
 	dnsd_log_socket(d->log, -1);
-	/* A broker that does not know the question hangs up; then the next connection goes without. */
-	if (b->asked_log != ASKED_IN_VAIN && ask(b, BROKER_OP_LOG_SOCKET) == 0)
-		b->asked_log = ASKED;
-	if (dnsd_gate_wanted(d->gate) && ask(b, BROKER_OP_GATE) < 0)
+	if (ask(b, BROKER_OP_LOG_SOCKET) < 0 || (dnsd_gate_wanted(d->gate) && ask(b, BROKER_OP_GATE) < 0))
 		return "cannot be written to";
 	return NULL;
 }
 
 static void got_log(struct dnsd_broker *b, const union broker_any *m, size_t n, int *fds, size_t n_fds)
 {
-	b->asked_log = NOT_ASKED;
 	if (n == sizeof(m->reply) && !m->reply.status && n_fds == 1)
 		dnsd_log_socket(b->d->log, take_fd(&fds[0]));
 	else

@@ -250,9 +250,60 @@ static enum gate_said of_flow(struct dnsd_gate *g, const struct dns_sandbox *s, 
 	return said;
 }
 
+/*
+ * Whether it takes a name to get where @p leads: only then is there something to judge.  What rules for addresses decide, and what
+ * no name has opened, is the packet filter's with the SYN: it labels it, or refuses it.  Should the filter say otherwise all the
+ * same, in the middle of a change, then the next packet is of a flow that is not known here.
+ */
+static bool needs_name(const struct dnsd_gate *g, const struct dns_sandbox *s, const struct gate_packet *p)
+{
+	uint32_t at = 0;
+
+	if (!s->policy || FAULT_POINT("gate-every-syn"))
+		return true;
+	if (policy_addr_decides(s->policy, p->target, p->target6, p->port))
+		return false;
+	return policy_default_allow(s->policy) ||
+	       (p->target ? dns_leases_find(g->d->leases, s, p->target, &at) : dns_leases_find6(g->d->leases, s, p->target6, &at)) != NULL;
+}
+
+static enum gate_said of_syn(struct dnsd_gate *g, const struct dns_sandbox *s, struct entry **at, const struct gate_packet *p)
+{
+	struct entry *e = *at;
+
+	/*
+	 * Bytes in a SYN are for servers that take them before the hand-shake: without them every server goes on.  What connection tracking
+	 * takes for none (flags, checksum) ends no connection there, and so must begin nothing here.
+	 */
+	if (p->seg.len || (p->seg.flags & GATE_FLAGS) != GATE_SYN || !gate_packet_sum_fits(g->buf, p))
+		return GATE_DROP;
+	if (e && e->flow.first_seq == p->seg.seq + 1)
+		return GATE_PASS;
+	if (!needs_name(g, s, p)) {
+		if (e)
+			take_out(g, at);
+		return GATE_PASS;
+	}
+	if (!e)
+		e = put_in(g, s, p);
+	if (!e)
+		return GATE_DROP;
+	const size_t before = e->flow.room;
+	gate_flow_begin(&e->flow, p->seg.seq, p->seg.now_ms);
+	count_bytes(g, e, before);
+	if (g->n == 1)
+		loop_timer_arm(g->sweep, SWEEP_MS);
+	return GATE_BEGIN;
+}
+
+static uint32_t sandbox_of(const struct dnsd_gate *g, const struct gate_packet *p)
+{
+	return p->source ? p->source : ip6_in(p->source6, &g->d->settings.subnet6) ? (uint32_t)p->source6.lo : 0;
+}
+
 static enum gate_said of_packet(struct dnsd_gate *g, const struct gate_packet *p)
 {
-	const uint32_t from = p->source ? p->source : ip6_in(p->source6, &g->d->settings.subnet6) ? (uint32_t)p->source6.lo : 0;
+	const uint32_t from = sandbox_of(g, p);
 	const struct dns_sandbox *s = from ? dns_sandboxes_find(g->d->sandboxes, from) : NULL;
 	struct entry **at, *e;
 
@@ -264,23 +315,8 @@ static enum gate_said of_packet(struct dnsd_gate *g, const struct gate_packet *p
 		take_out(g, at);
 		e = NULL;
 	}
-	if (p->seg.flags & GATE_SYN) {
-		/* Bytes in a SYN are for servers that take them before the hand-shake: without them every server goes on. */
-		if (p->seg.len || (p->seg.flags & (GATE_FIN | GATE_RST | GATE_ACK)))
-			return GATE_DROP;
-		if (e && e->flow.first_seq == p->seg.seq + 1)
-			return GATE_PASS;
-		if (!e)
-			e = put_in(g, s, p);
-		if (!e)
-			return GATE_DROP;
-		const size_t before = e->flow.room;
-		gate_flow_begin(&e->flow, p->seg.seq, p->seg.now_ms);
-		count_bytes(g, e, before);
-		if (g->n == 1)
-			loop_timer_arm(g->sweep, SWEEP_MS);
-		return GATE_PASS;
-	}
+	if (p->seg.flags & GATE_SYN)
+		return of_syn(g, s, at, p);
 	if (e)
 		return of_flow(g, s, at, p);
 	if (p->seg.flags & GATE_RST)
@@ -288,10 +324,24 @@ static enum gate_said of_packet(struct dnsd_gate *g, const struct gate_packet *p
 	return enforced(g, s) ? GATE_DENY : GATE_RELEASE;
 }
 
+/*
+ * One that cannot be written is sent again by who sent it.  A SYN began its flow's record anew, and on its way it would have ended
+ * a connection that still has those ports (fw_rules_gate.c): as it did not get there, what it began is forgotten.
+ */
+static void not_written(struct dnsd_gate *g, const struct gate_packet *p)
+{
+	struct entry **at = place(g, sandbox_of(g, p), p);
+
+	log_debug("gate of TLS names: %s", strerror(errno));
+	if ((p->seg.flags & GATE_SYN) && *at)
+		take_out(g, at);
+}
+
 static void gate_ready(void *arg, int fd, uint32_t events)
 {
 	static const uint8_t hops[GATE_SAID_COUNT] = {
-		[GATE_PASS] = BROKER_GATE_PASS, [GATE_RELEASE] = BROKER_GATE_RELEASE, [GATE_DENY] = BROKER_GATE_DENY};
+		[GATE_PASS] = BROKER_GATE_PASS, [GATE_RELEASE] = BROKER_GATE_RELEASE, [GATE_DENY] = BROKER_GATE_DENY,
+		[GATE_BEGIN] = BROKER_GATE_BEGIN};
 	struct dnsd_gate *g = arg;
 	uint64_t now = mono_ms();
 
@@ -316,9 +366,8 @@ static void gate_ready(void *arg, int fd, uint32_t events)
 		if (!hops[said])
 			continue;
 		gate_packet_hops(g->buf, hops[said]);
-		/* One that cannot be written is sent again by who sent it. */
 		if (write(fd, g->buf, p.len) < 0)
-			log_debug("gate of TLS names: %s", strerror(errno));
+			not_written(g, &p);
 	}
 	dnsd_turn(g->d);
 }

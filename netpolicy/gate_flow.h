@@ -27,12 +27,13 @@ enum gate_said {
 	GATE_RELEASE, /* pass this and all that follow */
 	GATE_JUDGE,   /* flow->hello says what was read; then gate_flow_allowed() or gate_flow_deny() */
 	GATE_DENY,
+	GATE_BEGIN, /* a SYN with which a record began: what the kernel still has of its ports is over */
 	GATE_SAID_COUNT
 };
 
 enum gate_state { GATE_SILENT = 0, GATE_HELLO, GATE_ASKED, GATE_ANSWER, GATE_DENIED, GATE_STATE_COUNT };
 
-enum gate_flags { GATE_FIN = 1u << 0, GATE_SYN = 1u << 1, GATE_RST = 1u << 2, GATE_ACK = 1u << 4, GATE_URG = 1u << 5 };
+enum gate_flags { GATE_FIN = 1u << 0, GATE_SYN = 1u << 1, GATE_RST = 1u << 2, GATE_ACK = 1u << 4, GATE_URG = 1u << 5, GATE_FLAGS = 0x3f };
 
 struct gate_segment {
 	uint32_t seq, ack;

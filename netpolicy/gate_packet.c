@@ -63,9 +63,29 @@ int gate_packet_read(const uint8_t *data, size_t len, struct gate_packet *ret)
 	return 0;
 }
 
+static uint64_t sum_of(const uint8_t *data, size_t n)
+{
+	uint64_t sum = n & 1 ? (uint64_t)data[n - 1] << 8 : 0;
+
+	for (size_t i = 0; i + 1 < n; i += 2)
+		sum += be16(data + i);
+	return sum;
+}
+
+bool gate_packet_sum_fits(const uint8_t *data, const struct gate_packet *p)
+{
+	const size_t head = p->source ? IPV4_HEAD : IPV6_HEAD, addrs = p->source ? 8 : 32;
+	/* The addresses stand at the end of IP's head. */
+	uint64_t sum = sum_of(data + head - addrs, addrs + p->len - head) + IPPROTO_TCP + (p->len - head);
+
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum == 0xffff;
+}
+
 void gate_packet_hops(uint8_t *data, uint8_t hops)
 {
-	uint32_t sum = 0;
+	uint64_t sum;
 
 	if (data[0] >> 4 == 6) {
 		data[7] = hops;
@@ -73,8 +93,7 @@ void gate_packet_hops(uint8_t *data, uint8_t hops)
 	}
 	data[8] = hops;
 	data[10] = data[11] = 0;
-	for (size_t i = 0; i < IPV4_HEAD; i += 2)
-		sum += be16(data + i);
+	sum = sum_of(data, IPV4_HEAD);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = ~(sum + (sum >> 16)) & 0xffff;
 	data[10] = (uint8_t)(sum >> 8);

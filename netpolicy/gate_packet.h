@@ -30,6 +30,8 @@ struct gate_packet {
  * Return: 0 or -EBADMSG
  */
 int gate_packet_read(const uint8_t *data, size_t len, struct gate_packet *ret);
+/** gate_packet_sum_fits() - Whether the checksum of TCP in @data, which gate_packet_read() took as @p, is right */
+bool gate_packet_sum_fits(const uint8_t *data, const struct gate_packet *p);
 /** gate_packet_hops() - Set the hop count of the packet @data, which gate_packet_read() took, to @hops; its checksum fits again */
 void gate_packet_hops(uint8_t *data, uint8_t hops);
 

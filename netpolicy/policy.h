@@ -148,6 +148,16 @@ struct policy_flow {
  */
 struct policy_verdict policy_decide_addr(const struct policy *p, const struct policy_guards *guards, const struct policy_flow *flow);
 
+/**
+ * policy_addr_decides() - Whether rules for addresses decide, whichever way, so that no name matters
+ * @p:		Sealed
+ * @addr:	IPv4, host byte order; 0: @addr6
+ * @addr6:	IPv6
+ * @port:	Of TCP; an allow rule for other ports decides nothing
+ *
+ * Return: whether one does, after what policy_guard() never lets through
+ */
+bool policy_addr_decides(const struct policy *p, uint32_t addr, struct ip6 addr6, uint16_t port);
 /** policy_addr_named() - Whether an allow rule of addresses covers @addr, so that a name may lead there even if it is private */
 bool policy_addr_named(const struct policy *p, uint32_t addr);
 

@@ -47,8 +47,10 @@ int policy_seal_addrs(struct policy *p)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < p->n_rules; i++)
+	for (uint32_t i = 0; i < p->n_rules; i++) {
 		n += p->rules[i].kind == EGRESS_RULE_IPV4;
+		p->has6 |= p->rules[i].kind == EGRESS_RULE_IPV6;
+	}
 	if (!n)
 		return 0;
 	p->by_addr = calloc(n, sizeof(*p->by_addr));
@@ -111,7 +113,7 @@ static void cover_all(const struct policy *p, uint32_t addr, uint16_t port, stru
 /* Few policies have rules for IPv6, and this is asked by people: they are simply walked. */
 static void cover_all6(const struct policy *p, struct ip6 addr, uint16_t port, struct covered *c)
 {
-	for (uint32_t i = 0; i < p->n_rules; i++) {
+	for (uint32_t i = 0; p->has6 && i < p->n_rules; i++) {
 		const struct ip6_prefix net = {ip6_read(p->rules[i].addr6), p->rules[i].prefix};
 
 		if (p->rules[i].kind == EGRESS_RULE_IPV6 && ip6_in(addr, &net))
@@ -226,6 +228,21 @@ struct policy_verdict policy_decide_addr(const struct policy *p, const struct po
 	if (p->default_allow)
 		return (struct policy_verdict){true, EGRESS_NO_RULE, EGRESS_REASON_DEFAULT};
 	return denied(named ? EGRESS_REASON_PORT : EGRESS_REASON_DEFAULT, c.other_port);
+}
+
+bool policy_addr_decides(const struct policy *p, uint32_t addr, struct ip6 addr6, uint16_t port)
+{
+	struct covered c = nothing_covered;
+
+	assert(p->sealed);
+	if (addr)
+		cover_all(p, addr, port, &c);
+	else
+		cover_all6(p, addr6, port, &c);
+	for (unsigned i = 0; i < N_TIERS; i++)
+		if (c.tier[i] != EGRESS_NO_RULE)
+			return true;
+	return false;
 }
 
 static bool some_allow(const struct covered *c)

@@ -36,6 +36,7 @@ struct policy {
 	struct {
 		uint32_t first, n;
 	} prefix[33]; /* part of by_addr with this prefix */
+	bool has6;    /* some rule is for IPv6 addresses */
 };
 
 /** policy_seal_addrs() - Sort the address rules of @p; Return: 0, or -1 when out of memory */

@@ -15,7 +15,8 @@
 #include <stdint.h>
 
 #define BROKER_MAGIC	     0x314b5242u /* "BRK1" */
-#define BROKER_VERSION	     2u
+/* Counts up with every operation, verdict or field that the other side of an older program would not know: both are restarted. */
+#define BROKER_VERSION	     3u
 #define BROKER_KEY_BYTES     32u
 #define BROKER_MAX_LAYERS    127u
 #define BROKER_MAX_VOLUMES   16u
@@ -453,6 +454,7 @@ enum broker_gate {
 	BROKER_GATE_PASS = 65,
 	BROKER_GATE_RELEASE, /* and the connection's next packets do not come here any more */
 	BROKER_GATE_DENY,    /* it is reset */
+	BROKER_GATE_BEGIN,   /* a SYN: it passes, but for a connection that has its ports already, which is over */
 };
 #define BROKER_LOG_GROUP 1u
 #define BROKER_LOG_BYTES 64u

@@ -19,7 +19,8 @@
 #include "runtime/broker/egress_plan.h"
 #include "runtime/broker/links.h"
 
-#define GATE_LABEL 1 /* bit of the connection's label */
+#define GATE_LABEL 1 /* bit of the connection's label: it is released */
+#define OVER_LABEL 2 /* its ports were used again: nothing of its client passes any more */
 #define GATE_PORT  443
 #define HOPS	   64 /* of what passed: how far it gets is not the sandbox's to choose */
 
@@ -87,10 +88,18 @@ void fw_rules_put_gate_hook(struct buf *b, const struct fw_rules_config *c)
 	/*
 	 * Connection tracking lets a SYN of ports that it knows pass, and takes the answer for its old connection's, with its label: when the
 	 * server reset that one, say.  Where it agrees that the ports are free it has made a new one by here.  A SYN that is sent again needs
-	 * no way when the server has answered the first.
+	 * no way when the server has answered the first.  Another one, with which sandbox-dnsd began its record of the flow, ends the old
+	 * connection: else what follows of that one, or is on its way here already, would be read as the beginning of this one.
 	 */
+	const bool again = FAULT_POINT("fw-gate-again"), over = FAULT_POINT("fw-gate-over"); /* no guard: a test's */
 	buf_printf(b,
+		   "\tchain gate_again {\n"
+		   "\t\tip ttl %d ct label set %d\n"
+		   "\t\tip6 hoplimit %d ct label set %d\n"
+		   "\t\tdrop\n"
+		   "\t}\n"
 		   "\tchain gate_back {\n"
+		   "\t\tct label %d drop\n"
 		   "%s"
 		   "\t\tip ttl %d ct label set %d\n"
 		   "\t\tip6 hoplimit %d ct label set %d\n"
@@ -103,12 +112,14 @@ void fw_rules_put_gate_hook(struct buf *b, const struct fw_rules_config *c)
 		   "\t\tmeta mark != %u accept\n"
 		   "\t\tmeta l4proto != tcp accept\n"
 		   "\t\ttcp dport != %d accept\n"
+		   "\t\tct label %d drop\n"
 		   "\t\tct label %d accept\n"
 		   "\t\tct state invalid drop\n"
 		   "%s"
 		   "\t\tgoto gate_more\n"
 		   "\t}\n",
-		   FAULT_POINT("fw-gate-again") ? "" : "\t\ttcp flags & (fin|syn|rst|ack) == syn ct state established drop\n", BROKER_GATE_RELEASE, GATE_LABEL,
-		   BROKER_GATE_RELEASE, GATE_LABEL, c->uplink_router, LINKS_ROUTE_MARK, GATE_PORT, GATE_LABEL,
+		   over ? 0 : BROKER_GATE_BEGIN, OVER_LABEL, over ? 0 : BROKER_GATE_BEGIN, OVER_LABEL, OVER_LABEL,
+		   again ? "" : "\t\ttcp flags & (fin|syn|rst|ack) == syn ct state established goto gate_again\n", BROKER_GATE_RELEASE, GATE_LABEL,
+		   BROKER_GATE_RELEASE, GATE_LABEL, c->uplink_router, LINKS_ROUTE_MARK, GATE_PORT, OVER_LABEL, GATE_LABEL,
 		   c->ipv6 ? "\t\tmeta nfproto ipv6 goto gate_more6\n" : "");
 }

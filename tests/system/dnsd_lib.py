@@ -201,11 +201,13 @@ def ip6_text(two):
 class Broker(threading.Thread):
     """status and delay of PIN and UNPIN can be set; pins holds what is open as {(slot, address, ports): (lease_ms, when)}"""
 
-    def __init__(self, run, port=PORT, addr="0.0.0.0"):
+    def __init__(self, run, port=PORT, addr="0.0.0.0", version=0, with_gate=False):
         super().__init__(daemon=True)
         self.run_dir, self.port, self.addr = run, port, addr
         self.pin_status, self.pin_delay, self.unpin_delay, self.hold, self.ipv6 = 0, 0, 0, False, False
         self.dies_at_unpin, self.not_done = False, []  # once, before it has done it
+        self.version, self.hellos = version, 0  # version 0: that of who asks
+        self.with_gate, self.gate, self.gate_up = with_gate, None, threading.Event()
         self.pins, self.log, self.held, self.flows = {}, [], [], []  # flows: (slot, generation, address as a number)
         self.asked_flows = 0
         self.ready = threading.Event()
@@ -271,13 +273,22 @@ class Broker(threading.Thread):
         magic, op, tag, size, _ = struct.unpack(HEAD, m[:24])
         good = struct.pack("=ii", 0, 0) + bytes(240)
         if op == 1:
-            self.send(reply(magic, op, tag, struct.pack("=iI", 0, 1) + bytes(16 + 32 + 32 + 240)))
+            self.hellos += 1
+            version = self.version or struct.unpack("=I", m[24:28])[0]
+            self.send(reply(magic, op, tag, struct.pack("=iI", 0, version) + bytes(16 + 32 + 32 + 240)))
         elif op == 16:
             all = self.sockets() + (self.sockets6() if self.ipv6 else ())
             self.send(reply(magic, op, tag, good), [s.fileno() for s in all])
             self.ready.set()
         elif op == 20:
             self.send(reply(magic, op, tag, good), (self.log_peer.fileno(),))
+        elif op == 29 and self.with_gate:
+            self.gate, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            self.gate.setblocking(True)
+            self.gate.settimeout(20)
+            self.send(reply(magic, op, tag, good), (theirs.fileno(),))
+            theirs.close()
+            self.gate_up.set()
         elif op == 21:
             self.asked_flows += 1
             body = b"".join(struct.pack("=IIII16x", *f, 0) for f in self.flows)
@@ -325,9 +336,14 @@ class Broker(threading.Thread):
         return [l for l in self.log if l[0] == PIN and addr in l[2]]
 
     def die(self):
+        for s in self.listener, self.conn:
+            try:
+                s.shutdown(socket.SHUT_RDWR)  # a close() alone waits for who reads
+            except (OSError, AttributeError):
+                pass
+        self.listener.close()
         if self.conn:
             self.conn.close()
-        self.listener.close()
 
 
 # ---- sandboxd ----

@@ -870,6 +870,74 @@ def ipv6():
     ok(e and e[0].addrs6[0] == "2001:db8:100::77" and e[0].port == 443 and e[0].reason == "no_lease", "a refused IPv6 packet is told with its address", e)
 
 
+def other_version():
+    """a broker of before an upgrade: said once, nothing is asked of it, and its successor is found"""
+    global broker
+    text = lambda: open(run + "/log").read()
+    control.set(2, "D +ok.test +oth.test")
+    said = text().count("of version 2, this name server")
+    broker.die()
+    broker = Broker(run, version=2)
+    ok(until(lambda: broker.hellos >= 3) and not broker.ready.is_set() and text().count("of version 2, this name server") == said + 1,
+       "a broker of another version: the log says what to do, once, and nothing is asked of it", (broker.hellos, text()[-1000:]))
+    ok(ask(2, "oth.test").rcode == SERVFAIL, "no name opens an address")
+    broker.die()
+    broker = Broker(run)
+    ok(broker.ready.wait(30) and until(lambda: ask(2, "oth.test").addrs() == [OTH]), "the right one is found, and does")
+
+
+# ---- the gate of TLS names: hop counts of packets, as the broker's interface would have them ----
+
+GATE_PASS, GATE_RELEASE, GATE_DENY, GATE_BEGIN = 65, 66, 67, 68
+
+
+def tcp(slot, dst, sport, seq, flags=2, data=b"", ack=0, spoil=0):
+    src, dst = socket.inet_aton(f"10.213.0.{slot}"), socket.inet_aton(dst)
+    body = struct.pack("!HHIIBBHHH", sport, 443, seq, ack, 0x50, flags, 65535, 0, 0) + data
+    words = src + dst + struct.pack("!HH", 6, len(body)) + body + bytes(len(body) % 2)
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:16] + struct.pack("!H", (~total & 0xFFFF) ^ spoil) + body[18:]
+    return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, 6, 0, src, dst) + body
+
+
+def said(*packets):
+    """hop counts of what comes back; behind them goes one that is always answered"""
+    got = []
+    for at in range(0, len(packets), 50):
+        for p in packets[at:at + 50] + (tcp(2, OK, 1, 1, 0x10),):
+            broker.gate.send(p)
+        while (p := broker.gate.recv(2000))[20:22] != b"\0\1":
+            got.append(p[8])
+    return got
+
+
+def gate():
+    global broker
+    broker.die()
+    broker = Broker(run, with_gate=True)
+    ok(broker.gate_up.wait(30), "dnsd asks for the gate's interface")
+    control.set(2, "D +ok.test +oth.test +198.51.100.40 +198.51.100.41:80 -198.51.100.42 +cdn-a.test")
+    ok(until(lambda: ask(2, "ok.test").addrs() == [OK]), "a name opens an address")
+    ok(said(*[tcp(2, "198.51.100.40", 2000 + i, 7) for i in range(400)]) == [GATE_PASS] * 400, "400 connections to what a rule for addresses opens pass, and are not known")
+    ok(said(tcp(2, "198.51.100.40", 2000, 8, 0x10)) == [GATE_DENY], "should the filter not have released one, it is none of ours")
+    ok(said(*[tcp(2, a, 3000 + i, 7) for i, a in enumerate(["198.51.100.42", "198.51.100.43", "198.51.100.41"] * 100)]) == [GATE_PASS] * 300,
+       "nor are those to addresses that nothing opens: the filter refuses them")
+    got = said(*[tcp(2, OK, 5000 + i, 7) for i in range(300)])
+    ok(got == [GATE_BEGIN] * 256, "of those to an address that a name opened, 256 may wait for their name", (len(got), set(got)))
+    ok(said(tcp(2, OK, 5000, 7), tcp(2, OK, 5001, 7)) == [GATE_PASS] * 2, "a SYN that comes again begins nothing")
+    ok(said(tcp(2, OK, 5000, 99)) == [GATE_BEGIN], "one with another number does, and says so: the kernel ends what it has of those ports")
+    ok(said(*[tcp(2, OK, 5001, 99, f) for f in (0x03, 0x06, 0x0A, 0x12, 0x22)], tcp(2, OK, 5001, 99, spoil=1), tcp(2, OK, 5001, 99, data=b"x")) == [],
+       "but not one that connection tracking takes for none: other flags, a wrong sum, bytes")
+    ok(said(tcp(2, OK, 5001, 8, 0x10)) == [GATE_PASS], "which changes nothing of the flow")
+    ok(said(tcp(2, OK, 5001, 99, 0xC2)) == [GATE_BEGIN], "the flags of ECN are a SYN's")
+    control.set(2, "D +ok.test +oth.test")
+    broker.die()
+    broker = Broker(run)
+    broker.ready.wait(30)
+
+
 def killed():
     global control
     control.set(2, "D +ok.test +oth.test")
@@ -897,7 +965,7 @@ ok(broker.ready.wait(30) and control.up.wait(30), "dnsd finds broker and sandbox
 control.synced()
 for what in (row_31, row_32, rows_33_to_37, row_38, row_39, row_40, rows_41_to_44, rows_45_to_47, row_48, rows_49_to_52, rows_53_54, rows_55_56, row_57,
              row_58, row_59, row_60, row_61, row_62, row_63, row_64, row_65, row_66, row_87, row_67, row_68, row_69, row_70, lease_limit, brakes, encrypted_resolvers,
-             ports, policy_changes, identity, packets, events_under_load, counters, absences, killed, ipv6):
+             ports, policy_changes, identity, packets, events_under_load, counters, absences, other_version, gate, killed, ipv6):
     only = sys.argv[1:]
     if not only or what.__name__ in only:
         begin = time.monotonic()

@@ -5,7 +5,7 @@ import base64, json, os, signal, socket, struct, subprocess, sys
 
 sys.dont_write_bytecode = True
 import egress_lib
-from egress_lib import A, D, NAMES, call, child, create, figures, hooks, log, ok, policy, run, run_suite, sh, until, world
+from egress_lib import A, D, NAMES, call, child, create, figures, hooks, log, net_of, ok, policy, run, run_suite, sh, until, world
 
 CDN, RETRY, CDN6 = "198.51.100.20", "198.51.100.21", "2001:db8:100::20"
 NAMES6 = {"cdn-a.test": CDN6, "cdn-b.test": CDN6}
@@ -291,6 +291,68 @@ held("cdn-b.test", 3)
     ok(got in [["hello cdn-a.test", "reset", x] for x in ("nothing", "reset")], "a judged connection's ports serve no other name", got)
 
 
+# With its network namespace and a capability that no sandbox has: frames of its own beside a connection of its kernel.
+FORGER = CLIENT + r"""
+SYN = None
+def watched():
+    global packets
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); packets.bind(("eth0", 3)); packets.settimeout(20)
+def begin(addr):
+    # the connection, and the frame that began it
+    global SYN
+    watched()
+    s = connect(addr)
+    while True:
+        f = packets.recv(2000)
+        if f[12:14] == b"\x08\0" and f[23] == 6 and f[34:36] == struct.pack("!H", s.getsockname()[1]) and f[47] == 2:
+            SYN = f
+            return s, struct.unpack("!I", f[38:42])[0]
+def send_syn(seq):
+    f = bytearray(SYN); f[38:42] = struct.pack("!I", seq); f[50:52] = b"\0\0"
+    tcp = bytes(f[34:]); total = f[26:34] + struct.pack("!HH", 6, len(tcp)) + tcp
+    n = sum(struct.unpack(f"!{len(total) // 2}H", total))
+    while n >> 16: n = (n & 0xffff) + (n >> 16)
+    f[50:52] = struct.pack("!H", ~n & 0xffff)
+    packets.send(bytes(f))
+def with_inner(data, inner):
+    # one more extension at the end, which is a hello of its own; lengths put right
+    def grow(d, at, size, n): return d[:at] + (int.from_bytes(d[at:at + size], "big") + n).to_bytes(size, "big") + d[at + size:]
+    j = 5 + 4 + 2 + 32
+    j += 1 + data[j]
+    j += 2 + int.from_bytes(data[j:j + 2], "big")
+    j += 1 + data[j]
+    n = 4 + len(inner)
+    data = grow(grow(grow(data, j, 2, n), 6, 3, n), 3, 2, n)
+    return data + struct.pack("!HH", 0xfafa, len(inner)), inner
+"""
+
+
+def forged(sid):
+    """a SYN that is none of its kernel's makes the gate read a connection from its middle on: that one is over then"""
+    addr = sh(sid, "ip -o -4 addr show dev eth0 | awk '{sub(\"/.*\", \"\", $4); print $4}'").strip()
+    resolves(sid, "cdn-a.test")
+    got = subprocess.run([*net_of(addr), sys.executable, "-c", FORGER + f"""
+s, seq = begin("{CDN}")
+send_syn(seq)
+s.settimeout(20)
+hello, o, a, b = handshake("cdn-a.test")
+s.sendall(hello)
+print(finish(s, o, a, b))
+s, seq = begin("{CDN}")
+first, second = with_inner(handshake("cdn-b.test")[0], handshake("cdn-a.test")[0])
+s.sendall(first); acked(s)
+send_syn(seq + len(first) & 0xffffffff)
+s.sendall(second)
+s.settimeout(3)
+try: print(s.recv(100)[:5])
+except socket.timeout: print("nothing")
+except ConnectionResetError: print("reset")
+"""], capture_output=True, text=True, timeout=120)
+    got = (got.stdout + got.stderr).strip().split("\n")
+    ok(got[0] == "hello cdn-a.test", "a SYN that comes twice ends nothing", got)
+    ok(got[1:] in (["nothing"], ["reset"]), "a forged one has no connection read from its middle on", got)
+
+
 def six(sid):
     sh(sid, "getent ahostsv6 cdn-a.test")
     got = inside(sid, f'print(tls("{CDN6}", "cdn-a.test")); print(tls("{CDN6}", "cdn-b.test")); print(tls("{CDN6}", None)); '
@@ -443,6 +505,7 @@ def suite(daemon):
         static_and_ports()
         retry(a)
         same_ports(a)
+        forged(a)
         if HAS_SIX:
             six(a)
         else:
@@ -518,6 +581,6 @@ HAS_SIX = prepare_six()
 real_start = egress_lib.start
 egress_lib.start = lambda more="": real_start(more + ("[network]\nipv6 = true\n" if HAS_SIX else ""))
 egress_lib.name_server = name_server
-if os.environ.get("SBX_FAULT_GATE"):  # gate-judge, gate-follow, fw-gate, fw-gate-again, gate-flows: without one guard, some of it goes red
+if os.environ.get("SBX_FAULT_GATE"):  # gate-judge, gate-follow, fw-gate, fw-gate-again, fw-gate-over, gate-flows: without one guard, some of it goes red
     egress_lib.write = lambda path, text, write=egress_lib.write: write(path, os.environ["SBX_FAULT_GATE"] + ":fail\n" if path == egress_lib.fault else text)
 run_suite(bench if os.environ.get("EGRESS_BENCH") else suite)

@@ -53,23 +53,6 @@ def arrived(path, what):
     return [l for l in lines if (what(l) if callable(what) else what.encode().hex() in l[3])]
 
 
-def net_of(addr):
-    """nsenter into the namespace that has this address on eth0"""
-    seen = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            net = os.readlink(f"/proc/{pid}/ns/net")
-            if net in seen:
-                continue
-            seen.add(net)
-            if f" {addr}/" in subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "-4", "addr", "show", "dev", "eth0"],
-                                             capture_output=True, text=True).stdout:
-                return ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
-        except OSError:
-            pass
-    return None
-
-
 # ---- packets ----
 
 def checksum(data):
