@@ -500,13 +500,33 @@ static uint64_t pipe_holds(const struct agent_source *src)
 	return src->fd >= 0 && !ioctl(src->fd, FIONREAD, &n) && n > 0 ? (uint64_t)n : 0;
 }
 
-/* Whether somebody who was left behind may still write. */
-static bool has_writers(const struct cmd *c)
+static void close_output(struct service *s, struct cmd *c, int i)
 {
-	struct pollfd ends[2] = {{.fd = c->out[0].fd}, {.fd = c->out[1].fd}};
+	service_unwatch(s, &c->out[i]);
+	c->drain_bytes[i] = 0;
+}
 
-	return poll(ends, 2, 0) >= 0 && ((c->out[0].fd >= 0 && !(ends[0].revents & POLLHUP)) ||
-					 (c->out[1].fd >= 0 && !(ends[1].revents & POLLHUP)));
+/* Notes what the pipes of @c, which has ended, still hold.  Return: whether somebody who was left behind may still write. */
+static bool see_output(struct service *s, struct cmd *c)
+{
+	struct pollfd ends[2] = {{.fd = c->out[0].fd, .events = POLLIN}, {.fd = c->out[1].fd, .events = POLLIN}};
+	bool writers = false;
+
+	ignore_result(poll(ends, 2, 0)); /* on failure it is as if there were writers */
+	for (int i = 0; i < 2; i++) {
+		bool hung_up = ends[i].revents & POLLHUP, empty = !(ends[i].revents & POLLIN);
+
+		if (c->out[i].fd < 0)
+			continue;
+		if (hung_up && empty && !c->pty) {
+			close_output(s, c, i);
+			continue;
+		}
+		c->drain_bytes[i] = pipe_holds(&c->out[i]);
+		c->out[i].ready = 1;
+		writers |= !hung_up;
+	}
+	return writers;
 }
 
 static void ended(struct service *s, struct cmd *c)
@@ -526,7 +546,7 @@ static void start_again(struct service *s, struct cmd *c)
 	uint8_t *bytes = take_ptr(c->launched.bytes);
 	struct spec_view view;
 	uint32_t n = c->launched.n;
-	bool term_due = c->launched.term_due;
+	uint64_t due = c->launched.due;
 	int r = s->dead || !bytes ? -ESRCH : spec_read(bytes + sizeof(struct agent_exec), n - sizeof(struct agent_exec), 0, &view);
 
 	launch_over(s, c);
@@ -537,22 +557,57 @@ static void start_again(struct service *s, struct cmd *c)
 	if (r) {
 		fail_with(c, AGENT_STAGE_FORK, -r);
 		ended(s, c);
-	} else if (term_due) {
-		c->launched.term_due = true;
+	} else {
+		c->launched.due = due;
 		launch_learn(s, c);
 	}
 	free(bytes);
 }
 
-/*
- * The launcher's word about @c is looked at when something else says that it is worth it: output, which nobody writes before the
- * exec, its end, or the time.
- */
-static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
+/* Whether @c has executed. */
+static bool has_executed(const struct service *s, const struct cmd *c)
+{
+	struct proc_look look;
+
+	if (!c->launched.lost)
+		return launch_executed(s, c);
+	/* nobody says so any more; whoever is gone is told by SIGCHLD */
+	return !proc_look(s->agent, c->pid, &look) && look.executed;
+}
+
+/* When to look again: the longer it took so far, the later. */
+static void look_again(struct launched *l, int64_t now_usec, int64_t most_usec)
+{
+	int64_t took = now_usec - l->sent_mono_usec;
+
+	l->look_mono_usec = now_usec + (took < INT_STARTED_USEC ? INT_STARTED_USEC : took < most_usec ? took : most_usec);
+}
+
+/* The launcher has not made a child of @c yet. */
+static void wait_for_launcher(struct service *s, struct cmd *c, int64_t now_usec, bool late)
 {
 	struct launched *l = &c->launched;
 	int32_t sys;
-	bool late = l->look_mono_usec && l->look_mono_usec <= now_usec;
+
+	if (launch_failure(s, c, &sys)) {
+		start_again(s, c); /* for want of something that the agent may have, or to be told again */
+	} else if (late && (now_usec - l->sent_mono_usec > INT_LAUNCH_USEC || launch_stands_still(s, now_usec))) {
+		l->look_mono_usec = 0;
+		launch_drop(s); /* cmd_relaunch() */
+	} else if (late) {
+		look_again(l, now_usec, INT_STILL_USEC);
+		launch_wake(s);
+	}
+}
+
+/*
+ * The launcher's word about @c is looked at when something else says that it is worth it: output, which nobody writes before the
+ * exec, its end, or the time (@late).
+ */
+static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec, bool late)
+{
+	struct launched *l = &c->launched;
+	int32_t sys;
 
 	if (l->slot < 0) {
 		/* its report says the rest; a tenant may have stopped it on its way */
@@ -561,27 +616,18 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec)
 		return;
 	}
 	if (!launch_learn(s, c)) {
-		if (launch_failure(s, c, &sys)) {
-			start_again(s, c); /* for want of something that the agent may have, or to be told again */
-		} else if (late && l->told) {
-			l->look_mono_usec = 0;
-			launch_drop(s); /* it stands still: cmd_relaunch() */
-		} else if (late) {
-			l->look_mono_usec += INT_LAUNCH_USEC;
-			launch_executed(s, c, true);
-			launch_wake(s);
-		}
+		wait_for_launcher(s, c, now_usec, late);
 		return;
 	}
 	if (launch_failure(s, c, &sys))
 		return; /* its end is near, and says so */
 	/* what has only hung up is mostly over: its end is told with its beginning */
 	bool prints = (c->out[0].ready && pipe_holds(&c->out[0])) || (c->out[1].ready && pipe_holds(&c->out[1]));
-	if (prints || ((late || l->told) && launch_executed(s, c, late))) {
+	if (prints || ((late || (c->background && !l->lost)) && has_executed(s, c))) {
 		started(s, c);
 	} else if (late) {
-		/* it will be told; a tenant may have stopped it on its way */
-		l->look_mono_usec = now_usec + INT_LAUNCH_USEC;
+		/* a tenant may have stopped it on its way */
+		look_again(l, now_usec, INT_LAUNCH_USEC);
 		kill(c->pid, SIGCONT);
 	}
 }
@@ -596,12 +642,9 @@ void cmd_relaunch(struct service *s)
 			s->launcher_due = true;
 			continue;
 		}
-		/* it may still be on its way to its exec, and fail: its slot stays its own until it is reaped */
-		s->launcher.slots[c->launched.slot].done = 1;
-		if (!c->launched.lost) {
-			c->launched.lost = true;
-			c->state = CMD_STARTED;
-		}
+		/* it may still be on its way to its exec, and fail: its slot stays its own until it is known */
+		c->launched.lost = true;
+		c->launched.look_mono_usec = sysx_mono_usec();
 	}
 	s->cmd_events = true;
 }
@@ -679,21 +722,20 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 	ended(s, c);
 	c->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
 	c->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-	for (int i = 0; i < 2; i++) {
-		c->drain_bytes[i] = pipe_holds(&c->out[i]);
-		c->out[i].ready = c->out[i].fd >= 0;
-	}
+	bool writers = see_output(s, c);
 	c->tells_left = pipe_holds(&c->tells);
 	c->before_left[0] = c->before_left[1] = 0; /* drain_bytes knows better now */
 	if (c->pty) {
 		/* its last bytes are on their way through a kernel worker; the hang-up behind them ends the wait */
 		c->drain_bytes[0] = UINT64_MAX;
 		c->drain_mono_usec = sysx_mono_usec() + INT_PTY_DRAIN_USEC;
-	} else if (c->stream && !c->background && has_writers(c)) {
+	} else if (c->stream && !c->background && writers) {
 		/* `exec > >(tee log)`: who passes the output on has its end behind the shell's */
 		c->drain_bytes[0] += INT_TAIL_BYTES;
 		c->drain_bytes[1] += INT_TAIL_BYTES;
 		c->drain_mono_usec = sysx_mono_usec() + INT_TAIL_USEC;
+		c->tail_step_usec = INT_TAIL_FIRST_USEC;
+		c->tail_mono_usec = c->drain_mono_usec - INT_TAIL_USEC + c->tail_step_usec;
 	}
 	if (c->entrypoint && !c->fail_stage)
 		end_sandbox(s, c);
@@ -701,12 +743,6 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 }
 
 /* ---- output ---- */
-
-static void close_output(struct service *s, struct cmd *c, int i)
-{
-	service_unwatch(s, &c->out[i]);
-	c->drain_bytes[i] = 0;
-}
 
 /* The oldest finished command that holds a region gives it to one that still prints. */
 static void keep_output(struct service *s, struct cmd *c, const uint8_t *data, uint32_t n)
@@ -980,8 +1016,13 @@ void cmd_resize(const struct cmd *c, uint32_t rows_cols)
 
 int cmd_signal(struct service *s, struct cmd *c, int sig)
 {
-	if (c->state == CMD_ENDED || !launch_learn(s, c))
+	if (c->state == CMD_ENDED)
 		return -ESRCH;
+	if (c->state == CMD_SPAWNED) {
+		launch_signal(c, sig);
+		launch_learn(s, c);
+		return 0;
+	}
 	pid_t group = c->group;
 	if (c->pty && c->out[0].fd >= 0) {
 		pid_t front = 0;
@@ -1011,10 +1052,26 @@ void cmd_interrupt(struct service *s, struct cmd *c)
 		c->interrupted = true;
 		c->kill_mono_usec = sysx_mono_usec() + INT_INTERRUPT_USEC;
 	}
-	c->launched.term_due = true;
+	launch_signal(c, SIGTERM);
 	if (launch_learn(s, c))
 		interrupt_check(s, c);
 	s->cmd_events = true;
+}
+
+/* A server that was left behind waits for clients, a `tee` has woken up to the end of its input: only the latter is waited for. */
+static void look_for_tail(struct service *s, struct cmd *c, int64_t now_usec)
+{
+	bool open = c->out[0].fd >= 0 || c->out[1].fd >= 0;
+	bool quiet = !pipe_holds(&c->out[0]) && !pipe_holds(&c->out[1]) && !(open && proc_any_at_work(s->agent, c->tag));
+
+	if (!open || (quiet && c->tail_quiet)) {
+		c->tail_mono_usec = 0;
+		c->drain_mono_usec = now_usec;
+		return;
+	}
+	c->tail_quiet = quiet;
+	c->tail_step_usec *= 3;
+	c->tail_mono_usec = now_usec + c->tail_step_usec;
 }
 
 int64_t cmd_timers(struct service *s, int64_t now_usec)
@@ -1027,7 +1084,7 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 		next = s->launcher.until_mono_usec;
 	for (struct cmd *c = s->live; c; c = c->live_next) {
 		if (c->state == CMD_SPAWNED && c->launched.look_mono_usec && c->launched.look_mono_usec <= now_usec) {
-			follow_launch(s, c, now_usec);
+			follow_launch(s, c, now_usec, true);
 			s->cmd_events = true;
 		}
 		if (c->state == CMD_SPAWNED && c->launched.look_mono_usec && c->launched.look_mono_usec < next)
@@ -1044,8 +1101,10 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 			kill(-c->group, SIGKILL);
 			interrupt_check(s, c);
 		}
+		if (c->tail_mono_usec && c->tail_mono_usec <= now_usec)
+			look_for_tail(s, c, now_usec);
 		if (c->drain_mono_usec && c->drain_mono_usec <= now_usec) {
-			c->drain_mono_usec = 0;
+			c->drain_mono_usec = c->tail_mono_usec = 0;
 			for (int i = 0; i < 2; i++) {
 				uint64_t left = c->pty ? 0 : pipe_holds(&c->out[i]);
 
@@ -1053,7 +1112,7 @@ int64_t cmd_timers(struct service *s, int64_t now_usec)
 			}
 			s->cmd_events = true;
 		}
-		int64_t due[] = {c->deadline_mono_usec, c->kill_mono_usec, c->drain_mono_usec};
+		int64_t due[] = {c->deadline_mono_usec, c->kill_mono_usec, c->drain_mono_usec, c->tail_mono_usec};
 		for (size_t i = 0; i < ARRAY_SIZE(due); i++)
 			if (due[i] && due[i] < next)
 				next = due[i];
@@ -1079,7 +1138,7 @@ void cmd_walk(struct service *s)
 		if (c->report.fd >= 0 && c->report.ready)
 			read_report(s, c);
 		if (c->state == CMD_SPAWNED && c->launched.slot >= 0)
-			follow_launch(s, c, 0);
+			follow_launch(s, c, sysx_mono_usec(), false);
 		if (c->interrupted && c->group && (c->watch.fd < 0 || c->watch.ready))
 			interrupt_check(s, c);
 		if (c->in_have || c->in_eof)

@@ -33,15 +33,22 @@
 #define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
-/* For the output of processes that outlive their shell, such as `tee` in a process substitution. */
+/*
+ * For the output of processes that outlive their shell, such as `tee` in a process substitution: FIRST and three times as long each
+ * further time it is looked whether any of them has something to do, and twice none ends the wait.
+ */
 #define INT_TAIL_USEC	   100000
+#define INT_TAIL_FIRST_USEC 4000
 #define INT_TAIL_BYTES	   (64u * 1024)
 #define INT_SPARE_USEC	   5000000 /* how long an unused launcher waits */
 /*
  * STARTED waits so long for company: most commands are over by then, and their beginning and end are one message, one wake-up
- * of the gateway and one of the client.  Output goes at once and takes it along.
+ * of the gateway and one of the client.  Output goes at once and takes it along.  Where many commands are under way at once, or
+ * the host is busy, the end comes later, and so does STARTED: so much for each of them, and at most MAX.
  */
-#define INT_STARTED_USEC   2000
+#define INT_STARTED_USEC     2000
+#define INT_STARTED_MAX_USEC 40000
+#define INT_STILL_USEC	     20000 /* who waits for the launcher looks so often whether it stands still */
 #define INT_LAUNCH_USEC	   1000000 /* an order that was not taken by then is not going to be */
 
 struct stream;
@@ -64,16 +71,19 @@ struct cmd {
 		int slot; /* of the launcher's orders; -1: it did not start this one, or that is over */
 		uint8_t *bytes; /* owned: AGENT_EXEC as it came, for a second start without the launcher */
 		uint32_t n;
+		int64_t sent_mono_usec;
 		int64_t look_mono_usec; /* when to ask what became of it; 0: never */
-		bool told; /* it has been asked to tell */
-		bool term_due; /* INTERRUPT has still to be sent to it */
 		bool lost; /* the launcher ended while it was on its way */
+		uint64_t due; /* signals that have still to be sent to it: 1 << (number - 1) */
 	} launched;
 	int32_t code, signal;
 	int64_t started_wall_usec, ended_wall_usec;
 	int64_t deadline_mono_usec; /* 0: none */
 	int64_t kill_mono_usec;	    /* INTERRUPT: when to go from TERM to KILL */
-	int64_t drain_mono_usec;    /* terminal: when to stop waiting for its last bytes */
+	int64_t drain_mono_usec;    /* when to stop waiting for its last bytes */
+	int64_t tail_mono_usec;	    /* when to look whether any are still to come; 0: it is not looked */
+	int64_t tail_step_usec;
+	bool tail_quiet; /* the look before found nobody at work */
 	struct agent_source report, out[2], in, watch; /* watch: pidfd of a member of an interrupted group */
 	uint64_t drain_bytes[2]; /* ENDED: what the pipe held then and still has to be sent */
 	struct agent_source tells; /* driver: what it tells */
@@ -138,6 +148,8 @@ struct launcher {
 	uint8_t use[SPAWN_SLOTS]; /* enum launch_use */
 	bool ending; /* it was killed: what it did not start is started again once it is reaped */
 	int64_t until_mono_usec;
+	int64_t still_mono_usec; /* when it was last looked whether it stands still */
+	pid_t still;		 /* which child it stood still with then; 0: none */
 };
 
 #define INT_HASH 256u
@@ -213,12 +225,16 @@ bool launch_reaped(struct service *s, pid_t pid);
  * Return: 0 with @c->launched, or a negative errno: it has to be started without
  */
 int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_t n, int out_fd, int err_fd);
-/** launch_learn() - Take over what the launcher has said of @c: its number; Return: whether there is one */
+/** launch_learn() - Take over what the launcher has said of @c: its number, to which due signals go; Return: whether there is one */
 bool launch_learn(struct service *s, struct cmd *c);
+/** launch_signal() - Have @c, which has no number yet, signalled as soon as it has one */
+void launch_signal(struct cmd *c, int sig);
+/** launch_stands_still() - Whether the child that the launcher waits for waits itself, for something else than a processor */
+bool launch_stands_still(struct service *s, int64_t now_usec);
 /** launch_failure() - What @c, which has not started yet, failed with; Return: enum agent_stage, 0 for nothing */
 uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys);
-/** launch_executed() - Whether the launcher has seen @c execute; @tell: have it wake us when it does */
-bool launch_executed(struct service *s, struct cmd *c, bool tell);
+/** launch_executed() - Whether the launcher has seen @c execute; of what runs in the background it then tells */
+bool launch_executed(const struct service *s, const struct cmd *c);
 /** launch_over() - @c has been started, or has failed: its order is done with */
 void launch_over(struct service *s, struct cmd *c);
 /** launch_read() - Hear what the launcher has to tell */

@@ -5,6 +5,7 @@
  *	FREE -> USED (sent) -> LEAVING (its command has started or failed) -> FREE (the launcher has said its last of it)
  */
 #include "runtime/agent/agent_int.h"
+#include "runtime/agent/agent_proc.h"
 #include "runtime/agent/agent_sys.h"
 
 #include "base/cleanup.h"
@@ -103,6 +104,15 @@ static int free_slot(struct launcher *l)
 	return -1;
 }
 
+static unsigned orders_out(const struct launcher *l)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < SPAWN_SLOTS; i++)
+		n += l->use[i] == LAUNCH_USED;
+	return n;
+}
+
 int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_t n, int out_fd, int err_fd)
 {
 	struct launcher *l = &s->launcher;
@@ -133,12 +143,12 @@ int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_
 	memcpy(CMSG_DATA(head), fd, fd_bytes);
 	if (sendmsg(l->sock.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return -errno;
-	int64_t now = sysx_mono_usec();
+	int64_t now = sysx_mono_usec(), wait = INT_STARTED_USEC * (int64_t)(orders_out(l) + 1);
 	l->use[i] = LAUNCH_USED;
 	l->until_mono_usec = now + INT_SPARE_USEC;
 	c->launched.slot = i;
-	c->launched.told = c->background;
-	c->launched.look_mono_usec = now + (c->background ? INT_LAUNCH_USEC : INT_STARTED_USEC);
+	c->launched.sent_mono_usec = now;
+	c->launched.look_mono_usec = now + (c->background ? INT_LAUNCH_USEC : wait < INT_STARTED_MAX_USEC ? wait : INT_STARTED_MAX_USEC);
 	return 0;
 }
 
@@ -146,13 +156,65 @@ bool launch_learn(struct service *s, struct cmd *c)
 {
 	if (c->launched.slot >= 0 && !c->pid)
 		c->pid = c->group = s->launcher.slots[c->launched.slot].pid;
-	if (c->pid && c->launched.term_due) {
-		c->launched.term_due = false;
-		/* it may not have come so far: who looks for its group, and finds none, takes it for ended */
-		ignore_result(setpgid(c->pid, c->pid));
-		kill(-c->group, SIGTERM);
+	if (c->pid && c->launched.due) {
+		uint64_t due = c->launched.due;
+
+		bool leads_session = c->pty || c->driver || c->entrypoint;
+
+		c->launched.due = 0;
+		/*
+		 * It may not have come so far: who looks for its group, and finds none, takes it for ended.  Who leads a group
+		 * cannot lead a session any more: that one makes its group itself, and is alone before that.
+		 */
+		if (!leads_session)
+			ignore_result(setpgid(c->pid, c->pid));
+		for (int sig = 1; due; sig++, due >>= 1)
+			if ((due & 1) && kill(-c->group, sig) < 0 && leads_session)
+				kill(c->pid, sig);
 	}
 	return c->pid != 0;
+}
+
+static uint64_t bit(int sig)
+{
+	return 1ull << (sig - 1);
+}
+
+void launch_signal(struct cmd *c, int sig)
+{
+	const uint64_t stops = bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU);
+
+	/* as the kernel does with what is pending: the last word counts */
+	if (sig == SIGCONT)
+		c->launched.due &= ~stops;
+	else if (bit(sig) & stops)
+		c->launched.due &= ~bit(SIGCONT);
+	c->launched.due |= bit(sig);
+}
+
+/* Whom the launcher waits for: it makes one child at a time. */
+static pid_t in_hand(const struct launcher *l)
+{
+	for (uint32_t i = 0; i < SPAWN_SLOTS && l->slots; i++)
+		if (l->use[i] == LAUNCH_USED && l->slots[i].pid && !l->slots[i].done)
+			return l->slots[i].pid;
+	return 0;
+}
+
+bool launch_stands_still(struct service *s, int64_t now_usec)
+{
+	struct launcher *l = &s->launcher;
+
+	if (!l->pid || l->ending || now_usec - l->still_mono_usec < INT_STILL_USEC)
+		return false;
+	pid_t before = l->still, child = in_hand(l);
+	struct proc_look look;
+	l->still_mono_usec = now_usec;
+	l->still = 0;
+	if (!child || proc_look(s->agent, child, &look) < 0 || look.executed || strchr("RZX", look.state))
+		return false;
+	l->still = child;
+	return child == before;
 }
 
 uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys)
@@ -164,15 +226,9 @@ uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *r
 	return stage;
 }
 
-bool launch_executed(struct service *s, struct cmd *c, bool tell)
+bool launch_executed(const struct service *s, const struct cmd *c)
 {
-	struct spawn_slot *slot = &s->launcher.slots[c->launched.slot];
-
-	if (tell && !c->launched.told) {
-		c->launched.told = true;
-		slot->tell = 1; /* and then look: the launcher does it the other way round */
-	}
-	return slot->done;
+	return s->launcher.slots[c->launched.slot].done;
 }
 
 void launch_over(struct service *s, struct cmd *c)

@@ -12,9 +12,11 @@
 
 #define TAG_BASE   (1ull << 50)
 #define MAX_PASSES 64
+#define FORKED_NOT_EXECUTED 0x40u /* PF_FORKNOEXEC of the kernel's flags in /proc/PID/stat */
 
 struct entry {
 	pid_t pid, ppid, pgid;
+	uint32_t flags; /* the kernel's PF_ */
 	char state;
 	uint8_t member;
 	uint8_t stopped;
@@ -37,7 +39,20 @@ static pid_t parse_pid(const char *s)
 	return users_id(s, strlen(s), &v) ? 0 : (pid_t)v;
 }
 
-/* "pid (comm) S ppid pgrp ...": comm may hold anything, so the fields are taken behind the last parenthesis. */
+/* Takes the number at *@at and steps over the space behind it; 0 for what is none, as tpgid is -1 without a terminal. */
+static uint32_t take_number(char **at)
+{
+	char *number = *at, *end = strchr(number, ' ');
+	uint32_t v;
+
+	if (!end)
+		return 0;
+	*end = 0;
+	*at = end + 1;
+	return users_id(number, strlen(number), &v) ? 0 : v;
+}
+
+/* "pid (comm) S ppid pgrp session tty tpgid flags ...": comm may hold anything: fields are taken behind the last parenthesis. */
 static int read_stat(int proc_fd, const char *name, struct entry *e)
 {
 	char path[32], text[512];
@@ -54,17 +69,12 @@ static int read_stat(int proc_fd, const char *name, struct entry *e)
 	if (!s || strlen(s) < 5)
 		return -1;
 	e->state = s[2];
-	char *ppid = s + 4, *end = strchr(ppid, ' ');
-	if (!end)
-		return -1;
-	*end = 0;
-	char *pgid = end + 1;
-	end = strchr(pgid, ' ');
-	if (!end)
-		return -1;
-	*end = 0;
-	e->ppid = parse_pid(ppid);
-	e->pgid = parse_pid(pgid);
+	s += 4;
+	e->ppid = (pid_t)take_number(&s);
+	e->pgid = (pid_t)take_number(&s);
+	for (int other = 0; other < 3; other++)
+		take_number(&s);
+	e->flags = take_number(&s);
 	return 0;
 }
 
@@ -181,6 +191,29 @@ pid_t proc_group_member(const struct agent *a, pid_t pgid)
 		for (size_t i = 0; i < t.n && !found; i++)
 			if (t.at[i].pgid == pgid && !strchr("ZX", t.at[i].state))
 				found = t.at[i].pid;
+	free(t.at);
+	return found;
+}
+
+int proc_look(const struct agent *a, pid_t pid, struct proc_look *ret)
+{
+	struct entry e = {.pid = pid};
+	char name[16];
+
+	snprintf(name, sizeof(name), "%d", pid);
+	if (read_stat(a->proc_fd, name, &e) < 0)
+		return -ESRCH;
+	*ret = (struct proc_look){.state = e.state, .executed = !(e.flags & FORKED_NOT_EXECUTED)};
+	return 0;
+}
+
+int proc_any_at_work(const struct agent *a, uint64_t tag)
+{
+	struct table t = {0};
+	int found = table_read(a->proc_fd, &t) < 0; /* who cannot look waits */
+
+	for (size_t i = 0; i < t.n && !found; i++)
+		found = strchr("RD", t.at[i].state) && carries_tag(t.at[i].pid, tag);
 	free(t.at);
 	return found;
 }

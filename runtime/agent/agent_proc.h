@@ -21,6 +21,17 @@ uint64_t proc_tag(uint32_t serial);
 /** proc_kill_tree() - Kill @root, its descendants and all that carry @tag; never the caller */
 void proc_kill_tree(const struct agent *a, pid_t root, uint64_t tag);
 
+struct proc_look {
+	char state; /* as in /proc/PID/stat: R runs or could, S and D wait, T is stopped, Z is dead */
+	int executed; /* since it was forked */
+};
+
+/** proc_look() - What process @pid does at this moment; Return: 0 or a negative errno: it is gone */
+int proc_look(const struct agent *a, pid_t pid, struct proc_look *ret);
+
+/** proc_any_at_work() - Whether anyone who carries @tag runs, or waits for a disk */
+int proc_any_at_work(const struct agent *a, uint64_t tag);
+
 /** proc_group_member() - A living process of group @pgid; Return: its pid, or 0 when the group is gone */
 pid_t proc_group_member(const struct agent *a, pid_t pgid);
 

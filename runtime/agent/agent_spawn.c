@@ -724,7 +724,6 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 		close(l.out_fd);
 		if (l.err_fd >= 0)
 			close(l.err_fd);
-		/* in this order: the agent asks to be told and then looks */
 		slot->done = 1;
 		if (r < 0 || slot->tell)
 			ignore_result(send(LAUNCHER_FD, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL)); /* full: it is told already */

@@ -67,7 +67,7 @@ struct spawn_slot { /* of one order; the agent clears it before it sends that */
 	_Atomic uint32_t stage; /* enum agent_stage: why it was not executed */
 	_Atomic int32_t sys;	/* valid when `stage` is set */
 	_Atomic uint32_t done;	/* executed, failed or dead: this slot is not written any more */
-	_Atomic uint32_t tell;	/* by the agent: send a byte when it is done */
+	_Atomic uint32_t tell;	/* by the agent, with the order: send a byte when it is done */
 };
 
 /** spawn_launcher() - Fork one; @sock: its end of a SOCK_SEQPACKET; @slots: shared memory; Return: its pid or -errno */

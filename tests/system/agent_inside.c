@@ -187,6 +187,19 @@ static int flood(long n)
 	return 0;
 }
 
+/* Who opens @path then waits for us, as for a file system that does not answer. */
+static int lease(const char *path)
+{
+	int fd = open(path, O_RDWR);
+	int r = fd < 0 || signal(SIGIO, SIG_IGN) == SIG_ERR ? -1 : fcntl(fd, F_SETLEASE, F_WRLCK);
+
+	printf("%s\n", r < 0 ? strerror(errno) : "held");
+	fflush(stdout);
+	if (!r)
+		pause();
+	return r < 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -204,6 +217,8 @@ int main(int argc, char **argv)
 		return flood(strtol(argv[2], NULL, 10));
 	else if (!strcmp(what, "sleep"))
 		pause();
+	else if (!strcmp(what, "lease") && argc > 2)
+		return lease(argv[2]);
 	else if (!strcmp(what, "say") && argc > 2)
 		printf("%s %d %d\n", argv[2], (int)getuid(), (int)getgid());
 	else

@@ -666,8 +666,71 @@ static void test_overtaken(struct harness *h)
 		}
 		is_int(over, ROUNDS, "a command is over when its INTERRUPT is answered, however early that came");
 	}
+	int taken = 0, hit = 0;
+	for (int k = 0; k < ROUNDS; k++) {
+		begin(h, &r, "sleep 604", (struct agent_spec){0});
+		harness_ask(h, &q, AGENT_SIGNAL, SIGTERM, r.id, sizeof(r.id));
+		taken += q.ended && q.end.reason == AGENT_OK;
+		harness_clear(&q);
+		wait_end(h, r.id, &q);
+		hit += q.status_known && q.status.signal == SIGTERM;
+		harness_clear(&q);
+		harness_clear(&r);
+	}
+	is_int(taken, ROUNDS, "a signal is taken, however early it comes");
+	is_int(hit, ROUNDS, "and arrives");
 	harness_run(h, &r, "pkill -f 'sleep 60[4]'");
 	harness_clear(&r);
+}
+
+/* Waits for the end of @q; what it hears of @r meanwhile is kept.  Return: the exit code of @q, -1 when it does not end. */
+static int exit_beside(struct harness *h, const struct harness_result *q, struct harness_result *r)
+{
+	static uint8_t payload[AGENT_OUT_FRAME];
+	struct agent_frame f;
+	struct agent_exit over;
+
+	while (harness_recv(h, 60000, &f, payload) >= 0) {
+		if (f.stream == r->stream)
+			r->started |= f.type == AGENT_STARTED;
+		if (f.stream != q->stream || f.type != AGENT_EXIT)
+			continue;
+		memcpy(&over, payload, sizeof(over));
+		return over.code;
+	}
+	return -1;
+}
+
+/*
+ * An exec that waits for a file system, played by a lease: the next command does not wait with it, and since it fails in the
+ * end, it never started.
+ */
+static void test_still(struct harness *h)
+{
+	static const char set_up[] = "printf '\\177nothing' > /tmp/still && chmod 755 /tmp/still && (/inside lease /tmp/still > /tmp/still.out & "
+				     "for i in $(seq 200); do [ -s /tmp/still.out ] && break; sleep 0.1; done); cat /tmp/still.out";
+	static const char *const still[] = {"/tmp/still", NULL};
+	struct harness_result r, q;
+
+	harness_run(h, &q, set_up);
+	if (!q.out || strcmp(q.out, "held\n") != 0) {
+		ok(1, "an exec that stands still # SKIP no lease is given here: %s", q.out ? q.out : "");
+		harness_clear(&q);
+		return;
+	}
+	harness_clear(&q);
+	harness_begin(h, &r, (struct agent_spec){0}, "", still, NULL);
+	for (int k = 0; k < 3; k++) {
+		begin(h, &q, "exit 3", (struct agent_spec){0});
+		is_int(exit_beside(h, &q, &r), 3, "a command ends while the exec of another one stands still");
+		harness_clear(&q);
+	}
+	begin(h, &q, "pkill -f '[i]nside lease'", (struct agent_spec){0}); /* whose end nobody waits for */
+	ok(!harness_finish(h, &r, 60000) && r.ended && !r.started && r.end.reason == AGENT_FAILED_START && r.end.value == AGENT_STAGE_EXEC,
+	   "and the exec fails: it was never said to have started (end %d, started %d, reason %u, stage %u, errno %d)", r.ended,
+	   r.started, r.end.reason, (unsigned)r.end.value, r.end.sys);
+	harness_clear(&r);
+	harness_clear(&q);
 }
 
 /* ---- many at once ---- */
@@ -1305,6 +1368,7 @@ int main(int argc, char **argv)
 	test_ends(&h);
 	test_spare(&h);
 	test_launcher(&h);
+	test_still(&h);
 	test_overtaken(&h);
 	test_many(&h);
 	test_output(&h);
