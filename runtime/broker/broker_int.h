@@ -131,6 +131,7 @@ struct egress_walk;
 struct fwset;
 struct slot_egress;
 struct capture;
+struct root_ahead;
 struct shells;
 struct unpack;
 struct trash;
@@ -163,6 +164,7 @@ struct broker {
 	uint32_t filter_len[PROFILE_COUNT];
 	int stage_fd, upper_fd; /* rootfs_mount.c */
 	struct lowers_store lowers;
+	struct root_ahead *ahead; /* owned; NULL: none are mounted ahead */
 	bool has_usr;
 	struct cgroup *cg;
 	struct links_config links_config;

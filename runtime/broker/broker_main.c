@@ -27,6 +27,7 @@
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/layers.h"
 #include "runtime/broker/lowers.h"
+#include "runtime/broker/root_ahead.h"
 #include "runtime/broker/rootfs_mount.h"
 #include "runtime/broker/shells.h"
 #include "runtime/broker/slot.h"
@@ -396,6 +397,8 @@ static void refill(void *arg)
 	if (quiet >= QUIET_MS && disk_pool_lacks(b))
 		disk_pool_step(b);
 	if (quiet >= QUIET_MS)
+		root_ahead_step(b);
+	if (quiet >= QUIET_MS)
 		lowers_tidy(b);
 	b->refill_due = false;
 }
@@ -407,7 +410,7 @@ static void plan_refill(struct broker *b)
 
 	bool shells = slots_free(b) && b->n_making < MAX_MAKING &&
 		      (b->pool.n + b->n_making < (uint32_t)b->settings.pool_target || launch_stale(b));
-	bool disks = disk_pool_lacks(b), layers = lowers_stale(b);
+	bool disks = disk_pool_lacks(b), layers = lowers_stale(b) || root_ahead_due(b);
 	if (b->refill_due || (!shells && !disks && !layers))
 		return;
 	b->refill_due = true;
@@ -480,6 +483,8 @@ static int start(struct broker *b, const struct arguments *a, struct sbx_err *er
 		return -1;
 	layers_sweep(b);
 	trash_start(b);
+	if (root_ahead_init(b, err) < 0)
+		return -1;
 	b->watch = netwatch_new(b->loop, b->links, &b->rules, b->run_dir, &hooks, err);
 	if (!b->watch)
 		return -1;

@@ -459,6 +459,11 @@ static uint32_t project(const struct broker *b, const struct slot *s)
 	return slot_base(b, s) + (s->generation & (BROKER_IDS_PER_SLOT - 1));
 }
 
+bool disk_by_quota(const struct broker *b)
+{
+	return b->disk->backend == BACKEND_QUOTA;
+}
+
 int disk_tag(const struct broker *b, const struct slot *s, int dir_fd)
 {
 	return b->disk->backend == BACKEND_QUOTA ? disk_quota_tag(dir_fd, project(b, s)) : 0;

@@ -41,6 +41,8 @@ int disk_init(struct broker *b, uint32_t mib, struct sbx_err *err) SBX_WUR;
 int disk_check(const struct broker *b, uint32_t mib, struct sbx_err *err) SBX_WUR;
 /** disk_of_root() - What a root of @b has to be made with for a limit of @mib: itself, or 0 when the limit can be set later */
 uint32_t disk_of_root(const struct broker *b, uint32_t mib);
+/** disk_by_quota() - Whether the directory of each life of @b is a project of its own */
+bool disk_by_quota(const struct broker *b);
 /** disk_tag() - The fresh directory @dir_fd of the life in @s of @b, before anything is in it; Return: 0 or -errno */
 int disk_tag(const struct broker *b, const struct slot *s, int dir_fd) SBX_WUR;
 /**

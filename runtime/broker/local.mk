@@ -35,11 +35,12 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 	runtime/broker/egress.c runtime/broker/egress.h runtime/broker/egress_walk.c runtime/broker/egress_walk.h \
 	runtime/broker/slot.c runtime/broker/slot.h runtime/broker/shells.c runtime/broker/shells.h runtime/broker/launch.c runtime/broker/launch.h \
 	runtime/broker/launch_child.c runtime/broker/launch_child.h \
-	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/lowers.c runtime/broker/lowers.h runtime/broker/idmap.c runtime/broker/idmap.h \
+	runtime/broker/rootfs_mount.c runtime/broker/rootfs_mount.h runtime/broker/lowers.c runtime/broker/lowers.h runtime/broker/root_ahead.c runtime/broker/root_ahead.h runtime/broker/idmap.c runtime/broker/idmap.h \
 	runtime/broker/disk.c runtime/broker/disk.h runtime/broker/disk_worker.c runtime/broker/disk_worker.h \
 	runtime/broker/layers.c runtime/broker/layers.h runtime/broker/capture.c runtime/broker/capture.h runtime/broker/unpacker.c runtime/broker/unpacker.h runtime/broker/volumes.c runtime/broker/volumes.h \
 	runtime/broker/freezer.c runtime/broker/freezer.h runtime/broker/host_probe.c runtime/broker/host_probe.h runtime/broker/trash.c runtime/broker/trash.h runtime/broker/flows.c runtime/broker/flows.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
 	runtime/broker/capset.c runtime/broker/capset.h runtime/admission.c runtime/admission.h runtime/resources.c runtime/resources.h
+ROOT_TESTS += tests/system/root_ahead.sh
 pkglibexec_PROGRAMS += sandbox-broker
 sandbox_broker_SOURCES = runtime/broker/broker_main.c
 sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)

@@ -12,6 +12,7 @@
 #include "runtime/broker/launch.h"
 #include "runtime/broker/layers.h"
 #include "runtime/broker/lowers.h"
+#include "runtime/broker/root_ahead.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -402,13 +403,13 @@ void rootfs_detach(void)
 }
 
 /* Kernels before 6.15 take no detached mount for an upper.  Return: descriptor of its root, or -errno */
-static int attach_disk(struct broker *b, const struct slot *s)
+static int attach_disk(struct broker *b, int disk)
 {
-	int r = rootfs_attach(b, s->disk_fd);
+	int r = rootfs_attach(b, disk);
 
 	if (r < 0)
 		return r;
-	int fd = fcntl(s->disk_fd, F_DUPFD_CLOEXEC, 0);
+	int fd = fcntl(disk, F_DUPFD_CLOEXEC, 0);
 	if (fd >= 0)
 		return fd;
 	r = -errno;
@@ -416,18 +417,22 @@ static int attach_disk(struct broker *b, const struct slot *s)
 	return r;
 }
 
-/* The upper and work of @s become what upper_fd names; Return: whether that is a mount to be detached, or -errno */
-static int upper_begin(struct broker *b, const struct slot *s, bool detached)
-{
-	char name[32];
-	bool attach = s->disk_fd >= 0 && !detached;
+/* Where upper and work of a root are, and what lies below. */
+struct root_parts {
+	const struct broker_image *image;
+	int files; /* directory, or with is_disk a mount that is attached nowhere */
+	bool is_disk;
+};
 
-	launch_dir_name(s, name);
-	auto_fd files = attach ? attach_disk(b, s) : s->disk_fd < 0 ? path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY) : -1;
-	int from = s->disk_fd >= 0 && detached ? s->disk_fd : files;
+/* The upper and work of @parts become what upper_fd names; Return: whether that is a mount to be detached, or -errno */
+static int upper_begin(struct broker *b, const struct root_parts *parts, bool detached)
+{
+	bool attach = parts->is_disk && !detached;
+	auto_fd attached = attach ? attach_disk(b, parts->files) : -1;
+	int from = attach ? attached : parts->files;
 	int r = from < 0 ? from : dup3(from, b->upper_fd, O_CLOEXEC) < 0 ? -errno : 0;
 
-	if (r < 0 && files >= 0 && attach)
+	if (r < 0 && attached >= 0)
 		rootfs_detach();
 	return r < 0 ? r : attach;
 }
@@ -441,35 +446,36 @@ static void upper_end(struct broker *b, bool attached)
 }
 
 /* Return: the root; or -errno: -EINVAL or -EOPNOTSUPP by a kernel that wants its mounts attached */
-static int root_of_kept(struct broker *b, struct slot *s, const int *lowers)
+static int root_of_kept(struct broker *b, const struct slot *s, const struct root_parts *parts, const int *lowers)
 {
 	struct overlay_names names;
-	int attached = upper_begin(b, s, true);
+	int attached = upper_begin(b, parts, true);
 
 	if (attached < 0)
 		return attached;
 	overlay_names(b, 0, &names);
 	names.fd = lowers;
-	names.n_fds = s->n_layers;
+	names.n_fds = parts->image->n_layers;
 	int fd = mount_overlay(b, slot_base(b, s), &names);
 	upper_end(b, attached);
 	return fd;
 }
 
-static int root_of_attached(struct broker *b, struct slot *s, struct sbx_err *err)
+static int root_of_attached(struct broker *b, struct slot *s, const struct root_parts *parts, struct sbx_err *err)
 {
+	const struct broker_image *image = parts->image;
 	struct overlay_names names;
 	uint32_t attached = 0;
-	int fd = -1, upper = upper_begin(b, s, false);
+	int fd = -1, upper = upper_begin(b, parts, false);
 
 	if (upper < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -upper, "files of slot %u", s->number);
 	int lowers = lowers_begin(b);
 	if (lowers < 0)
 		sbx_err_set(err, SBX_E_SYSTEM, -lowers, "staging tmpfs");
-	while (lowers >= 0 && attached < s->n_layers && attach_layer(b, s, lowers, s->use->layer[attached], attached, err) == 0)
+	while (lowers >= 0 && attached < image->n_layers && attach_layer(b, s, lowers, image->layer[attached], attached, err) == 0)
 		attached++;
-	if (lowers >= 0 && attached == s->n_layers) {
+	if (lowers >= 0 && attached == image->n_layers) {
 		overlay_names(b, attached, &names);
 		fd = mount_overlay(b, slot_base(b, s), &names);
 		if (fd < 0)
@@ -481,26 +487,65 @@ static int root_of_attached(struct broker *b, struct slot *s, struct sbx_err *er
 	return fd < 0 ? -1 : fd;
 }
 
-int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
+static int mount_root(struct broker *b, struct slot *s, const struct root_parts *parts, struct sbx_err *err)
 {
-	uint64_t begun_mono_usec = mono_usec();
 	const int *lowers;
+	int kept = lowers_get(b, s, parts->image, &lowers, err);
 
-	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
-	s->n_layers = image->n_layers;
-	int kept = lowers_get(b, s, image, &lowers, err);
 	if (kept < 0)
 		return -1;
-	int fd = kept ? root_of_kept(b, s, lowers) : -EINVAL;
+	int fd = kept ? root_of_kept(b, s, parts, lowers) : -EINVAL;
 	/* EINVAL by a mount that is attached nowhere, EOPNOTSUPP by a descriptor before overlayfs knew the new interface (6.5) */
 	if (fd < 0 && fd != -EINVAL && fd != -EOPNOTSUPP)
-		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, s->n_layers);
+		return sbx_err_set(err, SBX_E_SYSTEM, -fd, "mount the root of slot %u (%u layers)", s->number, parts->image->n_layers);
 	if (fd < 0) {
-		fd = root_of_attached(b, s, err);
+		fd = root_of_attached(b, s, parts, err);
 		if (fd >= 0 && kept)
 			lowers_refuse(b); /* it was not the layers' fault */
 	}
-	log_debug("slot %u: root of %u layers in %llu us", s->number, s->n_layers, (unsigned long long)(mono_usec() - begun_mono_usec));
+	return fd;
+}
+
+int rootfs_mount(struct broker *b, struct slot *s, const struct broker_image *image, int files, struct sbx_err *err)
+{
+	const struct root_parts parts = {.image = image, .files = files};
+	uint64_t begun_mono_usec = mono_usec();
+	int fd = mount_root(b, s, &parts, err);
+
+	log_debug("slot %u: root of %u layers in %llu us, ahead", s->number, image->n_layers, (unsigned long long)(mono_usec() - begun_mono_usec));
+	return fd;
+}
+
+/* Of this very life: its directory, or its disk */
+static int mount_own(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
+{
+	struct root_parts parts = {.image = image, .files = s->disk_fd, .is_disk = s->disk_fd >= 0};
+	char name[32];
+
+	launch_dir_name(s, name);
+	auto_fd files = parts.is_disk ? -1 : path_open_beneath(b->sandboxes_fd, name, O_RDONLY | O_DIRECTORY);
+	if (!parts.is_disk)
+		parts.files = files;
+	if (parts.files < 0)
+		return sbx_err_set(err, SBX_E_SYSTEM, -parts.files, "files of slot %u", s->number);
+	return mount_root(b, s, &parts, err);
+}
+
+int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err)
+{
+	uint64_t begun_mono_usec = mono_usec();
+	int fd = s->disk_fd < 0 ? root_ahead_take(b, s, image) : -1;
+	bool ahead = fd >= 0;
+
+	memcpy(s->use->layer, image->layer, sizeof(image->layer[0]) * image->n_layers);
+	s->n_layers = image->n_layers;
+	if (!ahead)
+		fd = mount_own(b, s, image, err);
+	if (s->create && s->disk_fd < 0)
+		root_ahead_note(b, s, image);
+	if (fd >= 0)
+		log_debug("slot %u: root of %u layers in %llu us%s", s->number, s->n_layers, (unsigned long long)(mono_usec() - begun_mono_usec),
+			  ahead ? ", mounted ahead" : s->create ? "" : ", for the pool");
 	return fd;
 }
 

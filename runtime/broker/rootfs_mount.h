@@ -70,11 +70,22 @@ int rootfs_layer(struct broker *b, struct slot *s, const uint8_t *key, struct sb
  * @image:	Its layers, lowest first
  * @err:	Filled on failure: IMAGE_NOT_FOUND (a layer is missing), HOST_LACKS, SYSTEM
  *
- * Once in a life: `volatile` refuses an upper that was mounted before.
+ * Once in a life: `volatile` refuses an upper that was mounted before.  One that was mounted ahead (root_ahead.h) is taken if there is one.
  *
  * Return: descriptor of the detached mount, the caller's; or -1 with @err set
  */
 int rootfs_overlay(struct broker *b, struct slot *s, const struct broker_image *image, struct sbx_err *err) SBX_WUR;
+/**
+ * rootfs_mount() - Mount a root for slot @s of @b that no life of it has asked for yet
+ * @b:		The broker
+ * @s:		The slot whose ids it gets; nothing of it changes but the layers it keeps
+ * @image:	Its layers, lowest first
+ * @files:	Directory with fresh upper and work, which are its B's
+ * @err:	Filled on failure: as rootfs_overlay()
+ *
+ * Return: descriptor of the detached mount, the caller's; or -1 with @err set
+ */
+int rootfs_mount(struct broker *b, struct slot *s, const struct broker_image *image, int files, struct sbx_err *err) SBX_WUR;
 /* Read-only, the files as the sandbox sees them but with its host ids; the descriptors are the caller's. */
 struct rootfs_views {
 	int upper_fd;  /* directory: what it has written, whiteouts and all */

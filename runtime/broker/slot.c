@@ -14,6 +14,7 @@
 #include "runtime/broker/egress_plan.h"
 #include "runtime/broker/flows.h"
 #include "runtime/broker/launch.h"
+#include "runtime/broker/root_ahead.h"
 #include "runtime/broker/trash.h"
 
 #include <assert.h>
@@ -319,6 +320,7 @@ void slot_layer_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 {
 	if (has_layer(b->likely.layer, b->likely.n_layers, key))
 		b->likely.n_layers = 0;
+	root_ahead_forget(b, key);
 	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
 		struct slot *s = &b->slot[i];
 
