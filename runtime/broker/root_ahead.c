@@ -10,6 +10,7 @@
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/launch.h"
 #include "runtime/broker/rootfs_mount.h"
+#include "runtime/broker/slot.h"
 #include "runtime/broker/trash.h"
 
 #include <dirent.h>
@@ -107,7 +108,7 @@ static struct ahead_root *unwanted(const struct broker *b)
 }
 
 /* A slot that should have a root and has none; NULL: none, or no place for it */
-static struct slot *lacking(const struct broker *b)
+static struct slot *lacking(struct broker *b)
 {
 	const struct root_ahead *a = b->ahead;
 	uint32_t n = 0;
@@ -117,7 +118,7 @@ static struct slot *lacking(const struct broker *b)
 	for (struct slot *s = b->pool.first; s; s = s->next)
 		if (!s->rooted && s->disk_fd < 0 && !root_of(b, s))
 			return s;
-	for (struct slot *s = b->settings.pool_target ? NULL : b->free_slots.first; s && n < AHEAD_FREE; s = s->next, n++)
+	for (struct slot *s = b->settings.pool_target ? NULL : slot_next(b)->first; s && n < AHEAD_FREE; s = s->next, n++)
 		if (!root_of(b, s))
 			return s;
 	return NULL;
@@ -131,7 +132,7 @@ static bool busy(const struct broker *b)
 	return s && (s->state == BROKER_SLOT_MAKING || s->state == BROKER_SLOT_ARMING);
 }
 
-bool root_ahead_due(const struct broker *b)
+bool root_ahead_due(struct broker *b)
 {
 	return b->ahead && !busy(b) && (unwanted(b) || lacking(b));
 }

@@ -4,7 +4,7 @@
  *
  * Most of what the mount of an overlay takes is what overlayfs makes and tries in its work directory, with caches that others have
  * filled: 0.4 ms, of which 0.17 remain when it is done again and again.  So when it is quiet the broker mounts roots for the slots
- * whose turn comes next, of the image that creates ask for: shells that wait without a root; without a pool, the first free slots.  Such a
+ * whose turn comes next, of the image that creates ask for: shells that wait without a root; without a pool, the slots that are taken next.  Such a
  * root belongs to its slot, as the ids in it do, and its upper and work are <state dir>/roots/<slot>.  A life that wants the same image
  * and no disk of its own gets it by one rename, which exchanges that directory with the one of the life: from then on nothing tells
  * it from a root that was mounted for this life.  Any other life leaves it where it is and gets its own.
@@ -45,7 +45,7 @@ int root_ahead_take(struct broker *b, struct slot *s, const struct broker_image 
 /** root_ahead_note() - The create of slot @s of @b had to ask for the root of @image: no shell waited with it */
 void root_ahead_note(struct broker *b, const struct slot *s, const struct broker_image *image);
 /** root_ahead_due() - Whether root_ahead_step() of @b has something to do */
-bool root_ahead_due(const struct broker *b);
+bool root_ahead_due(struct broker *b);
 /** root_ahead_step() - End one root of @b that is not wanted, or mount one that is; for a quiet moment */
 void root_ahead_step(struct broker *b);
 /** root_ahead_forget() - End the roots of @b that use the layer @key, and mount no more */

@@ -250,10 +250,15 @@ static int open_dir(struct broker *b, struct slot *s)
 	return s->dir_fd < 0 ? s->dir_fd : 0;
 }
 
+struct slot_list *slot_next(struct broker *b)
+{
+	return b->used_slots.n >= REST || !b->free_slots.first ? &b->used_slots : &b->free_slots;
+}
+
 struct slot *slot_take(struct broker *b, struct sbx_err *err)
 {
 	uint32_t generation = 0;
-	struct slot_list *from = b->used_slots.n >= REST || !b->free_slots.first ? &b->used_slots : &b->free_slots;
+	struct slot_list *from = slot_next(b);
 	struct slot *s = from->first;
 
 	if (!s) {

@@ -42,6 +42,8 @@ int slots_recover(struct broker *b, struct sbx_err *err) SBX_WUR;
 
 /** slot_generation() - Take the next value of the counter of @b that never goes back, into @ret; Return: 0, or -1 with @err set */
 int slot_generation(struct broker *b, uint32_t *ret, struct sbx_err *err) SBX_WUR;
+/** slot_next() - The list whose first slot slot_take() takes next, or none when it is empty */
+struct slot_list *slot_next(struct broker *b);
 /**
  * slot_take() - Take a free slot with a fresh generation: MAKING
  * @b:		The broker
