@@ -21,6 +21,7 @@
 #include "base/wallclock.h"
 
 #include "netpolicy/dnsd_int.h"
+#include "netpolicy/gate_mode.h"
 #include "netpolicy/gate_packet.h"
 #include "runtime/broker/broker_msg.h"
 
@@ -38,8 +39,6 @@ struct entry {
 	uint16_t source_port, port;
 	struct gate_flow flow;
 };
-
-enum gate_mode { GATE_OFF = 0, GATE_AUDIT, GATE_ENFORCE, GATE_AUTO };
 
 struct dnsd_gate {
 	struct dnsd *d;
@@ -180,9 +179,7 @@ static void sweep_due(void *arg)
 
 static bool enforced(const struct dnsd_gate *g, const struct dns_sandbox *s)
 {
-	if (g->mode == GATE_AUTO)
-		return !s->policy || !policy_default_allow(s->policy);
-	return g->mode == GATE_ENFORCE;
+	return gate_mode_enforced(g->mode, s->policy);
 }
 
 /* What the policy says to the hello.  Where names that no rule matches are allowed, so is what has no name. */
@@ -374,23 +371,11 @@ static void gate_ready(void *arg, int fd, uint32_t events)
 
 /* ---- life ---- */
 
-static int read_mode(const char *text, enum gate_mode *ret, struct sbx_err *err)
-{
-	static const char *const names[] = {[GATE_OFF] = "off", [GATE_AUDIT] = "audit", [GATE_ENFORCE] = "enforce", [GATE_AUTO] = "auto"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (!strcmp(text, names[i])) {
-			*ret = (enum gate_mode)i;
-			return 0;
-		}
-	return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "egress.tls_gate: \"%.20s\" is none of off, audit, enforce, auto", text);
-}
-
 struct dnsd_gate *dnsd_gate_new(struct dnsd *d, struct sbx_err *err)
 {
 	enum gate_mode mode;
 
-	if (read_mode(d->settings.egress_tls_gate, &mode, err) < 0)
+	if (gate_mode_read(d->settings.egress_tls_gate, &mode, err) < 0)
 		return NULL;
 	struct dnsd_gate *g = calloc(1, sizeof(*g));
 	if (g) {

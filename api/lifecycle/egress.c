@@ -13,6 +13,7 @@
 #include "base/settings.h"
 #include "netpolicy/dns_answer.h"
 #include "netpolicy/dns_judge.h"
+#include "netpolicy/gate_mode.h"
 #include "netpolicy/policy_json.h"
 #include "netpolicy/policy_link.h"
 #include "runtime/sandbox.h"
@@ -88,7 +89,8 @@ struct finding {
 	struct policy_verdict v;
 	const struct policy *policy;
 	struct far far; /* that decided against an allowed name, or none */
-	char note[200];
+	enum gate_mode gate; /* OFF: it has no say */
+	char note[400];
 };
 
 static int read_port(struct asking *a, struct sbx_err *err)
@@ -354,6 +356,30 @@ static bool is_name_server(const struct asking *a, const struct policy *p)
 	       (!policy_default_allow(p) || policy_count(p) || a->target.addr == NAME_SERVER);
 }
 
+/* What the gate of TLS names makes of it: it sees TCP to port 443, but for what a rule for addresses decides. */
+static void judge_gate(const struct asking *a, struct finding *f)
+{
+	const struct policy_rule *rule = f->v.rule == EGRESS_NO_RULE ? NULL : policy_at(f->policy, f->v.rule);
+	enum gate_mode mode;
+	size_t n = strlen(f->note);
+	const char *say;
+
+	if (a->protocol != IPPROTO_TCP || a->port != GATE_PORT || (rule && rule->kind > EGRESS_RULE_WILDCARD) ||
+	    dns_judge_is_local(a->target.name, strlen(a->target.name)) ||
+	    gate_mode_read(a->call->context->settings->egress_tls_gate, &mode, NULL) < 0)
+		return;
+	f->gate = gate_mode_of(mode, f->policy);
+	if (f->gate == GATE_OFF || (!f->v.allow && a->target.kind != EGRESS_RULE_DOMAIN))
+		return;
+	if (f->v.allow)
+		say = f->gate == GATE_ENFORCE ? "its TLS connections pass by the name they ask for, which must be allowed" :
+						"its TLS connections are told, and pass, when the name they ask for is not allowed";
+	else
+		say = f->gate == GATE_ENFORCE ? "a TLS connection that asks for it is reset, whatever its address" :
+						"a TLS connection that asks for it, by an address that is open, is told and passes";
+	snprintf(f->note + n, sizeof(f->note) - n, "%s%s", n ? "; " : "", say);
+}
+
 static int judge(const struct asking *a, const struct egress_pins_reply *pins, struct finding *f, struct sbx_err *err)
 {
 	struct host_words h;
@@ -373,6 +399,8 @@ static int judge(const struct asking *a, const struct egress_pins_reply *pins, s
 		judge_name(a, &h, pins, f);
 	else if (r == 0)
 		judge_address(a, &h, pins, f);
+	if (r == 0)
+		judge_gate(a, f);
 	clear_words(&h);
 	return r;
 }
@@ -489,6 +517,8 @@ static void write_finding(struct jw *w, const struct asking *a, const struct fin
 	jw_key_str(w, "message", sentence);
 	if (f->note[0])
 		jw_key_str(w, "note", f->note);
+	if (f->gate != GATE_OFF)
+		jw_key_str(w, "tlsGate", gate_mode_name(f->gate));
 	write_addresses(w, pins);
 	write_last(w, a);
 	write_remedy(w, a, f);

@@ -232,6 +232,10 @@ def say(sid, word):
                    "for i in $(seq 400); do [ $(wc -l </tmp/said) -gt $n ] && break; sleep 0.05; done; tail -n 1 /tmp/said")
 
 
+def explained(sid, target):
+    return json.loads(call("GET", f"/v1/sandboxes/{sid}/egress/explain?target={target}")[2])
+
+
 def told(sid):
     ok(until(lambda: has(sid, "sni_denied", name="cdn-b.test", port=443, address=CDN)), "an event tells the name, the address and the port", events(sid, "sni_denied"))
     ok(until(lambda: has(sid, "sni_denied", reason="no_sni")) and until(lambda: has(sid, "sni_denied", reason="not_tls"))
@@ -240,14 +244,18 @@ def told(sid):
     ok(until(lambda: any(h[2].get("hostname") == "cdn-b.test" and h[2].get("kind") == "sni_denied" for h in hooks)), "the webhook gets it", [h[2] for h in hooks][-3:])
     f = figures()
     ok(f.get("egress.sni.denied", 0) >= 7 and f.get("egress.sni.allowed", 0) >= 5, "metrics count them", {k: v for k, v in f.items() if "sni" in k})
-    e = json.loads(call("GET", f"/v1/sandboxes/{sid}/egress/explain?target=cdn-b.test:443")[2])
+    e = explained(sid, "cdn-b.test:443")
     ok(e["verdict"] == "denied" and any(x["kind"] == "sni_denied" for x in e["last"]), "explain shows it", e)
+    said = {t: explained(sid, t) for t in ("cdn-b.test:443", "cdn-a.test:443", CDN + ":443", "cdn-a.test:80", "cdn-a.test", "cdn-a.test:443/udp")}
+    ok([(e["verdict"], e.get("tlsGate")) for e in said.values()] == [("denied", "enforce"), ("allowed", "enforce"), ("allowed", "enforce"), ("allowed", None),
+       ("allowed", None), ("denied", None)] and "is reset" in said["cdn-b.test:443"]["note"] and "must be allowed" in said[CDN + ":443"]["note"],
+       "and what the gate would do, where it has a say", said)
 
 
 def static_and_ports():
     b = create(D("+" + CDN))
     got = inside(b, f'print(tls("{CDN}", "cdn-b.test")); print(tls("{CDN}", None)); print(says("{CDN}", b"x\\n"))').split("\n")
-    ok(got == ["hello cdn-b.test", "hello none", "plain"], "a rule for the address: no name is asked for", got)
+    ok(got == ["hello cdn-b.test", "hello none", "plain"] and "tlsGate" not in explained(b, CDN + ":443"), "a rule for the address: no name is asked for", got)
     # A rule's ports are the name's too.
     c = create({"defaultAction": "deny", "egress": [{"action": "allow", "target": "cdn-a.test", "ports": ["80"]}, {"action": "allow", "target": "cdn-b.test"}]})
     resolves(c, "cdn-b.test")
@@ -513,6 +521,8 @@ def suite(daemon):
         sid, got = allowing("auto")
         ok(got == ["hello cdn-b.test", "hello cdn-c.test", "hello none", "plain", got[-1]], "default allow: the gate only watches", got)
         ok(until(lambda: has(sid, "sni_unmatched", name="cdn-b.test")) and not events(sid, "sni_denied"), "and tells what it would have denied", events(sid, "sni_unmatched"))
+        e = explained(sid, "cdn-b.test:443")
+        ok(e["verdict"] == "denied" and e["tlsGate"] == "audit" and "told and passes" in e["note"], "as explain says", e)
         narrowed()
         life(a)
         killed()
