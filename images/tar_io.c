@@ -150,19 +150,27 @@ void tar_reader_free(struct tar_reader *r)
 	free(r);
 }
 
+/* Whether a warning is about how a name looks, or about a sparse file whose version is not 1.0 and whose map was understood. */
+static bool is_harmless(struct archive *a)
+{
+	const char *text = archive_error_string(a);
+
+	return archive_errno(a) == EILSEQ || (text && !strcmp(text, "Unrecognized GNU sparse file format"));
+}
+
 int tar_reader_next(struct tar_reader *r, struct tar_entry *ret, struct sbx_err *err)
 {
 	struct archive_entry *e;
 	/*
 	 * WARN is what names give that the C locale cannot show: they then come as the raw bytes of the archive, which
 	 * is what a file system wants.  A damaged header is FATAL or RETRY; a PAX record that is damaged is WARN too, and
-	 * is passed over: what it would have said does not hold.
+	 * the library would go on without it, with another name, owner or size than was meant: is_harmless().
 	 */
 	int got = archive_read_next_header(r->tar, &e);
 
 	if (got == ARCHIVE_EOF)
 		return 0;
-	if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
+	if (got != ARCHIVE_OK && !(got == ARCHIVE_WARN && is_harmless(r->tar)))
 		return either_error(r, "read the archive", err);
 	r->entry = e;
 	archive_entry_xattr_reset(e);
