@@ -48,6 +48,14 @@ tests_fuzz_fuzz_tree_path_SOURCES = tests/fuzz/fuzz_tree_path.c tests/fuzz/run_c
 tests_fuzz_fuzz_tree_path_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/tree_path
 
+check_PROGRAMS += tests/unit/test_seal tests/fuzz/fuzz_seal
+UNIT_TESTS += tests/unit/test_seal tests/fuzz/fuzz_seal
+tests_unit_test_seal_SOURCES = tests/unit/test_seal.c $(TREE_SEAL_SOURCES)
+tests_unit_test_seal_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
+tests_fuzz_fuzz_seal_SOURCES = tests/fuzz/fuzz_seal.c tests/fuzz/run_corpus.c $(TREE_SEAL_SOURCES)
+tests_fuzz_fuzz_seal_LDADD = libimages.a libbase.a $(CRYPTO_LIBS)
+EXTRA_DIST += tests/fuzz/corpus/seal
+
 check_PROGRAMS += tests/unit/test_archive tests/fuzz/fuzz_archive
 UNIT_TESTS += tests/unit/test_archive tests/fuzz/fuzz_archive
 tests_unit_test_archive_SOURCES = tests/unit/test_archive.c images/layer_capture.c images/tar_io.c images/dir_names.c

@@ -178,7 +178,7 @@ static int check_seal(struct seal *s, struct sbx_err *err)
 		return -1;
 	if (pread(st->fd, &tail, sizeof(tail), file.st_size - (off_t)sizeof(tail)) != (ssize_t)sizeof(tail))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "read the seal");
-	if (tail.path_n != SEAL_TAIL || memcmp(tail.digest, is, sizeof(is)) != 0 || lseek(st->fd, 0, SEEK_SET) < 0)
+	if (tail.path_n != SEAL_TAIL || tail.zero || memcmp(tail.digest, is, sizeof(is)) != 0 || lseek(st->fd, 0, SEEK_SET) < 0)
 		return damaged(err);
 	st->at = st->n = 0;
 	st->left = (uint64_t)file.st_size - sizeof(tail);
@@ -189,7 +189,7 @@ static int check_seal(struct seal *s, struct sbx_err *err)
 
 static int end_seal(struct seal *s, struct sbx_err *err)
 {
-	struct seal_tail tail = {.path_n = SEAL_TAIL, .n_records = s->n_records};
+	struct seal_tail tail = {.path_n = SEAL_TAIL};
 
 	if (digest_finish(s->digest, tail.digest, err) < 0)
 		return -1;

@@ -40,7 +40,7 @@ struct seal_record {
 
 struct seal_tail {
 	uint32_t path_n; /* SEAL_TAIL */
-	uint32_t n_records;
+	uint32_t zero;
 	uint8_t digest[DIGEST_BYTES]; /* of all that stands before it */
 };
 
