@@ -3,7 +3,7 @@
 # A first look at egress policies, with a daemon that runs on this host: what is allowed works, what is not is refused at once,
 # and both you and the code inside can read why.  Needs root (or the owner of the socket) and sandboxctl; PYPI=name tries another.
 set -eu
-ctl=${SANDBOXCTL:-sandboxctl}
+ctl=${SANDBOXCTL:-$(command -v sandboxctl || echo "$(dirname "$0")/../sandboxctl")}
 name=${PYPI:-pypi.org}
 
 echo "== a sandbox that may reach $name and nothing else"
@@ -14,7 +14,7 @@ $ctl egress get "$id"
 echo
 echo "== what code inside sees"
 $ctl exec "$id" -- sh -c "
-	getent ahostsv4 $name | head -n 1 || echo 'no answer for $name (is this host online?)'
+	getent ahostsv4 $name >/tmp/answer && head -n 1 /tmp/answer || echo 'no answer for $name (is this host online?)'
 	getent ahostsv4 example.com || echo 'example.com: no such name'
 	echo \"its own log, \$SANDBOX_DENIED_LOG:\"
 	tail -n 2 \"\$SANDBOX_DENIED_LOG\""

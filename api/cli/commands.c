@@ -16,9 +16,9 @@ const struct cli_option cli_global_options[] = {
 #define SANDBOX_OPTIONS \
 	{"image", 0, "IMAGE", "image to start from (default: host)", 0}, \
 	{"pull", 0, "POLICY", "missing, always or never (default: the daemon's images.pull_policy)", 0}, \
-	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g", 0}, \
-	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m", 0}, \
-	{"disk", 0, "SIZE", "what it may write to disk, such as 512m or 2g", 0}, \
+	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g (default: the daemon's limits.default_memory)", 0}, \
+	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m (default: limits.default_cpu)", 0}, \
+	{"disk", 0, "SIZE", "what it may write to disk, such as 512m or 2g (default: limits.default_disk)", 0}, \
 	{"env", 'e', "NAME=VALUE", "environment; NAME alone takes the caller's value", CLI_REPEAT}, \
 	{"volume", 'v', "SRC:DST[:OPTS]", "host path or volume name, at DST; OPTS: ro, sub=PATH", CLI_REPEAT}, \
 	{"name", 0, "NAME", "name for ls and for other commands (metadata \"name\")", 0}, \
@@ -26,7 +26,7 @@ const struct cli_option cli_global_options[] = {
 	{"egress", 0, "deny|allow", "what no --allow or --deny is about (default: deny with --allow)", 0}, \
 	{"allow", 0, "TARGET", "name, *.name, address or range that may be reached; NAME:443 narrows", CLI_REPEAT}, \
 	{"deny", 0, "TARGET", "likewise what may not be reached; goes before --allow", CLI_REPEAT}, \
-	{"timeout", 0, "TIME", "end of life, such as 90s, 30m, 2h, never", 0}
+	{"timeout", 0, "TIME", "end of life, such as 90s, 30m, 2h, never (default: never; of run, when its command ends)", 0}
 
 static const struct cli_option volume_create_options[] = {
 	{"size", 0, "SIZE", "what it may hold, such as 10g (default: storage.volume_default_size, or no bound)", 0},
@@ -56,7 +56,7 @@ static const struct cli_option exec_options[] = {
 	{"workdir", 'w', "DIR", "start in this directory", 0},
 	{"user", 'u', "UID[:GID]", "run the command as this user", 0},
 	{"detach", 'd', NULL, "start it in the background and print its id", 0},
-	{"timeout", 0, "TIME", "kill the command after this time", 0},
+	{"timeout", 0, "TIME", "kill the command after this time, such as 90s (default: never)", 0},
 	END,
 };
 
@@ -69,7 +69,7 @@ static const struct cli_option ls_options[] = {
 
 static const struct cli_option logs_options[] = {
 	{"tail", 'n', "LINES", "lines from the end (default: 100)", 0},
-	{"since", 0, "TIME", "not older than this, such as 10m", 0},
+	{"since", 0, "TIME", "not older than this, such as 10m (default: all that is kept)", 0},
 	{"command", 'c', "ID", "output of a command that exec -d started", 0},
 	END,
 };
