@@ -6,7 +6,8 @@
  *	gateway <-- bulk.out --splice---- pipe <--splice---- file	READ
  *
  * The agent moves content from one pipe to another: it never holds it, and knows exactly how much went.  Children cannot be
- * trusted with the FIFOs, since tenants may kill them between a write and the word about it.
+ * trusted with the FIFOs, since tenants may kill them between a write and the word about it.  What a child is too slow for waits
+ * in bulk.in, until something for another one stands behind it there: then it is copied into memory of ours, as little as it is.
  */
 #include "runtime/agent/agent_files.h"
 #include "runtime/agent/agent_int.h"
@@ -17,6 +18,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define GRANT_STEP   (AGENT_WINDOW / 4)
@@ -154,22 +156,8 @@ static uint32_t write_content(struct stream *st, const uint8_t *data, uint32_t n
 	return (uint32_t)r;
 }
 
-int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n)
-{
-	if (st->upload_eof || !st->takes_content)
-		return -EPROTO;
-	uint32_t done = st->have ? 0 : write_content(st, data, n);
-	int r = done < n ? input_room(s, st, n - done) : 0;
-
-	st->grant += done;
-	if (r || done == n)
-		return r;
-	memcpy(st->bytes + st->have, data + done, n - done);
-	st->have += n - done;
-	return 0;
-}
-
-int fs_skip(struct service *s, uint32_t n)
+/* Return: 0, or -EPROTO when they are not there. */
+static int throw_away(struct service *s, uint32_t n)
 {
 	s->in_high |= 1; /* the scratch is touched */
 	while (n) {
@@ -184,49 +172,112 @@ int fs_skip(struct service *s, uint32_t n)
 	return 0;
 }
 
-int fs_bulk(struct service *s, struct stream *st, uint32_t n)
+static bool waits_in_front(const struct service *s, const struct stream *st)
 {
-	const struct agent_source *to = &st->content;
+	return s->front.stream == st && s->front.left;
+}
 
-	if (st->upload_eof || !st->takes_content)
-		return -EPROTO;
-	if (!st->enlarged) {
-		st->enlarged = true;
-		ignore_result(fcntl(to->fd, F_SETPIPE_SZ, (int)INT_CONTENT_BYTES)); /* else it is only slower */
-	}
-	while (n && !st->have && to->writable) {
-		ssize_t r = splice(s->agent->bulk_in_fd, NULL, to->fd, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+void fs_front_drop(struct service *s, const struct stream *st)
+{
+	if (!waits_in_front(s, st))
+		return;
+	/* they were there when they were announced, and nobody else reads here */
+	ignore_result(throw_away(s, s->front.left));
+	s->front = (struct front){0};
+}
+
+/* What stands first in the FIFO goes to its child as it is, as far as the child's pipe takes it. */
+static void front_move(struct service *s)
+{
+	struct stream *st = s->front.stream;
+
+	while (s->front.left && !st->have && st->content.fd >= 0 && st->content.writable) {
+		ssize_t r = splice(s->agent->bulk_in_fd, NULL, st->content.fd, NULL, s->front.left, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r < 0 && errno == EPIPE) { /* as in write_content() */
-			st->grant += n;
-			return fs_skip(s, n);
+			st->grant += s->front.left;
+			fs_front_drop(s, st);
+			return;
 		}
-		if (r <= 0)
-			break; /* full, or the FIFO lacks what was announced: reading tells which */
-		n -= (uint32_t)r;
+		if (r <= 0) {
+			st->content.writable = 0;
+			return;
+		}
+		s->front.left -= (uint32_t)r;
 		st->grant += (uint32_t)r;
 		st->taken += (uint64_t)r;
 	}
-	if (!n)
-		return 0;
-	int r = input_room(s, st, n);
-	if (r) {
-		int skipped = fs_skip(s, n);
+}
 
-		return skipped ? skipped : r;
+/* Something else has to pass: what stands first is taken out, at the cost of a copy.  Return: 0 or -EPROTO. */
+static int front_settle(struct service *s)
+{
+	struct stream *st = s->front.stream;
+
+	if (!s->front.left)
+		return 0;
+	if (input_room(s, st, s->front.left)) {
+		service_end(s, st, AGENT_BUSY, 0, 0, "out of memory");
+		return 0;
 	}
-	while (n) {
-		ssize_t got = read(s->agent->bulk_in_fd, st->bytes + st->have, n);
+	while (s->front.left) {
+		ssize_t got = read(s->agent->bulk_in_fd, st->bytes + st->have, s->front.left);
 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
 			return -EPROTO;
 		st->have += (uint32_t)got;
-		n -= (uint32_t)got;
+		s->front.left -= (uint32_t)got;
 	}
+	return 0;
+}
+
+int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n)
+{
+	if (st->upload_eof || !st->takes_content)
+		return -EPROTO;
+	int r = s->front.stream == st ? front_settle(s) : 0; /* what came before */
+	if (r || st->kind != STREAM_FILES)
+		return r;
+	uint32_t done = st->have ? 0 : write_content(st, data, n);
+	r = done < n ? input_room(s, st, n - done) : 0;
+	st->grant += done;
+	if (r || done == n)
+		return r;
+	memcpy(st->bytes + st->have, data + done, n - done);
+	st->have += n - done;
+	return 0;
+}
+
+int fs_skip(struct service *s, uint32_t n)
+{
+	int r = front_settle(s);
+
+	return r ? r : throw_away(s, n);
+}
+
+int fs_bulk(struct service *s, struct stream *st, uint32_t n)
+{
+	int there = 0, r = s->front.stream == st ? 0 : front_settle(s);
+
+	if (r || st->upload_eof || !st->takes_content)
+		return -EPROTO;
+	if (!st->enlarged) {
+		st->enlarged = true;
+		ignore_result(fcntl(st->content.fd, F_SETPIPE_SZ, (int)INT_CONTENT_BYTES)); /* else it is only slower */
+	}
+	if (s->front.stream != st)
+		s->front = (struct front){.stream = st};
+	/* from here on, a move that brings nothing means that the child has to take some first */
+	if (ioctl(s->agent->bulk_in_fd, FIONREAD, &there) < 0 || (uint32_t)there < s->front.left + n) {
+		s->front.left = 0;
+		return -EPROTO;
+	}
+	s->front.left += n;
+	front_move(s);
 	return 0;
 }
 
@@ -260,7 +311,9 @@ void fs_push(struct service *s, struct stream *st)
 		st->size = 0;
 		free(take_ptr(st->bytes));
 	}
-	if (st->upload_eof && !st->have && st->files.fd >= 0)
+	if (s->front.stream == st)
+		front_move(s);
+	if (st->upload_eof && !st->have && !waits_in_front(s, st) && st->files.fd >= 0)
 		complete_upload(s, st);
 }
 

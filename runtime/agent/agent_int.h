@@ -135,6 +135,12 @@ struct stream {
 	char text[INT_END_TEXT];
 };
 
+/* Announced content that stands first in bulk.in and waits for its child. */
+struct front {
+	struct stream *stream; /* borrowed */
+	uint32_t left;
+};
+
 struct spare { /* the entrypoint's, see agent_spawn.h; pid 0: none */
 	pid_t pid;
 	int order_fd, report_fd, out_fd, err_fd;
@@ -161,6 +167,7 @@ struct service {
 	bool attached;
 	bool attach_reply;
 	bool bulk; /* the gateway can use the bulk channel */
+	struct front front;
 	bool cmd_events; /* some command's source is ready: walk them */
 	bool status_due;
 	bool dead;	 /* the entrypoint has ended */
@@ -288,10 +295,12 @@ void fs_start(struct service *s, struct stream *st);
 bool fs_produce(struct service *s, struct stream *st);
 /** fs_input() - Upload bytes; Return: 0, -EPROTO or -ENOMEM */
 int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t n);
-/** fs_bulk() - Upload bytes, the next @n of the bulk FIFO; Return: 0, -EPROTO or, with the bytes thrown away, -ENOMEM */
+/** fs_bulk() - Upload bytes, the next @n of the bulk FIFO, are announced; Return: 0, or -EPROTO when they are not there */
 int fs_bulk(struct service *s, struct stream *st, uint32_t n);
 /** fs_skip() - Throw away the next @n bytes of the bulk FIFO; Return: 0, or -EPROTO when they are not there */
 int fs_skip(struct service *s, uint32_t n);
+/** fs_front_drop() - @st is over: what stands in the bulk FIFO for it goes; fine when nothing does */
+void fs_front_drop(struct service *s, const struct stream *st);
 /** fs_push() - Hand queued upload bytes to the child as far as it takes them */
 void fs_push(struct service *s, struct stream *st);
 /** fs_cancel() - The client is gone: kill the child */

@@ -110,6 +110,7 @@ void service_free_stream(struct service *s, struct stream *st)
 		s->assembly_bytes -= st->size;
 	else if (st->kind == STREAM_FILES)
 		s->input_bytes -= st->size;
+	fs_front_drop(s, st);
 	free(st->bytes);
 	if (st->files.fd > 0) /* 0 is /dev/null, and what a stream that was never opened holds */
 		service_unwatch(s, &st->files);
@@ -490,12 +491,7 @@ static int stream_bulk(struct service *s, struct stream *st, uint32_t n)
 	if (n > st->window)
 		return -EPROTO;
 	st->window -= n;
-	int r = fs_bulk(s, st, n);
-	if (r == -ENOMEM) {
-		service_end(s, st, AGENT_BUSY, 0, 0, "out of memory");
-		r = 0;
-	}
-	return r;
+	return fs_bulk(s, st, n);
 }
 
 /* What an earlier gateway left behind means nothing to the next one; more than a FIFO holds is not there. */
