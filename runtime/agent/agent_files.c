@@ -25,6 +25,7 @@
 #define REPLACE_BYTES (256u * 1024 * 1024)
 #define PIPE_MIN      65536u /* below this the copy costs less than the detour */
 #define CONTENT_STEP  (1024u * 1024)
+#define SPLICE_MIN    (256u * 1024) /* of an upload that go before pages are moved: most are smaller */
 #define RENAME_NOREPLACE_ 1u
 #define AHEAD_MIN     (256u * 1024)
 #define AHEAD_MAX     (64u * 1024 * 1024)
@@ -417,6 +418,8 @@ struct intake {
 	uint64_t have;	    /* bytes written */
 	uint64_t allocated; /* bytes from the start that have blocks, as far as we made them */
 	uint8_t *buf;	    /* owned */
+	bool copies;	    /* this file takes no pages of a pipe */
+	int own_read_fd, own_write_fd; /* owned; a pipe of ours; 0: not needed so far */
 };
 
 /*
@@ -454,24 +457,74 @@ static int cut_surplus(const struct intake *in)
 	return in->allocated > in->have ? sysx_ret(ftruncate(in->fd, (off_t)in->have)) : 0;
 }
 
+static ssize_t copy_from(struct intake *in, int pipe_fd, size_t most)
+{
+	if (!in->buf && !(in->buf = malloc(AGENT_WINDOW)))
+		return -ENOMEM;
+	ssize_t n = read(pipe_fd, in->buf, most < AGENT_WINDOW ? most : AGENT_WINDOW);
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	allocate_ahead(in, in->have + (uint64_t)n);
+	int r = files_write_all(in->fd, in->buf, (size_t)n);
+	return r ? r : n;
+}
+
+static bool own_pipe(struct intake *in)
+{
+	int p[2];
+
+	if (in->copies || in->own_read_fd)
+		return !in->copies;
+	in->copies = pipe2(p, O_CLOEXEC) < 0;
+	if (in->copies)
+		return false;
+	in->own_read_fd = p[0];
+	in->own_write_fd = p[1];
+	ignore_result(fcntl(p[0], F_SETPIPE_SZ, (int)(2 * AGENT_WINDOW))); /* else it is only slower */
+	return true;
+}
+
+/* Return: 0 when all of the @n bytes in our own pipe are in the file, or a negative errno. */
+static int empty_own_pipe(struct intake *in, size_t n)
+{
+	while (n) {
+		ssize_t r = in->copies ? copy_from(in, in->own_read_fd, n) :
+					 sysx_ret(splice(in->own_read_fd, NULL, in->fd, NULL, n, SPLICE_F_MOVE));
+
+		if (r == -EINTR)
+			continue;
+		if (r == -EINVAL && !in->copies) {
+			in->copies = true; /* a file system without it */
+			continue;
+		}
+		if (r <= 0)
+			return r < 0 ? (int)r : -EIO;
+		n -= (size_t)r;
+	}
+	return 0;
+}
+
 /*
  * Return: bytes moved from the pipe into the file, 0 at the end of the pipe, or a negative errno (-EAGAIN: nothing there
- * now).  Copied and not spliced: splice(2) fills a file page by page, one large write fills it in large folios.
+ * now).  Large content goes by way of a pipe of ours: a splice into a file holds its pipe locked while it writes, and the
+ * agent would wait for that.
  */
 static ssize_t move_content(struct intake *in)
 {
 	ssize_t n;
 
-	if (!in->buf && !(in->buf = malloc(AGENT_WINDOW)))
-		return -ENOMEM;
-	n = read(FILES_PIPE_FD, in->buf, AGENT_WINDOW);
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
-	allocate_ahead(in, in->have + (uint64_t)n);
-	int r = files_write_all(in->fd, in->buf, (size_t)n);
-	if (r)
-		return r;
-	in->have += (uint64_t)n;
+	if (in->have < SPLICE_MIN || !own_pipe(in)) {
+		n = copy_from(in, FILES_PIPE_FD, AGENT_WINDOW);
+	} else {
+		n = sysx_ret(splice(FILES_PIPE_FD, NULL, in->own_write_fd, NULL, CONTENT_STEP, SPLICE_F_MOVE | SPLICE_F_NONBLOCK));
+		if (n <= 0)
+			return n;
+		allocate_ahead(in, in->have + (uint64_t)n);
+		int r = empty_own_pipe(in, (size_t)n);
+		n = r ? r : n;
+	}
+	if (n > 0)
+		in->have += (uint64_t)n;
 	return n;
 }
 
@@ -515,6 +568,10 @@ static int receive_upload(struct intake *in)
 		}
 	}
 	free(take_ptr(in->buf));
+	if (in->own_read_fd) {
+		close(in->own_read_fd);
+		close(in->own_write_fd);
+	}
 	return r ? r : cut_surplus(in);
 }
 
@@ -801,7 +858,7 @@ static int op_append(struct files_job *job)
 	/* it is a log that is appended to: whoever calls the API must not fill the disk by calling */
 	if (st.st_size >= (off_t)LIMIT_LOG_FILE_BYTES)
 		return -EFBIG;
-	struct intake in = {.fd = fd};
+	struct intake in = {.fd = fd, .copies = true};
 	return receive_upload(&in);
 }
 
