@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
@@ -388,6 +390,19 @@ void http_response_write(struct http_request *req, const void *data, size_t n)
 	head_leaves(req, iov, k);
 }
 
+/*
+ * Where the host's congestion control paces what it sends (bbr), it does so to a client on the same machine, too: that costs
+ * timers and waiting, and there is no queue on the way that it could spare.
+ */
+static void no_pacing(struct http_conn *conn)
+{
+	if (!conn->paced_by_default)
+		return;
+	conn->paced_by_default = false;
+	if (!strncmp(conn->peer_ip, "127.", 4) || !strcmp(conn->peer_ip, "::1"))
+		ignore_result(setsockopt(conn->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4)); /* else it is only slower */
+}
+
 size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n)
 {
 	struct http_conn *conn = req->conn;
@@ -404,6 +419,7 @@ size_t http_response_splice(struct http_request *req, int pipe_fd, size_t n)
 	}
 	if ((uint64_t)n > (uint64_t)req->left)
 		n = (size_t)req->left;
+	no_pacing(conn);
 	while (done < n) {
 		ssize_t r = splice(pipe_fd, NULL, conn->fd, NULL, n - done, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 

@@ -829,6 +829,7 @@ static void conn_names(struct http_conn *conn)
 	memset(&addr, 0, sizeof(addr));
 	if (getpeername(conn->fd, (struct sockaddr *)&addr, &n) == 0) {
 		name_of(&addr, conn->peer_ip, conn->peer);
+		conn->paced_by_default = true;
 		conn->from = http_peers_enter(&conn->server->peers, &addr);
 	}
 	int on = 1, idle_s = 60;

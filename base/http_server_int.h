@@ -43,6 +43,7 @@ struct http_conn {
 	bool held; /* what is sent is kept until its release */
 	bool is_unix, has_uid;
 	uid_t uid;
+	bool paced_by_default; /* TCP, and nothing was said about its congestion control */
 	struct http_peer *from; /* counted there; NULL: not counted */
 	char peer[HTTP_PEER_MAX], peer_ip[HTTP_PEER_MAX], local[HTTP_PEER_MAX];
 };

@@ -45,7 +45,8 @@
  * While content is under way the bulk FIFOs hold two windows: one stream's bytes may wait there for its client, and the next
  * stream's still find room.  Who gets less (the kernel bounds what one user's pipes hold) copies more.
  */
-#define BULK_FIFO_BYTES	 (2u * AGENT_WINDOW)
+#define BULK_FIFO_BYTES	 (2u * AGENT_WIDE_WINDOW)
+#define BULK_FIFO_LESS	 (2u * AGENT_WINDOW)
 #define IDLE_FIFO_BYTES	 (64u * 1024)
 #define MAX_PAYLOAD_IN	 (AGENT_IN_FRAME - (uint32_t)sizeof(struct agent_frame))
 #define MAX_PAYLOAD_OUT	 (AGENT_OUT_FRAME - (uint32_t)sizeof(struct agent_frame))
@@ -86,6 +87,7 @@ struct agent_client {
 	struct loop_fd *bulk_room; /* owned; tells when bulk_write_fd takes more */
 	bool bulk;	     /* both ends have a bulk channel */
 	bool bulk_resized;   /* the FIFOs are larger than usual, or could not be made so */
+	bool bulk_wide;	     /* bulk_read_fd holds two wide windows */
 	bool bulk_waits;     /* bulk_read_fd is so large that content may wait there for its client */
 	size_t n_bulk_users, next_offer;
 	struct {
@@ -163,9 +165,14 @@ static void leave(struct agent_client *c)
 /* A size that the kernel refuses is no failure: see BULK_FIFO_BYTES. */
 static void bulk_resize(struct agent_client *c, int bytes)
 {
-	ignore_result(fcntl(c->bulk_write_fd, F_SETPIPE_SZ, bytes));
-	ignore_result(fcntl(c->bulk_read_fd, F_SETPIPE_SZ, bytes));
-	c->bulk_waits = fcntl(c->bulk_read_fd, F_GETPIPE_SZ) >= (int)BULK_FIFO_BYTES;
+	const int fd[] = {c->bulk_write_fd, c->bulk_read_fd};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+		if (fcntl(fd[i], F_SETPIPE_SZ, bytes) < 0 && bytes > (int)BULK_FIFO_LESS)
+			ignore_result(fcntl(fd[i], F_SETPIPE_SZ, (int)BULK_FIFO_LESS));
+	int have = fcntl(c->bulk_read_fd, F_GETPIPE_SZ);
+	c->bulk_waits = have >= (int)BULK_FIFO_LESS;
+	c->bulk_wide = have >= (int)BULK_FIFO_BYTES;
 	c->bulk_resized = bytes > (int)IDLE_FIFO_BYTES;
 }
 
@@ -1173,6 +1180,17 @@ void agent_stream_grant(struct agent_stream *s, size_t n)
 	s->owed = 0;
 	if (!c->busy)
 		flush(c);
+}
+
+void agent_stream_widen(struct agent_stream *s)
+{
+	struct agent_client *c = s->client;
+
+	if (c->broken || !c->bulk || !c->attached || c->n_bulk_users > s->uses_bulk)
+		return;
+	bulk_use(s, true);
+	if (c->bulk_wide)
+		agent_stream_grant(s, AGENT_WIDE_WINDOW - AGENT_WINDOW);
 }
 
 void agent_stream_detach(struct agent_stream *s)

@@ -144,6 +144,8 @@ void agent_stream_pull(struct agent_stream *s);
 void agent_stream_control(struct agent_stream *s, enum agent_type type, uint32_t value);
 /** agent_stream_grant() - @n bytes that `data` brought were consumed: the agent may send as many more on @s */
 void agent_stream_grant(struct agent_stream *s, size_t n);
+/** agent_stream_widen() - @s, an FS stream, is going to bring much content: let more be under way, unless others have content too */
+void agent_stream_widen(struct agent_stream *s);
 /** agent_stream_detach() - Nobody listens any more: no further callback, @s is invalid; commands go on inside; NULL is fine */
 void agent_stream_detach(struct agent_stream *s);
 

@@ -18,7 +18,8 @@
  * the spool).  A stream is a number that the gateway chooses for one request; it is free again after END, or after EXIT.
  *
  * Flow control, both ways: at most the granted credit of payload bytes of STDOUT, STDERR, DATA and BULK may be under way
- * on a stream.  It starts at AGENT_WINDOW and grows by CREDIT frames, so a slow reader stalls its own stream only.
+ * on a stream.  It starts at AGENT_WINDOW and grows by CREDIT frames, so a slow reader stalls its own stream only.  Who takes
+ * much content, and no other stream's at that time, may grant AGENT_WIDE_WINDOW: half of a bulk FIFO, once it is enlarged.
  *
  * Host byte order: both ends are the same machine.  Everything from the agent is hostile input to the reader.
  * This header is included by host processes and by the static agent: no dependency but <stdint.h>.
@@ -32,6 +33,7 @@
 #define AGENT_IN_FRAME	  4096u /* PIPE_BUF */
 #define AGENT_OUT_FRAME	  (32u * 1024 + 16)
 #define AGENT_WINDOW	  (256u * 1024)
+#define AGENT_WIDE_WINDOW (512u * 1024)
 #define AGENT_ID_BYTES	  16u
 #define AGENT_NONCE_BYTES 16u
 #define AGENT_CHANNEL_FDS 4u /* the gateway's ends: exec write, exec read, bulk write, bulk read */

@@ -16,6 +16,9 @@
 #include <string.h>
 #include <time.h>
 
+/* Content below this is over before more of it under way would help. */
+#define WIDE_LEAST (1024u * 1024)
+
 struct download {
 	struct execd_box *box;
 	struct http_request *req;
@@ -124,6 +127,8 @@ static bool download_head(struct download *d, const struct file_info *info)
 	http_response_begin(d->req, partial ? 206 : 200, "application/octet-stream", lines, (int64_t)n);
 	d->left = n;
 	d->answered = true;
+	if (n >= WIDE_LEAST)
+		agent_stream_widen(d->stream);
 	return true;
 }
 

@@ -23,6 +23,7 @@
 
 #define GRANT_STEP   (AGENT_WINDOW / 4)
 #define UPLOAD_BYTES (AGENT_WINDOW + AGENT_IN_FRAME)
+#define WIDE_UPLOAD_BYTES (AGENT_WIDE_WINDOW + AGENT_IN_FRAME)
 
 struct ends { /* [0] ours, [1] the child's */
 	int sock[2], pipe[2];
@@ -122,17 +123,21 @@ void fs_start(struct service *s, struct stream *st)
 
 /* ---- content to the child ---- */
 
-/* Where bytes wait that the pipe does not take now. */
+/* Where bytes wait that the pipe does not take now.  Return: 0, -EPROTO or -ENOMEM */
 static int input_room(struct service *s, struct stream *st, uint32_t n)
 {
-	if (st->have + n > UPLOAD_BYTES)
+	uint32_t need = st->have + n <= UPLOAD_BYTES ? UPLOAD_BYTES : WIDE_UPLOAD_BYTES, more = need - st->size;
+
+	if (n > WIDE_UPLOAD_BYTES - st->have)
 		return -EPROTO;
-	if (st->bytes)
+	if (need <= st->size)
 		return 0;
-	if (s->input_bytes + UPLOAD_BYTES > INT_INPUT_BYTES || !(st->bytes = malloc(UPLOAD_BYTES)))
+	uint8_t *bytes = s->input_bytes + more > INT_INPUT_BYTES ? NULL : realloc(st->bytes, need);
+	if (!bytes)
 		return -ENOMEM;
-	st->size = UPLOAD_BYTES;
-	s->input_bytes += UPLOAD_BYTES;
+	st->bytes = bytes;
+	st->size = need;
+	s->input_bytes += more;
 	return 0;
 }
 
@@ -252,11 +257,27 @@ int fs_input(struct service *s, struct stream *st, const uint8_t *data, uint32_t
 	return 0;
 }
 
+/* Our end is open both ways. */
+static bool fifo_is_full(const struct service *s)
+{
+	struct pollfd p = {.fd = s->agent->bulk_in_fd, .events = POLLOUT};
+
+	return poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT);
+}
+
 int fs_skip(struct service *s, uint32_t n)
 {
 	int r = front_settle(s);
 
 	return r ? r : throw_away(s, n);
+}
+
+static bool is_alone(const struct service *s, const struct stream *st)
+{
+	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+		if (s->streams[i].takes_content && &s->streams[i] != st)
+			return false;
+	return true;
 }
 
 int fs_bulk(struct service *s, struct stream *st, uint32_t n)
@@ -269,6 +290,11 @@ int fs_bulk(struct service *s, struct stream *st, uint32_t n)
 		st->enlarged = true;
 		ignore_result(fcntl(st->content.fd, F_SETPIPE_SZ, (int)INT_CONTENT_BYTES)); /* else it is only slower */
 	}
+	if (!st->wide && st->taken >= AGENT_WINDOW && is_alone(s, st) &&
+	    fcntl(s->agent->bulk_in_fd, F_GETPIPE_SZ) >= (int)(2 * AGENT_WIDE_WINDOW)) {
+		st->wide = true;
+		st->grant += AGENT_WIDE_WINDOW - AGENT_WINDOW;
+	}
 	if (s->front.stream != st)
 		s->front = (struct front){.stream = st};
 	/* from here on, a move that brings nothing means that the child has to take some first */
@@ -278,6 +304,8 @@ int fs_bulk(struct service *s, struct stream *st, uint32_t n)
 	}
 	s->front.left += n;
 	front_move(s);
+	if (s->front.left && fifo_is_full(s)) /* others could not even get in */
+		return front_settle(s);
 	return 0;
 }
 

@@ -30,7 +30,7 @@
 #define INT_END_TEXT	  200u
 #define INT_TOLD_BYTES	  (256u * 1024) /* of an environment that is told: twice the largest that exec takes by default */
 #define INT_FIFO_MAX	  (8u * 1024 * 1024) /* no FIFO holds more */
-#define INT_CONTENT_BYTES (2u * AGENT_WINDOW) /* of the pipe between the agent and the child of a large transfer */
+#define INT_CONTENT_BYTES (2u * AGENT_WIDE_WINDOW) /* of the pipe between the agent and the child of a large transfer */
 #define INT_INTERRUPT_USEC 3000000
 #define INT_PTY_DRAIN_USEC 500000
 /*
@@ -130,6 +130,7 @@ struct stream {
 	bool has_record; /* READ: the record has been passed on, content may follow */
 	bool ending;	 /* READ: END is in `end` and `text`, and waits for the rest of the content */
 	bool enlarged;	 /* the pipe */
+	bool wide;	 /* WRITE: it has been granted AGENT_WIDE_WINDOW */
 	uint64_t taken;	 /* WRITE: bytes that went into the pipe */
 	struct agent_end end;
 	char text[INT_END_TEXT];

@@ -895,6 +895,8 @@ static void test_attach(struct harness *h)
 
 /* ---- content beside the frames ---- */
 
+#define BLOCK 65536u
+
 /* Announces @told bytes of which @there are written; with as many of both, piece by piece as the FIFO takes them. */
 static void send_bulk(struct harness *h, uint32_t stream, const uint8_t *data, size_t there, uint32_t told)
 {
@@ -918,6 +920,56 @@ static void send_bulk(struct harness *h, uint32_t stream, const uint8_t *data, s
 	}
 	if (told)
 		harness_send(h, AGENT_BULK, stream, told, NULL, 0);
+}
+
+/* Sends blocks as far as there is credit for them; Return: how many, when none has come for a while. */
+static unsigned send_blocks(struct harness *h, uint32_t stream, const uint8_t *data)
+{
+	static uint8_t payload[AGENT_OUT_FRAME];
+	uint32_t credit = AGENT_WINDOW;
+	struct agent_frame f;
+	unsigned n = 0;
+
+	do
+		for (; credit >= BLOCK + 100; credit -= BLOCK, n++) /* a frame is to follow */
+			send_bulk(h, stream, data, BLOCK, BLOCK);
+	while (n < 1000 && harness_recv(h, 500, &f, payload) >= 0 && f.type == AGENT_CREDIT && f.stream == stream && (credit += f.value));
+	return n;
+}
+
+/* A child that takes nothing: what is meant for it waits, and what others send passes. */
+static void test_bulk_stopped(struct harness *h, const uint8_t *content)
+{
+	static const char find[] = "for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n != 1 ] && grep -qs '^Uid:.65533' $p/status && kill -%s $n && exit 3; done";
+	const char *const stopped[] = {"/tmp/stopped", "", "", NULL}, *const where[] = {"/w/bulk", "", "", NULL};
+	const struct agent_fs nobody = {.op = AGENT_FS_WRITE, .flags = AGENT_FS_UID, .uid = 65533}, write_op = {.op = AGENT_FS_WRITE};
+	struct harness_result r, q;
+	char command[300];
+
+	ok(fcntl(h->bulk_out, F_SETPIPE_SZ, 1024 * 1024) > 0, "a FIFO as a gateway makes it");
+	harness_fs_begin(h, &r, nobody, stopped);
+	snprintf(command, sizeof(command), find, "STOP");
+	for (int i = 0; i < 100 && harness_run(h, &q, command) != 3; i++)
+		harness_clear(&q);
+	harness_clear(&q);
+	unsigned n = send_blocks(h, r.stream, content);
+	ok(n * BLOCK >= 2 * AGENT_WINDOW, "an upload whose child is stopped takes what pipe and FIFO hold (%u KiB), then nothing", n * BLOCK / 1024);
+	harness_fs_begin(h, &q, write_op, where);
+	send_bulk(h, q.stream, content, 60100, 60100);
+	harness_send(h, AGENT_EOF, q.stream, 0, NULL, 0);
+	ok(!harness_finish(h, &q, 5000) && q.end.reason == AGENT_OK, "another one passes it");
+	harness_clear(&q);
+	harness_send(h, AGENT_DATA, r.stream, 0, content, 100);
+	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
+	snprintf(command, sizeof(command), find, "CONT");
+	is_int(harness_run(h, &q, command), 3, "the child goes on");
+	harness_clear(&q);
+	ok(!harness_finish(h, &r, 10000) && r.end.reason == AGENT_OK, "and is told the end");
+	harness_clear(&r);
+	snprintf(command, sizeof(command), "cd /tmp; head -c %u stopped >one; for i in $(seq %u); do cat one; done >all; head -c 100 one >>all; cmp all stopped && cmp -n 60100 one /w/bulk",
+		 BLOCK, n);
+	is_int(harness_run(h, &q, command), 0, "every byte of both in its place");
+	harness_clear(&q);
 }
 
 static void test_bulk(struct harness *h)
@@ -967,6 +1019,8 @@ static void test_bulk(struct harness *h)
 	harness_clear(&q);
 	is_int(harness_run(h, &q, "test $(stat -c %s /w/bulk) = 60100 && ! ls -A /w | grep -e half -e sbx-"), 0, "one is whole, the other was never there");
 	harness_clear(&q);
+
+	test_bulk_stopped(h, content);
 
 	static const struct {
 		const char *why;
