@@ -596,7 +596,6 @@ static void wait_for_launcher(struct service *s, struct cmd *c, int64_t now_usec
 		launch_drop(s); /* cmd_relaunch() */
 	} else if (late) {
 		look_again(l, now_usec, INT_STILL_USEC);
-		launch_wake(s);
 	}
 }
 
@@ -626,9 +625,9 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec, bo
 	if (prints || ((late || (c->background && !l->lost)) && has_executed(s, c))) {
 		started(s, c);
 	} else if (late) {
-		/* a tenant may have stopped it on its way */
 		look_again(l, now_usec, INT_LAUNCH_USEC);
-		kill(c->pid, SIGCONT);
+		if (now_usec - l->sent_mono_usec > INT_STILL_USEC)
+			kill(c->pid, SIGCONT); /* a tenant may have stopped it on its way */
 	}
 }
 

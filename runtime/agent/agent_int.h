@@ -219,8 +219,6 @@ void service_free_stream(struct service *s, struct stream *st);
 
 /** launch_make() - Have a launcher wait for commands, unless one does or the sandbox is not running */
 void launch_make(struct service *s);
-/** launch_wake() - A tenant may have stopped it */
-void launch_wake(const struct service *s);
 /** launch_drop() - End it: it is too old, or knows an environment that is no longer true; fine when there is none */
 void launch_drop(struct service *s);
 /** launch_reaped() - Process @pid has ended; Return: true when it was the launcher: cmd_relaunch() is next */
@@ -237,7 +235,7 @@ int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_
 bool launch_learn(struct service *s, struct cmd *c);
 /** launch_signal() - Have @c, which has no number yet, signalled as soon as it has one */
 void launch_signal(struct cmd *c, int sig);
-/** launch_stands_still() - Whether the child that the launcher waits for waits itself, for something else than a processor */
+/** launch_stands_still() - Whether the child that the launcher waits for waits itself, for something else than a processor; wakes it */
 bool launch_stands_still(struct service *s, int64_t now_usec);
 /** launch_failure() - What @c, which has not started yet, failed with; Return: enum agent_stage, 0 for nothing */
 uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys);

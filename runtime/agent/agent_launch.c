@@ -65,12 +65,6 @@ void launch_make(struct service *s)
 	}
 }
 
-void launch_wake(const struct service *s)
-{
-	if (s->launcher.pid)
-		kill(s->launcher.pid, SIGCONT);
-}
-
 void launch_drop(struct service *s)
 {
 	if (s->launcher.pid && !s->launcher.ending)
@@ -211,6 +205,7 @@ bool launch_stands_still(struct service *s, int64_t now_usec)
 	struct proc_look look;
 	l->still_mono_usec = now_usec;
 	l->still = 0;
+	kill(l->pid, SIGCONT); /* a tenant may have stopped it */
 	if (!child || proc_look(s->agent, child, &look) < 0 || look.executed || strchr("RZX", look.state))
 		return false;
 	l->still = child;

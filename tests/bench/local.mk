@@ -1,15 +1,18 @@
 # tests/bench/: `make bench` measures; it is never a test.
-EXTRA_PROGRAMS += tests/bench/bench tests/bench/bench_streams
+EXTRA_PROGRAMS += tests/bench/bench tests/bench/bench_streams tests/bench/floor
 EXTRA_DIST += tests/bench/run.sh tests/bench/pull.sh tests/bench/images.sh
-CLEANFILES += tests/bench/bench tests/bench/bench_streams
+CLEANFILES += tests/bench/bench tests/bench/bench_streams tests/bench/floor
 tests_bench_bench_SOURCES = tests/bench/bench.c tests/bench/bench_http.c tests/bench/bench_http.h \
 	tests/bench/bench_peer.c tests/bench/bench_peer.h
 tests_bench_bench_LDADD = libbase.a $(CJSON_LIBS)
 
 tests_bench_bench_streams_SOURCES = tests/bench/bench_streams.c tests/bench/bench_http.c tests/bench/bench_http.h
 tests_bench_bench_streams_LDADD = libbase.a $(CJSON_LIBS)
+tests_bench_floor_SOURCES = tests/bench/floor.c
+tests_bench_floor_LDFLAGS = -static
+tests_bench_floor_LDADD = libbase.a
 
-bench: all tests/bench/bench tests/bench/bench_streams
+bench: all tests/bench/bench tests/bench/bench_streams tests/bench/floor
 	$(SHELL) $(srcdir)/tests/bench/run.sh
 	top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir) $(top_srcdir)/tests/bench/images.sh
 .PHONY: bench

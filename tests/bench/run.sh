@@ -72,7 +72,7 @@ if [ -n "${BENCH_ONLY:-}" ]; then
 	exit 0
 fi
 bench
-"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --rounds "${BENCH_STREAM_ROUNDS:-30}"
+"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --rounds "${BENCH_STREAM_ROUNDS:-30}" --floor "$build/tests/bench/floor"
 stop
 start 0
 bench --cold
@@ -83,7 +83,7 @@ if busybox=$(command -v busybox); then # an image whose shell is not bash
 	for applet in tail true echo sleep; do ln -s sh "$state/tree/bin/$applet"; done
 	"$build/sandboxctl" --socket "$run/api.sock" image import "$state/tree" sh > /dev/null
 	bench --sh --image sh
-	"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --image sh --shell sh --only r
+	"$build/tests/bench/bench_streams" --port 18931 --key bench --dir "$state" --image sh --shell sh --only r --floor "$build/tests/bench/floor"
 	stop
 else
 	echo "exec true (sh): not measured: no busybox-static"
