@@ -295,6 +295,77 @@ print("end", flush=True)
 """
 
 
+# As uid 0 of a sandbox: what it may do to its own network is nothing.  Prints what it can.
+POWERS = r"""
+import ctypes, fcntl, os, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def call(f, *args):
+    r = f(*args)
+    if r < 0: raise OSError(ctypes.get_errno(), "")
+    return r
+def attempt(name, f):
+    try:
+        f()
+        print("can", name, flush=True)
+    except OSError: pass
+def family(f, kind, proto):
+    attempt(f"make a socket {f} {kind} {proto}", lambda: socket.socket(f, kind, proto))
+for f, kind, proto in ((17, 3, 0x300), (17, 2, 0x300), (2, 10, 0), (40, 1, 0), (44, 3, 0), (15, 3, 2), (24, 2, 0), (29, 3, 1), (30, 5, 0), (38, 5, 0), (43, 1, 0), (28, 3, 0),
+                       (16, 3, 4), (16, 3, 6), (16, 3, 12), (16, 3, 16), (2, 3, 6), (2, 3, 17), (10, 3, 58)):
+    family(f, kind, proto)
+for name, flags in (("network", 0x40000000), ("user", 0x10000000), ("user and network", 0x50000000)):
+    attempt("a namespace of its own: " + name, lambda: call(libc.unshare, flags))
+for pid in ("1", "self"):
+    attempt("enter the network namespace of " + pid, lambda: call(libc.setns, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY), 0))
+def netlink(kind, flags, body):
+    s = socket.socket(16, 3, 0)
+    s.settimeout(5)
+    s.send(struct.pack("=IHHII", 16 + len(body), kind, flags | 5, 1, 0) + body)
+    code = struct.unpack("=i", s.recv(4096)[16:20])[0]
+    if code: raise OSError(-code, "")
+eth0 = socket.if_nametoindex("eth0")
+def attr(kind, data): return struct.pack("=HH", 4 + len(data), kind) + data
+attempt("add a route", lambda: netlink(24, 0x600, struct.pack("=8BI", 2, 32, 0, 0, 254, 4, 253, 1, 0) + attr(1, bytes([198, 51, 100, 11])) + attr(4, struct.pack("=I", eth0))))
+attempt("add an address", lambda: netlink(20, 0x600, struct.pack("=4BI", 2, 32, 0, 0, eth0) + attr(2, bytes([198, 51, 100, 11])) + attr(1, bytes([198, 51, 100, 11]))))
+attempt("add a neighbour", lambda: netlink(28, 0x600, struct.pack("=BBHiHBB", 2, 0, 0, eth0, 0x80, 0, 0) + attr(1, bytes([169, 254, 1, 9])) + attr(2, b"\2\0\0\0\0\1")))
+attempt("add a link", lambda: netlink(16, 0x600, struct.pack("=BBHiII", 0, 0, 0, 0, 0, 0) + attr(18, attr(1, b"veth"))))
+attempt("add a rule", lambda: netlink(32, 0x600, struct.pack("=12B", 2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0)))
+s = socket.socket()
+addr = struct.pack("=HH4s8x", 2, 0, bytes([198, 51, 100, 11]))
+attempt("set its address", lambda: fcntl.ioctl(s, 0x8916, b"eth0".ljust(16, b"\0") + addr))
+attempt("set its hardware address", lambda: fcntl.ioctl(s, 0x8924, b"eth0".ljust(16, b"\0") + struct.pack("=H6s8x", 1, b"\2\0\0\0\0\1")))
+attempt("take its interface down", lambda: fcntl.ioctl(s, 0x8914, b"eth0".ljust(16, b"\0") + struct.pack("=H", 0) + bytes(14)))
+for key in ("conf/all/route_localnet", "conf/eth0/accept_source_route", "ip_forward", "conf/all/arp_accept", "ip_nonlocal_bind", "ip_unprivileged_port_start"):
+    attempt("write " + key, lambda: open("/proc/sys/net/ipv4/" + key, "w").write("1"))
+for name, option, value in (("SO_MARK", (1, 36), 83), ("IP_TRANSPARENT", (0, 19), 1), ("SO_RCVBUFFORCE", (1, 33), 1 << 24), ("SO_PRIORITY 7", (1, 12), 7), ("TCP_REPAIR", (6, 19), 1)):
+    attempt("set " + name, lambda: s.setsockopt(*option, value))
+attempt("make an io_uring", lambda: call(libc.syscall, 425, 8, ctypes.create_string_buffer(120)))
+program, licence = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)), ctypes.create_string_buffer(b"GPL")
+load = ctypes.create_string_buffer(struct.pack("=IIQQ", 1, 2, ctypes.addressof(program), ctypes.addressof(licence)) + bytes(100))
+attempt("load a BPF program", lambda: call(libc.syscall, 321, 5, load, 72))
+group = struct.pack("4s4s", bytes([239, 1, 2, 3]), bytes(4))
+try: socket.socket(2, 2).setsockopt(0, 35, group)
+except OSError: pass
+lo = socket.socket(); lo.settimeout(1)
+def by_lo():
+    lo.setsockopt(1, 25, b"lo\0"); lo.connect(("198.51.100.11", 80))
+attempt("reach the closed address by lo", by_lo)
+print("end as", os.getuid())
+"""
+
+
+def as_root(a, b, world_log):
+    out = sh(a.id, f"python3 - <<'END'\n{POWERS}\nEND", timeout=60).strip().split("\n")
+    ok(out == ["end as 0"], "uid 0 inside makes no raw, packet, vsock or netfilter socket, no namespace, route, address, link or BPF program", out)
+    got = arrived(world_log, lambda l: l[2] == "2" and "ef010203" in l[3])
+    ok(not got, "that it joined a group is not seen outside", got)
+    listen = "import socket\ns = socket.socket(1); s.bind(b'\\0egress-hole'); s.listen(); print('up', flush=True)\nwhile True: s.accept()[0].send(b'here')"
+    ask = "import socket\ns = socket.socket(1); s.settimeout(5)\ntry: s.connect(b'\\0egress-hole'); print(s.recv(9))\nexcept OSError as e: print(type(e).__name__)"
+    sh(b.id, f"setsid timeout 120 python3 -c \"{listen}\" >/tmp/up 2>&1 </dev/null & for i in $(seq 200); do grep -q up /tmp/up && break; sleep 0.05; done")
+    got = [sh(box.id, f'python3 -c "{ask}"').strip() for box in (b, a)]
+    ok(got == ["b'here'", "ConnectionRefusedError"], "an abstract Unix socket of one sandbox is not there for another", got)
+
+
 def as_tenant(a, free, world_log):
     opener = subprocess.Popen(["nsenter", "-t", world, "-n", "--", sys.executable, "-c", f"""
 import socket, time
@@ -452,6 +523,7 @@ def suite(daemon):
     others_errors(a, free, world_log)
     arp_games(a, b, free)
     as_tenant(a, free, world_log)
+    as_root(a, b, world_log)
     rebinding(free)
     odd_names()
     world_watch.kill()
