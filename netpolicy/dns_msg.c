@@ -178,32 +178,31 @@ int dns_query_parse(const uint8_t *data, size_t len, struct dns_query *ret)
 static const struct {
 	uint16_t type;
 	uint8_t class;
-	const char *name;
 } types[] = {
-	{DNS_TYPE_A, DNS_TYPES_ADDRESS, "A"},
-	{DNS_TYPE_NS, DNS_TYPES_PASS, "NS"},
-	{DNS_TYPE_CNAME, DNS_TYPES_PASS, "CNAME"},
-	{DNS_TYPE_SOA, DNS_TYPES_PASS, "SOA"},
-	{10, DNS_TYPES_REFUSED, "NULL"},
-	{DNS_TYPE_PTR, DNS_TYPES_PASS, "PTR"},
-	{DNS_TYPE_HINFO, DNS_TYPES_REFUSED, "HINFO"},
-	{DNS_TYPE_MX, DNS_TYPES_PASS, "MX"},
-	{DNS_TYPE_TXT, DNS_TYPES_PASS, "TXT"},
-	{DNS_TYPE_AAAA, DNS_TYPES_ADDRESS6, "AAAA"},
-	{DNS_TYPE_SRV, DNS_TYPES_PASS, "SRV"},
-	{DNS_TYPE_NAPTR, DNS_TYPES_PASS, "NAPTR"},
-	{DNS_TYPE_DNAME, DNS_TYPES_REFUSED, "DNAME"},
-	{DNS_TYPE_OPT, DNS_TYPES_REFUSED, "OPT"},
-	{DNS_TYPE_DS, DNS_TYPES_PASS, "DS"},
-	{DNS_TYPE_SSHFP, DNS_TYPES_PASS, "SSHFP"},
-	{DNS_TYPE_DNSKEY, DNS_TYPES_PASS, "DNSKEY"},
-	{DNS_TYPE_TLSA, DNS_TYPES_PASS, "TLSA"},
-	{DNS_TYPE_SVCB, DNS_TYPES_SERVICE, "SVCB"},
-	{DNS_TYPE_HTTPS, DNS_TYPES_SERVICE, "HTTPS"},
-	{251, DNS_TYPES_REFUSED, "IXFR"},
-	{252, DNS_TYPES_REFUSED, "AXFR"},
-	{DNS_TYPE_ANY, DNS_TYPES_ANY, "ANY"},
-	{DNS_TYPE_CAA, DNS_TYPES_PASS, "CAA"},
+	{DNS_TYPE_A, DNS_TYPES_ADDRESS},
+	{DNS_TYPE_NS, DNS_TYPES_PASS},
+	{DNS_TYPE_CNAME, DNS_TYPES_PASS},
+	{DNS_TYPE_SOA, DNS_TYPES_PASS},
+	{10, DNS_TYPES_REFUSED}, /* NULL */
+	{DNS_TYPE_PTR, DNS_TYPES_PASS},
+	{DNS_TYPE_HINFO, DNS_TYPES_REFUSED},
+	{DNS_TYPE_MX, DNS_TYPES_PASS},
+	{DNS_TYPE_TXT, DNS_TYPES_PASS},
+	{DNS_TYPE_AAAA, DNS_TYPES_ADDRESS6},
+	{DNS_TYPE_SRV, DNS_TYPES_PASS},
+	{DNS_TYPE_NAPTR, DNS_TYPES_PASS},
+	{DNS_TYPE_DNAME, DNS_TYPES_REFUSED},
+	{DNS_TYPE_OPT, DNS_TYPES_REFUSED},
+	{DNS_TYPE_DS, DNS_TYPES_PASS},
+	{DNS_TYPE_SSHFP, DNS_TYPES_PASS},
+	{DNS_TYPE_DNSKEY, DNS_TYPES_PASS},
+	{DNS_TYPE_TLSA, DNS_TYPES_PASS},
+	{DNS_TYPE_SVCB, DNS_TYPES_SERVICE},
+	{DNS_TYPE_HTTPS, DNS_TYPES_SERVICE},
+	{251, DNS_TYPES_REFUSED}, /* IXFR */
+	{252, DNS_TYPES_REFUSED}, /* AXFR */
+	{DNS_TYPE_ANY, DNS_TYPES_ANY},
+	{DNS_TYPE_CAA, DNS_TYPES_PASS},
 };
 
 enum dns_type_class dns_type_class(uint16_t type)
@@ -212,15 +211,6 @@ enum dns_type_class dns_type_class(uint16_t type)
 		if (types[i].type == type)
 			return (enum dns_type_class)types[i].class;
 	return DNS_TYPES_REFUSED;
-}
-
-const char *dns_type_name(uint16_t type, char out[12])
-{
-	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
-		if (types[i].type == type)
-			return types[i].name;
-	snprintf(out, 12, "TYPE%u", type);
-	return out;
 }
 
 static size_t put_head(uint8_t *out, uint16_t id, unsigned flags, unsigned n_question, unsigned n_answer, unsigned n_authority,

@@ -105,9 +105,6 @@ int dns_query_parse(const uint8_t *data, size_t len, struct dns_query *ret);
 /** dns_type_class() - What becomes of questions of @type */
 enum dns_type_class dns_type_class(uint16_t type);
 
-/** dns_type_name() - Name of @type for events, "TYPE65280" style in @out of 12 bytes when it has none; Return: @out or a literal */
-const char *dns_type_name(uint16_t type, char out[12]);
-
 /**
  * dns_query_build() - Message to an upstream
  * @query:	The question

@@ -220,11 +220,6 @@ void dnsd_broker_flush(struct dnsd_broker *b)
 		loop_fd_events(b->source, EPOLLIN | (b->n ? (uint32_t)EPOLLOUT : 0));
 }
 
-bool dnsd_broker_up(const struct dnsd_broker *b)
-{
-	return b->fd >= 0;
-}
-
 /* ---- leases ---- */
 
 /* Everything that is pinned, again: costs little when the kernel has it, and mends what was lost. */

@@ -190,8 +190,6 @@ int dnsd_broker_unpin(struct dnsd_broker *b, const struct dnsd_pin *pin, const s
 void dnsd_broker_forget(struct dnsd_broker *b, int ticket);
 /** dnsd_broker_flush() - Send what was collected */
 void dnsd_broker_flush(struct dnsd_broker *b);
-/** dnsd_broker_up() - Whether there is a broker */
-bool dnsd_broker_up(const struct dnsd_broker *b);
 
 /* ---- dnsd_policy.c ---- */
 

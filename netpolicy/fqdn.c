@@ -50,31 +50,6 @@ int fqdn_canonical(const char *text, size_t len, char out[FQDN_BYTES])
 	return (int)n;
 }
 
-int fqdn_from_wire(const uint8_t *wire, size_t len, char out[FQDN_BYTES])
-{
-	char name[FQDN_BYTES];
-	size_t at = 0, n = 0;
-
-	while (at < len && wire[at]) {
-		size_t label = wire[at++];
-
-		if (label > LABEL_MAX || label > len - at || n + (n > 0) + label > FQDN_TEXT_MAX)
-			return -EINVAL;
-		if (n)
-			name[n++] = '.';
-		for (; label; label--, at++, n++) {
-			name[n] = label_byte(wire[at]);
-			if (!name[n])
-				return -EINVAL;
-		}
-	}
-	if (at >= len)
-		return -EINVAL;
-	memcpy(out, name, n);
-	out[n] = '\0';
-	return (int)n;
-}
-
 bool fqdn_is_numeric(const char *name)
 {
 	const char *dot = strrchr(name, '.');

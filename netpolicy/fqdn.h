@@ -26,16 +26,6 @@
  */
 int fqdn_canonical(const char *text, size_t len, char out[FQDN_BYTES]);
 
-/**
- * fqdn_from_wire() - Canonical form of a name as it stands in a question
- * @wire:	Uncompressed, checked wire form (length bytes, root at its end)
- * @len:	Its length
- * @out:	Written on success
- *
- * Return: length; 0 for the root (@out is ""); -EINVAL when a label has bytes that no rule can name
- */
-int fqdn_from_wire(const uint8_t *wire, size_t len, char out[FQDN_BYTES]);
-
 /** fqdn_is_numeric() - Whether the last label of the canonical @name reads as a number, as in 10.1 or 0x7f.1: no host name */
 bool fqdn_is_numeric(const char *name);
 

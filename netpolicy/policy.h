@@ -78,7 +78,7 @@ bool policy_default_allow(const struct policy *p);
 /**
  * policy_decide_name() - May this name be resolved?
  * @p:		Sealed
- * @name:	Canonical form (fqdn_canonical(), fqdn_from_wire())
+ * @name:	Canonical form (fqdn_canonical())
  * @len:	Its length; 0 (the root, or a name without canonical form) matches no rule
  *
  * Return: the verdict; its reason is RULE or DEFAULT
