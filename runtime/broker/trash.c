@@ -20,7 +20,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define NAME_SIZE	  64
+#define NAME_SIZE 64
+#define DEPTH	  8 /* directories in each other that are open at once */
 
 struct trash {
 	int wake_fd; /* write end; the worker ends when it is closed */
@@ -31,46 +32,70 @@ struct trash {
 
 /* ---- the worker: nothing below runs with an id of the host ---- */
 
-static int worker_unlink(int dir_fd, const char *name, uint64_t *number)
+static int worker_empty(int dir_fd, unsigned depth, uint64_t *number);
+
+/* Not empty and too deep: to the top, where its turn comes.  No path, and no more descriptors than DEPTH, whatever the depth. */
+static int worker_flatten(int dir_fd, const char *name, uint64_t *number)
 {
 	char top[NAME_SIZE];
 
-	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
-	if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != ENOTEMPTY && errno != EEXIST)
-		return -errno;
-	/* Not empty: to the top, where its turn comes.  No recursion, no path, whatever the depth. */
 	do
 		snprintf(top, sizeof(top), "flat.%llu", (unsigned long long)(*number)++);
 	while (renameat2(dir_fd, name, AT_FDCWD, top, RENAME_NOREPLACE) < 0 && errno == EEXIST);
 	return 0;
 }
 
-/* Empties one directory of the top and removes it; Return: 0, or -errno of what could not be removed. */
-static int worker_directory(const char *name, uint64_t *number)
+static int worker_rmdir(int dir_fd, const char *name)
+{
+	return unlinkat(dir_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+static int worker_unlink(int dir_fd, const struct dirent *e, unsigned depth, uint64_t *number)
+{
+	int r = e->d_type == DT_DIR ? -EISDIR : unlinkat(dir_fd, e->d_name, 0) == 0 ? 0 : -errno;
+
+	if (r != -EISDIR && r != -EPERM)
+		return r == -ENOENT ? 0 : r;
+	r = worker_rmdir(dir_fd, e->d_name);
+	if (r != -ENOTEMPTY && r != -EEXIST)
+		return r;
+	if (depth < DEPTH && worker_empty(openat(dir_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), depth + 1, number) == 0 &&
+	    worker_rmdir(dir_fd, e->d_name) == 0)
+		return 0;
+	return worker_flatten(dir_fd, e->d_name, number);
+}
+
+/* Removes what is in @dir_fd, which it closes; Return: 0, or -errno of what could not be removed. */
+static int worker_empty(int dir_fd, unsigned depth, uint64_t *number)
 {
 	int r = 0;
-	int fd = openat(AT_FDCWD, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	if (fd < 0)
-		return errno == ENOTDIR || errno == ELOOP ? (unlink(name) < 0 ? -errno : 0) : -errno;
-	ignore_result(fchmod(fd, 0700)); /* a sticky bit of another owner; the removal below says what is wrong */
-	DIR *dir = fdopendir(fd);
+	if (dir_fd < 0)
+		return -errno;
+	ignore_result(fchmod(dir_fd, 0700)); /* a sticky bit of another owner; the removal below says what is wrong */
+	DIR *dir = fdopendir(dir_fd);
 	if (!dir) {
-		close(fd);
+		close(dir_fd);
 		return -ENOMEM;
 	}
 	for (struct dirent *e; (e = readdir(dir));)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
-			int failed = worker_unlink(fd, e->d_name, number);
+			int failed = worker_unlink(dir_fd, e, depth, number);
 
 			r = r ? r : failed;
 		}
 	closedir(dir);
+	return r;
+}
+
+/* Empties one directory of the top and removes it; Return: 0, or -errno of what could not be removed. */
+static int worker_directory(const char *name, uint64_t *number)
+{
+	int fd = openat(AT_FDCWD, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOTDIR || errno == ELOOP ? (unlink(name) < 0 ? -errno : 0) : -errno;
+	int r = worker_empty(fd, 1, number);
 	return rmdir(name) < 0 && errno != ENOENT ? (r ? r : -errno) : 0;
 }
 
