@@ -52,6 +52,7 @@ static const struct {
 	{"home", 0755, 0},	 {"home/sandbox", 0750, 1000}, {"opt", 0755, 0}, {"srv", 0755, 0},     {"mnt", 0755, 0},
 	{"media", 0755, 0},	 {"var", 0755, 0},	 {"var/tmp", 01777, 0}, {"var/lib", 0755, 0},  {"var/cache", 0755, 0},
 	{"var/log", 0755, 0},	 {"var/spool", 0755, 0}, {"opt/opensandbox", 0755, 0},
+	{"run/sandbox", 0755, 0}, /* where each finds the log of its denials: a mount point here is none to make in its upper */
 };
 
 /* Files that are made, never copied: the host's have names, addresses or users that are nobody's business inside. */
