@@ -85,7 +85,9 @@ struct slot {
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
 	int volume_ns_fd; /* helper V -> B */
 	struct lowers_set *lowers; /* owned, kept as long: the layers of its last life (lowers.h) */
+	bool for_pool;	  /* counted in n_making */
 	bool with_shells; /* broker-shells makes it: nobody else does anything with it */
+	bool second_try;  /* broker-shells could not make the first one for its create */
 	bool is_shell;	  /* has said so */
 	bool rooted;	  /* has its root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */

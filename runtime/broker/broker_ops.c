@@ -253,7 +253,9 @@ static int on_create(struct broker *b, const struct request *r, struct sbx_err *
 	}
 	struct broker_create *copy = malloc(sizeof(*copy));
 	struct slot *s = copy ? launch_from_pool(b, create) : NULL;
-	bool pooled = s != NULL;
+	enum { BARE, COMING, POOLED } what = s ? POOLED : BARE;
+	if (copy && !s && (s = launch_coming(b)))
+		what = COMING;
 	if (copy && !s)
 		s = slot_take(b, err);
 	if (!s) {
@@ -266,15 +268,15 @@ static int on_create(struct broker *b, const struct request *r, struct sbx_err *
 	memcpy(copy, create, sizeof(*copy));
 	s->create = copy;
 	s->creator = asker;
-	if ((create->flags & BROKER_CREATE_EGRESS_OPEN) && egress_open(b, s, err) < 0) {
+	if (launch_open(b, s, err) < 0) {
 		broker_create_done(b, s, err);
 		slot_kill(b, s);
 		return 0;
 	}
-	if (pooled)
-		launch_arm(b, s);
-	else
+	if (what == BARE)
 		launch_make(b, s);
+	else if (!s->with_shells) /* else once it is handed over */
+		launch_arm(b, s);
 	return 0;
 }
 

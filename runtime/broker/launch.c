@@ -9,6 +9,7 @@
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
 #include "runtime/broker/disk.h"
+#include "runtime/broker/egress.h"
 #include "runtime/broker/idmap.h"
 #include "runtime/broker/launch_child.h"
 #include "runtime/broker/launch_sync.h"
@@ -232,11 +233,16 @@ static void too_late(void *arg)
 	launch_failed(s->broker, s, &err);
 }
 
+void launch_not_for_pool(struct broker *b, struct slot *s)
+{
+	b->n_making -= s->for_pool;
+	s->for_pool = false;
+}
+
 static void into_pool(struct broker *b, struct slot *s)
 {
 	loop_timer_disarm(s->deadline);
-	if (b->n_making > 0)
-		b->n_making--;
+	launch_not_for_pool(b, s);
 	(void)slot_set_state(b, s, BROKER_SLOT_SHELL);
 	slot_list_push(&b->pool, s);
 }
@@ -526,29 +532,61 @@ void launch_taken_over(struct broker *b, struct slot *s, const struct launch_mad
 		if (!err.code)
 			sbx_err_set(&err, SBX_E_SYSTEM, 0, "record of slot %u", s->number);
 		launch_failed(b, s, &err);
+	} else if (s->create) {
+		launch_arm(b, s);
 	}
+}
+
+static void make_here(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+
+	if (rootfs_helper(b, s, &err) < 0 || launch_begin(b, s, &err) < 0 || listen_to(b, s, &err) < 0)
+		launch_failed(b, s, &err);
+	/* the shell takes one message after the other: what comes next is done while it is being made */
+	else if (s->create)
+		launch_arm(b, s);
+}
+
+int launch_open(struct broker *b, struct slot *s, struct sbx_err *err)
+{
+	return s->create->flags & BROKER_CREATE_EGRESS_OPEN ? egress_open(b, s, err) : 0;
+}
+
+/* No create fails because a helper of ours did: it goes on with another slot, which is made in the loop. */
+static bool try_again(struct broker *b, struct slot *s)
+{
+	struct sbx_err err = {0};
+	struct slot *next = s->second_try ? NULL : slot_take(b, &err);
+
+	if (!next)
+		return false;
+	next->create = take_ptr(s->create);
+	next->creator = s->creator;
+	next->second_try = true;
+	if (launch_open(b, next, &err) < 0)
+		launch_failed(b, next, &err);
+	else
+		make_here(b, next);
+	return true;
 }
 
 void launch_given_up(struct broker *b, struct slot *s, const struct sbx_err *err)
 {
 	s->with_shells = false;
 	slot_find_rest(b, s);
-	launch_failed(b, s, err);
+	if (s->create && try_again(b, s))
+		slot_kill(b, s);
+	else
+		launch_failed(b, s, err);
 }
 
 void launch_make(struct broker *b, struct slot *s)
 {
-	struct sbx_err err = {0};
-
-	if (!s->create)
-		b->n_making++;
-	if (!s->create && shells_ask(b, s))
-		return;
-	if (rootfs_helper(b, s, &err) < 0 || launch_begin(b, s, &err) < 0 || listen_to(b, s, &err) < 0)
-		launch_failed(b, s, &err);
-	/* the shell takes one message after the other: what comes next is done while it is being made */
-	else if (s->create)
-		launch_arm(b, s);
+	s->for_pool = !s->create;
+	b->n_making += s->for_pool;
+	if (!b->settings.pool_target || !shells_ask(b, s))
+		make_here(b, s);
 }
 
 /* ---- second phase: the sandbox ---- */
@@ -612,6 +650,21 @@ struct slot *launch_from_pool(struct broker *b, const struct broker_create *c)
 	if (bare)
 		slot_list_remove(&b->pool, bare);
 	return bare;
+}
+
+struct slot *launch_coming(struct broker *b)
+{
+	struct slot *first = NULL;
+
+	for (uint32_t i = 0; b->n_making && i < b->n_slots; i++) {
+		struct slot *s = &b->slot[i];
+
+		if (s->for_pool && !s->n_layers && !s->disk_waits && (!first || s->generation < first->generation))
+			first = s;
+	}
+	if (first)
+		launch_not_for_pool(b, first);
+	return first;
 }
 
 struct slot *launch_stale(const struct broker *b)

@@ -55,6 +55,19 @@ void launch_taken_over(struct broker *b, struct slot *s, const struct launch_mad
 void launch_given_up(struct broker *b, struct slot *s, const struct sbx_err *err);
 /** launch_from_pool() - Take from the pool of @b a shell that can serve @create, at best one with its root; Return: it, or NULL */
 struct slot *launch_from_pool(struct broker *b, const struct broker_create *create);
+/**
+ * launch_coming() - Take from those on their way into the pool the shell that will be ready first
+ * @b:		The broker
+ *
+ * It has no root yet.  The caller gives it a create; while it is with broker-shells, which hands it over by launch_taken_over(), no more than that.
+ *
+ * Return: its slot, or NULL: none is on its way
+ */
+struct slot *launch_coming(struct broker *b);
+/** launch_not_for_pool() - Slot @s of @b no longer counts among those on their way into the pool */
+void launch_not_for_pool(struct broker *b, struct slot *s);
+/** launch_open() - Open the network of slot @s of @b where s->create wants no policy; Return: 0, or -1 with @err set */
+int launch_open(struct broker *b, struct slot *s, struct sbx_err *err) SBX_WUR;
 /** launch_stale() - A waiting shell of @b whose root nobody has asked for lately; Return: it, or NULL */
 struct slot *launch_stale(const struct broker *b);
 /** launch_arm() - Make the shell of slot @s of @b what s->create asks for; a failure is answered to the create */

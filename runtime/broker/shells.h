@@ -7,7 +7,8 @@
  * slot that the broker took, and hands back descriptors.  Everything that stays in a table stays in the broker: the child remembers nothing.
  * Its mount namespace has only /proc, /sys and the device nodes, and its copy of the broker's memory is small, so that a clone copies little.
  *
- * A create that finds the pool empty is made in the broker's own loop, so no sandbox depends on this child.  While it has a slot, that
+ * A create that finds the pool empty gets the next shell that is on its way, else one of its own by the same way.  One that this child
+ * fails to make is made in the broker's own loop, and so are all where there is no pool: no sandbox depends on it.  While it has a slot, that
  * belongs to nobody else (slot->with_shells); when it fails or ends, what it may have made is found by name and undone, as after the end of a broker.
  * The next broker ends the one of the last before it looks at anything.
  */

@@ -430,8 +430,7 @@ static void leave_pool(struct broker *b, struct slot *s)
 {
 	if (s->state == BROKER_SLOT_SHELL)
 		slot_list_remove(&b->pool, s);
-	if (s->state == BROKER_SLOT_MAKING && !s->create && b->n_making > 0)
-		b->n_making--;
+	launch_not_for_pool(b, s);
 }
 
 static void pid_ended(void *arg, int fd, uint32_t events)

@@ -319,6 +319,46 @@ static void shells_die_at(struct btc *t, const char *wish)
 	serves(t);
 }
 
+/* More creates in one turn than there are shells: the others come by broker-shells, and by the broker where that fails. */
+static void more_than_the_pool(struct btc *t, const char *wish, bool dies)
+{
+	enum { BURST = 5 };
+	static struct broker_create create;
+	struct broker_slot_ref ref[BURST];
+	union broker_any any;
+	char env[128];
+	size_t sent = 0, made = 0, answered = 0, ended = 0;
+
+	snprintf(env, sizeof(env), "SBX_FAULT=%s", wish);
+	if (!spawn_again(t, env) || !ok(pool_is_whole(t), "its pool fills"))
+		return;
+	uint32_t before = shells_pid(t);
+	btc_host_create(t, &create);
+	for (; sent < BURST && btc_send(t, t->fd, &create, sizeof(create), BROKER_OP_SANDBOX_CREATE, -1); sent++)
+		;
+	while (answered < sent) {
+		int fds[2] = {-1, -1};
+		ssize_t n = btc_recv(t->fd, &any, fds, 20000);
+
+		if (n <= 0)
+			break;
+		for (int i = 0; i < 2; i++)
+			close_keep_errno(fds[i]);
+		if (any.head.op != BROKER_OP_SANDBOX_CREATE)
+			continue;
+		answered++;
+		if (any.create_reply.status)
+			printf("# %s\n", any.create_reply.text);
+		else
+			ref[made++] = any.create_reply.ref;
+	}
+	ok(made == BURST, "%s: %zu of %d creates at once are made with a pool of " POOL, wish, made, BURST);
+	ok((shells_pid(t) != before) == dies, "broker-shells %s", dies ? "died over it" : "lives");
+	for (size_t i = 0; i < made; i++)
+		ended += btc_slot_call(t, BROKER_OP_SANDBOX_KILL, ref[i], 0, NULL, NULL) == 0;
+	ok(ended == made && pool_is_whole(t), "they end, the pool is whole and nothing else is there");
+}
+
 /* The broker is killed while its child is in the middle of a shell: the next one ends that first. */
 static void shells_outlive_broker(struct btc *t)
 {
@@ -368,6 +408,9 @@ int main(void)
 		shells_die_at(&t, "shells-link:kill");
 		shells_die_at(&t, "shells-link:fail");
 		shells_die_at(&t, "shells-answer:fail");
+		more_than_the_pool(&t, "nothing:kill", false);
+		more_than_the_pool(&t, "shells-link:kill:3", true);
+		more_than_the_pool(&t, "shells-cgroup:fail:4", false);
 		shells_outlive_broker(&t);
 	}
 	btc_stop(&t, tap_failed > 0);
