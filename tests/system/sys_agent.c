@@ -13,6 +13,8 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#define FRAME_MS 60000 /* for a frame that has to come: a machine that is shared may stand still */
+
 static void test_commands(struct harness *h)
 {
 	static const struct {
@@ -376,7 +378,7 @@ static void wait_stream(struct harness *h, const struct harness_result *r, uint1
 	struct agent_frame f;
 	static uint8_t payload[AGENT_OUT_FRAME];
 
-	for (int i = 0; i < 50 && harness_recv(h, 5000, &f, payload) >= 0; i++)
+	for (int i = 0; i < 50 && harness_recv(h, FRAME_MS, &f, payload) >= 0; i++)
 		if (f.stream == r->stream && f.type == type)
 			return;
 	ok(false, "a frame of type %u", type);
@@ -455,7 +457,7 @@ static void test_ends(struct harness *h)
 
 	begin(h, &r, "setsid sh -c 'sleep 501 & sleep 502' & (sh -c 'setsid sleep 503 & exit' &); sleep 504",
 	      (struct agent_spec){.timeout_ms = 300});
-	ok(!harness_finish(h, &r, 5000), "a command with a timeout ends");
+	ok(!harness_finish(h, &r, FRAME_MS), "a command with a timeout ends");
 	ok(r.exited && r.exit.code == -1 && r.exit.signal == SIGKILL && (r.exit.flags & AGENT_EXIT_TIMEOUT),
 	   "killed, and it says that it was the timeout");
 	is_int(alive_soon(h, "sleep 50[1-4]", 0), 0, "children in sessions of their own and double forks died too");
@@ -473,7 +475,7 @@ static void test_ends(struct harness *h)
 	struct agent_frame f;
 	static uint8_t payload[AGENT_OUT_FRAME];
 	for (int i = 0; i < 2; i++)
-		harness_recv(h, 5000, &f, payload);
+		harness_recv(h, FRAME_MS, &f, payload);
 	is_int(harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id)), 0, "interrupt is answered");
 	is_int(q.end.reason, AGENT_OK, "when the group is gone");
 	harness_clear(&q);
@@ -486,7 +488,7 @@ static void test_ends(struct harness *h)
 
 	begin(h, &r, "trap '' TERM; echo up; sleep 700 & while :; do sleep 1; done", (struct agent_spec){0});
 	for (int i = 0; i < 2; i++)
-		harness_recv(h, 5000, &f, payload);
+		harness_recv(h, FRAME_MS, &f, payload);
 	int64_t before = sysx_mono_usec();
 	is_int(harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id)), 0, "a group that ignores TERM");
 	int64_t took = sysx_mono_usec() - before;
@@ -527,7 +529,7 @@ static void test_spare(struct harness *h)
 		char later[600];
 		snprintf(later, sizeof(later), "sleep 2; %s > /tmp/hit", command);
 		begin(h, &r, later, (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-		harness_finish(h, &r, 5000);
+		harness_finish(h, &r, FRAME_MS);
 		harness_run(h, &q, "exit 0");
 		harness_clear(&q);
 		wait_end(h, r.id, &q);
@@ -544,12 +546,12 @@ static void test_spare(struct harness *h)
 	memcpy(big, "X=", 2);
 	memset(big + 2, 'y', 100000);
 	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", args, env);
-	harness_finish(h, &r, 5000);
+	harness_finish(h, &r, FRAME_MS);
 	is_str(r.out, "100000\n", "an environment larger than a pipe");
 	harness_clear(&r);
 	memset(big + 2, 'y', LIMIT_SPAWN_STRING_BYTES);
 	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", args, env);
-	harness_finish(h, &r, 5000);
+	harness_finish(h, &r, FRAME_MS);
 	ok(r.ended && r.end.reason == AGENT_BAD_REQUEST, "a string larger than the kernel takes is refused");
 	harness_clear(&r);
 	const char **many = calloc(8001, sizeof(*many));
@@ -558,7 +560,7 @@ static void test_spare(struct harness *h)
 	for (int i = 2; i < 8000; i++)
 		many[i] = "a";
 	harness_begin(h, &r, (struct agent_spec){0}, "", many, NULL);
-	ok(!harness_finish(h, &r, 5000) && r.exited, "8,000 arguments");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.exited, "8,000 arguments");
 	harness_clear(&r);
 	free(many);
 }
@@ -743,7 +745,7 @@ static void test_many(struct harness *h)
 
 	for (int i = 0; i < RUNNING; i++) {
 		begin(h, &r[i], "exec sleep 950", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-		started += !harness_finish(h, &r[i], 5000) && r[i].started;
+		started += !harness_finish(h, &r[i], FRAME_MS) && r[i].started;
 		harness_clear(&r[i]);
 	}
 	is_int(started, RUNNING, "%d background commands, three descriptors each", RUNNING);
@@ -755,7 +757,7 @@ static void test_many(struct harness *h)
 		const char *const args[] = {"/inside", "say", "x", NULL};
 
 		harness_begin(h, &q, (struct agent_spec){0}, "", args, NULL);
-		harness_finish(h, &q, 5000);
+		harness_finish(h, &q, FRAME_MS);
 		memcpy(i ? last.id : first.id, q.id, sizeof(q.id));
 		harness_clear(&q);
 	}
@@ -792,7 +794,7 @@ static void test_output(struct harness *h)
 	/* no credit is given: 256 KiB come, then it stands still, and others go on */
 	begin(h, &slow, "/inside flood 2000000; echo end", (struct agent_spec){0});
 	size_t got = 0;
-	while (harness_recv(h, 300, &f, payload) >= 0)
+	while (harness_recv(h, got < AGENT_WINDOW ? FRAME_MS : 300, &f, payload) >= 0)
 		got += f.type == AGENT_STDOUT ? f.size : 0;
 	is_int(got, AGENT_WINDOW, "without credit exactly the window comes");
 	is_int(harness_run(h, &r, "echo quick"), 0, "another stream goes on");
@@ -809,7 +811,7 @@ static void test_output(struct harness *h)
 	harness_clear(&slow);
 
 	begin(h, &r, "echo out; echo err >&2; exit 3", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-	ok(!harness_finish(h, &r, 5000) && r.started && r.ended && r.end.reason == AGENT_OK, "background answers at once");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.started && r.ended && r.end.reason == AGENT_OK, "background answers at once");
 	wait_end(h, r.id, &q);
 	ok(q.status.background && q.status.code == 3, "status of a background command");
 	is_str(q.text, "echo out; echo err >&2; exit 3", "its text");
@@ -824,7 +826,7 @@ static void test_output(struct harness *h)
 
 	/* a child that prints without end must not keep the agent from anything else */
 	begin(h, &r, "yes", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-	harness_finish(h, &r, 5000);
+	harness_finish(h, &r, FRAME_MS);
 	is_int(harness_run(h, &q, "yes & echo beside"), 0, "with two endless printers a command runs");
 	is_str(q.out && strstr(q.out, "beside") ? "beside" : "", "beside", "and prints");
 	harness_clear(&q);
@@ -836,7 +838,7 @@ static void test_output(struct harness *h)
 
 	/* more than the ring holds */
 	begin(h, &r, "/inside flood 70000000; echo END", (struct agent_spec){.flags = AGENT_SPEC_BACKGROUND});
-	harness_finish(h, &r, 5000);
+	harness_finish(h, &r, FRAME_MS);
 	wait_end(h, r.id, &q);
 	is_int(q.status.output_bytes, 70000004, "70 MB were printed");
 	harness_clear(&q);
@@ -857,7 +859,7 @@ static void test_attach(struct harness *h)
 	static uint8_t payload[AGENT_OUT_FRAME];
 
 	begin(h, &r, "/inside flood 3000000; sleep 0.2; echo end", (struct agent_spec){0});
-	harness_recv(h, 5000, &f, payload);
+	harness_recv(h, FRAME_MS, &f, payload);
 	/* a gateway that died in the middle of reading; the next one attaches */
 	is_int(harness_attach(h), 0, "a second gateway attaches over the rest of the first");
 	is_int(harness_run(h, &q, "echo fresh"), 0, "its commands run");
@@ -902,7 +904,7 @@ static void send_bulk(struct harness *h, uint32_t stream, const uint8_t *data, s
 {
 	while (there) {
 		struct pollfd p = {.fd = h->bulk_out, .events = POLLOUT};
-		ssize_t n = poll(&p, 1, 5000) == 1 ? write(h->bulk_out, data, there) : 0;
+		ssize_t n = poll(&p, 1, FRAME_MS) == 1 ? write(h->bulk_out, data, there) : 0;
 
 		if (n <= 0) {
 			printf("# bulk.in takes nothing\n");
@@ -991,16 +993,16 @@ static void test_bulk(struct harness *h)
 	for (size_t at = 0; at < sizeof(content); at += 50000)
 		send_bulk(h, r.stream, content + at, 50000, 50000);
 	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
-	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK, "content beside the frames");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.reason == AGENT_OK, "content beside the frames");
 	harness_clear(&r);
 	harness_fs_begin(h, &r, read_op, read_it);
-	for (int i = 0; i < 5 && harness_recv(h, 5000, &f, payload) >= 0 && f.type != AGENT_BULK; i++)
+	for (int i = 0; i < 5 && harness_recv(h, FRAME_MS, &f, payload) >= 0 && f.type != AGENT_BULK; i++)
 		;
 	is_int(f.type, AGENT_BULK, "a download begins");
 	ok(!harness_attach(h) && !ioctl(h->bulk_in, FIONREAD, &left) && left == 0, "content of a download that was left is gone");
 	harness_clear(&r);
 	harness_fs_begin(h, &r, read_op, read_it);
-	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > sizeof(content) &&
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.reason == AGENT_OK && r.n_out > sizeof(content) &&
 		   !memcmp(r.out + r.n_out - sizeof(content), content, sizeof(content)), "every byte of the upload comes back");
 	harness_clear(&r);
 
@@ -1014,7 +1016,7 @@ static void test_bulk(struct harness *h)
 	send_bulk(h, q.stream, content + 1, 10000, 10000);
 	harness_send(h, AGENT_DATA, r.stream, 0, content + 60000, 100);
 	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
-	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK, "uploads between each other");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.reason == AGENT_OK, "uploads between each other");
 	harness_clear(&r);
 	harness_clear(&q);
 	is_int(harness_run(h, &q, "test $(stat -c %s /w/bulk) = 60100 && ! ls -A /w | grep -e half -e sbx-"), 0, "one is whole, the other was never there");
@@ -1045,7 +1047,7 @@ static void test_bulk(struct harness *h)
 	harness_clear(&q);
 	harness_clear(&r);
 	harness_fs_begin(h, &r, read_op, read_it);
-	ok(!harness_finish(h, &r, 5000) && r.end.reason == AGENT_OK && r.n_out > 60100 && !memcmp(r.out + r.n_out - 60100, content, 60100),
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.reason == AGENT_OK && r.n_out > 60100 && !memcmp(r.out + r.n_out - 60100, content, 60100),
 	   "and gets content in frames");
 	harness_clear(&r);
 }
@@ -1060,7 +1062,7 @@ static void test_terminal(struct harness *h)
 	begin(h, &r, "tty; stty size; test -t 0 && test -t 1 && echo terminal; echo $TERM; stat -c %U $(tty); read x; echo got $x; ls -l /proc/self/fd | grep -c pts",
 	      (struct agent_spec){.flags = AGENT_SPEC_PTY, .rows = 30, .cols = 100});
 	harness_send(h, AGENT_STDIN, r.stream, 0, "hi\n", 3);
-	ok(!harness_finish(h, &r, 5000) && r.exited && r.exit.code == 0, "a command with a terminal ends");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.exited && r.exit.code == 0, "a command with a terminal ends");
 	/* what was typed may be echoed between any two of them */
 	static const char *const lines[] = {"/dev/pts/0\r\n", "30 100\r\n", "terminal\r\n", "xterm-256color\r\n", "root\r\n"};
 	const char *at = r.out;
@@ -1074,22 +1076,22 @@ static void test_terminal(struct harness *h)
 	begin(h, &r, "trap 'stty size; exit 0' WINCH; echo up; while :; do sleep 0.05; done", (struct agent_spec){.flags = AGENT_SPEC_PTY});
 	struct agent_frame f;
 	static uint8_t payload[AGENT_OUT_FRAME];
-	harness_recv(h, 5000, &f, payload);
-	harness_recv(h, 5000, &f, payload);
+	harness_recv(h, FRAME_MS, &f, payload);
+	harness_recv(h, FRAME_MS, &f, payload);
 	harness_send(h, AGENT_RESIZE, r.stream, 50u << 16 | 132, NULL, 0);
-	ok(!harness_finish(h, &r, 5000) && strstr(r.out, "50 132"), "a resize arrives");
+	ok(!harness_finish(h, &r, FRAME_MS) && strstr(r.out, "50 132"), "a resize arrives");
 	harness_clear(&r);
 	begin(h, &r, "sleep 800", (struct agent_spec){.flags = AGENT_SPEC_PTY});
-	harness_recv(h, 5000, &f, payload);
+	harness_recv(h, FRAME_MS, &f, payload);
 	harness_send(h, AGENT_SIGNAL, r.stream, SIGINT, r.id, sizeof(r.id));
-	ok(!harness_finish(h, &r, 5000) && r.exit.signal == SIGINT, "a signal reaches the foreground");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.exit.signal == SIGINT, "a signal reaches the foreground");
 	harness_clear(&r);
 
 	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_STDIN}, "", cat, NULL);
 	harness_send(h, AGENT_STDIN, r.stream, 0, "one ", 4);
 	harness_send(h, AGENT_STDIN, r.stream, 0, "two", 3);
 	harness_send(h, AGENT_STDIN_EOF, r.stream, 0, NULL, 0);
-	ok(!harness_finish(h, &r, 5000) && r.exit.code == 0, "cat ends with its input");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.exit.code == 0, "cat ends with its input");
 	is_str(r.out, "one two", "and gave it back");
 	harness_clear(&r);
 }
@@ -1127,7 +1129,7 @@ static void test_identity(struct harness *h)
 
 		spec.flags |= AGENT_SPEC_SHELL;
 		harness_begin(h, &r, spec, rows[i].cwd, args, env);
-		harness_finish(h, &r, 5000);
+		harness_finish(h, &r, FRAME_MS);
 		if (rows[i].out)
 			is_str(r.out, rows[i].out, "%s", rows[i].why);
 		else
@@ -1137,14 +1139,14 @@ static void test_identity(struct harness *h)
 	}
 	const char *const nothing[] = {"no-such-program", NULL};
 	harness_begin(h, &r, (struct agent_spec){0}, "", nothing, NULL);
-	ok(!harness_finish(h, &r, 5000) && r.end.value == AGENT_STAGE_EXEC && r.end.sys == ENOENT, "a program that is not there");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.value == AGENT_STAGE_EXEC && r.end.sys == ENOENT, "a program that is not there");
 	harness_clear(&r);
 	harness_run(h, &r, "printf 'A=file\\nB=$A-x\\n# no\\nexport\\n PATH=/opt/x:$PATH \\n' >> /opt/opensandbox/.env");
 	harness_clear(&r);
 	const char *const own[] = {"C=own", "B=own", NULL};
 	const char *const show[] = {"echo $A $B $C $PATH", NULL};
 	harness_begin(h, &r, (struct agent_spec){.flags = AGENT_SPEC_SHELL}, "", show, own);
-	harness_finish(h, &r, 5000);
+	harness_finish(h, &r, FRAME_MS);
 	is_str(r.out, "file own own /opt/x:/usr/local/bin:/usr/bin:/bin\n", "sandbox < file < command");
 	harness_clear(&r);
 	harness_run(h, &r, "echo $B; rm /opt/opensandbox/.env; mkfifo /opt/opensandbox/.env");
@@ -1192,7 +1194,7 @@ static void test_attacks(struct harness *h)
 	struct agent_status st;
 	harness_run(h, &r, "kill -9 -1; exit 3");
 	harness_clear(&r);
-	is_int(harness_status(h, 5000, &st), AGENT_STATE_ENDED, "killing everybody ends the sandbox");
+	is_int(harness_status(h, FRAME_MS, &st), AGENT_STATE_ENDED, "killing everybody ends the sandbox");
 	ok(st.exit_signal == SIGKILL, "by the signal");
 	is_int(harness_run(h, &r, "echo"), -2, "and leaves the agent, which answers");
 	is_int(r.end.reason, AGENT_ENDED, "that it has ended");
@@ -1246,7 +1248,7 @@ static void test_images(void)
 	ok(!harness_up(&h, &(struct harness_opts){.image = fifo_passwd}), "an image whose passwd never answers starts");
 	const char *const bare[] = {"/inside", "say", "hi", NULL};
 	harness_begin(&h, &r, (struct agent_spec){.flags = AGENT_SPEC_UID, .uid = 1000}, "", bare, NULL);
-	harness_finish(&h, &r, 5000);
+	harness_finish(&h, &r, FRAME_MS);
 	is_str(r.out, "hi 1000 0\n", "its users are numbers");
 	harness_clear(&r);
 	is_int(fs(&h, &r, (struct agent_fs){.op = AGENT_FS_INFO}, "/inside", NULL, NULL), 0, "files work too");
@@ -1259,7 +1261,7 @@ static void test_images(void)
 	harness_clear(&r);
 	const char *const say[] = {"/inside", "say", "bare", NULL};
 	harness_begin(&h, &r, (struct agent_spec){0}, "", say, NULL);
-	harness_finish(&h, &r, 5000);
+	harness_finish(&h, &r, FRAME_MS);
 	is_str(r.out, "bare 0 0\n", "a program without a shell runs");
 	harness_clear(&r);
 	is_int(put_file(&h, &r, (struct agent_fs){.op = AGENT_FS_WRITE}, "/x", "", "", "1", 1), 0, "files work there");
@@ -1292,17 +1294,17 @@ static void test_entry(void)
 
 	ok(!harness_launch(&h, NULL), "a sandbox");
 	harness_control(&h, AGENT_QUERY, 0);
-	is_int(harness_status(&h, 5000, &st), AGENT_STATE_WAITING, "waits for START");
+	is_int(harness_status(&h, FRAME_MS, &st), AGENT_STATE_WAITING, "waits for START");
 	is_int(harness_start(&h, script, env, "user", "/tmp"), AGENT_STATE_RUNNING, "its entrypoint runs");
 	begin(&h, &r, "echo in; sleep 910", (struct agent_spec){0});
-	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "and ends");
+	is_int(harness_status(&h, FRAME_MS, &st), AGENT_STATE_ENDED, "and ends");
 	ok(st.exit_code == 9 && st.exit_signal == 0 && st.ended_wall_usec > st.started_wall_usec, "with its code");
-	ok(!harness_finish(&h, &r, 5000) && r.exit.signal == SIGKILL, "which kills every other command");
+	ok(!harness_finish(&h, &r, FRAME_MS) && r.exit.signal == SIGKILL, "which kills every other command");
 	logs(&h, &q, none, 0);
 	is_str(q.out, "1000\n/home/user\n/tmp\n", "its output is kept: user, home and directory of START");
 	harness_clear(&q);
 	harness_control(&h, AGENT_QUERY, 0);
-	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "it still answers");
+	is_int(harness_status(&h, FRAME_MS, &st), AGENT_STATE_ENDED, "it still answers");
 	is_int(harness_run(&h, &q, "echo"), -2, "but starts nothing");
 	is_int(q.end.reason, AGENT_ENDED, "for that reason");
 	harness_clear(&q);
@@ -1321,7 +1323,7 @@ static void test_entry(void)
 	is_str(r.out, "1000\n1500\n/home/user\n", "are those of every command");
 	harness_clear(&r);
 	harness_control(&h, AGENT_STOP, SIGTERM);
-	is_int(harness_status(&h, 5000, &st), AGENT_STATE_ENDED, "STOP ends it");
+	is_int(harness_status(&h, FRAME_MS, &st), AGENT_STATE_ENDED, "STOP ends it");
 	ok(st.exit_code == -1 && st.exit_signal == SIGTERM, "by the signal");
 	harness_stop(&h);
 }
@@ -1373,7 +1375,7 @@ static int bench(struct harness *h)
 			int64_t before = sysx_mono_usec();
 
 			harness_begin(h, &r, (struct agent_spec){.flags = rows[i].flags}, "", rows[i].args, NULL);
-			if (harness_finish(h, &r, 5000))
+			if (harness_finish(h, &r, FRAME_MS))
 				return 1;
 			usec[k] = sysx_mono_usec() - before;
 			harness_clear(&r);
