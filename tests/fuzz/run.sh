@@ -36,11 +36,15 @@ run_one() { # TARGET
 	echo $? >"$name.rc"
 }
 
+# All at once, then one by one to see which of them are there; those that run longest begin.
+linked=-fsanitize=fuzzer,address,undefined
+make -k -j"$(nproc)" LDFLAGS=$linked "$@" >&2
 built=()
 for target in "$@"; do
 	name=${target##*/fuzz_}
 	rm -f "$name.rc" "$name.log"
-	make LDFLAGS="-fsanitize=fuzzer,address,undefined" "$target" >&2 && built+=("$target")
+	make LDFLAGS=$linked "$target" >&2 || continue
+	case $thorough in *" $name "*) built=("$target" "${built[@]}") ;; *) built+=("$target") ;; esac
 done
 for target in "${built[@]}"; do
 	while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
