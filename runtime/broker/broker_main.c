@@ -35,12 +35,10 @@
 #include "runtime/resources.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -159,21 +157,6 @@ static int make_directories(struct broker *b, struct sbx_err *err)
 	return rootfs_records(b->run_dir, err);
 }
 
-/*
- * ext4 does not take an inode again for 5 s after its removal and finds that out by a linear scan of the group's bitmap: with
- * sandboxes coming and going in one group each new file costs up to a millisecond.  A "top directory" spreads its children
- * over the groups.  Other file systems refuse the flag and do not need it.
- */
-static void spread_children(int fd)
-{
-	int flags = 0;
-
-	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && !(flags & FS_TOPDIR_FL)) {
-		flags |= FS_TOPDIR_FL;
-		ignore_result(ioctl(fd, FS_IOC_SETFLAGS, &flags)); /* only speed depends on it */
-	}
-}
-
 static int open_directories(struct broker *b, struct sbx_err *err)
 {
 	struct stat st;
@@ -192,7 +175,7 @@ static int open_directories(struct broker *b, struct sbx_err *err)
 	    open_dir(b->state_fd, "seals", 0, &b->seals_fd, err) < 0 ||
 	    open_dir(b->state_fd, "sandboxes", 0, &b->sandboxes_fd, err) < 0 || open_dir(b->state_fd, "volumes", 0, &b->volumes_fd, err) < 0)
 		return -1;
-	spread_children(b->sandboxes_fd);
+	rootfs_spread(b->sandboxes_fd);
 	return open_dir(b->state_fd, "trash", b->id_base, &b->trash_fd, err) < 0 ? -1 : open_dir(run, "slots", 0, &b->slots_fd, err);
 }
 

@@ -204,6 +204,7 @@ int root_ahead_take(struct broker *b, struct slot *s, const struct broker_image 
 	launch_dir_name(s, life);
 	if (renameat2(b->ahead->dir_fd, name, b->sandboxes_fd, life, RENAME_EXCHANGE) < 0) {
 		log_error("the root of slot %u that was mounted ahead cannot be used: %s", s->number, strerror(errno));
+		b->ahead->again_ms = UINT64_MAX; /* nor will the next one */
 		return -1;
 	}
 	if (FAULT_POINT("root-ahead-taken"))
@@ -267,6 +268,7 @@ int root_ahead_init(struct broker *b, struct sbx_err *err)
 
 	if (dir < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, -dir, "directory roots of the state directory (owner 0, mode 0700)");
+	rootfs_spread(dir);
 	sweep(b, dir);
 	if (disk_by_quota(b))
 		return 0;

@@ -29,6 +29,8 @@ struct broker_image;
  * Return: 0, or -1 with @err set
  */
 int rootfs_records(const char *run_dir, struct sbx_err *err) SBX_WUR;
+/** rootfs_spread() - Have what is made in the directory @fd lie apart from each other on the disk, where the file system can */
+void rootfs_spread(int fd);
 /** rootfs_enter() - Enter an own mount namespace; directories whose mounts are to be copied are opened after it; Return: 0 or -1, @err set */
 int rootfs_enter(struct sbx_err *err) SBX_WUR;
 /**
