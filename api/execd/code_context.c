@@ -26,7 +26,7 @@
 
 #define NODE_BOOT \
 	"require('vm').runInThisContext((f=>{const t=f.readFileSync(197,'utf8');f.closeSync(197);return t})(require('fs'))," \
-	"{filename:'<driver>'})(require,n=>import(n))"
+	"{filename:'<driver>'})(require,(n,o)=>o?eval('import(n,o)'):import(n))" /* old ones do not parse the second argument */
 
 /* The module that makes a stream of a number is closed to other code without its opening here. */
 #define JAVA_ARGS                                                                                                          \

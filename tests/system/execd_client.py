@@ -155,8 +155,8 @@ class Context:
         self.status, self.reply = status, reply
         self.id = reply.get("id")
 
-    def stream(self, code, seen=None):
-        return self.box.stream("/code", {"code": code, "context": {"id": self.id}}, seen)
+    def stream(self, code, seen=None, timeout=120):
+        return self.box.stream("/code", {"code": code, "context": {"id": self.id}}, seen, timeout)
 
     def run(self, code, seen=None):
         """Events without count, init and pings; output of one kind that follows itself is one."""

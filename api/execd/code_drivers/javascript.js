@@ -6,6 +6,9 @@
 // the top level, and breakOnSigint lets an interrupt end a loop without end.
 (require, load) => {
 	'use strict';
+	// a cell may put something else in their places
+	const { Array, Atomics, Buffer, Error, Int32Array, JSON, Map, Object, RegExp, Set, SharedArrayBuffer, String, Symbol, SyntaxError, Uint8Array,
+		encodeURI, process, setImmediate } = globalThis;
 	const fs = require('fs'), vm = require('vm'), util = require('util'), path = require('path');
 	const { createRequire } = require('module');
 	const TOLD = 198, TELLS = 199, TEXT_MAX = 1 << 20;
@@ -258,42 +261,208 @@
 			return ['SyntaxError', thrown.message, `<cell_${count}>:${details.lineNumber + 1}`, 'SyntaxError: ' + thrown.message];
 		return described(thrown);
 	};
-	// What the inspector evaluates has no loader of its own: import() is ours, and `import x from 'y'` the await that it stands for.
-	const LOAD = 'globalThis[Symbol.for("osb.import")]';
-	Object.defineProperty(globalThis, Symbol.for('osb.import'), { value: (name) => load(name) });
-	const imports = (code) => code.replace(/(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:\\.|[^\\`])*`|\/\/[^\n]*|\/\*[^]*?\*\/|\bimport\s*\(/g,
-		(match) => match.startsWith('import') ? LOAD + '(' : match).replace(
-		/^[ \t]*import\s+(?:([\w$]+)\s*,?\s*)?(?:\{([^}]*)\}|\*\s+as\s+([\w$]+))?\s*(?:from\s+)?(['"][^'"\n]+['"])[ \t]*;?/gm,
-		(all, standard, named, space, from) => {
-			if (!standard && named === undefined && !space)
-				return `await ${LOAD}(${from});`;
-			const parts = named === undefined ? [] : named.split(',').map((part) => part.trim().replace(/^(\S+)\s+as\s+/, '$1: '));
+	// What the inspector evaluates is a script: it has no loader of its own and knows no `import` and `export`.  import() is ours,
+	// `import x from 'y'` the await that it stands for, and an export what it exports.  To see which words are code, the text is
+	// walked with what decides that: strings, templates, comments, and whether a slash divides or begins a regular expression.
+	const LOAD = 'globalThis[Symbol.for("osb.import")]', META = 'globalThis[Symbol.for("osb.meta")]';
+	Object.defineProperty(globalThis, Symbol.for('osb.import'), { value: (name, options) => load(name, options) });
+	Object.defineProperty(globalThis, Symbol.for('osb.meta'), { value: {
+		url: 'file://' + encodeURI(path.join(process.cwd(), 'cell.js')), dirname: process.cwd(), filename: path.join(process.cwd(), 'cell.js'),
+		resolve: (name) => need('url').pathToFileURL(need.resolve(name)).href,
+	} });
+	const TOKEN = /\s+|\/\/[^\n]*|\/\*[^]*?\*\/|(["'])(?:\\[^]|(?!\1)[^\\\n])*\1|[\w$\u0080-\uffff]+|=>|[^]/y;
+	const REGEXP = /\/(?:\\[^\n]|\[(?:\\[^\n]|[^\]\\\n])*\]|[^[\\/\n])+\/[a-z]*/y;
+	const BEFORE_VALUE = new Set(['return', 'typeof', 'case', 'in', 'of', 'do', 'else', 'void', 'delete', 'instanceof', 'new', 'throw', 'await', 'yield',
+		'import', 'export', 'default', 'extends']);
+	const BEFORE_BLOCK = new Set([undefined, ';', '{', '}', ')', '=>', 'else', 'do', 'try', 'finally']);
+
+	// Calls @word(at, before, top) for each word of code: its place, the token before it, and whether a statement may begin here.
+	const walk = (code, word) => {
+		const open = []; // of what is open: a parenthesis behind `if`, a block, a template's value
+		let at = 0, before, before2, ends_value = false, line = true;
+		const template = () => {
+			for (; at < code.length; at++) {
+				if (code[at] === '\\') {
+					at++;
+				} else if (code[at] === '`') {
+					at++;
+					ends_value = true;
+					return;
+				} else if (code[at] === '$' && code[at + 1] === '{') {
+					at += 2;
+					open.push({ kind: '`' });
+					ends_value = false;
+					return;
+				}
+			}
+		};
+
+		while (at < code.length) {
+			if (code[at] === '/' && code[at + 1] !== '/' && code[at + 1] !== '*' && !ends_value) {
+				REGEXP.lastIndex = at;
+				const found = REGEXP.exec(code);
+				if (found) {
+					at += found[0].length;
+					[before2, before, ends_value, line] = [before, '/', true, false];
+					continue;
+				}
+			}
+			TOKEN.lastIndex = at;
+			const token = TOKEN.exec(code)[0], start = at;
+			at += token.length;
+			if (/^(\s|\/\/|\/\*)/.test(token)) {
+				line = line || token.includes('\n');
+				continue;
+			}
+			const is_word = /^[\w$\u0080-\uffff]/.test(token);
+			if (is_word)
+				word(token, start, before, !open.length && (line || before === ';' || before === '}'));
+			if (token === '`') {
+				template();
+			} else if (token === '(' || token === '[') {
+				open.push({ kind: token, regexp: token === '(' && before2 !== '.' && ['if', 'while', 'for', 'with'].includes(before) });
+				ends_value = false;
+			} else if (token === '{') {
+				open.push({ kind: token, regexp: BEFORE_BLOCK.has(before) });
+				ends_value = false;
+			} else if (token === ')' || token === ']' || token === '}') {
+				const last = open.pop();
+				if (last && last.kind === '`')
+					template();
+				else
+					ends_value = !(last && last.regexp);
+			} else {
+				ends_value = is_word ? before === '.' || !BEFORE_VALUE.has(token) : token.length > 1 && token !== '=>';
+			}
+			[before2, before, line] = [before, token, false];
+		}
+	};
+	const NAME = String.raw`[\w$\u0080-\uffff]+`, GAP = String.raw`(?:\s|\/\*[^]*?\*\/|\/\/[^\n]*\n)*`;
+	const FROM = String.raw`(["'][^"'\n]*["'])(?:${GAP}\b(?:with|assert)\b${GAP}(\{[^}]*\}))?[ \t]*;?`;
+	const IMPORT = new RegExp(String.raw`import\b${GAP}(?:(?:(${NAME})${GAP},?${GAP})?(?:\{([^}]*)\}|\*${GAP}as\b${GAP}(${NAME}))?${GAP}from\b${GAP})?${FROM}`, 'y');
+	const EXPORT_FROM = new RegExp(String.raw`export\b${GAP}(?:\{[^}]*\}|\*(?:${GAP}as\b${GAP}(${NAME}))?)${GAP}from\b${GAP}${FROM}`, 'y');
+	const EXPORT_LIST = /export\b\s*\{[^}]*\}[ \t]*;?/y, EXPORT_DEFAULT = /export\s+default\b/y, EXPORT = /export\b/y;
+	const NAMED = new RegExp(String.raw`\s+(?:(?:async\s+)?function\b\s*\*?|class\b)\s*(?!extends\b)${NAME}`, 'y');
+	const match_at = (expression, text, at) => {
+		expression.lastIndex = at;
+		return expression.exec(text);
+	};
+	const parts_of = (named) => named.replace(/\/\*[^]*?\*\/|\/\/[^\n]*/g, '').split(',').map((part) => part.trim())
+		.map((part) => part.replace(/^(\S+|"[^"]*"|'[^']*')\s+as\s+/, '$1: ')).filter(Boolean);
+	const load_of = (from, how) => `await ${LOAD}(${from}${how ? `, { with: ${how} }` : ''});`;
+	// What stands for @text has its lines, so that those of errors are the cell's.
+	const lines_like = (text, put) => put + '\n'.repeat(text.split('\n').length - 1);
+
+	// `import(x) { ... }` names a method: what follows its parenthesis tells.
+	const is_method = (code, at) => {
+		for (let depth = 1; at < code.length && depth; at++)
+			depth += code[at] === '(' ? 1 : code[at] === ')' ? -1 : 0;
+		return /^\s*\{/.test(code.slice(at, at + 1000));
+	};
+	const rewritten = (word, code, at, top) => {
+		let found;
+
+		if (word === 'import' && (found = match_at(/import\s*\.\s*meta\b/y, code, at)))
+			return [found[0], META];
+		if (word === 'import' && (found = match_at(/import\s*\(/y, code, at)))
+			return is_method(code, at + found[0].length) ? null : [found[0], LOAD + '('];
+		if (!top)
+			return null;
+		if (word === 'import' && (found = match_at(IMPORT, code, at))) {
+			const [, standard, named, space, from, how] = found, parts = named === undefined ? [] : parts_of(named);
 
 			if (standard)
 				parts.unshift('default: ' + standard);
-			return space ? (standard ? `var { default: ${standard} } = await ${LOAD}(${from}); ` : '') +
-				`var ${space} = await ${LOAD}(${from});` : `var { ${parts.filter(Boolean).join(', ')} } = await ${LOAD}(${from});`;
+			return [found[0], space ? (standard ? `var { default: ${standard} } = ${load_of(from, how)} ` : '') + `var ${space} = ${load_of(from, how)}` :
+				standard || named !== undefined ? `var { ${parts.join(', ')} } = ${load_of(from, how)}` : 'void ' + load_of(from, how)];
+		}
+		if (word !== 'export')
+			return null;
+		if ((found = match_at(EXPORT_FROM, code, at)))
+			return [found[0], (found[1] ? `var ${found[1]} = ` : 'void ') + load_of(found[2], found[3])];
+		if ((found = match_at(EXPORT_LIST, code, at)))
+			return [found[0], ';'];
+		if ((found = match_at(EXPORT_DEFAULT, code, at)))
+			return [found[0], match_at(NAMED, code, at + found[0].length) ? '' : 'exports.default ='];
+		return match_at(/export\s+(?:const|let|var|function|async|class)\b/y, code, at) ? [match_at(EXPORT, code, at)[0], ''] : null;
+	};
+	const imports = (code) => {
+		let out = '', done = 0;
+
+		if (!/\b(import|export)\b/.test(code))
+			return code;
+		walk(code, (word, at, before, top) => {
+			const found = at < done || before === '.' || before === '#' || (word !== 'import' && word !== 'export') ? null : rewritten(word, code, at, top);
+
+			if (!found)
+				return;
+			out += code.slice(done, at) + lines_like(found[0], found[1]);
+			done = at + found[0].length;
 		});
+		return out + code.slice(done);
+	};
+
+	// A name may be declared again only in the way in which it was: const as const, let and class as let, var and function as var.
+	// Whoever declares it otherwise means it anew all the same, so the word at its declaration gives way.  Return null when none can.
+	const OTHERS = { const: ['let', 'var'], let: ['var', 'const'], var: ['let', 'const'] };
+	const declared_otherwise = (code, name, tried) => {
+		const words = [], declares = new RegExp(String.raw`(^|[^\w$.])${name.replace(/\$/g, '\\$&')}(?![\w$])`);
+		const assigns = new RegExp(declares.source + String.raw`\s*(=(?![=>])|\+\+|--|[-+*/%&|^?<>]{1,3}=(?!=))`, 'g');
+
+		walk(code, (word, at, before, top) => {
+			if (top && word in OTHERS)
+				words.push([word, at]);
+		});
+		for (let i = 0; i < words.length; i++) {
+			const [word, at] = words[i], end = i + 1 < words.length ? words[i + 1][1] : code.length;
+
+			if (!declares.test(code.slice(at + word.length, end)))
+				continue;
+			const was = tried.get(name) || (tried.set(name, [word, ...OTHERS[word]]), tried.get(name));
+			const next = was[was.indexOf(word) + 1];
+			// a constant is none that the cell changes later
+			if (!next || (next === 'const' && (code.match(assigns) || []).length > 1))
+				return null;
+			return code.slice(0, at) + next + code.slice(at + word.length);
+		}
+		return null;
+	};
+	const CLASH = /^Identifier '(.+)' has already been declared$/;
 
 	const run = (code, done) => {
-		let over = false;
+		let over = false, expression;
+		const tried = new Map();
 		const finish = (error) => {
 			if (over)
 				return;
 			over = true;
 			abandon = null;
-			tell('Z', strings([count, ...error]));
+			try {
+				tell('Z', strings([count, ...error]));
+			} catch (broken) {
+				exit(70); // what we are built on was taken away: better told as an end than never
+			}
 			done();
 		};
 		const result = (error, reply) => {
 			if (over)
 				return;
 			try {
+				if (error && /context was destroyed/.test(error.message))
+					return; // the process exits
 				// an interrupt: Node 22 says so here, older ones where the evaluation was started
 				if (error)
 					return finish(/Execution was terminated/.test(error.message) ? INTERRUPTED : ['InternalError', error.message]);
-				if (reply.exceptionDetails)
-					return finish(failure(reply.exceptionDetails));
+				if (reply.exceptionDetails) {
+					const details = reply.exceptionDetails, failed = failure(details), clash = CLASH.exec(failed[1]);
+					// told before anything of the cell has run
+					const other = clash && failed[0] === 'SyntaxError' && !details.stackTrace && declared_otherwise(expression, clash[1], tried);
+
+					if (!other)
+						return finish(failed);
+					expression = other;
+					return evaluate();
+				}
 				if (reply.result.type !== 'undefined')
 					tell('R', strings([count, ...flat(bundle(fetch(reply.result)))]));
 				finish([]);
@@ -302,8 +471,20 @@
 			}
 		};
 
+		const evaluate = () => {
+			globalThis[Symbol.for('osb.evaluate')] = () => session.post('Runtime.evaluate', {
+				expression: expression + `\n//# sourceURL=<cell_${count}>`, replMode: true, awaitPromise: true, silent: true,
+			}, result);
+			try {
+				vm.runInThisContext("globalThis[Symbol.for('osb.evaluate')]()", { breakOnSigint: true, filename: '<driver>' });
+			} catch (error) {
+				finish(error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? INTERRUPTED : described(error));
+			} finally {
+				delete globalThis[Symbol.for('osb.evaluate')];
+			}
+		};
+
 		abandon = () => finish(INTERRUPTED);
-		let expression;
 		try {
 			expression = imports(strip(code));
 		} catch (error) {
@@ -319,23 +500,15 @@
 				// a block
 			}
 		}
-		globalThis[Symbol.for('osb.evaluate')] = () => session.post('Runtime.evaluate', {
-			expression: expression + `\n//# sourceURL=<cell_${count}>`, replMode: true, awaitPromise: true, silent: true,
-		}, result);
-		try {
-			vm.runInThisContext("globalThis[Symbol.for('osb.evaluate')]()", { breakOnSigint: true, filename: '<driver>' });
-		} catch (error) {
-			finish(error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? INTERRUPTED : described(error));
-		} finally {
-			delete globalThis[Symbol.for('osb.evaluate')];
-		}
+		evaluate();
 	};
 
 	// ---- what a cell leaves running ----
 
 	process.on('SIGINT', () => { if (abandon) abandon(); });
-	process.on('uncaughtException', (error) => say('E', Buffer.from('Uncaught ' + described(error).slice(2).join('\n') + '\n')));
-	process.on('unhandledRejection', (error) => say('E', Buffer.from('Uncaught (in promise) ' + described(error).slice(2).join('\n') + '\n')));
+	const left = (how) => (error) => say('E', Buffer.from(how + described(error).slice(2).join('\n').replace(/^Uncaught /, '') + '\n'));
+	process.on('uncaughtException', left('Uncaught '));
+	process.on('unhandledRejection', left('Uncaught (in promise) '));
 
 	globalThis.require = need;
 	globalThis.module = { exports: {} };
