@@ -466,12 +466,17 @@ def parse(code, name):
         return compile(other, name, "exec", AST_ONLY | AWAIT, True), other
 
 
-def run_awaiting(coroutine):
+def own_loop():
+    """One for all cells; asyncio.run() leaves none behind."""
     global loop
     import asyncio
     if loop is None or loop.is_closed():
         loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
+    asyncio.set_event_loop(loop)
+
+
+def run_awaiting(coroutine):
+    own_loop()
     task = loop.create_task(coroutine)
     try:
         return loop.run_until_complete(task)
@@ -485,10 +490,20 @@ def run_awaiting(coroutine):
         raise
 
 
-def go(code):
+async def within_loop(code):
+    return eval(code, names)
+
+
+def wants_loop(text):
+    """Whether what it calls asks for a loop that runs already, and nothing in it for one that does not."""
+    return any(word in text for word in ("create_task", "ensure_future", "get_running_loop")) and \
+        not any(word in text for word in ("asyncio.run(", "run_until_complete", "run_forever"))
+
+
+def go(code, looped):
     if code.co_flags & COROUTINE:
         return run_awaiting(eval(code, names))
-    return eval(code, names)
+    return run_awaiting(within_loop(code)) if looped else eval(code, names)
 
 
 def is_silenced(statement, text):
@@ -501,13 +516,18 @@ def is_silenced(statement, text):
 
 def run(code, name):
     tree, text = parse(code, name)
-    last = None
+    last, looped = None, wants_loop(text)
+    if not looped and "asyncio" in sys.modules:
+        try:
+            own_loop()
+        except Exception:
+            pass            # a cell took away what asyncio is built on, which this one need not want
     if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_silenced(tree.body[-1], text):
         last = _ast.Expression(tree.body.pop().value)
     if tree.body:
-        go(compile(tree, name, "exec", AWAIT, True))
+        go(compile(tree, name, "exec", AWAIT, True), looped)
     if last is not None:
-        value = go(compile(last, name, "eval", AWAIT, True))
+        value = go(compile(last, name, "eval", AWAIT, True), looped)
         if value is not None:
             names["_"] = value
             data = bundle(value)
@@ -572,10 +592,26 @@ _signal.signal(_signal.SIGINT, on_interrupt)
 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
 
+cells, cells_size = {}, 0  # the texts of those before, the latest 8 MiB
+
+
 def remember(code, name):
-    # what traceback shows of a cell
+    """What traceback and inspect show of cells; the module that they ask is imported when it is wanted."""
+    global cells_size
+    cells[name] = code
+    cells_size += len(code)
+    while cells_size > 8 << 20 and len(cells) > 1:
+        old = next(iter(cells))
+        cells_size -= len(cells.pop(old))
+        if "linecache" in sys.modules:
+            sys.modules["linecache"].cache.pop(old, None)
+
+
+def show_cells():
     import linecache
-    linecache.cache[name] = (len(code), None, (code + "\n").splitlines(True), name)
+    for name, code in cells.items():
+        if name not in linecache.cache:
+            linecache.cache[name] = (len(code), None, (code + "\n").splitlines(True), name)
 
 
 def cell(code):
@@ -586,6 +622,9 @@ def cell(code):
     try:
         try:
             busy = True
+            remember(code, name)
+            if "linecache" in sys.modules or "inspect" in code:
+                show_cells()
             run(code, name)
             flush()
         finally:
@@ -600,7 +639,7 @@ def cell(code):
             flush()
             os._exit(status if isinstance(status, int) else 0 if status is None else 1)
         try:
-            remember(code, name)
+            show_cells()
             error = describe(problem)
         except BaseException:
             error = [octets(type(problem).__name__), b""]
