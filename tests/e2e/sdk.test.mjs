@@ -560,9 +560,11 @@ describe("one sandbox", () => {
       const seen = Buffer.byteLength(t.output);
       t.ws.close();
       await waitFor("the close", () => t.closed);
+      // the echo may come in pieces, so the offset alone does not tell that the command has run
       await waitFor("the output", async () => (await (await fetch(t.base, { headers: t.headers })).json()).output_offset > seen + 8);
       const back = await t.again(`since=${seen}`);
-      assert.match(back.replay, /^[^]*missed/);
+      await waitFor("what was missed", () => (back.replay + back.output).includes("missed"));
+      assert.notEqual(back.replay, "");
       const gone = await fetch(t.base, { method: "DELETE", headers: t.headers });
       assert.equal(gone.status, 200);
       await waitFor("the end of the shell", () => back.closed);
@@ -849,6 +851,69 @@ describe("errors", () => {
     try {
       await sessions(sandbox.commands);
     } finally {
+      await end(sandbox);
+    }
+  });
+});
+
+describe("the rest of what the package offers", () => {
+  test("health, readiness, the raw events of a command, the calls that the classes are made of", async () => {
+    const sandbox = await create();
+    try {
+      assert.equal(await sandbox.health.ping(), true);
+      await sandbox.waitUntilReady({ readyTimeoutSeconds: 30, pollingIntervalMillis: 20 });
+      await assert.rejects(sandbox.waitUntilReady({ readyTimeoutSeconds: 0.2, pollingIntervalMillis: 20, healthCheck: () => false }),
+        (err) => err.name === "SandboxReadyTimeoutException");
+      const events = [];
+      for await (const event of sandbox.commands.runStream("echo raw; exit 3")) if (event.type !== "ping") events.push(event);
+      assert.deepEqual(events.map((e) => e.type), ["init", "stdout", "error"]);
+      assert.equal(events[1].text, "raw");
+      const api = sandbox.sandboxes;
+      assert.equal((await api.getSandbox(sandbox.id)).id, sandbox.id);
+      assert.ok((await api.listSandboxes({ metadata: { suite } })).items.some((s) => s.id === sandbox.id));
+      const expiresAt = new Date(Math.ceil(Date.now() / 1000) * 1000 + 300000).toISOString(); // whole seconds are kept
+      assert.equal(Date.parse((await api.renewSandboxExpiration(sandbox.id, { expiresAt })).expiresAt), Date.parse(expiresAt));
+      assert.match((await api.getSandboxEndpoint(sandbox.id, 8000)).endpoint, /8000$/);
+      await api.deleteSandbox(sandbox.id);
+      await assert.rejects(api.getSandbox(sandbox.id), apiError(404));
+    } finally {
+      await end(sandbox);
+    }
+  });
+  test("what is not there says so, with a code and a reason", async () => {
+    const sandbox = await create(), manager = SandboxManager.create({ connectionConfig: connection() });
+    const refused = (err) => apiError(err.statusCode)(err) && err.statusCode >= 400 && err.statusCode !== 500 && !!err.error.code;
+    const workspace = { path: "/tmp" };
+    try {
+      for (const [name, call] of Object.entries({
+        getSignedEndpoint: () => sandbox.getSignedEndpoint(8000, Math.floor(Date.now() / 1000) + 60),
+        createSnapshot: () => manager.createSnapshot(sandbox.id),
+        getSnapshot: () => manager.getSnapshot("nope"),
+        listSnapshots: () => manager.listSnapshots(),
+        deleteSnapshot: () => manager.deleteSnapshot("nope"),
+        "credentialVault.get": () => sandbox.credentialVault.get(),
+        "credentialVault.delete": () => sandbox.credentialVault.delete(),
+        "credentialVault.listCredentials": () => sandbox.credentialVault.listCredentials(),
+        "credentialVault.listBindings": () => sandbox.credentialVault.listBindings(),
+        "credentialVault.getCredential": () => sandbox.credentialVault.getCredential("x"),
+        "credentialVault.getBinding": () => sandbox.credentialVault.getBinding("x"),
+        "credentialVault.create": () => sandbox.credentialVault.create({ credentials: [], bindings: [] }),
+        "credentialVault.patch": () => sandbox.credentialVault.patch({}),
+      }))
+        await assert.rejects(call(), refused, name);
+      // the package throws plain errors here, with the answer in the text
+      for (const [name, call] of Object.entries({
+        "isolation.create": () => sandbox.isolation.create({ workspace }),
+        "isolation.attach": () => sandbox.isolation.attach("x"),
+        "isolation.list": () => sandbox.isolation.list(),
+        "isolation.runOnce": () => sandbox.isolation.runOnce("true", "/tmp"),
+        "isolation.withSession": () => sandbox.isolation.withSession({ workspace }, () => null),
+      }))
+        await assert.rejects(call(), /ISOLATION_UNAVAILABLE.*not offered/, name);
+      // none of it harmed the sandbox
+      assert.deepEqual(texts((await sandbox.commands.run("echo alive")).logs.stdout), ["alive"]);
+    } finally {
+      await manager.close();
       await end(sandbox);
     }
   });
