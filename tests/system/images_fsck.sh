@@ -170,6 +170,14 @@ sys.exit(len(told) != 1 or want not in told[0])' "$work/report" "$key" "$want" >
 	ok $? "$want (${what%% 2>*})" || cat "$work/told"
 done <"$work/altered"
 is "$(ctl run --image t0:1 -- /none 2>&1 | grep -c damaged)" 0 "a check alone marks nothing"
+ctl doctor --verify >"$work/out" 2>&1
+is "$?/$(grep -c '^layer-altered' "$work/out")" "1/$(wc -l <"$work/altered")" "doctor --verify names them too, by its exit code as well"
+ctl doctor --verify -o json 2>/dev/null | python3 -c 'import json, sys
+r = json.load(sys.stdin); sys.exit(not (r["rows"] and any(p["kind"] == "layer-altered" for p in r["store"]["problems"])))'
+ok $? "and in JSON"
+api POST '/v1/images/fsck?events=true' >"$work/out"
+[ "$(grep -c '"type":"progress","phase":"\(blobs\|layers\)"' "$work/out")" -ge 1 ] && tail -n 2 "$work/out" | grep -q '"type":"done","report":{.*layer-altered'
+ok $? "a stream of events tells how far it is, and ends with the report"
 fsck --repair
 is "$?/$(found layer-altered repaired)/$(find "$state/layers" -name "$(head -1 "$work/altered" | cut -d '|' -f 1)" | wc -l)" \
 	"0/$(wc -l <"$work/altered")/0" "a repair removes them"
