@@ -31,6 +31,15 @@ waits() { [ "$(waiting)" = "$1" ]; }
 inside() { # inside ID COMMAND: what it prints
 	ctl exec "$1" -- sh -c "$2"
 }
+# What is mounted ahead, and for which image, is the broker's to decide when it is quiet: creates until one takes a root.
+takes_one() { # takes_one IMAGE [MORE]: sets id, of a sandbox that is still there
+	local before
+	before=$(taken)
+	id=$(start "$@")
+	[ "$(taken)" -gt "$before" ] && return
+	ctl rm "$id" >/dev/null
+	return 1
+}
 start() { # start IMAGE [MORE]: an id
 	api POST /v1/sandboxes "{\"image\":{\"uri\":\"$1\"},\"timeout\":600,\"resourceLimits\":{},\"entrypoint\":[\"sleep\",\"600\"]${2:+,$2}}" | id_of
 }
@@ -65,23 +74,17 @@ is "$(inside "$other" 'cat /name')" b "nor sees anything of them"
 for id in $first $second $third $other; do ctl rm "$id" >/dev/null; done
 
 # ---- another image is wanted ----
-before=$(made)
-for n in 1 2; do
-	id=$(start b:1)
-	ctl rm "$id" >/dev/null
-done
-until_true 10 more_made $((before + 2))
-ok $? "after two creates of another image its roots are mounted"
-before=$(taken)
-id=$(start b:1)
-is "$(taken) $(inside "$id" 'cat /name')" "$((before + 1)) b" "and taken"
+until_true 10 takes_one b:1
+ok $? "when creates ask for another image its roots are mounted and taken"
+is "$(inside "$id" 'cat /name')" b "with its files"
 ctl rm "$id" >/dev/null
 
 # ---- removal ----
 until_true 10 waits 2
 api DELETE /v1/images/b:1 >/dev/null
 is "$(status)" 204 "an image of which only roots wait can be removed"
-is "$(waiting)" 0 "and they are gone with it"
+until_true 10 waits 0
+ok $? "and they are gone with it"
 echo new >"$work/b/name"
 ctl image import "$work/b" b:1 >/dev/null 2>&1
 id=$(start b:1)
@@ -132,14 +135,8 @@ stop_daemon
 config 8
 start_daemon
 is "$(waiting)" 0 "what an earlier broker left is gone"
-before=$(made)
-id=$(start b:1)
-ctl rm "$id" >/dev/null
-some_wait() { [ "$(waiting)" -ge 1 ] && [ "$(made)" -gt "$before" ]; }
-until_true 20 some_wait
-ok $? "with a pool, a root waits for a shell that has none"
-before=$(taken)
-id=$(start b:1 '"volumes":[{"name":"v","pvc":{"claimName":"ahead"},"mountPath":"/data"}]')
-is "$(taken) $(inside "$id" 'touch /data/x /y; cat /name')" "$((before + 1)) new" "a create with a volume takes it"
+until_true 10 takes_one b:1 '"volumes":[{"name":"v","pvc":{"claimName":"ahead"},"mountPath":"/data"}]'
+ok $? "with a pool, a create with a volume takes the root of a shell that waited without one"
+is "$(inside "$id" 'touch /data/x /y; cat /name')" new "and has the files of the image"
 ctl rm "$id" >/dev/null
 done_testing
