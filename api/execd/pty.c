@@ -591,6 +591,8 @@ static int create_parse(struct fs_call *call, const char *body, size_t n, struct
 		return -1;
 	if (n && !root)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "error parsing request. %.160s", why.msg);
+	if (root && jv_type(root) != JV_OBJECT && jv_type(root) != JV_NULL)
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "error parsing request. the body is not an object");
 	if (take_text(root, "cwd", &want->cwd, err) < 0 || take_text(root, "command", &want->command, err) < 0)
 		return -1;
 	if (call->box->n_ptys >= MAX_SESSIONS)

@@ -1220,6 +1220,9 @@ static void test_terminal(void)
 	memcpy(id, at + 14, 36);
 	is_str(buf_str(&seen), "", "nothing is started yet");
 	ok(!strncmp(ask("POST /pty HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 201", 12), "an empty body will do");
+	ok(!strncmp(ask(post("/pty", "null")), "HTTP/1.1 201", 12), "so will null");
+	ok(!strncmp(ask(post("/pty", "[]")), "HTTP/1.1 400", 12), "a list will not");
+	ok(!strncmp(ask(post("/pty", "\"x\"")), "HTTP/1.1 400", 12), "nor a text");
 
 	snprintf(request, sizeof(request), "GET /pty/%s/ws HTTP/1.1\r\n" WS_HEAD, id);
 	client_open();

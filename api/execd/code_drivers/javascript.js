@@ -349,7 +349,7 @@
 	};
 	const parts_of = (named) => named.replace(/\/\*[^]*?\*\/|\/\/[^\n]*/g, '').split(',').map((part) => part.trim())
 		.map((part) => part.replace(/^(\S+|"[^"]*"|'[^']*')\s+as\s+/, '$1: ')).filter(Boolean);
-	const load_of = (from, how) => `await ${LOAD}(${from}${how ? `, { with: ${how} }` : ''});`;
+	const load_of = (from, how) => `await ${LOAD}(${from}${how ? `, { with: ${how}, assert: ${how} }` : ''});`;
 	// What stands for @text has its lines, so that those of errors are the cell's.
 	const lines_like = (text, put) => put + '\n'.repeat(text.split('\n').length - 1);
 
