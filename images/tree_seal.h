@@ -22,7 +22,7 @@
 #define SEAL_MAGIC	  "SBXSEAL1"
 #define SEAL_TAIL	  UINT32_MAX /* path_n of a tail */
 #define SEAL_TEXT_BYTES	  200u
-#define SEAL_RECORD_BYTES 256u /* of a name of some length, for limits */
+#define SEAL_RECORD_BYTES 4352u /* of the longest name, for limits */
 
 struct seal_record {
 	uint32_t path_n; /* bytes of the path behind it; 0: the root */
