@@ -116,8 +116,8 @@ class Broker:
         hello = self.conn.recv(4096)
         magic, op, tag, size, _ = struct.unpack(HEAD, hello[:24])
         ok((magic, op, size) == (0x314B5242, 1, len(hello)), "hello is the first message", hello)
-        # broker_hello_reply: status, version, boot id, eight numbers, image key, text
-        body = struct.pack("=iI", 0, 1) + bytes(16) + bytes(4 * 8) + bytes(32) + bytes(240)
+        # broker_hello_reply: status, version (the one that was asked with), boot id, eight numbers, image key, text
+        body = struct.pack("=i", 0) + hello[24:28] + bytes(16) + bytes(4 * 8) + bytes(32) + bytes(240)
         self.conn.send(struct.pack(HEAD, magic, 1, tag, 24 + len(body), 0) + body)
         ask = self.conn.recv(4096)
         magic, op, tag, size, _ = struct.unpack(HEAD, ask[:24])
