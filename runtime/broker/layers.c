@@ -194,8 +194,8 @@ static void unpack_free(struct unpack *u)
 	free(u);
 }
 
-/* With all that it made. */
-static void unpack_drop(struct unpack *u)
+/* All that it made. */
+static void unpack_remove(const struct unpack *u)
 {
 	struct broker *b = u->b;
 	int r = trash_put(b, b->layers_fd, u->name, b->layer_base);
@@ -204,6 +204,11 @@ static void unpack_drop(struct unpack *u)
 		log_error("unfinished layer %s stays until the next start", u->name);
 	if (unlinkat(b->seals_fd, u->name, 0) < 0 && errno != ENOENT)
 		log_error("unfinished seal %s stays until the next start", u->name);
+}
+
+static void unpack_drop(struct unpack *u)
+{
+	unpack_remove(u);
 	unpack_free(u);
 }
 
@@ -263,12 +268,11 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 		r = seal_publish(u->b, u->name, u->key, &err);
 	if (r == 0)
 		r = publish(u->b, u->name, u->key, &err);
+	if (r < 0) /* before the answer, as who asked may look */
+		unpack_remove(u);
 	broker_unpack_done(u->b, &u->asker, r < 0 ? &err : NULL, result.bytes, result.entries);
 	tell_waiting(u->b, u->key);
-	if (r < 0)
-		unpack_drop(u);
-	else
-		unpack_free(u);
+	unpack_free(u);
 }
 
 static struct unpack **free_place(struct broker *b, const uint8_t *key, struct sbx_err *err)
