@@ -207,13 +207,17 @@ def names():
 
     control.set(4, "D +ok.test +*.w.test")
     control.events.clear()
-    before = len(up1.seen) + len(up2.seen)
+
+    def seen():
+        # Questions of the row before may still be asked again.
+        return len([n for n in up1.names() + up2.names() if not n.endswith("silent.test")])
+    before = seen()
     for name, labels in (("a dot in a label", (b"ok.test",)), ("a NUL behind the name", (b"ok", b"test\0")), ("a NUL and more", (b"ok", b"test\0.evil")),
                          ("a backslash", (b"ok", b"te\\st")), ("a blank", (b"ok ", b"test")), ("an escape sequence", (b"\x1b[2J", b"w", b"test")),
                          ("bytes that are no letters", (b"\xff\xfe", b"w", b"test")), ("a dot below a wildcard", (b"x.y", b"w", b"test"))):
         m = ask_raw(4, q(*labels))
         ok(m and Message(m).rcode == NXDOMAIN, f"name: {name} is no name that a rule means", m)
-    ok(len(up1.seen) + len(up2.seen) == before, "and no server saw any of them")
+    ok(seen() == before, "and no server saw any of them", (up1.names() + up2.names())[-20:])
     ok(all(" " <= c <= "~" for e in control.events for c in e.name + e.text), "events name them in printable letters", control.events)
     others_are_served("odd names")
 
