@@ -772,7 +772,7 @@ static void note_brought(const struct pull *p, struct brought *ret)
 	memcpy(ret->blob[ret->n_blobs++], p->manifest.config.digest, DIGEST_BYTES);
 	for (size_t i = 0; i < p->manifest.n_layers; i++) {
 		memcpy(ret->blob[ret->n_blobs++], p->manifest.layer[i].digest, DIGEST_BYTES);
-		if (p->shown[i].state == IMAGE_LAYER_READY)
+		if (p->shown[i].state == IMAGE_LAYER_READY || p->shown[i].state == IMAGE_LAYER_UNPACKING)
 			memcpy(ret->key[ret->n_keys++], p->layer[i].key, DIGEST_BYTES);
 	}
 }
@@ -789,13 +789,26 @@ static void drop_one(struct image_pulls *set, const struct brought *had)
 			set->config.hooks.layer_drop(set->config.hooks.arg, had->key[i]);
 }
 
-/* Not before the children that were killed are gone: one could still publish what it holds. */
+/* One of its layers, good itself, can still be in the broker's hands when another one ends the import. */
+static bool being_unpacked(const struct image_pulls *set, const struct brought *had)
+{
+	for (size_t i = 0; i < had->n_keys; i++)
+		if (find_unpacking(set, had->key[i]))
+			return true;
+	return false;
+}
+
+/* Not before the children that were killed are gone, and the unpacking is answered: each could still publish what it holds. */
 static void drop_brought(struct image_pulls *set)
 {
-	while (set->brought && !reaper_busy(set->reaper)) {
-		struct brought *had = set->brought;
-
-		set->brought = had->next;
+	if (reaper_busy(set->reaper))
+		return;
+	for (struct brought **at = &set->brought, *had; (had = *at) != NULL;) {
+		if (being_unpacked(set, had)) {
+			at = &had->next;
+			continue;
+		}
+		*at = had->next;
 		drop_one(set, had);
 		free(had);
 	}

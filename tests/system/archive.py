@@ -348,6 +348,9 @@ def hostile_rows():
     yield "a layer that climbs", Archive([small_layer(entry("../out", b"x"))]).seal().bytes(), I, ".."
     yield "a layer with a device", Archive([small_layer(entry("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3))]).seal().bytes(), I, "device"
     yield "a good layer below a bad one", Archive([small_layer(), small_layer(entry("/abs", b"x"))]).seal().bytes(), I, "absolute"
+    # it is still being unpacked when the bad one has ended the import
+    yield "a long good layer below a bad one", Archive(
+        [small_layer(*[entry(f"f{i}", b"x" * 4096) for i in range(6000)]), small_layer(entry("/abs", b"x"))]).seal().bytes(), I, "absolute"
 
     def listed(**more):
         return lambda s: s["list"][0].update(more)
