@@ -48,7 +48,7 @@
 #define ROUTER_FILE	   "router"
 #define ROUTER_UPLINK	   "uplink"
 #define LO		   1
-#define OWN_IFINDEX	   0x40000000u /* and the generation: apart from what the kernel chooses, and never used again */
+#define OWN_IFINDEX	   0x40000000u /* and the generation's bits below it: positive, apart from what the kernel chooses, and not used again for 2^30 lives */
 #define TOGETHER_MAX	   5
 #define GATE_QUEUE	   4096u /* packets that wait for sandbox-dnsd: two seconds of one sandbox at its bound */
 
@@ -893,7 +893,7 @@ static int make_link(struct links *links, const struct veth *v, uint32_t wire, u
 int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
 		 struct links_end *ret, struct sbx_err *err)
 {
-	struct links_end end = {.ifindex = OWN_IFINDEX | (generation & ~OWN_IFINDEX)};
+	struct links_end end = {.ifindex = OWN_IFINDEX | (generation & (OWN_IFINDEX - 1))};
 	struct veth v = {.name = end.ifname, .mac = gateway_mac, .ifindex = end.ifindex, .up = true, .peer_name = "eth0", .peer_mac = end.own_mac,
 			 .peer_ifindex = LINKS_PEER_IFINDEX, .peer_netns_fd = -1, .peer_pid = pid};
 	uint32_t wire = htonl(addr);

@@ -131,12 +131,13 @@ until_true 20 clean
 is "$(leftovers)" "" "nothing of the sandboxes is left"
 stop_daemon
 
-# ---- shells that wait without a root ----
+# ---- shells that wait without a root, of generations that are no positive number of a link ----
+echo 2147483649 >"$state/generation"
 config 8
 start_daemon
 is "$(waiting)" 0 "what an earlier broker left is gone"
 until_true 10 takes_one b:1 '"volumes":[{"name":"v","pvc":{"claimName":"ahead"},"mountPath":"/data"}]'
-ok $? "with a pool, a create with a volume takes the root of a shell that waited without one"
+ok $? "with a pool, a create with a volume takes the root of a shell that waited without one, behind generation 2^31"
 is "$(inside "$id" 'touch /data/x /y; cat /name')" new "and has the files of the image"
 ctl rm "$id" >/dev/null
 done_testing
