@@ -40,7 +40,7 @@ libbroker_a_SOURCES = runtime/broker/broker_msg.h runtime/broker/launch_sync.h r
 	runtime/broker/layers.c runtime/broker/layers.h runtime/broker/capture.c runtime/broker/capture.h runtime/broker/unpacker.c runtime/broker/unpacker.h runtime/broker/volumes.c runtime/broker/volumes.h \
 	runtime/broker/freezer.c runtime/broker/freezer.h runtime/broker/host_probe.c runtime/broker/host_probe.h runtime/broker/trash.c runtime/broker/trash.h runtime/broker/flows.c runtime/broker/flows.h runtime/broker/profile.c runtime/broker/profile.h runtime/broker/profile.def \
 	runtime/broker/capset.c runtime/broker/capset.h runtime/admission.c runtime/admission.h runtime/resources.c runtime/resources.h
-ROOT_TESTS += tests/system/root_ahead.sh
+ROOT_TESTS += tests/system/root_ahead.sh tests/system/shells_preload.sh
 pkglibexec_PROGRAMS += sandbox-broker
 sandbox_broker_SOURCES = runtime/broker/broker_main.c
 sandbox_broker_LDADD = libbroker.a libhostside.a libbase.a $(LIBCAP_LIBS) $(SECCOMP_LIBS) $(NLROUTE_LIBS) $(NFTABLES_LIBS) $(MNL_LIBS)

@@ -44,6 +44,7 @@ struct shells {
 	uint32_t n_asked;
 	uint32_t failures; /* in a row */
 	uint64_t again_ms; /* nothing is asked for before */
+	bool preloaded;	   /* is_preloaded(), when the broker started */
 };
 
 /* Both sides are this very program. */
@@ -82,6 +83,16 @@ static int close_others(const struct broker *b, int sock, int parent)
 	return launch_child_close_others(keep, n);
 }
 
+/* What is preloaded may stand in for any function of libc's, so a clone would run it. */
+static bool is_preloaded(void)
+{
+#ifdef __SANITIZE_ADDRESS__ /* a library that stands in front as well */
+	return true;
+#else
+	return getenv("LD_PRELOAD") || access("/etc/ld.so.preload", F_OK) == 0;
+#endif
+}
+
 static bool holds(const struct dl_phdr_info *object, uintptr_t address)
 {
 	for (size_t i = 0; i < object->dlpi_phnum; i++) {
@@ -94,7 +105,7 @@ static bool holds(const struct dl_phdr_info *object, uintptr_t address)
 }
 
 /*
- * What a clone has runs nothing but our own code and libc's until it executes the agent (launch_child.c): the other libraries are
+ * What a clone has runs nothing but our own code and libc's until it executes the agent (launch_child.c), unless something is preloaded: the other libraries are
  * two thirds of the areas that the kernel would copy and take down again for each.
  */
 static int leave_to_us(struct dl_phdr_info *object, size_t size, void *arg)
@@ -175,7 +186,8 @@ static int child_prepare(struct broker *b, int sock, int parent, struct sbx_err 
 		r = close_others(b, sock, parent);
 	if (r == 0)
 		r = rootfs_leave_host(b);
-	dl_iterate_phdr(leave_to_us, NULL);
+	if (!b->shells->preloaded)
+		dl_iterate_phdr(leave_to_us, NULL);
 	/* a restarted one has inherited it */
 	if (r == 0 && !b->running)
 		r = sysfilter_load(b->filter_fd[PROFILE_BROKER], b->filter_len[PROFILE_BROKER]);
@@ -378,6 +390,7 @@ int shells_init(struct broker *b, struct sbx_err *err)
 	if (!b->shells || !b->shells->stuck)
 		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "broker-shells");
 	b->shells->sock = b->shells->pidfd = -1;
+	b->shells->preloaded = is_preloaded();
 	if (b->settings.pool_target == 0)
 		return 0; /* nobody will ask */
 	int r = start(b);
