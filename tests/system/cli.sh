@@ -15,12 +15,9 @@ if [ -z "${SBX_CLI_INSIDE:-}" ]; then
 fi
 ip link set lo up
 
+. "$srcdir/tests/system/instance_lib.sh"
+take_instance || exit 99
 work=$(mktemp -d /var/tmp/sandboxd-cli.XXXXXX)
-# another daemon of this host may have a number already
-for instance in 8 1 10 4; do
-	[ ! -e "/run/sandboxd/$instance" ] &&
-		{ [ ! -e "/run/sandboxd/instance-$instance.lock" ] || flock -n "/run/sandboxd/instance-$instance.lock" true; } && break
-done
 cat >"$work/config.toml" <<TOML
 instance = $instance
 state_dir = "$work/state"
