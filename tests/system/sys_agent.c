@@ -924,8 +924,8 @@ static void send_bulk(struct harness *h, uint32_t stream, const uint8_t *data, s
 		harness_send(h, AGENT_BULK, stream, told, NULL, 0);
 }
 
-/* Sends blocks as far as there is credit for them; Return: how many, when none has come for a while. */
-static unsigned send_blocks(struct harness *h, uint32_t stream, const uint8_t *data)
+/* Sends blocks as far as there is credit for them; Return: how many, when none has come for a while behind @least bytes. */
+static unsigned send_blocks(struct harness *h, uint32_t stream, const uint8_t *data, uint64_t least)
 {
 	static uint8_t payload[AGENT_OUT_FRAME];
 	uint32_t credit = AGENT_WINDOW;
@@ -935,7 +935,8 @@ static unsigned send_blocks(struct harness *h, uint32_t stream, const uint8_t *d
 	do
 		for (; credit >= BLOCK + 100; credit -= BLOCK, n++) /* a frame is to follow */
 			send_bulk(h, stream, data, BLOCK, BLOCK);
-	while (n < 1000 && harness_recv(h, 500, &f, payload) >= 0 && f.type == AGENT_CREDIT && f.stream == stream && (credit += f.value));
+	while (n < 1000 && harness_recv(h, (uint64_t)n * BLOCK < least ? FRAME_MS : 500, &f, payload) >= 0 &&
+	       f.type == AGENT_CREDIT && f.stream == stream && (credit += f.value));
 	return n;
 }
 
@@ -954,19 +955,19 @@ static void test_bulk_stopped(struct harness *h, const uint8_t *content, unsigne
 	for (int i = 0; i < 100 && harness_run(h, &q, command) != 3; i++)
 		harness_clear(&q);
 	harness_clear(&q);
-	unsigned n = send_blocks(h, r.stream, content);
+	unsigned n = send_blocks(h, r.stream, content, 2 * AGENT_WINDOW);
 	ok(n * BLOCK >= 2 * AGENT_WINDOW, "an upload whose child is stopped takes what pipe and FIFO hold (%u KiB), then nothing", n * BLOCK / 1024);
 	harness_fs_begin(h, &q, write_op, where);
 	send_bulk(h, q.stream, content, 60100, 60100);
 	harness_send(h, AGENT_EOF, q.stream, 0, NULL, 0);
-	ok(!harness_finish(h, &q, 5000) && q.end.reason == AGENT_OK, "another one passes it");
+	ok(!harness_finish(h, &q, FRAME_MS) && q.end.reason == AGENT_OK, "another one passes it");
 	harness_clear(&q);
 	harness_send(h, AGENT_DATA, r.stream, 0, content, 100);
 	harness_send(h, AGENT_EOF, r.stream, 0, NULL, 0);
 	snprintf(command, sizeof(command), find, "CONT");
 	is_int(harness_run(h, &q, command), 3, "the child goes on");
 	harness_clear(&q);
-	ok(!harness_finish(h, &r, 10000) && r.end.reason == AGENT_OK, "and is told the end");
+	ok(!harness_finish(h, &r, FRAME_MS) && r.end.reason == AGENT_OK, "and is told the end");
 	harness_clear(&r);
 	snprintf(command, sizeof(command), "cd /tmp; head -c %u stopped >one; for i in $(seq %u); do cat one; done >all; head -c 100 one >>all; cmp all stopped && cmp -n 60100 one /w/bulk",
 		 BLOCK, n);
