@@ -337,13 +337,14 @@ static const char *got_sockets(struct dnsd_broker *b, const union broker_any *m,
 	else
 		log_info("serving %zu name server(s) to the sandboxes", d->upstreams.n);
 	b->served = true;
+	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */
+	dnsd_log_socket(d->log, -1);
+	/* Before the leases, which are queued: they may be more than the socket takes at once. */
+	if (ask(b, BROKER_OP_LOG_SOCKET) < 0 || (dnsd_gate_wanted(d->gate) && ask(b, BROKER_OP_GATE) < 0))
+		return "cannot be written to";
 	dnsd_policy_broker_up(d->policy);
 	pin_again(b);
 	renew_later(b);
-	/* The kernel gives the packets to one socket only, so ours of the former broker has to go first. */
-	dnsd_log_socket(d->log, -1);
-	if (ask(b, BROKER_OP_LOG_SOCKET) < 0 || (dnsd_gate_wanted(d->gate) && ask(b, BROKER_OP_GATE) < 0))
-		return "cannot be written to";
 	return NULL;
 }
 

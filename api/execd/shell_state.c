@@ -420,7 +420,8 @@ static const char *last_state(const struct shell_dump *dump, size_t n, const cha
 	size_t n_end = (size_t)snprintf(end, sizeof(end), END_MARK "%s\n", dump->nonce);
 	const char *text = buf_peek(&dump->text), *mark = NULL, *from = text;
 
-	for (const char *at = text; (at = memmem(at, n - (size_t)(at - text), begin, n_begin)); at += n_begin)
+	/* without output there is no text at all */
+	for (const char *at = text; n && (at = memmem(at, n - (size_t)(at - text), begin, n_begin)); at += n_begin)
 		mark = at;
 	if (!mark)
 		return NULL;

@@ -206,6 +206,7 @@ class Broker(threading.Thread):
         self.run_dir, self.port, self.addr = run, port, addr
         self.pin_status, self.pin_delay, self.unpin_delay, self.hold, self.ipv6 = 0, 0, 0, False, False
         self.dies_at_unpin, self.not_done = False, []  # once, before it has done it
+        self.late = None  # what is waited for, once, before anything behind the sockets is read
         self.version, self.hellos = version, 0  # version 0: that of who asks
         self.with_gate, self.gate, self.gate_up = with_gate, None, threading.Event()
         self.pins, self.log, self.held, self.flows = {}, [], [], []  # flows: (slot, generation, address as a number)
@@ -279,6 +280,9 @@ class Broker(threading.Thread):
         elif op == 16:
             all = self.sockets() + (self.sockets6() if self.ipv6 else ())
             self.send(reply(magic, op, tag, good), [s.fileno() for s in all])
+            late, self.late = self.late, None
+            if late:
+                late()
             self.ready.set()
         elif op == 20:
             self.send(reply(magic, op, tag, good), (self.log_peer.fileno(),))

@@ -290,9 +290,9 @@ def row_57():
 
 def row_58():
     def liar(q, tcp):
-        if tcp:
-            return zone(q, tcp)
         good = q.answer(a_rr(OK))
+        if tcp:  # where the first question was not answered in time
+            return [good]
         return [q.answer(a_rr(OTH), qid=(struct.unpack("!H", q.raw[:2])[0] + 1) % 65536), q.answer(a_rr(OTH), name=wire("Liax.test")),
                 q.answer(a_rr(OTH), name=q.raw[12:q.end - 4].swapcase()), good]
 
@@ -540,7 +540,9 @@ def lease_limit():
         most = max(most, elements())
     ok(good == 20 and 4000 < most <= 4096, f"1,280 addresses with six ports each: no failure, {most} elements at most", (good, most))
     # What gives way is known until it is closed: a broker that is killed before it has done it leaves it to the next one.
+    # The next one reads late: 682 leases are more than the socket to it takes at once.
     broker.dies_at_unpin = True
+    broker.late = lambda: until(lambda: "cannot be written to" in open(dnsd.run + "/log").read(), 1)
     ask(5, "p100.many.test")
     left = broker.not_done
     ok(left and set(left) <= set(broker.pins), "a broker is killed as a lease gives way", left)
