@@ -647,6 +647,8 @@ int harness_finish(struct harness *h, struct harness_result *r, int ms)
 			return -1;
 		if (f.stream == r->stream)
 			take_frame(h, r, &f, payload, n);
+		else if (h->beside && f.stream == h->beside->stream)
+			take_frame(h, h->beside, &f, payload, n);
 	}
 	if (!r->out)
 		keep(&r->out, &r->n_out, payload, 0);

@@ -31,6 +31,7 @@ struct harness {
 	int launch_fd, control_in, control_out, exec_in, exec_out, bulk_in, bulk_out; /* control_in: what we read */
 	char dir[64], root[80];
 	uint32_t next_stream;
+	struct harness_result *beside; /* whose frames are kept while another one is waited for; NULL: nobody's */
 	uint32_t attach_flags; /* of ATTACH */
 	const char *driver_text; /* of the next EXEC with DRIVER; NULL: empty */
 	uint8_t buf[2 * AGENT_OUT_FRAME];
