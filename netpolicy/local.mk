@@ -72,6 +72,6 @@ check_PROGRAMS += tests/unit/test_policy_link
 UNIT_TESTS += tests/unit/test_policy_link
 tests_unit_test_policy_link_SOURCES = tests/unit/test_policy_link.c
 tests_unit_test_policy_link_LDADD = libnetpolicy.a libbase.a $(IDN2_LIBS)
-# Which test shows which row of the egress contract.
+# Which test shows which row of a contract; the lint reads doc/execd-rows.md, too.
 LINT_TESTS += tests/lint/rows
 EXTRA_DIST += doc/egress-rows.md doc/egress.md

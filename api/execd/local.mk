@@ -81,3 +81,4 @@ tests_fuzz_fuzz_query_SOURCES = tests/fuzz/fuzz_query.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_query_LDADD = $(EXECD_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/query
 EXTRA_DIST += tests/images/make_code_interpreter.sh
+EXTRA_DIST += doc/execd-rows.md
