@@ -7,7 +7,7 @@ libnetpolicy_a_SOURCES = netpolicy/dns_msg.c netpolicy/dns_msg.h netpolicy/dns_m
 	netpolicy/dns_cache.c netpolicy/dns_cache.h netpolicy/dns_lease.c netpolicy/dns_lease.h \
 	netpolicy/dns_nflog.c netpolicy/dns_nflog.h netpolicy/egress_msg.h \
 	netpolicy/tls_hello.c netpolicy/tls_hello.h netpolicy/gate_flow.c netpolicy/gate_flow.h \
-	netpolicy/gate_packet.c netpolicy/gate_packet.h \
+	netpolicy/gate_packet.c netpolicy/gate_packet.h netpolicy/gate_table.c netpolicy/gate_table.h \
 	netpolicy/dns_judge.c netpolicy/dns_judge.h netpolicy/gate_mode.c netpolicy/gate_mode.h netpolicy/dns_doh.c netpolicy/doh_endpoints.def netpolicy/dns_hosts.c
 # The rules and what they say.  Who links netpolicy/idn.o (by target_parse()) adds $(IDN2_LIBS).
 libnetpolicy_a_SOURCES += netpolicy/fqdn.c netpolicy/fqdn.h netpolicy/idn.c netpolicy/idn.h netpolicy/target.c netpolicy/target.h \

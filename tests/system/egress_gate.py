@@ -359,6 +359,18 @@ except ConnectionResetError: print("reset")
     got = (got.stdout + got.stderr).strip().split("\n")
     ok(got[0] == "hello cdn-a.test", "a SYN that comes twice ends nothing", got)
     ok(got[1:] in (["nothing"], ["reset"]), "a forged one has no connection read from its middle on", got)
+    # The first packet that is to be given back once this is armed is lost: what the gate knows of the connection stays.
+    got = subprocess.run([*net_of(addr), sys.executable, "-c", FORGER + f"""
+s, seq = begin("{CDN}")
+open("{egress_lib.fault}", "w").write("gate-write:fail:1\\n")
+send_syn(seq)
+hello, o, a, b = handshake("cdn-a.test")
+s.settimeout(20); s.sendall(hello)
+try: print(finish(s, o, a, b))
+except ConnectionResetError: print("reset")
+"""], capture_output=True, text=True, timeout=120)
+    egress_lib.write(egress_lib.fault, "")
+    ok(got.stdout.strip() == "hello cdn-a.test", "a SYN that comes twice and is lost on its way ends nothing", got.stdout + got.stderr)
 
 
 def six(sid):

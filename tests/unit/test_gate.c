@@ -10,6 +10,7 @@
 
 #include "base/limits.h"
 #include "netpolicy/gate_packet.h"
+#include "netpolicy/gate_table.h"
 #include "tests/tap.h"
 
 /* ---- a hello from its parts ---- */
@@ -585,8 +586,85 @@ static void check_packets(void)
 	}
 }
 
+/* ---- the table of flows ---- */
+
+static struct gate_entry *table_begin(struct gate_table *t, uint32_t sandbox, uint16_t source_port, uint64_t now_ms)
+{
+	const struct gate_key key = {.sandbox_addr = sandbox, .target = 0xc6336414, .source_port = source_port, .port = 443};
+	struct gate_entry *e = gate_table_find(t, &key);
+
+	if (!e)
+		e = gate_table_add(t, &key, now_ms);
+	if (e)
+		gate_table_begin(t, e, source_port, now_ms);
+	return e;
+}
+
+static bool table_has(const struct gate_table *t, uint32_t sandbox, uint16_t source_port)
+{
+	return gate_table_find(t, &(struct gate_key){.sandbox_addr = sandbox, .target = 0xc6336414, .source_port = source_port, .port = 443}) != NULL;
+}
+
+static struct gate_table *table_full(uint32_t sandbox, uint64_t now_ms)
+{
+	struct gate_table *t = gate_table_new();
+
+	uint16_t n = 0;
+
+	while (n < LIMIT_GATE_FLOWS && table_begin(t, sandbox, n, now_ms))
+		n++;
+	ok(n == LIMIT_GATE_FLOWS, "table: it takes what a sandbox may have");
+	return t;
+}
+
+static void check_table(void)
+{
+	enum { ONE = 0x0aff0001, OTHER = 0x0aff0002 };
+	static uint8_t half[100] = {0x16, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc, 3, 3};
+	struct gate_table *t = table_full(ONE, 1000);
+	struct gate_entry *e;
+	struct gate_segment seg = {.seq = 1, .flags = GATE_ACK, .data = half, .len = sizeof(half)};
+
+	ok(!table_begin(t, ONE, 1000, 1000 + GATE_EVICT_MS), "table: a sandbox at its bound begins nothing while its flows are young");
+	ok(table_begin(t, OTHER, 1, 1000 + GATE_EVICT_MS) != NULL, "table: another one does");
+	ok(table_begin(t, ONE, 1000, 1001 + GATE_EVICT_MS) && !table_has(t, ONE, 0) && table_has(t, ONE, 1) && table_has(t, OTHER, 1),
+	   "table: later its own oldest one gives way");
+	ok(gate_table_count(t) == LIMIT_GATE_FLOWS + 1, "table: no other one");
+	gate_table_free(t);
+
+	/* Who begins its first flow anew all the time, and so has the oldest entry with the youngest time. */
+	t = gate_table_new();
+	table_begin(t, OTHER, 1, 1000);
+	for (uint16_t i = 0; i < LIMIT_GATE_FLOWS; i++)
+		table_begin(t, ONE, i, 2000);
+	table_begin(t, OTHER, 1, 2000 + GATE_EVICT_MS);
+	ok(table_begin(t, ONE, 1000, 2001 + GATE_EVICT_MS) != NULL, "table: what another sandbox begins anew takes no room from this one");
+	table_begin(t, ONE, 1, 3000 + GATE_EVICT_MS);
+	ok(table_begin(t, ONE, 1001, 3001 + GATE_EVICT_MS) && table_has(t, ONE, 1) && !table_has(t, ONE, 2), "table: nor does what it begins anew itself");
+	gate_table_free(t);
+
+	/* One that has spoken is not silent, and gives way to none; the next one does. */
+	t = table_full(ONE, 1000);
+	e = gate_table_find(t, &(struct gate_key){.sandbox_addr = ONE, .target = 0xc6336414, .source_port = 0, .port = 443});
+	seg.now_ms = 1000 + GATE_EVICT_MS;
+	ok(gate_flow_segment(&e->flow, &seg, gate_table_may_keep(t, e)) == GATE_PASS && e->flow.room > 0, "table: one says half of a hello");
+	gate_table_kept(t, e, 0);
+	ok(gate_table_may_keep(t, e) == LIMIT_GATE_BYTES, "table: what it may keep is its sandbox's");
+	ok(table_begin(t, ONE, 1000, 1001 + GATE_EVICT_MS) && table_has(t, ONE, 0) && !table_has(t, ONE, 1), "table: it stays, the next silent one goes");
+	const size_t room = e->flow.room;
+	e = gate_table_find(t, &(struct gate_key){.sandbox_addr = ONE, .target = 0xc6336414, .source_port = 2, .port = 443});
+	ok(gate_table_may_keep(t, e) == LIMIT_GATE_BYTES - room, "table: others of its sandbox may keep less");
+	ok(gate_table_sweep(t, 1000 + GATE_EVICT_MS + LIMIT_GATE_HELLO_MS) == LIMIT_GATE_FLOWS, "table: nothing is over yet");
+	ok(gate_table_sweep(t, 1001 + GATE_EVICT_MS + LIMIT_GATE_HELLO_MS) == LIMIT_GATE_FLOWS - 1 && !table_has(t, ONE, 0), "table: the half hello is");
+	ok(gate_table_may_keep(t, e) == LIMIT_GATE_BYTES, "table: and its bytes are free again");
+	ok(gate_table_sweep(t, 1002 + GATE_EVICT_MS + LIMIT_GATE_IDLE_MS) == 0, "table: in the end all are");
+	gate_table_free(t);
+	gate_table_free(NULL);
+}
+
 int main(void)
 {
+	check_table();
 	check_packets();
 	check_hellos();
 	check_records();
