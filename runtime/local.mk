@@ -22,7 +22,7 @@ UNIT_TESTS += tests/unit/test_manager
 tests_unit_test_manager_SOURCES = tests/unit/test_manager.c
 tests_unit_test_manager_LDADD = libruntime.a libimages.a libnetpolicy.a libbase.a $(SQLITE_LIBS) $(CJSON_LIBS) $(CRYPTO_LIBS) $(IDN2_LIBS)
 ROOT_TESTS += tests/system/restart.sh tests/system/images.sh
-EXTRA_DIST += tests/system/daemon_lib.sh tests/system/instance_lib.sh tests/system/tap_lib.sh
+EXTRA_DIST += tests/system/daemon_lib.sh tests/system/instance_lib.sh tests/system/busybox_lib.sh tests/system/tap_lib.sh
 # BUILT_SOURCES are made by `make all` only; this also serves `make sandboxd`.
 runtime/libruntime_a-state_store.$(OBJEXT): runtime/state_schema.h
 ROOT_TESTS += tests/system/start_refused.sh

@@ -25,9 +25,7 @@ first() { [ -z "${BENCH_RT:-}" ] || for name in broker sandboxd gateway; do chrt
 config 0
 started
 first
-mkdir -p "$work/tree/bin"
-cp "$(command -v busybox)" "$work/tree/bin/busybox"
-for a in sh sleep touch; do ln -sf busybox "$work/tree/bin/$a"; done
+busybox_tree "$work/tree" sh sleep touch
 ctl image import "$work/tree" one:1 >/dev/null
 echo other >"$work/tree/name"
 ctl image import "$work/tree" other:1 >/dev/null

@@ -16,6 +16,8 @@ fi
 ip link set lo up
 
 . "$srcdir/tests/system/instance_lib.sh"
+# shellcheck source=tests/system/busybox_lib.sh
+. "$srcdir/tests/system/busybox_lib.sh"
 take_instance || exit 99
 work=$(mktemp -d /var/tmp/sandboxd-cli.XXXXXX)
 cat >"$work/config.toml" <<TOML
@@ -214,10 +216,7 @@ has "$(cat "$work/err")" "allowed_host_paths" "with the key that says why"
 ok $? "volume rm"
 
 # --- images
-mkdir -p "$work/image/bin"
-if [ -x /bin/busybox ] || [ -x /usr/bin/busybox ]; then
-	cp "$(command -v busybox)" "$work/image/bin/busybox"
-	for a in sh tail cat ls echo; do ln -s busybox "$work/image/bin/$a"; done
+if busybox_tree "$work/image" sh tail cat ls echo; then
 	"$ctl" image import "$work/image" box:1 -c /bin/sh >/dev/null
 	ok $? "image import of a directory"
 	tar -C "$work/image" -czf "$work/image.tgz" .

@@ -7,6 +7,8 @@ if [ -z "${DAEMON_TEST_INSIDE:-}" ]; then
 	DAEMON_TEST_INSIDE=1 exec unshare -n -- "$0" "$@"
 fi
 ip link set lo up
+# shellcheck source=tests/system/busybox_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/busybox_lib.sh"
 # shellcheck source=tests/system/instance_lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/instance_lib.sh"
 [ -n "${instance:-}" ] || take_instance || exit 99

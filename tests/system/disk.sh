@@ -100,10 +100,8 @@ until_true 60 trash_empty
 ok $? "and all of it goes"
 
 # An image of what lies on a disk of its own.
-if command -v busybox >/dev/null; then
-	mkdir -p "$work/tree/bin" "$work/tree/old"
-	cp "$(command -v busybox)" "$work/tree/bin/busybox"
-	for a in sh cat sleep rm mkdir ln dd stat test; do ln -sf busybox "$work/tree/bin/$a"; done
+if busybox_tree "$work/tree" sh cat sleep rm mkdir ln dd stat test; then
+	mkdir "$work/tree/old"
 	echo base >"$work/tree/text"
 	ctl image import "$work/tree" base:1 >"$work/out" 2>&1
 	ok $? "an image: $(cat "$work/out")"

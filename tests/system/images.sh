@@ -33,9 +33,9 @@ run_in() { # IMAGE COMMAND...: its output; the exit code is that of the command
 # ---- busybox, in every form ----
 busybox=$(command -v busybox)
 tree=$work/busybox
-mkdir -p "$tree/bin" "$tree/etc" "$tree/tmp"
-cp "$busybox" "$tree/bin/busybox"
-for applet in sh true echo cat id ls mkfifo sleep stat; do ln "$tree/bin/busybox" "$tree/bin/$applet"; done
+mkdir -p "$tree/etc" "$tree/tmp"
+busybox_tree "$tree" sh true cat ls sleep
+for applet in echo id mkfifo stat; do ln "$tree/bin/busybox" "$tree/bin/$applet"; done # hard links, too
 printf 'root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n' >"$tree/etc/passwd"
 printf 'root:x:0:\nann:x:1000:\n' >"$tree/etc/group"
 chmod 755 "$tree"

@@ -8,9 +8,8 @@ skip() { # NAME REASON
 	echo "ok $tests - $1 # SKIP $2"
 }
 tree=$work/tree
-mkdir -p "$tree/bin" "$tree/etc" "$tree/dir/deep" "$tree/opq/old" "$tree/data"
-cp "$(command -v busybox)" "$tree/bin/busybox"
-for a in sh cat sleep find stat sort md5sum xargs ls mv ln rm mkdir touch chmod chown dd mkfifo echo true truncate; do ln -sf busybox "$tree/bin/$a"; done
+mkdir -p "$tree/etc" "$tree/dir/deep" "$tree/opq/old" "$tree/data"
+busybox_tree "$tree" sh cat sleep find stat sort md5sum xargs ls mv ln rm mkdir touch chmod chown dd mkfifo echo true truncate
 echo base >"$tree/base"
 echo old >"$tree/dir/deep/file"
 echo hidden >"$tree/opq/old/file"

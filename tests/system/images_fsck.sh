@@ -23,9 +23,7 @@ END
 start_daemon
 ok $? "the daemon starts"
 for n in lost owned file orphan cut whole used; do
-	mkdir -p "$work/$n/bin"
-	cp "$(command -v busybox)" "$work/$n/bin/busybox"
-	for a in sh cat sleep; do ln -sf busybox "$work/$n/bin/$a"; done
+	busybox_tree "$work/$n" sh cat sleep
 	echo "$n" >"$work/$n/name"
 	ctl image import "$work/$n" "$n:1" >/dev/null 2>"$work/err" || { ok 1 "import $n"; sed 's/^/# /' "$work/err"; }
 done

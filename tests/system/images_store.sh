@@ -18,9 +18,7 @@ layers() { find "$state/layers" -mindepth 1 -maxdepth 1 -name '[0-9a-f]*' ! -nam
 has_layers() { [ "$(layers)" = "$1" ]; }
 images() { ctl image ls -q | sort | tr '\n' ' '; }
 make_tree() { # make_tree NAME: a tree with busybox and one file of its own
-	mkdir -p "$work/$1/bin"
-	cp "$(command -v busybox)" "$work/$1/bin/busybox"
-	for a in sh cat sleep; do ln -sf busybox "$work/$1/bin/$a"; done
+	busybox_tree "$work/$1" sh cat sleep
 	echo "$1" >"$work/$1/name"
 }
 # As if a registry had brought them, and so long ago: what an import writes into the index is changed while nobody runs.

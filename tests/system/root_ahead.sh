@@ -17,9 +17,7 @@ config() { # config POOL
 	END
 }
 make_tree() { # make_tree NAME: a tree with busybox and one file of its own
-	mkdir -p "$work/$1/bin"
-	cp "$(command -v busybox)" "$work/$1/bin/busybox"
-	for a in sh cat sleep touch ls; do ln -sf busybox "$work/$1/bin/$a"; done
+	busybox_tree "$work/$1" sh cat sleep touch ls
 	echo "$1" >"$work/$1/name"
 }
 made() { grep -c ' us, ahead$' "$log"; }
