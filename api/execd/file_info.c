@@ -86,7 +86,9 @@ int file_info_mode(const struct jv *v, uint32_t *ret_mode, bool *ret_set)
 	int64_t digits = 0;
 	uint32_t mode = 0;
 
-	if (jv_is_set(v) && (jv_i64(v, &digits) < 0 || digits < 0 || digits > 7777))
+	if (jv_is_set(v) && jv_i64(v, &digits) < 0)
+		return -EBADMSG;
+	if (digits < 0 || digits > 7777)
 		return -EINVAL;
 	*ret_set = digits != 0;
 	for (int64_t scale = 1000; scale; scale /= 10) {

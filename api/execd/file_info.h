@@ -36,7 +36,7 @@ void file_info_write(struct jw *w, const struct file_info *info);
  * @ret_mode:	Permission bits with setuid, setgid and sticky
  * @ret_set:	Whether one was given
  *
- * Return: 0, or -EINVAL (no whole number, a digit 8 or 9, more than 7777)
+ * Return: 0, -EBADMSG (no whole number), or -EINVAL (a digit 8 or 9, negative, more than 7777)
  */
 int file_info_mode(const struct jv *v, uint32_t *ret_mode, bool *ret_set);
 

@@ -309,7 +309,10 @@ static int parse_modes(struct fs_call *call, const char *body, size_t n, struct 
 			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "invalid request, validation error a path is empty");
 		if (optional_string(v, "owner", &strings[1], err) < 0 || optional_string(v, "group", &strings[2], err) < 0)
 			return -1;
-		if (file_info_mode(jv_find(v, "mode"), &r.mode, &has_mode) < 0)
+		int e = file_info_mode(jv_find(v, "mode"), &r.mode, &has_mode);
+		if (e == -EBADMSG)
+			return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "'mode' is not a whole number");
+		if (e < 0)
 			return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "'mode' of %.120s is not octal digits", strings[0]);
 		r.flags = has_mode ? AGENT_FS_HAS_MODE : 0;
 		if (fs_call_add(call, &r, err) < 0)

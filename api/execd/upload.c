@@ -131,8 +131,10 @@ static int read_metadata(const struct buf *text, struct buf *payload, struct sbx
 		return -1;
 	if (!*strings[0])
 		return sbx_err_set(err, SBX_E_EXECD_FILE_METADATA, 0, "metadata path is empty");
-	if (file_info_mode(jv_find(root, "mode"), &r.mode, &has_mode) < 0)
-		return sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, "'mode' of the metadata is not octal digits");
+	int e = file_info_mode(jv_find(root, "mode"), &r.mode, &has_mode);
+	if (e < 0)
+		return sbx_err_set(err, e == -EBADMSG ? SBX_E_EXECD_FILE_METADATA : SBX_E_EXECD_RUNTIME, 0,
+				   "'mode' of the metadata is not octal digits");
 	r.flags = has_mode ? AGENT_FS_HAS_MODE : 0;
 	return fs_request_payload(&r, payload, err);
 }

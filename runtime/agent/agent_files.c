@@ -31,6 +31,7 @@
 #define AHEAD_MAX     (64u * 1024 * 1024)
 #define FREE_LATER_MIN	  (1024u * 1024)
 #define FREE_LATER_TIMES  4u
+#define LINKS_MAX     40 /* as the kernel follows */
 #define MAGIC_EXT4    0xef53u
 #define MAGIC_OVERLAY 0x794c7630u
 
@@ -605,6 +606,29 @@ static void hold_cancel(bool hold)
 	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &term, NULL);
 }
 
+/* Where open() would make the file that a chain of links names and that is not there yet.  Return: owned, or NULL with errno set */
+static char *end_of_links(const char *path)
+{
+	char *at = strdup(path), link[PATH_MAX];
+
+	for (int hops = 0; at && hops < LINKS_MAX; hops++) {
+		ssize_t n = readlink(at, link, sizeof(link) - 1);
+
+		if (n < 0)
+			return at; /* no link, or nothing: the rename tells what is wrong with the rest */
+		link[n] = '\0';
+		const char *slash = *link == '/' ? NULL : strrchr(at, '/');
+		char *next = NULL;
+		if (asprintf(&next, "%.*s%s", slash ? (int)(slash + 1 - at) : 0, at, link) < 0)
+			next = NULL;
+		free(at);
+		at = next;
+	}
+	free(at);
+	errno = at ? ELOOP : ENOMEM;
+	return NULL;
+}
+
 static int swap_begin(struct swap *s, const char *path)
 {
 	static const char suffix[] = "/.sbx-upload-XXXXXX";
@@ -612,7 +636,7 @@ static int swap_begin(struct swap *s, const char *path)
 	*s = (struct swap){.fd = -1};
 	s->target = realpath(path, NULL);
 	if (!s->target && errno == ENOENT)
-		s->target = strdup(path);
+		s->target = end_of_links(path);
 	if (!s->target)
 		return -errno;
 	s->exists = !stat(s->target, &s->old);

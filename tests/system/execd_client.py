@@ -38,9 +38,9 @@ def request(method, path, body=None, timeout=120):
 class Box:
     """A sandbox of the host image, or of another one."""
 
-    def __init__(self, image="host", memory="1Gi", env=None):
+    def __init__(self, image="host", memory="1Gi", env=None, cpu="2"):
         body = {"image": {"uri": image}, "entrypoint": ["sleep", "infinity"], "timeout": 3600,
-                "resourceLimits": {"cpu": "2", "memory": memory}, "env": env or {}}
+                "resourceLimits": {"cpu": cpu, "memory": memory}, "env": env or {}}
         status, reply = request("POST", "/v1/sandboxes", body)
         if status != 202:
             raise RuntimeError((status, reply))

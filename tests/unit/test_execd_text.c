@@ -343,7 +343,7 @@ static void test_modes(void)
 	} cases[] = {
 		{"755", 0, 0755, true}, {"644", 0, 0644, true}, {"4755", 0, 04755, true}, {"0", 0, 0, false},
 		{"null", 0, 0, false},	{"7", 0, 07, true},	{"8", -EINVAL, 0, false}, {"798", -EINVAL, 0, false},
-		{"-1", -EINVAL, 0, false}, {"10000", -EINVAL, 0, false}, {"644.5", -EINVAL, 0, false}, {"\"755\"", -EINVAL, 0, false},
+		{"-1", -EINVAL, 0, false}, {"10000", -EINVAL, 0, false}, {"644.5", -EBADMSG, 0, false}, {"\"755\"", -EBADMSG, 0, false},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
