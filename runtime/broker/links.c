@@ -263,87 +263,79 @@ static int set_up(struct nl_sock *sock, int ifindex, bool up)
 	return rtnl_link_change(sock, change, change, 0);
 }
 
-static int put_neigh(struct nl_sock *sock, int ifindex, struct nl_addr *dst, const uint8_t mac[6])
+/* Sends @msg, which is freed, and waits for the answer. */
+static int send_one(struct nl_sock *sock, struct nl_msg *msg)
+{
+	return msg ? nl_send_sync(sock, msg) : -NLE_NOMEM;
+}
+
+static struct nl_msg *new_neigh(int ifindex, struct nl_addr *dst, const uint8_t mac[6])
 {
 	auto_nl(rtnl_neigh) neigh = rtnl_neigh_alloc();
 	auto_nl(nl_addr) lladdr = mac_addr(mac);
+	struct nl_msg *msg = NULL;
 
 	if (!neigh || !dst || !lladdr)
-		return -NLE_NOMEM;
+		return NULL;
 	rtnl_neigh_set_ifindex(neigh, ifindex);
 	rtnl_neigh_set_state(neigh, NUD_PERMANENT);
 	rtnl_neigh_set_dst(neigh, dst);
 	rtnl_neigh_set_lladdr(neigh, lladdr);
-	return rtnl_neigh_add(sock, neigh, NLM_F_CREATE | NLM_F_REPLACE);
+	return rtnl_neigh_build_add_request(neigh, NLM_F_CREATE | NLM_F_REPLACE, &msg) < 0 ? NULL : msg;
 }
 
 static int add_neigh(struct nl_sock *sock, int ifindex, uint32_t addr, const uint8_t mac[6])
 {
 	auto_nl(nl_addr) dst = ip_addr(addr, 32);
 
-	return put_neigh(sock, ifindex, dst, mac);
+	return send_one(sock, new_neigh(ifindex, dst, mac));
 }
 
 static int add_neigh6(struct nl_sock *sock, int ifindex, struct ip6 addr, const uint8_t mac[6])
 {
 	auto_nl(nl_addr) dst = ip6_addr(addr, IP6_PREFIX_MAX);
 
-	return put_neigh(sock, ifindex, dst, mac);
+	return send_one(sock, new_neigh(ifindex, dst, mac));
 }
 
-/* @gateway NULL: the destination is on the link. */
-static int put_route(struct nl_sock *sock, int ifindex, int family, struct nl_addr *to, struct nl_addr *gateway)
+struct route {
+	int ifindex, family;
+	uint32_t table;
+	struct nl_addr *to, *gateway; /* borrowed; gateway NULL: the destination is on the link, or with LO local */
+};
+
+static struct nl_msg *new_route(const struct route *v)
 {
 	auto_nl(rtnl_route) route = rtnl_route_alloc();
 	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
+	bool local = v->ifindex == LO;
+	struct nl_msg *msg = NULL;
 
-	if (!route || !to || !hop) {
+	if (!route || !v->to || !hop || rtnl_route_set_dst(route, v->to) < 0) {
 		if (hop)
 			rtnl_route_nh_free(hop);
-		return -NLE_NOMEM;
+		return NULL;
 	}
-	rtnl_route_nh_set_ifindex(hop, ifindex);
-	if (gateway) {
-		rtnl_route_nh_set_gateway(hop, gateway);
+	rtnl_route_nh_set_ifindex(hop, v->ifindex);
+	if (v->gateway) {
+		rtnl_route_nh_set_gateway(hop, v->gateway);
 		rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
 	}
-	rtnl_route_set_family(route, (uint8_t)family);
-	rtnl_route_set_table(route, RT_TABLE_MAIN);
-	rtnl_route_set_scope(route, gateway || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
-	rtnl_route_set_protocol(route, RTPROT_STATIC);
-	rtnl_route_set_type(route, RTN_UNICAST);
-	if (rtnl_route_set_dst(route, to) < 0) {
-		rtnl_route_nh_free(hop);
-		return -NLE_INVAL;
-	}
 	rtnl_route_add_nexthop(route, hop);
-	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
+	rtnl_route_set_family(route, (uint8_t)v->family);
+	rtnl_route_set_table(route, v->table);
+	rtnl_route_set_scope(route, local ? RT_SCOPE_HOST : v->gateway || v->family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+	rtnl_route_set_protocol(route, RTPROT_STATIC);
+	rtnl_route_set_type(route, local ? RTN_LOCAL : RTN_UNICAST);
+	return rtnl_route_build_add_request(route, NLM_F_CREATE | NLM_F_REPLACE, &msg) < 0 ? NULL : msg;
 }
 
-/* Every address is local for what the packet filter marks as a question for the name server. */
+/* Every address is local, or behind the gate, for what the packet filter marks so. */
 static int add_mark_route(struct nl_sock *sock, int family, uint32_t table, int ifindex)
 {
-	auto_nl(rtnl_route) route = rtnl_route_alloc();
 	auto_nl(nl_addr) all = family == AF_INET ? ip_addr(0, 0) : ip6_addr((struct ip6){0}, 0);
-	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
 
-	if (!route || !all || !hop) {
-		if (hop)
-			rtnl_route_nh_free(hop);
-		return -NLE_NOMEM;
-	}
-	rtnl_route_nh_set_ifindex(hop, ifindex);
-	rtnl_route_set_family(route, (uint8_t)family);
-	rtnl_route_set_table(route, table);
-	rtnl_route_set_scope(route, ifindex == LO ? RT_SCOPE_HOST : family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
-	rtnl_route_set_protocol(route, RTPROT_STATIC);
-	rtnl_route_set_type(route, ifindex == LO ? RTN_LOCAL : RTN_UNICAST);
-	if (rtnl_route_set_dst(route, all) < 0) {
-		rtnl_route_nh_free(hop);
-		return -NLE_INVAL;
-	}
-	rtnl_route_add_nexthop(route, hop);
-	return rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
+	return send_one(sock, new_route(&(struct route){.ifindex = ifindex, .family = family, .table = table, .to = all}));
 }
 
 /* @via 0: the destination is on the link. */
@@ -352,7 +344,9 @@ static int add_route(struct nl_sock *sock, int ifindex, uint32_t dst, uint32_t p
 	auto_nl(nl_addr) to = ip_addr(dst, prefix);
 	auto_nl(nl_addr) gateway = via ? ip_addr(via, 32) : NULL;
 
-	return via && !gateway ? -NLE_NOMEM : put_route(sock, ifindex, AF_INET, to, gateway);
+	if (via && !gateway)
+		return -NLE_NOMEM;
+	return send_one(sock, new_route(&(struct route){ifindex, AF_INET, RT_TABLE_MAIN, to, gateway}));
 }
 
 static int add_route6(struct nl_sock *sock, int ifindex, struct ip6_prefix dst, struct ip6 via)
@@ -360,7 +354,9 @@ static int add_route6(struct nl_sock *sock, int ifindex, struct ip6_prefix dst, 
 	auto_nl(nl_addr) to = ip6_addr(dst.addr, dst.prefix);
 	auto_nl(nl_addr) gateway = ip6_none(via) ? NULL : ip6_addr(via, IP6_PREFIX_MAX);
 
-	return !ip6_none(via) && !gateway ? -NLE_NOMEM : put_route(sock, ifindex, AF_INET6, to, gateway);
+	if (!ip6_none(via) && !gateway)
+		return -NLE_NOMEM;
+	return send_one(sock, new_route(&(struct route){ifindex, AF_INET6, RT_TABLE_MAIN, to, gateway}));
 }
 
 static int put_lo_addr(struct nl_sock *sock, struct nl_addr *local)
@@ -449,31 +445,7 @@ static struct nl_msg *new_veth(const struct veth *v)
 
 static int add_veth(struct nl_sock *sock, const struct veth *v)
 {
-	struct nl_msg *msg = new_veth(v);
-
-	return msg ? nl_send_sync(sock, msg) : -NLE_NOMEM;
-}
-
-static struct nl_msg *new_neigh(int ifindex, uint8_t family, const void *dst, int len, const uint8_t mac[6])
-{
-	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE);
-	struct ndmsg to = {.ndm_family = family, .ndm_ifindex = ifindex, .ndm_state = NUD_PERMANENT};
-
-	if (!msg || nlmsg_append(msg, &to, sizeof(to), NLMSG_ALIGNTO) < 0 || nla_put(msg, NDA_DST, len, dst) < 0 || nla_put(msg, NDA_LLADDR, 6, mac) < 0)
-		return NULL;
-	return take_ptr(msg);
-}
-
-static struct nl_msg *new_route(int ifindex, uint8_t family, const void *dst, int len)
-{
-	auto_nl(nl_msg) msg = nlmsg_alloc_simple(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
-	struct rtmsg to = {.rtm_family = family, .rtm_dst_len = (uint8_t)(len * 8), .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-			   .rtm_scope = family == AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST};
-
-	if (!msg || nlmsg_append(msg, &to, sizeof(to), NLMSG_ALIGNTO) < 0 || nla_put(msg, RTA_DST, len, dst) < 0 ||
-	    nla_put_u32(msg, RTA_OIF, (uint32_t)ifindex) < 0)
-		return NULL;
-	return take_ptr(msg);
+	return send_one(sock, new_veth(v));
 }
 
 /* All in one message to the kernel; which answers each that fails, and the last.  Frees them.  Return: 0, or the first error, as libnl has it */
@@ -876,17 +848,18 @@ static int prepare_netns(int netns_fd, bool ipv6, gid_t gid_first, uint32_t n_gi
 }
 
 /* The link, who is at its other end, and the way there: the index is ours, so none has to wait for the one before. */
-static int make_link(struct links *links, const struct veth *v, uint32_t wire, uint32_t addr)
+static int make_link(struct links *links, const struct veth *v, uint32_t addr)
 {
 	const int index = (int)v->ifindex;
-	struct nl_msg *msg[TOGETHER_MAX] = {new_veth(v), new_neigh(index, AF_INET, &wire, sizeof(wire), v->peer_mac), new_route(index, AF_INET, &wire, sizeof(wire))};
-	uint8_t six[16];
+	auto_nl(nl_addr) four = ip_addr(addr, 32);
+	auto_nl(nl_addr) six = links->config.ipv6 ? ip6_addr(ip6_of_slot(&links->config.subnet6, addr), IP6_PREFIX_MAX) : NULL;
+	struct nl_msg *msg[TOGETHER_MAX] = {new_veth(v), new_neigh(index, four, v->peer_mac),
+					    new_route(&(struct route){index, AF_INET, RT_TABLE_MAIN, four, NULL})};
 
 	if (!links->config.ipv6)
 		return send_together(links->router, msg, 3);
-	ip6_write(ip6_of_slot(&links->config.subnet6, addr), six);
-	msg[3] = new_neigh(index, AF_INET6, six, sizeof(six), v->peer_mac);
-	msg[4] = new_route(index, AF_INET6, six, sizeof(six));
+	msg[3] = new_neigh(index, six, v->peer_mac);
+	msg[4] = new_route(&(struct route){index, AF_INET6, RT_TABLE_MAIN, six, NULL});
 	return send_together(links->router, msg, 5);
 }
 
@@ -911,7 +884,7 @@ int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t a
 		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the sandbox's network");
 	if (FAULT_POINT("links-attach"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "make link %s", end.ifname);
-	r = make_link(links, &v, wire, addr);
+	r = make_link(links, &v, addr);
 	if (r < 0)
 		return fail_nl(err, r, "make link of the sandbox");
 	*ret = end;
