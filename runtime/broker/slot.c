@@ -607,9 +607,20 @@ static void drain_all(struct broker *b)
 	}
 }
 
+static void drain_all_now(struct broker *b)
+{
+	for (struct slot *s = b->draining.first; s; s = s->next)
+		s->draining_ms = 0; /* may_ask() at once */
+	drain_all(b);
+}
+
 void slot_drain_link(struct broker *b, uint32_t ifindex)
 {
-	for (uint32_t i = 0; ifindex && i < LIMIT_SANDBOXES; i++) {
+	if (!ifindex) {
+		drain_all_now(b);
+		return;
+	}
+	for (uint32_t i = 0; i < LIMIT_SANDBOXES; i++) {
 		struct slot *s = &b->slot[i];
 
 		if (!s->has_link || s->link.ifindex != ifindex)
@@ -618,11 +629,6 @@ void slot_drain_link(struct broker *b, uint32_t ifindex)
 		slot_drain(b, s);
 		return;
 	}
-	if (ifindex)
-		return;
-	for (struct slot *s = b->draining.first; s; s = s->next)
-		s->draining_ms = 0;
-	drain_all(b);
 }
 
 static void sweep(void *arg)
