@@ -40,7 +40,7 @@ static int take_into_digest(void *arg, const void *data, size_t n, struct sbx_er
 }
 
 /* What stands behind the end of the archive belongs to the layer too. */
-static int finish_stream(struct tar_reader *a, struct layer_diff_id *diff_id, struct sbx_err *err)
+static int finish_stream(struct tar_reader *a, const struct layer_diff_id *diff_id, struct sbx_err *err)
 {
 	uint8_t is[DIGEST_BYTES];
 
@@ -223,53 +223,53 @@ static int wait_for_lower(int ready_fd, struct sbx_err *err)
 	return n == 1 ? 0 : sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EPIPE, "wait for the layers below");
 }
 
-int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, int seal_fd, struct layer_counts *ret, struct sbx_err *err)
+static int apply_entries(struct tar_reader *a, struct tree_writer *w, uint64_t max_entries, struct sbx_err *err)
 {
-	auto_writer w = tree_writer_new(root_fd, max_entries, max_bytes, err);
-	const struct tar_reader_config config = {
-		.fd = blob_fd,
-		.form = form,
-		.max_bytes = max_bytes + max_entries * ENTRY_OVERHEAD + ARCHIVE_OVERHEAD,
-		.arg = diff_id->digest,
-		.tap = diff_id->wanted ? take_into_digest : NULL,
-	};
 	uint64_t seen = 0;
-	int rc = 0;
+	struct tar_entry e;
+	int got;
+
+	while ((got = tar_reader_next(a, &e, err)) > 0) {
+		if (++seen > max_entries) /* skipped ones count too */
+			return sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries", (unsigned long long)max_entries);
+		if (apply_entry(a, &e, w, err) < 0)
+			return -1;
+	}
+	if (got == 0 && seen == 0)
+		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the archive holds no entries");
+	return got;
+}
+
+int layer_apply(const struct layer_unpack *what, struct layer_counts *ret, struct sbx_err *err)
+{
+	auto_writer w = tree_writer_new(what->root_fd, what->max_entries, what->max_bytes, err);
+	const struct tar_reader_config config = {
+		.fd = what->blob_fd,
+		.form = what->form,
+		.max_bytes = what->max_bytes + what->max_entries * ENTRY_OVERHEAD + ARCHIVE_OVERHEAD,
+		.arg = what->diff_id->digest,
+		.tap = what->diff_id->wanted ? take_into_digest : NULL,
+	};
 
 	*ret = (struct layer_counts){0};
-	if (!w || (seal_fd >= 0 && tree_seal(w, err) < 0))
+	if (!w || (what->seal_fd >= 0 && tree_seal(w, err) < 0))
 		return -1;
 	auto_tar_reader *a = tar_reader_new(&config, err);
 	if (!a)
 		return -1;
-	while (rc == 0) {
-		struct tar_entry e;
-		int got = tar_reader_next(a, &e, err);
-
-		if (got == 0)
-			break;
-		if (got < 0)
-			rc = -1;
-		else if (++seen > max_entries) /* skipped ones count too */
-			rc = sbx_err_set(err, SBX_E_LIMIT, 0, "more than %llu entries", (unsigned long long)max_entries);
-		else
-			rc = apply_entry(a, &e, w, err);
-	}
-	if (rc == 0 && seen == 0)
-		rc = sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the archive holds no entries");
+	int rc = apply_entries(a, w, what->max_entries, err);
 	if (rc == 0)
-		rc = finish_stream(a, diff_id, err);
+		rc = finish_stream(a, what->diff_id, err);
 	if (rc == 0)
-		rc = wait_for_lower(ready_fd, err);
-	for (size_t i = 0; rc == 0 && i < n_lower; i++)
-		rc = tree_hide(w, lower_fds[i], err);
+		rc = wait_for_lower(what->ready_fd, err);
+	for (size_t i = 0; rc == 0 && i < what->n_lower; i++)
+		rc = tree_hide(w, what->lower_fds[i], err);
 	if (rc == 0)
-		rc = tree_adopt(w, lower_fds, n_lower, err);
+		rc = tree_adopt(w, what->lower_fds, what->n_lower, err);
 	if (rc == 0)
 		rc = tree_finish(w, err);
-	if (rc == 0 && seal_fd >= 0)
-		rc = tree_seal_end(w, seal_fd, err);
+	if (rc == 0 && what->seal_fd >= 0)
+		rc = tree_seal_end(w, what->seal_fd, err);
 	ret->entries = tree_entries(w);
 	ret->bytes = tree_bytes(w);
 	return rc;

@@ -37,18 +37,21 @@ struct layer_counts {
 /** layer_form_parse() - "tar", "gzip" or "zstd"; Return: the form, LAYER_FORM_NONE for anything else */
 enum layer_form layer_form_parse(const char *text);
 
+struct layer_unpack {
+	int blob_fd; /* read from its current offset to its end */
+	enum layer_form form; /* how it is packed; nothing is guessed */
+	int root_fd; /* the empty directory; nobody else writes to it */
+	uint64_t max_entries, max_bytes; /* entries, and bytes of content */
+	const int *lower_fds; /* borrowed; directories of the layers below, lowest first */
+	size_t n_lower;
+	int ready_fd; /* a byte comes from it when they are complete; they are not looked into before; -1: they are */
+	const struct layer_diff_id *diff_id; /* borrowed; what the unpacked bytes must hash to */
+	int seal_fd; /* empty regular file, opened for writing, for the seal of the layer (tree_seal.h); -1: none is made */
+};
+
 /**
  * layer_apply() - Unpack a blob into an empty directory
- * @blob_fd:	The blob, read from its current offset to its end
- * @form:	How it is packed; nothing is guessed
- * @root_fd:	The directory; nobody else writes to it
- * @max_entries: Entries at most
- * @max_bytes:	Bytes of content at most
- * @lower_fds:	Directories of the layers below, lowest first; borrowed
- * @n_lower:	How many
- * @ready_fd:	A byte comes from it when they are complete; they are not looked into before; -1: they are
- * @diff_id:	What the unpacked bytes must hash to
- * @seal_fd:	Empty regular file, opened for writing, for the seal of the layer (tree_seal.h); -1: none is made
+ * @what:	The blob, the directory and the bounds
  * @ret:	What was written; set on failure too
  * @err:	Filled on failure: IMAGE_INVALID, LIMIT, NO_MEMORY, SYSTEM
  *
@@ -56,7 +59,6 @@ enum layer_form layer_form_parse(const char *text);
  *
  * Return: 0, or -1 with @err set
  */
-int layer_apply(int blob_fd, enum layer_form form, int root_fd, uint64_t max_entries, uint64_t max_bytes, const int *lower_fds,
-		size_t n_lower, int ready_fd, struct layer_diff_id *diff_id, int seal_fd, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
+int layer_apply(const struct layer_unpack *what, struct layer_counts *ret, struct sbx_err *err) SBX_WUR;
 
 #endif

@@ -78,13 +78,95 @@ static int usage(FILE *to)
 	return to == stdout ? 0 : 2;
 }
 
-static int set_form(struct request *r, enum work work, const char *text)
+/* What is to be done is said once. */
+static bool set_work(struct request *r, enum work work)
 {
-	if (r->work)
-		return -1;
+	bool first = !r->work;
+
 	r->work = work;
+	return first;
+}
+
+static bool set_form(struct request *r, enum work work, const char *text)
+{
 	r->form = layer_form_parse(text);
-	return r->form == LAYER_FORM_NONE ? -1 : 0;
+	return set_work(r, work) && r->form != LAYER_FORM_NONE;
+}
+
+static bool set_diff_id(struct layer_diff_id *diff_id, const char *text)
+{
+	diff_id->wanted = true;
+	return strlen(text) == 2 * DIGEST_BYTES && hex_decode(text, diff_id->is, DIGEST_BYTES) >= 0;
+}
+
+static bool set_number(uint64_t *number, const char *text, uint64_t max)
+{
+	return num_u64(text, strlen(text), max, number) >= 0;
+}
+
+static bool add_skip(struct request *r, const char *path)
+{
+	if (r->n_skip == LAYER_CAPTURE_SKIP_MAX)
+		return false;
+	r->skip[r->n_skip++] = path;
+	return true;
+}
+
+static bool take_option(struct request *r, int letter, const char *value)
+{
+	switch (letter) {
+	case 'f':
+		return set_form(r, WORK_UNPACK, value);
+	case 'c':
+		return set_form(r, WORK_CAPTURE, value);
+	case 'i':
+		return set_form(r, WORK_INDEX, value);
+	case 'y':
+		return set_work(r, WORK_VERIFY);
+	case 'H':
+		return set_work(r, WORK_HOST_SKELETON);
+	case 'w':
+		return r->wait = true;
+	case 'S':
+		return r->seal = true;
+	case 'v':
+		return r->views = true;
+	case 's':
+		return add_skip(r, value);
+	case 'k':
+		return (r->kind = archive_kind_parse(value)) != 0;
+	case 'b':
+		return set_number(&r->max_bytes, value, INT64_MAX);
+	case 'e':
+		return set_number(&r->max_entries, value, UINT32_MAX);
+	case 'l':
+		return set_number(&r->n_lower, value, UNPACK_MAX_LOWER);
+	case 'd':
+		return set_diff_id(&r->diff_id, value);
+	case 'h':
+		exit(usage(stdout));
+	case 'V':
+		puts("sandbox-unpack " PACKAGE_VERSION);
+		exit(0);
+	default:
+		return false;
+	}
+}
+
+/* Whether all is there that the work needs, and nothing that is for another one. */
+static bool fits_together(const struct request *r)
+{
+	bool bounded = r->work != WORK_HOST_SKELETON;
+
+	if (!r->work || (bounded && !r->max_entries) || (bounded && r->work != WORK_VERIFY && !r->max_bytes))
+		return false;
+	if (r->work != WORK_CAPTURE && (r->views || r->n_skip))
+		return false;
+	if (r->work != WORK_INDEX && r->kind)
+		return false;
+	if (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted || r->wait || r->seal))
+		return false;
+	return !r->wait || r->n_lower;
 }
 
 static int parse(int argc, char **argv, struct request *r)
@@ -100,84 +182,12 @@ static int parse(int argc, char **argv, struct request *r)
 		{"seal", no_argument, NULL, 'S'},	       {"verify", no_argument, NULL, 'y'},
 		{NULL, 0, NULL, 0},
 	};
-	int c;
+	int letter;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'f':
-			if (set_form(r, WORK_UNPACK, optarg) < 0)
-				return usage(stderr);
-			break;
-		case 'c':
-			if (set_form(r, WORK_CAPTURE, optarg) < 0)
-				return usage(stderr);
-			break;
-		case 'i':
-			if (set_form(r, WORK_INDEX, optarg) < 0)
-				return usage(stderr);
-			break;
-		case 'w':
-			r->wait = true;
-			break;
-		case 'S':
-			r->seal = true;
-			break;
-		case 'y':
-			if (r->work)
-				return usage(stderr);
-			r->work = WORK_VERIFY;
-			break;
-		case 'v':
-			r->views = true;
-			break;
-		case 's':
-			if (r->n_skip == LAYER_CAPTURE_SKIP_MAX)
-				return usage(stderr);
-			r->skip[r->n_skip++] = optarg;
-			break;
-		case 'k':
-			r->kind = archive_kind_parse(optarg);
-			if (!r->kind)
-				return usage(stderr);
-			break;
-		case 'b':
-			if (num_u64(optarg, strlen(optarg), INT64_MAX, &r->max_bytes) < 0)
-				return usage(stderr);
-			break;
-		case 'e':
-			if (num_u64(optarg, strlen(optarg), UINT32_MAX, &r->max_entries) < 0)
-				return usage(stderr);
-			break;
-		case 'l':
-			if (num_u64(optarg, strlen(optarg), UNPACK_MAX_LOWER, &r->n_lower) < 0)
-				return usage(stderr);
-			break;
-		case 'd':
-			r->diff_id.wanted = true;
-			if (strlen(optarg) != 2 * DIGEST_BYTES || hex_decode(optarg, r->diff_id.is, DIGEST_BYTES) < 0)
-				return usage(stderr);
-			break;
-		case 'H':
-			if (r->work)
-				return usage(stderr);
-			r->work = WORK_HOST_SKELETON;
-			break;
-		case 'h':
-			exit(usage(stdout));
-		case 'V':
-			puts("sandbox-unpack " PACKAGE_VERSION);
-			exit(0);
-		default:
+	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1)
+		if (!take_option(r, letter, optarg))
 			return usage(stderr);
-		}
-	}
-	if (optind != argc || !r->work || (r->work != WORK_HOST_SKELETON && !r->max_entries) ||
-	    (r->work != WORK_HOST_SKELETON && r->work != WORK_VERIFY && !r->max_bytes))
-		return usage(stderr);
-	if ((r->work != WORK_CAPTURE && (r->views || r->n_skip)) || (r->work != WORK_INDEX && r->kind) ||
-	    (r->work != WORK_UNPACK && (r->n_lower || r->diff_id.wanted || r->wait || r->seal)) || (r->wait && !r->n_lower))
-		return usage(stderr);
-	return 0;
+	return optind == argc && fits_together(r) ? 0 : usage(stderr);
 }
 
 /* Descriptors from UNPACK_LOWER_FD on: the layers below, then what is wanted of these two. */
@@ -270,14 +280,25 @@ static int set_limits(const struct request *r, struct sbx_err *err)
 	return 0;
 }
 
-static int unpack(struct request *r, struct layer_counts *counts, struct sbx_err *err)
+static int unpack(const struct request *r, struct layer_counts *counts, struct sbx_err *err)
 {
 	int lower[UNPACK_MAX_LOWER];
 
 	for (size_t i = 0; i < r->n_lower; i++)
 		lower[i] = UNPACK_LOWER_FD + (int)i;
-	if (layer_apply(STDIN_FILENO, r->form, UNPACK_TARGET_FD, r->max_entries, r->max_bytes, lower, r->n_lower,
-			ready_fd(r), &r->diff_id, seal_fd(r), counts, err) < 0)
+	const struct layer_unpack what = {
+		.blob_fd = STDIN_FILENO,
+		.form = r->form,
+		.root_fd = UNPACK_TARGET_FD,
+		.max_entries = r->max_entries,
+		.max_bytes = r->max_bytes,
+		.lower_fds = lower,
+		.n_lower = r->n_lower,
+		.ready_fd = ready_fd(r),
+		.diff_id = &r->diff_id,
+		.seal_fd = seal_fd(r),
+	};
+	if (layer_apply(&what, counts, err) < 0)
 		return -1;
 	/* the layer is published by a rename and must not be empty after a power cut; its seal is on the same file system */
 	if (syncfs(UNPACK_TARGET_FD) < 0)
