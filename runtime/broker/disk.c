@@ -644,14 +644,25 @@ static int ask_volume(struct broker *b, enum disk_job_kind kind, const char *cla
 	return 2;
 }
 
+/* Whether the file system has all of its image, where the volume has one: a growth that was cut off leaves a longer file only. */
+static bool volume_filled(int dir_fd)
+{
+	struct stat st;
+	auto_fd image = has_image(dir_fd, &st) ? openat(dir_fd, DISK_IMAGE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+
+	return image < 0 || disk_loop_filled(image, (uint64_t)st.st_size);
+}
+
 /* One that is there and perhaps smaller. */
 static int fits_volume(struct broker *b, const char *claim, int dir_fd, uint32_t mib, const struct broker_asker *asker, struct sbx_err *err)
 {
 	uint32_t project = 0;
 	uint64_t now = volume_mib(b, dir_fd, &project);
 
-	if (!now || now >= mib)
+	if (!now || (now >= mib && volume_filled(dir_fd)))
 		return 1;
+	if (now >= mib)
+		return ask_volume(b, DISK_JOB_GROW, claim, mib, asker, err);
 	if (room_for(b, mib, mib - (uint32_t)now, err) < 0)
 		return -1;
 	if (project)

@@ -226,9 +226,11 @@ static int grow_volume(const struct disk_job *job, struct sbx_err *err)
 		return -1;
 	if (flock(dir, LOCK_EX) < 0 || fstat(image, &st) < 0)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "image of the volume %.63s", job->name);
+	const unsigned flags = job->form.reserve ? 0 : DISK_LOOP_DISCARD;
 	uint64_t now = (uint64_t)st.st_size;
+	/* A growth that was cut off is finished for those who have the volume already: who asks again is not told that it is there. */
 	if (now >= job->form.bytes)
-		return 0;
+		return disk_loop_filled(image, now) || !capset_has_resource() ? 0 : disk_loop_grow(image, now, flags, err);
 	if (!capset_has_resource())
 		return sbx_err_set(err, SBX_E_VOLUME_SIZE, 0,
 				   "the volume %.63s has %llu MiB, not %llu: this host lacks CAP_SYS_RESOURCE, without which it cannot be made larger",
@@ -240,7 +242,8 @@ static int grow_volume(const struct disk_job *job, struct sbx_err *err)
 	}
 	if (ftruncate(image, (off_t)job->form.bytes) < 0)
 		return sbx_err_set(err, errno == ENOSPC ? SBX_E_STATE_FULL : SBX_E_SYSTEM, errno, "volume %.63s", job->name);
-	return disk_loop_grow(image, job->form.bytes, job->form.reserve ? 0 : DISK_LOOP_DISCARD, err);
+	ignore_result(FAULT_POINT("volume-longer")); /* killed here: the file is longer, and nothing else */
+	return disk_loop_grow(image, job->form.bytes, flags, err);
 }
 
 /* ---- jobs ---- */

@@ -487,6 +487,55 @@ static void closed_elsewhere(void)
 	end_broker();
 }
 
+/* A volume whose growth is killed: for a sandbox that has it and for one that comes later it is what it was asked to be. */
+static void growth_killed_at(const char *point)
+{
+	static const char more[] = "dd if=/dev/zero of=/data/f bs=1M count=80 2>/dev/null && cat /data/kept >/dev/shm/out && rm /data/f";
+	char wish[64], out[64];
+	int sys = 0;
+
+	snprintf(wish, sizeof(wish), "SBX_FAULT=%s:kill", point);
+	ok(btc_spawn(&t, wish) == 0 && btc_hello(&t) == 0, "%s: the broker starts", point);
+	ok(volume(BROKER_OP_VOLUME_MAKE, "asked", 32, 0, NULL) == 0 && volume(BROKER_OP_VOLUME_MAKE, "left", 32, 0, NULL) == 0, "%s: two volumes", point);
+	struct box writer = with_volume("left"), other = with_volume("asked"), has = with_volume("asked");
+	ok(run(&writer, "echo kept >/data/kept; sync", out, sizeof(out)) == 0 && run(&other, "echo kept >/data/kept; sync", out, sizeof(out)) == 0,
+	   "%s: written to", point);
+	end(&writer);
+	end(&other);
+	ok(volume(BROKER_OP_VOLUME_MAKE, "asked", 128, 1, NULL) == SBX_E_START_FAILED && volume(BROKER_OP_VOLUME_MAKE, "left", 128, 1, NULL) == SBX_E_START_FAILED,
+	   "%s: who makes them larger is killed: that is answered", point);
+	end_broker();
+	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "%s: the broker starts again", point);
+	ok(volume(BROKER_OP_VOLUME_MAKE, "asked", 128, 1, &sys) == 0 && sys == EEXIST, "%s: one is asked for again", point);
+	ok(run(&has, more, out, sizeof(out)) == 0, "%s: who had it before has the room", point);
+	is_str(out, "kept\n", "%s: and what was there", point);
+	end(&has);
+	struct box late = with_volume("left");
+	ok(run(&late, more, out, sizeof(out)) == 0, "%s: who gets the other one has it, too", point);
+	is_str(out, "kept\n", "%s: and what was there", point);
+	end(&late);
+	for (size_t i = 0; i < 2; i++) {
+		int dropped = -1;
+
+		for (int k = 0; k < WAIT_STEPS && (dropped = volume(BROKER_OP_VOLUME_DROP, i ? "left" : "asked", 0, 0, NULL)) == SBX_E_IMAGE_IN_USE; k++)
+			poll(NULL, 0, 100);
+		ok(dropped == 0, "%s: it is dropped", point);
+	}
+	end_broker();
+}
+
+static void growth_kills(void)
+{
+	if (!loops || !has_resource()) {
+		tap_skip("kills of a growth", loops ? "no CAP_SYS_RESOURCE" : "project quotas have no steps in between");
+		return;
+	}
+	end_broker();
+	growth_killed_at("volume-longer");
+	growth_killed_at("disk-longer");
+	ok(btc_spawn(&t, NULL) == 0 && btc_hello(&t) == 0, "the broker starts again");
+}
+
 static void kills(void)
 {
 	static const struct {
@@ -551,6 +600,7 @@ int main(void)
 	volume_of_a_waiting_create();
 	create_beside_the_end();
 #ifdef SBX_FAULT_POINTS
+	growth_kills();
 	if (!quick)
 		kills();
 #endif

@@ -40,7 +40,8 @@ mib=$((1 << 20))
 if [ "$2" = before ]; then
 	config
 	mkdir -p "$run"
-	yes "$backend, before: the daemon is ready" start_daemon
+	: >"$dir/fault"
+	yes "$backend, before: the daemon is ready" start_daemon SBX_FAULT_FILE="$dir/fault"
 	says "$backend, before: it keeps limits so" "disk limits: \(project quotas\|loop images\)" cat "$dir/log"
 	yes "$backend, before: a volume with a size" ctl volume create --size 24m kept
 	for name in one two; do
@@ -53,11 +54,22 @@ if [ "$2" = before ]; then
 	yes "$backend, before: in use, it grows" between $((40 * mib)) $((64 * mib)) "$(fills "$two" /v/fill)"
 	ctl exec "$two" -- rm /v/fill
 	yes "$backend, before: the disk is full where its limit says" between $((30 * mib)) $((48 * mib)) "$(fills "$two" /root/fill)"
+	if [ "$backend" = loop ] && fault_points; then # a growth that is killed, and then nobody comes before the power goes
+		ctl volume create --size 24m cut >"$dir/out" 2>&1
+		echo "three=$(create --timeout 3600 --volume cut:/v)" >>"$dir/ids"
+		. "$dir/ids"
+		yes "$backend, before: another volume is written to" ctl exec "$three" -- sh -c 'seq 50000 >/v/numbers && sync'
+		echo disk-longer:kill >"$dir/fault"
+		no "$backend, before: who makes it larger is killed" ctl volume create --size 64m cut
+		: >"$dir/fault"
+		yes "$backend, before: it has the size that it had" between $((16 * mib)) $((24 * mib)) "$(fills "$three" /v/fill)"
+		ctl exec "$three" -- rm /v/fill
+	fi
 	# nobody waits for these: the power goes while they run
 	ctl exec "$one" -- sh -c 'while :; do dd if=/dev/urandom of=/v/torn bs=64k count=100 conv=fsync; rm /v/torn; done' >/dev/null 2>&1 &
 	ctl exec "$two" -- sh -c 'rm /root/fill; while :; do seq 10000 >/root/torn; rm /root/torn; done' >/dev/null 2>&1 &
 	sync
-	[ "$backend" = quota ] || is "$(devices)" 4 "$backend, before: an image each for the two, the pool and the volume"
+	[ "$backend" = quota ] || is "$(devices)" "$([ -n "${three:-}" ] && echo 5 || echo 4)" "$backend, before: an image each for the two, the pool and the volumes"
 	echo "1..$n"
 	exit 0 # with everything running
 fi
@@ -68,6 +80,13 @@ is "$(state_of "$one") $(state_of "$two")" "Failed Failed" "$backend, after: wha
 if [ "$backend" = loop ]; then
 	is "$(devices)" 0 "its images are nobody's"
 	is "$(find "$dir/state/disks" -name 'p*' | wc -l)" 0 "those of the pool are gone, and there are new ones when somebody asks"
+fi
+if [ -n "${three:-}" ]; then
+	id=$(create --timeout 3600 --volume cut:/v)
+	is "$(ctl exec "$id" -- sh -c 'seq 50000 | cmp - /v/numbers && echo whole')" whole "the volume whose growth was killed has what was written"
+	yes "and is as large as it was to be" between $((40 * mib)) $((64 * mib)) "$(fills "$id" /v/fill)"
+	ctl rm "$three" "$id" >"$dir/out" 2>&1
+	yes "it is deleted" until_true 60 ctl volume rm cut
 fi
 id=$(create --timeout 3600 --disk 48m --volume kept:/v)
 is "$(ctl exec "$id" -- sh -c 'seq 100000 | cmp - /v/numbers && echo whole')" whole "the volume has what was written"

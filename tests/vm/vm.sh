@@ -4,24 +4,25 @@
 # Runs one command as root inside a stock Debian kernel, emulated by qemu: pure cgroup version 2, every capability, file systems
 # with project quotas.  For what the kernel of the build machine cannot show; functions only, times mean nothing here.
 #
-#   tests/vm/vm.sh [-t SECONDS] [-m MIB] [-d DISK] [-v] COMMAND [ARGUMENT]...
+#   tests/vm/vm.sh [-t SECONDS] [-m MIB] [-d DISK] [-c] [-v] COMMAND [ARGUMENT]...
 #
 # The guest sees this machine's files under the same paths: its root is an overlay of the host's root (9p, read-only) below a
 # tmpfs, so what it writes is gone afterwards.  /tmp, /run and /dev/shm are fresh ($SBX_VM_SHARE, default the current
 # directory, is there even below /tmp); /mnt/disk is an empty ext4 with project quotas, or what an earlier guest left in the
-# file DISK.
+# file DISK.  -c cuts the power behind the command: what nobody wrote to the disk by then is lost.
 # The command starts in the current directory; its output and exit code are ours.  124: out of time, 125: the guest failed,
 # 77: something that is needed is not installed (the last line on stderr names it).
 #
 # The kernel's package is fetched once with apt-get and kept in $SBX_VM_CACHE (default: ~/.cache/sandboxd-vm).
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-seconds=600 memory=2048 loud= disk=
-while getopts t:m:d:v option; do
+seconds=600 memory=2048 loud= disk= cut=
+while getopts t:m:d:cv option; do
 	case $option in
 	t) seconds=$OPTARG ;;
 	m) memory=$OPTARG ;;
 	d) disk=$OPTARG ;;
+	c) cut=1 ;;
 	v) loud=1 ;;
 	*) exit 125 ;;
 	esac
@@ -138,6 +139,7 @@ trap 'exit 130' INT TERM HUP
 } >"$dir/command"
 {
 	printf 'version=%q modules=%q share=%q\n' "$version" "/run/whole$(readlink -f "$cache")/modules" "${SBX_VM_SHARE:-$PWD}"
+	printf 'cut=%q\n' "$cut"
 	cat <<-'END'
 		export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 		exec </dev/null
@@ -164,8 +166,8 @@ trap 'exit 130' INT TERM HUP
 		until [ -e /dev/vport1p2 ] || compgen -G '/dev/vport*p2' >/dev/null; do udevadm settle 2>/dev/null || read -rt 0.02 <> <(:) || :; done
 		setsid -w bash /run/vm/command >$(compgen -G '/dev/vport*p1') 2>$(compgen -G '/dev/vport*p2')
 		echo $? >/run/vm/code
-		sync
-		echo o >/proc/sysrq-trigger
+		[ -n "$cut" ] || sync
+		if [ -n "$cut" ]; then echo b; else echo o; fi >/proc/sysrq-trigger
 		read -r <> <(:)
 	END
 } >"$dir/boot"
