@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -56,6 +57,34 @@ static int write_config(const struct btc *t, const char *extra)
 	fprintf(f, "[isolation]\nid_base = %u\nslots = %s\n[network]\nsubnet = \"10.%u.0.0/16\"\n%s", t->id_base, slots ? slots : "64",
 		100 + (unsigned)getpid() % 100, strncmp(extra, "!", 1) ? extra : "");
 	return fclose(f) == 0 ? 0 : -1;
+}
+
+/*
+ * Ids that no other test has, until this process ends: two at once would count each other's processes as their own.  They lie below
+ * those of daemon_lib.sh's instances; 64 slots fit between two.
+ */
+static int take_ids(uint32_t *ret)
+{
+	enum { RANGES = 30 };
+	static uint32_t taken; /* a test that starts a second broker takes the same */
+	char path[64];
+
+	for (uint32_t i = 0; i < RANGES && !taken; i++) {
+		uint32_t at = ((uint32_t)getpid() + i) % RANGES;
+
+		snprintf(path, sizeof(path), "/run/lock/sandboxd-test-ids-%u", at);
+		auto_fd fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		if (fd < 0)
+			break;
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+			continue;
+		taken = 0x08000000 + at * 0x800000;
+		take_fd(&fd); /* held until this process ends */
+	}
+	if (!taken)
+		note("a range of ids that no other test has");
+	*ret = taken;
+	return taken ? 0 : -1;
 }
 
 int btc_spawn(struct btc *t, const char *env)
@@ -200,8 +229,8 @@ int btc_start(struct btc *t, const char *name, const char *extra)
 	const char *base = getenv("BTC_DIR");
 	snprintf(t->dir, sizeof(t->dir), "%.30s/sbx-%.16s.XXXXXX", base ? base : "/tmp", name);
 	snprintf(t->instance, sizeof(t->instance), "t%d", (int)getpid());
-	/* below those of daemon_lib.sh's instances; 64 slots fit between two */
-	t->id_base = 0x08000000 + ((uint32_t)getpid() % 30) * 0x800000;
+	if (take_ids(&t->id_base) < 0)
+		return -1;
 	t->sandboxd_uid = t->id_base - 0x40000;
 	t->dnsd_uid = t->id_base - 0x40000 + 2;
 	/* traffic of a test stays in a network namespace of its own */

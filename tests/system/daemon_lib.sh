@@ -98,6 +98,10 @@ leftovers() {
 	for d in "$state"/sandboxes/* "$state"/trash/*.*.*; do
 		[ -e "$d" ] && echo "files $d"
 	done
+	# a root that was mounted ahead and that nobody took: its slot and a number
+	for d in "$state"/trash/*.*; do
+		[[ ${d##*/} =~ ^[0-9]{1,5}\.[0-9]+$ ]] && echo "root $d"
+	done
 	nsenter --net="$run/router" ip -o link 2>/dev/null | grep -o '[^ ]*@if[0-9]*' | grep -v "^sbx${instance}u\|^up" | sed 's/^/link /'
 	ps -eo uid=,pid=,comm= | awk -v from="$((base - 0x10000))" -v to="$((base + 64 * 65536))" \
 		'$1 >= from && $1 < to && $3 != "sandbox-broker" {print "process", $0}'
