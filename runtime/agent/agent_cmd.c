@@ -636,13 +636,12 @@ void cmd_relaunch(struct service *s)
 	for (struct cmd *c = s->live; c; c = c->live_next) {
 		if (c->launched.slot < 0)
 			continue;
-		if (!launch_learn(s, c)) {
+		if (launch_take_back(s, c)) {
 			start_again(s, c);
 			s->launcher_due = true;
 			continue;
 		}
-		/* it may still be on its way to its exec, and fail: its slot stays its own until it is known */
-		c->launched.lost = true;
+		launch_learn(s, c);
 		c->launched.look_mono_usec = sysx_mono_usec();
 	}
 	s->cmd_events = true;

@@ -69,6 +69,7 @@ struct cmd {
 	uint64_t tag;
 	struct launched {
 		int slot; /* of the launcher's orders; -1: it did not start this one, or that is over */
+		uint32_t serial;
 		uint8_t *bytes; /* owned: AGENT_EXEC as it came, for a second start without the launcher */
 		uint32_t n;
 		int64_t sent_mono_usec;
@@ -151,7 +152,8 @@ struct spare { /* the entrypoint's, see agent_spawn.h; pid 0: none */
 struct launcher {
 	pid_t pid;
 	struct agent_source sock;
-	struct spawn_slot *slots; /* SPAWN_SLOTS of them, shared with it; NULL: never needed so far */
+	struct spawn_board *board; /* shared with it; NULL: not needed so far */
+	uint32_t serial; /* of the last order */
 	uint8_t use[SPAWN_SLOTS]; /* enum launch_use */
 	bool ending; /* it was killed: what it did not start is started again once it is reaped */
 	int64_t until_mono_usec;
@@ -233,6 +235,8 @@ bool launch_reaped(struct service *s, pid_t pid);
 int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_t n, int out_fd, int err_fd);
 /** launch_learn() - Take over what the launcher has said of @c: its number, to which due signals go; Return: whether there is one */
 bool launch_learn(struct service *s, struct cmd *c);
+/** launch_take_back() - The launcher is gone: take the order of @c back, or mark it as lost; Return: whether nobody has it now */
+bool launch_take_back(struct service *s, struct cmd *c);
 /** launch_signal() - Have @c, which has no number yet, signalled as soon as it has one */
 void launch_signal(struct cmd *c, int sig);
 /** launch_stands_still() - Whether the child that the launcher waits for waits itself, for something else than a processor; wakes it */

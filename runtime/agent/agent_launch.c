@@ -3,6 +3,7 @@
  * The agent's side of the launcher: orders out, and what became of them.  An order's slot is
  *
  *	FREE -> USED (sent) -> LEAVING (its command has started or failed) -> FREE (the launcher has said its last of it)
+ *	        USED -> LOST (its command is on its way, its launcher is gone) -> FREE (it has started or failed)
  */
 #include "runtime/agent/agent_int.h"
 #include "runtime/agent/agent_proc.h"
@@ -10,13 +11,14 @@
 
 #include "base/cleanup.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-enum launch_use { LAUNCH_FREE = 0, LAUNCH_USED, LAUNCH_LEAVING };
+enum launch_use { LAUNCH_FREE = 0, LAUNCH_USED, LAUNCH_LEAVING, LAUNCH_LOST };
 
 /* Without its socket no order is taken any more; what is in it is lost with it. */
 static void end_now(struct service *s)
@@ -38,10 +40,10 @@ void launch_make(struct service *s)
 	s->launcher_due = false;
 	if (l->pid || s->dead || s->status.state != AGENT_STATE_RUNNING)
 		return;
-	if (!l->slots) {
-		l->slots = mmap(NULL, SPAWN_SLOTS * sizeof(*l->slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (l->slots == MAP_FAILED) {
-			l->slots = NULL;
+	if (!l->board) {
+		l->board = mmap(NULL, sizeof(*l->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (l->board == MAP_FAILED) {
+			l->board = NULL;
 			return; /* commands start without it */
 		}
 	}
@@ -49,9 +51,9 @@ void launch_make(struct service *s)
 		return;
 	auto_fd theirs = pair[1], ours = pair[0];
 	/* nobody else whom we fork has any business with it */
-	ignore_result(madvise(l->slots, SPAWN_SLOTS * sizeof(*l->slots), MADV_DOFORK));
-	pid_t pid = spawn_launcher(s->agent, theirs, l->slots);
-	ignore_result(madvise(l->slots, SPAWN_SLOTS * sizeof(*l->slots), MADV_DONTFORK));
+	ignore_result(madvise(l->board, sizeof(*l->board), MADV_DOFORK));
+	pid_t pid = spawn_launcher(s->agent, theirs, l->board);
+	ignore_result(madvise(l->board, sizeof(*l->board), MADV_DONTFORK));
 	if (pid < 0)
 		return; /* the sandbox is full: the next command tries for itself and says so */
 	l->pid = pid;
@@ -74,7 +76,10 @@ void launch_drop(struct service *s)
 bool launch_reaped(struct service *s, pid_t pid)
 {
 	struct launcher *l = &s->launcher;
+	int32_t waited = pid;
 
+	if (l->board)
+		atomic_compare_exchange_strong(&l->board->waits, &waited, 0);
 	if (!l->pid || l->pid != pid)
 		return false;
 	service_unwatch(s, &l->sock);
@@ -85,15 +90,15 @@ bool launch_reaped(struct service *s, pid_t pid)
 			l->use[i] = LAUNCH_FREE;
 		used |= l->use[i] != LAUNCH_FREE;
 	}
-	if (!used && !munmap(l->slots, SPAWN_SLOTS * sizeof(*l->slots)))
-		l->slots = NULL;
+	if (!used && !munmap(l->board, sizeof(*l->board)))
+		l->board = NULL;
 	return true;
 }
 
 static int free_slot(struct launcher *l)
 {
 	for (uint32_t i = 0; i < SPAWN_SLOTS; i++)
-		if (l->use[i] == LAUNCH_FREE || (l->use[i] == LAUNCH_LEAVING && l->slots[i].done))
+		if (l->use[i] == LAUNCH_FREE || (l->use[i] == LAUNCH_LEAVING && l->board->slots[i].done))
 			return (int)i;
 	return -1;
 }
@@ -122,12 +127,13 @@ int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_
 	int i = free_slot(l);
 	if (i < 0)
 		return -EBUSY;
-	struct spawn_slot *slot = &l->slots[i];
-	slot->pid = 0;
+	struct spawn_slot *slot = &l->board->slots[i];
+	l->serial += l->serial == UINT32_MAX ? 2u : 1u;
+	slot->taken = SPAWN_TAKEN(l->serial, 0);
 	slot->stage = 0;
 	slot->done = 0;
 	slot->tell = c->background; /* its END waits for nothing else */
-	struct spawn_order order = {.slot = (uint32_t)i, .merge = err_fd < 0, .tag = c->tag};
+	struct spawn_order order = {.slot = (uint32_t)i, .serial = l->serial, .merge = err_fd < 0, .tag = c->tag};
 	struct iovec iov[2] = {{&order, sizeof(order)}, {(void *)(uintptr_t)bytes, n}};
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = (unsigned)CMSG_SPACE(fd_bytes)};
 	struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
@@ -141,6 +147,7 @@ int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_
 	l->use[i] = LAUNCH_USED;
 	l->until_mono_usec = now + INT_SPARE_USEC;
 	c->launched.slot = i;
+	c->launched.serial = l->serial;
 	c->launched.sent_mono_usec = now;
 	c->launched.look_mono_usec = now + (c->background ? INT_LAUNCH_USEC : wait < INT_STARTED_MAX_USEC ? wait : INT_STARTED_MAX_USEC);
 	return 0;
@@ -149,7 +156,7 @@ int launch_order(struct service *s, struct cmd *c, const uint8_t *bytes, uint32_
 bool launch_learn(struct service *s, struct cmd *c)
 {
 	if (c->launched.slot >= 0 && !c->pid)
-		c->pid = c->group = s->launcher.slots[c->launched.slot].pid;
+		c->pid = c->group = (pid_t)(uint32_t)s->launcher.board->slots[c->launched.slot].taken;
 	if (c->pid && c->launched.due) {
 		uint64_t due = c->launched.due;
 
@@ -169,6 +176,19 @@ bool launch_learn(struct service *s, struct cmd *c)
 	return c->pid != 0;
 }
 
+bool launch_take_back(struct service *s, struct cmd *c)
+{
+	struct launcher *l = &s->launcher;
+	uint64_t untaken = SPAWN_TAKEN(c->launched.serial, 0);
+
+	if (atomic_compare_exchange_strong(&l->board->slots[c->launched.slot].taken, &untaken, 0))
+		return true;
+	/* it may still be on its way to its exec, and fail: its slot stays its own until it is known */
+	l->use[c->launched.slot] = LAUNCH_LOST;
+	c->launched.lost = true;
+	return false;
+}
+
 static uint64_t bit(int sig)
 {
 	return 1ull << (sig - 1);
@@ -186,12 +206,15 @@ void launch_signal(struct cmd *c, int sig)
 	c->launched.due |= bit(sig);
 }
 
-/* Whom the launcher waits for: it makes one child at a time. */
+/* Whom the launcher waits for: it makes one child at a time.  What an earlier one has begun is not its business. */
 static pid_t in_hand(const struct launcher *l)
 {
-	for (uint32_t i = 0; i < SPAWN_SLOTS && l->slots; i++)
-		if (l->use[i] == LAUNCH_USED && l->slots[i].pid && !l->slots[i].done)
-			return l->slots[i].pid;
+	for (uint32_t i = 0; i < SPAWN_SLOTS; i++) {
+		pid_t pid = (pid_t)(uint32_t)l->board->slots[i].taken;
+
+		if (l->use[i] == LAUNCH_USED && pid && !l->board->slots[i].done)
+			return pid;
+	}
 	return 0;
 }
 
@@ -205,7 +228,10 @@ bool launch_stands_still(struct service *s, int64_t now_usec)
 	struct proc_look look;
 	l->still_mono_usec = now_usec;
 	l->still = 0;
-	kill(l->pid, SIGCONT); /* a tenant may have stopped it */
+	kill(l->pid, SIGCONT); /* a tenant may have stopped it, or who waits for the order */
+	pid_t waits = l->board->waits;
+	if (waits)
+		kill(waits, SIGCONT);
 	if (!child || proc_look(s->agent, child, &look) < 0 || look.executed || strchr("RZX", look.state))
 		return false;
 	l->still = child;
@@ -214,7 +240,7 @@ bool launch_stands_still(struct service *s, int64_t now_usec)
 
 uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *ret_sys)
 {
-	const struct spawn_slot *slot = &s->launcher.slots[c->launched.slot];
+	const struct spawn_slot *slot = &s->launcher.board->slots[c->launched.slot];
 	uint32_t stage = slot->stage;
 
 	*ret_sys = slot->sys;
@@ -223,7 +249,7 @@ uint32_t launch_failure(const struct service *s, const struct cmd *c, int32_t *r
 
 bool launch_executed(const struct service *s, const struct cmd *c)
 {
-	return s->launcher.slots[c->launched.slot].done;
+	return s->launcher.board->slots[c->launched.slot].done;
 }
 
 void launch_over(struct service *s, struct cmd *c)
@@ -232,7 +258,7 @@ void launch_over(struct service *s, struct cmd *c)
 
 	if (c->launched.slot < 0)
 		return;
-	l->use[c->launched.slot] = l->pid ? LAUNCH_LEAVING : LAUNCH_FREE;
+	l->use[c->launched.slot] = l->pid && l->use[c->launched.slot] == LAUNCH_USED ? LAUNCH_LEAVING : LAUNCH_FREE;
 	free(c->launched.bytes);
 	c->launched = (struct launched){.slot = -1};
 }

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 
 #include <grp.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -634,37 +636,27 @@ int spawn_order(int order_fd, uint64_t tag, int entrypoint, int merge, const uin
 #define LAUNCHER_STACK (256u * 1024)
 /* What its children allocate stays with it, since the memory is one: it ends when that is much, and the agent makes another. */
 #define LAUNCHER_GROWS_KIB 2048
+#define NO_ORDER UINT32_MAX
 
 struct launch {
 	const struct agent *agent;
-	struct spawn_slot *slots;
-	struct spawn_order order;
+	struct spawn_board *board;
+	struct spawn_order order; /* slot NO_ORDER: the child has taken none */
 	struct spec_view view;
 	int out_fd, err_fd;
+	bool over; /* there will be no order any more */
+	bool has_order; /* taken by the launcher: there was no child that could wait for it */
 };
 
-/* Shares the launcher's memory, and nothing else of it; the launcher stands still until it has executed or is dead. */
-static int launched(void *arg)
+/* Return: whether there is one, in @l. */
+static bool next_order(struct launch *l)
 {
-	const struct launch *l = arg;
-	struct spawn_req req = {.agent = l->agent, .view = &l->view, .tag = l->order.tag};
-
-	told_by_slot = &l->slots[l->order.slot];
-	at_exec = false;
-	lead(0);
-	if (dup2(l->out_fd, 1) < 0 || dup2(l->order.merge ? l->out_fd : l->err_fd, 2) < 0)
-		fail(AGENT_STAGE_SPEC, -errno);
-	run(&req, -1, 1);
-}
-
-/* Return: bytes of the order, 0 when there will be none any more. */
-static size_t next_order(struct launch *l, uint8_t *bytes, size_t room)
-{
+	static uint8_t bytes[SPAWN_SPARE_BYTES];
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(2 * sizeof(int))];
 	} control;
-	struct iovec iov[2] = {{&l->order, sizeof(l->order)}, {bytes, room}};
+	struct iovec iov[2] = {{&l->order, sizeof(l->order)}, {bytes, sizeof(bytes)}};
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof(control.room)};
 	ssize_t n;
 
@@ -673,13 +665,77 @@ static size_t next_order(struct launch *l, uint8_t *bytes, size_t room)
 	while (n < 0 && errno == EINTR);
 	struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
 	size_t n_fds = l->order.merge ? 1 : 2;
-	if (n <= (ssize_t)sizeof(l->order) || !head || head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(n_fds * sizeof(int)))
-		return 0;
 	int fd[2] = {-1, -1};
+	if (n <= (ssize_t)sizeof(l->order) || !head || head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(n_fds * sizeof(int)) ||
+	    l->order.slot >= SPAWN_SLOTS || spec_read(bytes, (size_t)n - sizeof(l->order), 0, &l->view)) {
+		l->order.slot = NO_ORDER;
+		l->over = true;
+		return false;
+	}
 	memcpy(fd, CMSG_DATA(head), n_fds * sizeof(int));
 	l->out_fd = fd[0];
 	l->err_fd = fd[1];
-	return (size_t)n - sizeof(l->order);
+	return true;
+}
+
+/* Shares the launcher's memory, and nothing else of it; the launcher stands still until it has executed or is dead. */
+static int launched(void *arg)
+{
+	struct launch *l = arg;
+	struct spawn_req req = {.agent = l->agent, .view = &l->view};
+
+	told_by_slot = NULL;
+	at_exec = false;
+	lead(0);
+	if (!l->has_order && !next_order(l))
+		_exit(0);
+	struct spawn_slot *slot = &l->board->slots[l->order.slot];
+	uint64_t free_to_take = SPAWN_TAKEN(l->order.serial, 0);
+	if (!atomic_compare_exchange_strong(&slot->taken, &free_to_take, SPAWN_TAKEN(l->order.serial, getpid()))) {
+		l->order.slot = NO_ORDER; /* the agent has it done without us */
+		_exit(0);
+	}
+	told_by_slot = slot;
+	req.tag = l->order.tag;
+	if (dup2(l->out_fd, 1) < 0 || dup2(l->order.merge ? l->out_fd : l->err_fd, 2) < 0)
+		fail(AGENT_STAGE_SPEC, -errno);
+	run(&req, -1, 1);
+}
+
+/*
+ * As clone(2) with CLONE_VFORK, but for how the launcher waits: for as long as it may take to the next order, so not in a state
+ * that counts as load, and so that it can be stopped.  Nothing here writes memory that the child may be using.
+ */
+static int make_child(struct launch *l, char *stack_end)
+{
+	static _Atomic int32_t in_use; /* cleared by the kernel when the child leaves this memory, by exec or by death */
+
+	in_use = 1;
+	int r = clone(launched, stack_end, CLONE_VM | CLONE_PARENT | CLONE_CHILD_CLEARTID | SIGCHLD, l, NULL, NULL,
+		      (void *)(uintptr_t)&in_use);
+
+	if (r < 0)
+		return -errno;
+	l->board->waits = r;
+	while (in_use)
+		syscall(SYS_futex, &in_use, FUTEX_WAIT, 1, NULL, NULL, 0);
+	return r;
+}
+
+/* Makes the child that waits for an order; where there is no room for one, takes the order and tries again.  Return: as clone(2) */
+static int serve_order(struct launch *l, char *stack_end)
+{
+	l->order.slot = NO_ORDER;
+	l->has_order = false;
+	int r = make_child(l, stack_end);
+	if (r >= 0 || !next_order(l))
+		return r;
+	l->has_order = true;
+	r = make_child(l, stack_end);
+	close(l->out_fd);
+	if (l->err_fd >= 0)
+		close(l->err_fd);
+	return r;
 }
 
 static bool has_grown(long from_kib)
@@ -689,10 +745,9 @@ static bool has_grown(long from_kib)
 	return getrusage(RUSAGE_SELF, &use) < 0 || use.ru_maxrss > from_kib + LAUNCHER_GROWS_KIB;
 }
 
-__attribute__((noreturn)) static void launcher(const struct agent *a, int sock, struct spawn_slot *slots)
+__attribute__((noreturn)) static void launcher(const struct agent *a, int sock, struct spawn_board *board)
 {
-	static uint8_t bytes[SPAWN_SPARE_BYTES];
-	struct launch l = {.agent = a, .slots = slots};
+	struct launch l = {.agent = a, .board = board};
 	enum agent_stage stage;
 	struct rusage use;
 
@@ -707,23 +762,19 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 	char *stack = mmap(NULL, LAUNCHER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack == MAP_FAILED || getrusage(RUSAGE_SELF, &use) < 0)
 		_exit(1);
-	/* the kernel tells nobody when it finds no page table to write a child's number through: that command would be started twice */
-	slots[0].tell |= 0;
-	for (size_t n; (n = next_order(&l, bytes, sizeof(bytes)));) {
-		if (l.order.slot >= SPAWN_SLOTS || spec_read(bytes, n, 0, &l.view))
-			break;
-		struct spawn_slot *slot = &slots[l.order.slot];
-		int r = clone(launched, stack + LAUNCHER_STACK, CLONE_VM | CLONE_VFORK | CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, &l,
-			      &slot->pid);
+	board->slots[0].tell |= 0; /* the page is there: no child dies of its first word */
+	while (!l.over) {
+		int r = serve_order(&l, stack + LAUNCHER_STACK);
+
+		if (l.order.slot == NO_ORDER)
+			continue; /* there is none any more, or a tenant has killed who waited for it */
+		struct spawn_slot *slot = &board->slots[l.order.slot];
 		if (r < 0) {
-			slot->sys = errno;
+			slot->sys = -r;
 			slot->stage = AGENT_STAGE_FORK;
 		}
 		/* in the middle of malloc(), perhaps: the next one would have a heap that hands out the same bytes twice */
 		bool killed = r >= 0 && !at_exec && !slot->stage;
-		close(l.out_fd);
-		if (l.err_fd >= 0)
-			close(l.err_fd);
 		slot->done = 1;
 		if (r < 0 || slot->tell)
 			ignore_result(send(LAUNCHER_FD, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL)); /* full: it is told already */
@@ -733,11 +784,11 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 	_exit(0);
 }
 
-pid_t spawn_launcher(const struct agent *a, int sock, struct spawn_slot *slots)
+pid_t spawn_launcher(const struct agent *a, int sock, struct spawn_board *board)
 {
 	pid_t pid = sysx_fork(spawn_cgroup(a));
 
 	if (pid == 0)
-		launcher(a, sock, slots);
+		launcher(a, sock, board);
 	return pid;
 }

@@ -52,30 +52,48 @@ int spawn_order(int order_fd, uint64_t tag, int entrypoint, int merge, const uin
 
 /*
  * The launcher waits in a sandbox that is in use: in the tenants' cgroup and namespaces, with the filter loaded and the bounding
- * set cut, which is half of what starting `true` costs.  For each order it makes a child that shares its memory until the exec, as
- * vfork(2) does, and that is the agent's child and not its own (CLONE_PARENT).  What became of an order stands in memory that it
- * shares with the agent, so that nobody is woken to hear that all is well.
+ * set cut, which is half of what starting `true` costs.  It keeps one child that waits for the next order, shares its memory until
+ * the exec, and is the agent's child and not its own (CLONE_PARENT); when that one has executed, or is dead, it makes the next.
  *
- * Tenants can end or stop it as they can any of their processes, since it is in their namespace, but not trace, read or
- * limit it: it has the agent's id and is not dumpable.  Nor the child: that has its id only for some microseconds before the exec
- * and was never dumpable.  An order that it did not carry out is carried out by spawn_process().
+ *	agent                 launcher              child                     shared memory
+ *	                      clone --------------> waits                     board.waits
+ *	order --------------------------------------> taken                   slot.taken: it, or not at all
+ *	                                            execve ...
+ *	                      is woken by that                                slot.done
+ *	                      clone --------------> waits                     board.waits
+ *
+ * What became of an order stands in memory that all three share, so that nobody is woken to hear that all is well.  Who takes an
+ * order and who takes it back, because the launcher is gone, settle it by one exchange of slot.taken: it is never done twice.
+ *
+ * Tenants can end or stop both as they can any of their processes, since they are in their namespace, but not trace, read or
+ * limit them: they have the agent's id and are not dumpable.  The child has a tenant's id only for some microseconds before the
+ * exec, and was never dumpable.  An order that it did not carry out is carried out by spawn_process().
  */
 #define SPAWN_SLOTS 64u
 
 struct spawn_slot { /* of one order; the agent clears it before it sends that */
-	_Atomic int32_t pid;	/* written by the kernel before the child runs; 0: there is none yet */
+	_Atomic uint64_t taken; /* SPAWN_TAKEN() of the order's serial and of who has it; pid 0: nobody yet */
 	_Atomic uint32_t stage; /* enum agent_stage: why it was not executed */
 	_Atomic int32_t sys;	/* valid when `stage` is set */
 	_Atomic uint32_t done;	/* executed, failed or dead: this slot is not written any more */
 	_Atomic uint32_t tell;	/* by the agent, with the order: send a byte when it is done */
 };
 
-/** spawn_launcher() - Fork one; @sock: its end of a SOCK_SEQPACKET; @slots: shared memory; Return: its pid or -errno */
-pid_t spawn_launcher(const struct agent *a, int sock, struct spawn_slot *slots);
+#define SPAWN_TAKEN(serial, pid) ((uint64_t)(serial) << 32 | (uint32_t)(pid))
 
-struct spawn_order { /* to the launcher, before struct agent_spec and its strings; with standard output and, maybe, error */
+struct spawn_board {
+	_Atomic int32_t waits; /* the child made last; by the agent: 0 once that is reaped */
+	struct spawn_slot slots[SPAWN_SLOTS];
+};
+
+/** spawn_launcher() - Fork one; @sock: its end of a SOCK_SEQPACKET; @board: shared memory; Return: its pid or -errno */
+pid_t spawn_launcher(const struct agent *a, int sock, struct spawn_board *board);
+
+struct spawn_order { /* to the launcher's child, before struct agent_spec and its strings; with standard output and, maybe, error */
 	uint32_t slot;
-	uint32_t merge; /* standard error is standard output */
+	uint32_t serial; /* not 0 */
+	uint32_t merge;	 /* standard error is standard output */
+	uint32_t zero;
 	uint64_t tag;
 };
 

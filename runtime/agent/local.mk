@@ -40,10 +40,12 @@ tests_system_sys_agent_CPPFLAGS = $(AM_CPPFLAGS) $(SECCOMP_CFLAGS)
 tests_system_sys_agent_LDADD = libbase.a $(SECCOMP_LIBS)
 
 # The parts that need no sandbox, for the host.
-check_PROGRAMS += tests/unit/test_agent tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
-UNIT_TESTS += tests/unit/test_agent tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
+check_PROGRAMS += tests/unit/test_agent tests/unit/test_agent_launch tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
+UNIT_TESTS += tests/unit/test_agent tests/unit/test_agent_launch tests/fuzz/fuzz_agent_request tests/fuzz/fuzz_passwd tests/fuzz/fuzz_glob
 tests_unit_test_agent_SOURCES = tests/unit/test_agent.c runtime/agent/agent_spec.c runtime/agent/agent_words.c runtime/agent/agent_users.c \
 	runtime/agent/agent_env.c runtime/agent/agent_glob.c runtime/agent/agent_spool.c
+tests_unit_test_agent_launch_SOURCES = tests/unit/test_agent_launch.c runtime/agent/agent_launch.c runtime/agent/agent_proc.c \
+	runtime/agent/agent_users.c
 tests_fuzz_fuzz_agent_request_SOURCES = tests/fuzz/fuzz_agent_request.c runtime/agent/agent_spec.c tests/fuzz/run_corpus.c
 tests_fuzz_fuzz_passwd_SOURCES = tests/fuzz/fuzz_passwd.c runtime/agent/agent_users.c runtime/agent/agent_env.c \
 	tests/fuzz/run_corpus.c
