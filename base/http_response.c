@@ -2,6 +2,7 @@
 #include "base/http_server_int.h"
 
 #include "base/cleanup.h"
+#include "base/jv.h"
 #include "base/log.h"
 #include "base/wallclock.h"
 
@@ -175,7 +176,7 @@ static void head_end(struct http_request *rq, struct buf *b, struct http_text he
 		buf_append(b, buf_peek(&rq->extra), buf_used(&rq->extra));
 	if (rq->close_after)
 		buf_puts(b, "Connection: close\r\n");
-	else if (rq->h.minor == 0)
+	else if (rq->h.minor == 0 || rq->by_event)
 		buf_puts(b, "Connection: keep-alive\r\n");
 	buf_puts(b, "\r\n");
 }
@@ -217,29 +218,14 @@ void http_respond(struct http_request *req, unsigned status, const char *content
 	http_request_over(req, false);
 }
 
-static void json_text(struct buf *b, const char *text)
-{
-	buf_puts(b, "\"");
-	for (const char *p = text; *p; p++) {
-		unsigned char u = (unsigned char)*p;
-
-		if (u == '"' || u == '\\')
-			buf_printf(b, "\\%c", *p);
-		else if (u < 0x20 || u >= 0x7f) /* text from a client may be cut inside a character: never send half of one */
-			buf_printf(b, "\\u%04x", u < 0x80 ? (unsigned)u : 0xfffdu);
-		else
-			buf_append(b, p, 1);
-	}
-	buf_puts(b, "\"");
-}
-
 static void error_body(struct buf *b, const char *code, const char *message)
 {
-	buf_puts(b, "{\"code\":");
-	json_text(b, code);
-	buf_puts(b, ",\"message\":");
-	json_text(b, message);
-	buf_puts(b, "}");
+	struct jw w = {.out = b};
+
+	jw_object(&w);
+	jw_key_str(&w, "code", code);
+	jw_key_str(&w, "message", message);
+	jw_object_end(&w);
 }
 
 static const char *visible_message(const struct sbx_err *err)
@@ -359,6 +345,56 @@ void http_response_flush(struct http_request *req)
 		head_leaves(req, &none, 0);
 }
 
+void http_response_by_event(struct http_request *req)
+{
+	req->by_event = true;
+}
+
+#define EVENT_END "\n\n"
+
+static bool is_one_event(const char *data, size_t n)
+{
+	const char *end = memmem(data, n, EVENT_END, 2);
+
+	return !end || end + 2 == data + n;
+}
+
+static void put_chunk(struct buf *b, const char *data, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+	char size[18] = {[16] = '\r', [17] = '\n'};
+	size_t at = 16;
+
+	for (size_t left = n; left; left >>= 4)
+		size[--at] = digits[left & 15];
+	buf_append(b, size + at, sizeof(size) - at);
+	buf_append(b, data, n);
+	buf_append(b, "\r\n", 2);
+}
+
+/* All events of @data, each as one chunk, and @last behind them, in one packet. */
+static void write_events(struct http_request *req, const char *data, size_t n, const char *last)
+{
+	struct buf *b = &req->conn->server->scratch;
+
+	buf_clear(b);
+	for (const char *from = data, *end = data + n; from < end;) {
+		const char *stop = memmem(from, (size_t)(end - from), EVENT_END, 2);
+
+		stop = stop ? stop + 2 : end;
+		put_chunk(b, from, (size_t)(stop - from));
+		from = stop;
+	}
+	buf_puts(b, last);
+	if (b->failed) {
+		req->conn->broken = true;
+		http_conn_kick(req->conn);
+		return;
+	}
+	struct iovec iov = piece(buf_peek(b), buf_used(b));
+	head_leaves(req, &iov, 1);
+}
+
 void http_response_write(struct http_request *req, const void *data, size_t n)
 {
 	char size[24];
@@ -374,6 +410,9 @@ void http_response_write(struct http_request *req, const void *data, size_t n)
 	}
 	if (req->answer == HTTP_ANSWER_TUNNEL || (!req->chunked && req->until_close)) {
 		iov[k++] = piece(data, n);
+	} else if (req->by_event && req->chunked && !is_one_event(data, n)) {
+		write_events(req, data, n, "");
+		return;
 	} else if (req->chunked) {
 		int size_len = snprintf(size, sizeof(size), "%zx\r\n", n);
 		iov[k++] = piece(size, (size_t)size_len);
@@ -445,6 +484,11 @@ void http_response_finish(struct http_request *req, const void *data, size_t n)
 	if (!n || !req->chunked || req->is_head || req->answer == HTTP_ANSWER_TUNNEL || req->conn->broken) {
 		http_response_write(req, data, n);
 		http_response_end(req);
+		return;
+	}
+	if (req->by_event && !is_one_event(data, n)) {
+		write_events(req, data, n, "0\r\n\r\n");
+		http_request_over(req, false);
 		return;
 	}
 	int size_len = snprintf(size, sizeof(size), "%zx\r\n", n);

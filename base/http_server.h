@@ -211,6 +211,12 @@ void http_respond_code(struct http_request *req, enum sbx_err_code code, const c
  */
 void http_response_begin(struct http_request *req, unsigned status, const char *content_type, struct http_text headers,
 			 int64_t length);
+/**
+ * http_response_by_event() - What is written to @req are events, each of which ends in an empty line: each is a chunk of its own
+ *
+ * Called before http_response_begin(); its head then says that the connection stays, as that of the published server does.
+ */
+void http_response_by_event(struct http_request *req);
 /** http_response_flush() - Send the head of @req now, before the first byte is known */
 void http_response_flush(struct http_request *req);
 /**

@@ -62,6 +62,7 @@ struct http_request {
 	enum http_answer answer;
 	bool chunked, until_close;
 	bool names_charset; /* of an error's JSON */
+	bool by_event;	    /* each event is a chunk of its own */
 	int64_t left;	   /* of a streamed answer with a length */
 	struct buf head;   /* of a streamed answer, not sent yet */
 	struct buf extra;  /* header lines for any answer */

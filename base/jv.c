@@ -14,6 +14,8 @@
 
 /* cJSON copies a number into 64 bytes and silently reads no further; no number that means anything is longer. */
 #define NUMBER_BYTES_MAX 60u
+/* In cJSON's type, far from its own bits: the text of the number has a fraction or an exponent. */
+#define NOT_INTEGER	 (1 << 16)
 #define EXACT_MAX	 9007199254740992.0 /* 2^53: every integer up to here is itself in a double */
 
 /* ---- the checking pass ---- */
@@ -383,6 +385,33 @@ static struct jv *build(const void *data, size_t len, struct sbx_err *err)
 	return (struct jv *)(void *)root;
 }
 
+/* The next number in a text that was checked, from @at; what stands in strings is none. */
+static const uint8_t *next_number(const uint8_t *at, const uint8_t *end)
+{
+	for (bool quoted = false; at < end; at++) {
+		if (quoted && *at == '\\')
+			at++;
+		else if (*at == '"')
+			quoted = !quoted;
+		else if (!quoted && (*at == '-' || (*at >= '0' && *at <= '9')))
+			break;
+	}
+	return at;
+}
+
+/* Numbers of the tree are those of the text, in its order. */
+static const uint8_t *mark_numbers(cJSON *item, const uint8_t *at, const uint8_t *end)
+{
+	if (cJSON_IsNumber(item)) {
+		for (at = next_number(at, end); at < end && memchr("+-.0123456789Ee", *at, 15); at++)
+			if (*at == '.' || *at == 'e' || *at == 'E')
+				item->type |= NOT_INTEGER;
+	}
+	for (cJSON *child = item->child; child; child = child->next)
+		at = mark_numbers(child, at, end);
+	return at;
+}
+
 struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err)
 {
 	return jv_check(data, len, err) < 0 ? NULL : build(data, len, err);
@@ -392,7 +421,10 @@ struct jv *jv_parse_first(const void *data, size_t len, struct sbx_err *err)
 {
 	size_t used;
 
-	return check_text(data, len, &used, err) < 0 ? NULL : build(data, used, err);
+	struct jv *root = check_text(data, len, &used, err) < 0 ? NULL : build(data, used, err);
+	if (root)
+		mark_numbers((cJSON *)(void *)root, data, (const uint8_t *)data + used);
+	return root;
 }
 
 void jv_free(struct jv *root)
@@ -503,7 +535,7 @@ int jv_i64(const struct jv *v, int64_t *ret)
 {
 	double d, whole;
 
-	if (jv_double(v, &d) < 0 || modf(d, &whole) != 0.0)
+	if (jv_double(v, &d) < 0 || modf(d, &whole) != 0.0 || (node(v)->type & NOT_INTEGER))
 		return -EINVAL;
 	/* 2^53 itself may have been 2^53 + 1 in the text */
 	if (d >= EXACT_MAX || d <= -EXACT_MAX)

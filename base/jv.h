@@ -51,7 +51,8 @@ struct jv *jv_parse(const void *data, size_t len, struct sbx_err *err) SBX_WUR;
 /**
  * jv_parse_first() - Read the first JSON text of @data and leave what follows it unread
  *
- * For bodies of the execd API, whose clients were never told about bytes behind the value.  Otherwise as jv_parse().
+ * For bodies of the execd API, whose clients were never told about bytes behind the value.  Otherwise as jv_parse(), but that a
+ * number which is written with a fraction or an exponent is none for jv_i64(), whatever its value.
  *
  * Return: the root (jv_free() it), or NULL with @err set
  */

@@ -7,7 +7,7 @@ libbase_a_SOURCES = base/cleanup.h base/limits.h base/errors.def \
 # HTTP and WebSocket.
 libbase_a_SOURCES += base/http1.c base/http1.h base/http1.def base/http_server.c base/http_peers.c base/http_peers.h base/options.c base/options.h base/http_request.c base/http_server.h base/http_server_int.h \
 	base/http_response.c base/http_text.c base/http_client.c base/http_client.h base/ws.c base/ws.h
-# The only user of cJSON; who links base/jv.o adds $(CJSON_LIBS).
+# The only user of cJSON; who links base/jv.o, which the HTTP server's errors are written with, adds $(CJSON_LIBS).
 libbase_a_SOURCES += base/jv.c base/jv.h
 
 check_PROGRAMS += tests/unit/test_jv tests/fuzz/fuzz_json
@@ -32,7 +32,7 @@ EXTRA_DIST += tests/fuzz/corpus/http1
 check_PROGRAMS += tests/unit/test_http_server
 UNIT_TESTS += tests/unit/test_http_server
 tests_unit_test_http_server_SOURCES = tests/unit/test_http_server.c
-tests_unit_test_http_server_LDADD = libbase.a
+tests_unit_test_http_server_LDADD = libbase.a $(CJSON_LIBS)
 libbase_a_SOURCES += base/isolate.c base/isolate.h
 check_PROGRAMS += tests/unit/test_config tests/fuzz/fuzz_toml
 UNIT_TESTS += tests/unit/test_config tests/fuzz/fuzz_toml
@@ -55,4 +55,4 @@ tests_unit_test_isolate_LDADD = libbase.a
 check_PROGRAMS += tests/unit/test_http_client
 UNIT_TESTS += tests/unit/test_http_client
 tests_unit_test_http_client_SOURCES = tests/unit/test_http_client.c
-tests_unit_test_http_client_LDADD = libbase.a
+tests_unit_test_http_client_LDADD = libbase.a $(CJSON_LIBS)

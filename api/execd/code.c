@@ -56,7 +56,7 @@ static void ask_body(const struct execd_match *match, const struct http_request_
 /* "" when it is absent. */
 static int get_text(const struct jv *root, const char *name, const char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, name);
+	const struct jv *v = jv_find(root, name);
 
 	if (jv_is_set(v) && !jv_str(v))
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, BAD_BODY "'%s' is %s, not a string", name, jv_type_name(jv_type(v)));
@@ -121,7 +121,9 @@ static void respond_busy(struct http_request *req, const struct code_context *c)
 
 static void run_in(struct code_context *c, struct http_request *req, const char *code)
 {
-	static const struct http_request_ops ops = {.writable = run_writable, .abort = run_abort};
+	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.writable = run_writable, .abort = run_abort};
 
 	if (c->run || c->ready) {
 		respond_busy(req, c);
@@ -174,7 +176,7 @@ static struct code_context *standard_context(struct execd_box *box, const char *
 static int run_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
 {
 	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
-	const struct jv *context = jv_get(root, "context");
+	const struct jv *context = jv_find(root, "context");
 	const char *code, *id = "", *language = "";
 
 	if (!root || get_text(root, "code", &code, err) < 0)
@@ -266,7 +268,7 @@ static void creation_abort(void *user, struct http_request *req)
 
 static int create_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
 {
-	static const struct http_request_ops ops = {.abort = creation_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = creation_abort};
 	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	const char *name, *cwd;
 

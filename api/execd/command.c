@@ -80,6 +80,7 @@ static void begin_stream(struct run *r)
 	char id[EXECD_ID_SIZE];
 
 	hex_encode(r->id, sizeof(r->id), id);
+	http_response_by_event(r->req);
 	http_response_begin(r->req, 200, EVENT_STREAM_CONTENT_TYPE, HTTP_TEXT(EVENT_STREAM_HEADERS), -1);
 	event_init(&r->events, id, wall_ms());
 }
@@ -318,6 +319,7 @@ static struct run *run_new(struct execd_box *box, struct http_request *req)
 void command_run(const struct execd_match *match)
 {
 	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
 		.whole = run_body, .whole_max = EXECD_BODY_BYTES, .writable = run_writable, .abort = run_abort};
 	struct run *r = run_new(match->box, match->call->req);
 
@@ -327,7 +329,9 @@ void command_run(const struct execd_match *match)
 
 void command_run_json(struct execd_box *box, struct http_request *req, const char *body, size_t n)
 {
-	static const struct http_request_ops ops = {.writable = run_writable, .abort = run_abort};
+	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.writable = run_writable, .abort = run_abort};
 	struct run *r = run_new(box, req);
 
 	if (!r)
@@ -452,7 +456,7 @@ static void interrupt_ended(void *arg, const struct agent_end *end, const char *
 void command_interrupt(const struct execd_match *match)
 {
 	static const struct agent_stream_ops stream_ops = {.ended = interrupt_ended, .lost = question_lost};
-	static const struct http_request_ops ops = {.abort = question_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = question_abort};
 	auto_free char *id = NULL;
 
 	if (!execd_query_path(match->call, "id", &id))
@@ -508,7 +512,7 @@ void command_status(const struct execd_match *match)
 {
 	static const struct agent_stream_ops stream_ops = {
 		.replied = status_replied, .ended = status_ended, .lost = question_lost};
-	static const struct http_request_ops ops = {.abort = question_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = question_abort};
 	char unknown[96];
 
 	snprintf(unknown, sizeof(unknown), "command not found: %.64s", match->params[0]);
@@ -646,7 +650,9 @@ void command_logs(const struct execd_match *match)
 {
 	static const struct agent_stream_ops stream_ops = {
 		.replied = logs_replied, .ended = logs_unknown, .lost = question_lost};
-	static const struct http_request_ops ops = {.writable = logs_writable, .abort = question_abort};
+	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.writable = logs_writable, .abort = question_abort};
 	uint64_t cursor;
 	char unknown[96];
 

@@ -314,7 +314,9 @@ static int download_open(struct download *d, const struct fs_request *r, struct 
 
 void download_file(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.writable = download_writable, .abort = download_abort};
+	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.writable = download_writable, .abort = download_abort};
 	auto_free char *path = NULL;
 	struct fs_request r = {.op = AGENT_FS_READ, .n_strings = 1};
 	struct sbx_err err;

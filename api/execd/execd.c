@@ -74,8 +74,12 @@ void execd_box_free(struct execd_box *box, const struct sbx_err *why)
 struct jv *execd_body_object(const char *body, size_t n, const char *lead, struct sbx_err *err)
 {
 	struct sbx_err why;
-	auto_jv root = jv_parse(body, n, &why);
+	auto_jv root = jv_parse_first(body, n, &why);
 
+	if (root && jv_type(root) == JV_NULL) { /* nothing is set, as in an empty object */
+		jv_free(root);
+		root = jv_parse("{}", 2, &why);
+	}
 	if (!root)
 		sbx_err_set(err, SBX_E_EXECD_BODY, 0, "%s%.160s", lead, why.msg);
 	else if (jv_type(root) != JV_OBJECT)
@@ -255,7 +259,7 @@ static void ping_abort(void *user, struct http_request *req)
 
 static void ping(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.abort = ping_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = ping_abort};
 	struct http_request *req = match->call->req;
 	struct sbx_err err;
 

@@ -63,7 +63,7 @@ typedef void execd_handler(const struct execd_match *match);
 struct jv;
 
 /**
- * execd_body_object() - Read a body that must be one JSON object and nothing behind it
+ * execd_body_object() - Read a body that begins with one JSON object; null is an empty one
  * @body:	Its bytes
  * @n:		Their number
  * @lead:	What the message of a refusal begins with: the published server's words, which differ by group of calls

@@ -251,8 +251,10 @@ static void call_abort(void *user, struct http_request *req)
 void fs_call_start(struct fs_call *call)
 {
 	static const struct http_request_ops with_body = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
 		.whole = call_body, .whole_max = EXECD_BODY_BYTES, .writable = call_writable, .abort = call_abort};
-	static const struct http_request_ops without = {.writable = call_writable, .abort = call_abort};
+	static const struct http_request_ops without = {.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.writable = call_writable, .abort = call_abort};
 
 	http_request_accept(call->req, call->ops->parse ? &with_body : &without, call);
 	if (!call->ops->parse)

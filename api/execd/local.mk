@@ -82,3 +82,6 @@ tests_fuzz_fuzz_query_LDADD = $(EXECD_TEST_LIBS)
 EXTRA_DIST += tests/fuzz/corpus/query
 EXTRA_DIST += tests/images/make_code_interpreter.sh
 EXTRA_DIST += doc/execd-rows.md
+# rows of the contract, to the byte, against a whole daemon
+ROOT_TESTS += tests/system/execd_rows.sh
+EXTRA_DIST += tests/system/execd_rows.sh tests/system/execd_rows.py

@@ -97,8 +97,10 @@ static void meter_answer(struct meter *m, const struct gw_stat_reply *before, co
 		return;
 	}
 	buf_append(&body, "\n\n", 2);
-	if (!http_response_begun(m->req))
+	if (!http_response_begun(m->req)) {
+		http_response_by_event(m->req);
 		http_response_begin(m->req, 200, EVENT_STREAM_CONTENT_TYPE, HTTP_TEXT(EVENT_STREAM_HEADERS), -1);
+	}
 	if (!body.failed && http_response_queued(m->req) <= HTTP_QUEUE_HIGH_BYTES)
 		http_response_write(m->req, buf_peek(&body), buf_used(&body));
 	loop_timer_arm(m->timer, WATCH_MS);
@@ -162,7 +164,7 @@ static void meter_abort(void *user, struct http_request *req)
 
 static void start(const struct execd_match *match, bool watch)
 {
-	static const struct http_request_ops ops = {.abort = meter_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = meter_abort};
 	struct meter *m = calloc(1, sizeof(*m));
 
 	if (m)

@@ -21,6 +21,7 @@
 #include "base/ws.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
@@ -319,9 +320,13 @@ static void shell_failed(struct pty_session *s, const struct sbx_err *err)
 
 static void shell_ended(void *arg, const struct agent_end *end, const char *text, size_t n)
 {
+	const struct pty_session *s = arg;
 	struct sbx_err err;
 
-	execd_end_err(end, text, n, &err);
+	if (end->reason == AGENT_FAILED_START && end->value == AGENT_STAGE_CWD)
+		sbx_err_set(&err, SBX_E_EXECD_RUNTIME, end->sys > 0 ? end->sys : ENOENT, "working directory %.160s", s->cwd ? s->cwd : "");
+	else
+		execd_end_err(end, text, n, &err);
 	shell_failed(arg, &err);
 }
 
@@ -406,7 +411,7 @@ static void on_signal(struct pty_socket *c, const struct jv *message)
 		const char *name;
 		int signo;
 	} signals[] = {{"SIGINT", SIGINT}, {"SIGTERM", SIGTERM}, {"SIGKILL", SIGKILL}, {"SIGQUIT", SIGQUIT}, {"SIGHUP", SIGHUP}};
-	const char *name = jv_str(jv_get(message, "signal"));
+	const char *name = jv_str(jv_find(message, "signal"));
 
 	for (size_t i = 0; name && i < ARRAY_SIZE(signals); i++)
 		if (!strcmp(signals[i].name, name)) {
@@ -420,7 +425,7 @@ static void on_resize(struct pty_socket *c, const struct jv *message)
 {
 	int64_t cols, rows;
 
-	if (jv_i64(jv_get(message, "cols"), &cols) < 0 || jv_i64(jv_get(message, "rows"), &rows) < 0 || cols <= 0 || rows <= 0 ||
+	if (jv_i64(jv_find(message, "cols"), &cols) < 0 || jv_i64(jv_find(message, "rows"), &rows) < 0 || cols <= 0 || rows <= 0 ||
 	    cols > UINT16_MAX || rows > UINT16_MAX) {
 		send_error(c, "INVALID_FRAME", "cols and rows are numbers above 0");
 		return;
@@ -433,13 +438,13 @@ static void on_text(struct pty_socket *c)
 {
 	struct sbx_err err;
 	auto_jv message = jv_parse(buf_peek(&c->text), buf_used(&c->text), &err);
-	const char *type = jv_str(jv_get(message, "type"));
+	const char *type = jv_str(jv_find(message, "type"));
 	auto_buf pong = {0};
 
 	if (!message)
 		return; /* not JSON: passed over */
 	if (type && !strcmp(type, "stdin")) {
-		const char *data = jv_str(jv_get(message, "data"));
+		const char *data = jv_str(jv_find(message, "data"));
 
 		if (data)
 			add_input(c, data, strlen(data));

@@ -407,6 +407,7 @@ static void replace_abort(void *user, struct http_request *req)
 void files_replace(const struct execd_match *match)
 {
 	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
 		.body = replace_body, .body_end = replace_body_end, .writable = replace_writable, .abort = replace_abort};
 	auto_free char *verbose = NULL;
 

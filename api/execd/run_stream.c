@@ -46,6 +46,7 @@ void run_stream_begin(struct run_stream *s, const char *id)
 {
 	if (!s->req || http_response_begun(s->req))
 		return;
+	http_response_by_event(s->req);
 	http_response_begin(s->req, 200, EVENT_STREAM_CONTENT_TYPE, HTTP_TEXT(EVENT_STREAM_HEADERS), -1);
 	event_init(&s->events, id, run_stream_now_ms());
 	loop_timer_arm(s->ping, PING_MS);

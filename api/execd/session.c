@@ -314,7 +314,7 @@ static void run_abort(void *user, struct http_request *req)
 
 static int get_text(const struct jv *root, const char *name, char **ret, struct sbx_err *err)
 {
-	const struct jv *v = jv_get(root, name);
+	const struct jv *v = jv_find(root, name);
 
 	if (!jv_is_set(v))
 		return 0;
@@ -333,7 +333,7 @@ static int parse_run(struct session_run *r, const char *body, size_t n, struct s
 
 	if (!root || get_text(root, "command", &r->command, err) < 0 || get_text(root, "cwd", &r->cwd, err) < 0)
 		return -1;
-	const struct jv *timeout = jv_get(root, "timeout");
+	const struct jv *timeout = jv_find(root, "timeout");
 	if (jv_is_set(timeout) && (jv_i64(timeout, &ms) < 0 || ms < 0))
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'timeout' is not a number of milliseconds");
 	if (!r->command)
@@ -534,6 +534,7 @@ static void creation_body(void *user, struct http_request *req, const char *body
 void session_create(const struct execd_match *match)
 {
 	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
 		.whole = creation_body, .whole_max = EXECD_BODY_BYTES, .abort = creation_abort};
 	struct creation *c = calloc(1, sizeof(*c));
 
@@ -641,7 +642,7 @@ static void interrupt_abort(void *user, struct http_request *req)
 bool session_interrupt(const struct execd_match *match, const char *id)
 {
 	static const struct agent_stream_ops stream_ops = {.ended = interrupt_ended, .lost = interrupt_lost};
-	static const struct http_request_ops ops = {.abort = interrupt_abort};
+	static const struct http_request_ops ops = {.flags = HTTP_KEEP_ON_HALF_CLOSE, .abort = interrupt_abort};
 	struct session *s = session_find(match->box, id);
 	struct http_request *req = match->call->req;
 	struct sbx_err err;

@@ -567,7 +567,9 @@ static void upload_abort(void *user, struct http_request *req)
 
 void upload_files(const struct execd_match *match)
 {
-	static const struct http_request_ops ops = {.body = upload_body, .arrived = upload_arrived, .body_end = upload_body_end, .abort = upload_abort};
+	static const struct http_request_ops ops = {
+		.flags = HTTP_KEEP_ON_HALF_CLOSE,
+		.body = upload_body, .arrived = upload_arrived, .body_end = upload_body_end, .abort = upload_abort};
 	struct http_request *req = match->call->req;
 	struct http_text type = http_request_header(req, "Content-Type");
 	struct multipart form;

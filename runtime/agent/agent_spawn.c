@@ -269,16 +269,14 @@ static int add_env_file(struct env_set *set)
 	return r ? r : env_file(set, &base, text, n < ENV_FILE_BYTES ? n : ENV_FILE_BYTES);
 }
 
-/* The order of decisions: image Env < defaults < request env (all three in START) < the env file < EXEC's own. */
-static int build_env(const struct spawn_req *req, const char *home, struct env_set *set)
+/* The order of decisions: image Env < defaults < request env (all three in START) < the env file. */
+static int build_base_env(const struct spawn_req *req, const char *home, struct env_set *set)
 {
 	static char home_entry[USERS_HOME_BYTES + 8];
 	const struct agent *a = req->agent;
 	const struct spec_view *v = req->view;
 	int r = 0;
 
-	if (v->spec.flags & AGENT_SPEC_BARE_ENV)
-		return env_put_row(set, v->env, v->spec.n_env);
 	if (!req->entrypoint)
 		r = env_put_row(set, a->base_env, a->n_base_env);
 	else
@@ -291,6 +289,15 @@ static int build_env(const struct spawn_req *req, const char *home, struct env_s
 		r = env_put(set, "PATH=" DEFAULT_PATH);
 	if (!r && !req->entrypoint)
 		r = add_env_file(set);
+	return r;
+}
+
+/* EXEC's own variables win over all of these, or are all there are. */
+static int build_env(const struct spawn_req *req, const char *home, struct env_set *set)
+{
+	const struct spec_view *v = req->view;
+	int r = v->spec.flags & AGENT_SPEC_BARE_ENV ? 0 : build_base_env(req, home, set);
+
 	if (!r && !req->entrypoint)
 		r = env_put_row(set, v->env, v->spec.n_env);
 	if (!r && (v->spec.flags & AGENT_SPEC_PTY) && !env_get(set, "TERM", 4))
@@ -298,8 +305,9 @@ static int build_env(const struct spawn_req *req, const char *home, struct env_s
 	return r;
 }
 
-static int enter_cwd(const struct spawn_req *req, const struct env_set *set)
+static int enter_cwd(const struct spawn_req *req, const char *home, const struct env_set *set)
 {
+	struct env_set base_set = {0};
 	const char *base = req->entrypoint ? req->view->cwd : req->agent->base_cwd;
 	char *path;
 
@@ -310,7 +318,13 @@ static int enter_cwd(const struct spawn_req *req, const struct env_set *set)
 	}
 	if (req->entrypoint || !*req->view->cwd)
 		return 0;
-	int r = env_path(set, req->view->cwd, &path);
+	int r = 0;
+	if (req->view->spec.flags & AGENT_SPEC_BARE_ENV) { /* then $NAME and ~ are those of the sandbox */
+		r = build_base_env(req, home, &base_set);
+		set = &base_set;
+	}
+	if (!r)
+		r = env_path(set, req->view->cwd, &path);
 	return r ? r : sysx_ret(chdir(path));
 }
 
@@ -483,10 +497,11 @@ __attribute__((noreturn)) static void run(const struct spawn_req *req, int devpt
 		fail(AGENT_STAGE_IDENTITY, r);
 	if (devpts_fd >= 0 && (r = open_terminal(devpts_fd, &req->view->spec)) < 0)
 		fail(AGENT_STAGE_IDENTITY, r);
-	r = build_env(req, req->entrypoint ? who.home : req->agent->default_user.home, &env);
+	const char *home = req->entrypoint ? who.home : req->agent->default_user.home;
+	r = build_env(req, home, &env);
 	if (r)
 		fail(AGENT_STAGE_SPEC, r);
-	r = enter_cwd(req, &env);
+	r = enter_cwd(req, home, &env);
 	if (r)
 		fail(AGENT_STAGE_CWD, r);
 	if (req->entrypoint) {

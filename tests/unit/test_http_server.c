@@ -96,7 +96,7 @@ static void handler(void *arg, struct http_request *req)
 	} else if (http_text_is(path, "/empty")) {
 		http_respond(req, 202, NULL, HTTP_NO_TEXT, NULL, 0);
 	} else {
-		http_respond_code(req, SBX_E_ROUTE_NOT_FOUND, "no \"such\" path\n");
+		http_respond_code(req, SBX_E_ROUTE_NOT_FOUND, "no \"such\" <p\303\244th>\n\303");
 	}
 }
 
@@ -158,7 +158,7 @@ static void test_answers(void)
 	} cases[] = {
 		{"empty success says so", "POST /empty HTTP/1.1\r\nHost: a\r\n\r\n", "Content-Length: 0\r\n", true, 1},
 		{"an error is JSON", "GET /x HTTP/1.1\r\nHost: a\r\n\r\n",
-		 "{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no \\\"such\\\" path\\u000a\"}", true, 1},
+		 "{\"code\":\"GENERAL::NOT_FOUND\",\"message\":\"no \\\"such\\\" \\u003cp\303\244th\\u003e\\n\\ufffd\"}", true, 1},
 		{"the request id comes back", "GET /x HTTP/1.1\r\nHost: a\r\nX-Request-Id:  my id \r\n\r\n",
 		 "X-Request-ID: my id\r\n", true, 1},
 		{"two requests in one write", "GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", "404", true, 2},
@@ -174,7 +174,7 @@ static void test_answers(void)
 		 "Connection: close\r\n", false, 1},
 		{"1.0 closes", "GET /x HTTP/1.0\r\n\r\n", "404", false, 1},
 		{"1.0 keep-alive", "GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "Connection: keep-alive\r\n", true, 1},
-		{"HEAD has the length and no body", "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", "Content-Length: 64\r\n", true, 1},
+		{"HEAD has the length and no body", "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", "Content-Length: 79\r\n", true, 1},
 		{"a malformed head", "GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "HTTP/1.1 400 ", false, 1},
 		{"its error is JSON", "GET /x HTTP/1.1\nHost: a\r\n\r\n", "{\"code\":\"GENERAL::MALFORMED_REQUEST\"", false, 1},
 		{"a malformed chunk", "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "HTTP/1.1 400 ",

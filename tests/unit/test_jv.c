@@ -108,6 +108,28 @@ static void test_depth(void)
 	ok(jv_check(many, n, &err) < 0 && strstr(err.msg, "too many"), "a million values are refused");
 }
 
+/* The bodies of the execd API: how a number is written counts, and only the first value. */
+static void test_first(void)
+{
+	static const char text[] = "{\"a\":60.0,\"e\":\"1.5\\\"-2e1\",\"b\":[-7,6e1,-0.0,{\"x-1\":3}],\"c\":8E0,\"d\":0,\"1.5\":-12} 1.5 {";
+	struct sbx_err err = {0};
+	auto_jv root = jv_parse_first(text, sizeof(text) - 1, &err);
+	const struct jv *item = jv_first(jv_get(root, "b"));
+	int64_t i = 1;
+
+	is_int(jv_i64(jv_get(root, "a"), &i), -EINVAL, "60.0 is no integer");
+	is_int(jv_i64(jv_get(root, "c"), &i), -EINVAL, "nor 8E0");
+	ok(!jv_i64(jv_get(root, "d"), &i) && i == 0, "0 is");
+	ok(!jv_i64(jv_get(root, "1.5"), &i) && i == -12, "and what a name with digits has");
+	ok(!jv_i64(item, &i) && i == -7, "in a list");
+	item = jv_next(item);
+	is_int(jv_i64(item, &i), -EINVAL, "6e1 there is none");
+	item = jv_next(item);
+	is_int(jv_i64(item, &i), -EINVAL, "nor -0.0");
+	ok(!jv_i64(jv_get(jv_next(item), "x-1"), &i) && i == 3, "deeper");
+	is_str(jv_str(jv_get(root, "e")), "1.5\"-2e1", "numbers in a string are none");
+}
+
 static void test_getters(void)
 {
 	static const char text[] = "{\"s\":\"x\",\"n\":null,\"i\":60.0,\"f\":1.5,\"big\":9007199254740993,\"neg\":-3,"
@@ -195,6 +217,7 @@ int main(void)
 	test_copy();
 	test_refusals();
 	test_depth();
+	test_first();
 	test_getters();
 	test_writer();
 	return tap_done();
