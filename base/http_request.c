@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 /* Content is looked at in pieces of this size before it is passed on without a copy; less than the least is copied. */
-#define PEEK_BYTES (256u * 1024)
+#define PEEK_BYTES (512u * 1024)
 #define PEEK_LEAST (16u * 1024)
 
 /* ---- views of a request ---- */

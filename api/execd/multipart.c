@@ -284,27 +284,62 @@ static enum multipart_event step_head(struct multipart *m, const char *in, size_
 	return MULTIPART_PART;
 }
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint8_t bytes32 __attribute__((vector_size(32)));
 
 /* Bytes of a block that is looked at at once. */
-#define BLOCK 64u
+#define BLOCK 128u
 
-/* One bit or more set where one of the BLOCK places beginning at @in has @first, and @last @gap bytes behind it. */
-static bool block_has(const char *in, size_t gap, const bytes16 *first, const bytes16 *last)
+/*
+ * Passes over the blocks from @at on in which no place has the delimiter's first byte, and its last one @gap bytes behind
+ * it.  Return: where the first other block begins, or the rest that is too short for one.
+ */
+static inline __attribute__((always_inline)) size_t pass_blocks(const char *in, size_t at, size_t len, const char *delimiter, size_t gap)
 {
-	bytes16 hit = {0};
-	uint64_t halves[2];
+	bytes32 first, last;
 
-	for (size_t i = 0; i < BLOCK; i += sizeof(bytes16)) {
-		bytes16 a, b;
+	memset(&first, delimiter[0], sizeof(first));
+	memset(&last, delimiter[gap], sizeof(last));
+	for (; len - at >= BLOCK + gap; at += BLOCK) {
+		bytes32 hit = {0};
+		uint64_t parts[sizeof(hit) / sizeof(uint64_t)];
 
-		memcpy(&a, in + i, sizeof(a));
-		memcpy(&b, in + i + gap, sizeof(b));
-		hit |= (bytes16)(a == *first) & (bytes16)(b == *last);
+		for (size_t i = 0; i < BLOCK; i += sizeof(hit)) {
+			bytes32 a, b;
+
+			memcpy(&a, in + at + i, sizeof(a));
+			memcpy(&b, in + at + i + gap, sizeof(b));
+			hit |= (bytes32)(a == first) & (bytes32)(b == last);
+		}
+		memcpy(parts, &hit, sizeof(parts));
+		if (parts[0] | parts[1] | parts[2] | parts[3])
+			break;
 	}
-	memcpy(halves, &hit, sizeof(halves));
-	return halves[0] | halves[1];
+	return at;
 }
+
+typedef size_t pass_fn(const char *in, size_t at, size_t len, const char *delimiter, size_t gap);
+
+static size_t pass_plainly(const char *in, size_t at, size_t len, const char *delimiter, size_t gap)
+{
+	return pass_blocks(in, at, len, delimiter, gap);
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx2"))) static size_t pass_widely(const char *in, size_t at, size_t len, const char *delimiter, size_t gap)
+{
+	return pass_blocks(in, at, len, delimiter, gap);
+}
+
+static pass_fn *passer(void)
+{
+	return __builtin_cpu_supports("avx2") ? pass_widely : pass_plainly;
+}
+#else
+static pass_fn *passer(void)
+{
+	return pass_plainly;
+}
+#endif
 
 /*
  * What memmem() would find.  That takes its time for each byte, and every byte of every upload comes through here; two bytes
@@ -313,14 +348,13 @@ static bool block_has(const char *in, size_t gap, const bytes16 *first, const by
  */
 static const char *find_delimiter(const struct multipart *m, const char *in, size_t len)
 {
+	pass_fn *pass = passer();
 	size_t gap = m->delimiter_len - 1, at = 0;
-	bytes16 first, last;
 
-	memset(&first, m->delimiter[0], sizeof(first));
-	memset(&last, m->delimiter[gap], sizeof(last));
 	for (; len - at >= BLOCK + gap; at += BLOCK) {
-		if (!block_has(in + at, gap, &first, &last))
-			continue;
+		at = pass(in, at, len, m->delimiter, gap);
+		if (len - at < BLOCK + gap)
+			break;
 		for (const char *p = in + at; p < in + at + BLOCK; p++)
 			if (*p == m->delimiter[0] && !memcmp(p, m->delimiter, m->delimiter_len))
 				return p;
