@@ -52,6 +52,16 @@ int path_open_beneath(int dir_fd, const char *rel, int flags)
 	return fd < 0 ? -errno : (int)fd;
 }
 
+DIR *path_dir(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!dir)
+		close_keep_errno(fd);
+	return dir;
+}
+
 /* The name is one component here, so mkdirat() itself follows nothing but an existing link, which it refuses. */
 static int make_child(int dir_fd, const char *name, mode_t mode)
 {

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -59,6 +60,14 @@ int path_make_beneath(int dir_fd, const char *rel, mode_t mode) SBX_WUR;
  * Return: a descriptor (O_DIRECTORY), or -errno (-EEXIST: there is something else of that name)
  */
 int path_make_dir(int dir_fd, const char *name, uid_t uid, gid_t gid, mode_t mode) SBX_WUR;
+
+/**
+ * path_dir() - Read the directory @dir_fd, which stays the caller's with its offset
+ * @dir_fd:	A directory; O_PATH is enough
+ *
+ * Return: a stream, closedir() it; or NULL and errno
+ */
+DIR *path_dir(int dir_fd) SBX_WUR;
 
 /**
  * path_write_file() - Write a short text into an existing file (of /proc or a cgroup) with one write(2)

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -146,20 +147,10 @@ int blob_store_remove_stray(struct blob_store *store, const char *name)
 	return unlinkat(store->complete_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
-static DIR *walk(int dir_fd)
-{
-	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-
-	if (!dir)
-		close_keep_errno(copy);
-	return dir;
-}
-
 int blob_store_each(const struct blob_store *store,
 		    void (*each)(void *arg, const uint8_t digest[DIGEST_BYTES], uint64_t bytes, int64_t used_wall_s), void *arg)
 {
-	auto_dir dir = walk(store->complete_fd);
+	auto_dir dir = path_dir(store->complete_fd);
 
 	if (!dir)
 		return -errno;
@@ -177,7 +168,7 @@ int blob_store_each(const struct blob_store *store,
 
 int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret)
 {
-	auto_dir dir = walk(store->partial_fd);
+	auto_dir dir = path_dir(store->partial_fd);
 
 	*ret = 0;
 	if (!dir)
@@ -193,7 +184,7 @@ int blob_store_partial_bytes(const struct blob_store *store, uint64_t *ret)
 
 int blob_store_sweep_partial(struct blob_store *store, int64_t older_than_s, bool dry_run, uint64_t *ret_bytes)
 {
-	auto_dir dir = walk(store->partial_fd);
+	auto_dir dir = path_dir(store->partial_fd);
 	struct timespec now;
 	int n = 0;
 

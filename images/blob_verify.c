@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/num.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -68,8 +69,7 @@ int blob_verify_main(void)
 {
 	struct blob_verdict end = {.kind = BLOB_VERDICT_END};
 	auto_fd complete = openat(BLOB_FD_DIR, "sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int copy = complete < 0 ? -1 : fcntl(complete, F_DUPFD_CLOEXEC, 3);
-	auto_dir dir = copy < 0 ? NULL : fdopendir(copy);
+	auto_dir dir = complete < 0 ? NULL : path_dir(complete);
 
 	/* it only reads and hashes; what it needs is open */
 	signal(SIGPIPE, SIG_IGN);

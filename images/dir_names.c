@@ -2,6 +2,7 @@
 #include "images/dir_names.h"
 
 #include "base/cleanup.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -36,16 +37,13 @@ void dir_names_free(struct dir_name *names, size_t n)
 
 int dir_names_read(int fd, const char *path, uint64_t max, struct dir_name **ret, size_t *ret_n, struct sbx_err *err)
 {
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	auto_dir dir = copy < 0 ? NULL : fdopendir(copy);
+	auto_dir dir = path_dir(fd);
 	struct dir_name *names = NULL;
 	size_t n = 0, cap = 0, bytes = 0;
 	int rc = 0;
 
-	if (!dir) {
-		close_keep_errno(copy);
+	if (!dir)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "read directory \"%.120s\"", path);
-	}
 	while (rc == 0) {
 		errno = 0;
 		struct dirent *e = readdir(dir);

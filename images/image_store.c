@@ -499,16 +499,10 @@ static bool is_index_name(const char *name)
 
 static int load_all(struct image_store *store, struct sbx_err *err)
 {
-	int copy = fcntl(store->dir_fd, F_DUPFD_CLOEXEC, 3);
-	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
+	auto_dir dir = path_dir(store->dir_fd);
 
-	if (!dir) {
-		int saved = errno;
-
-		close_keep_errno(copy);
-		return sbx_err_set(err, SBX_E_SYSTEM, saved, "list the image index");
-	}
-	rewinddir(dir);
+	if (!dir)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "list the image index");
 	for (struct dirent *e; (e = readdir(dir));) {
 		struct image image = {0};
 		struct sbx_err why = {0};
@@ -749,16 +743,11 @@ uint32_t image_store_layer_refs(const struct image_store *store, const uint8_t k
 
 int image_store_bad_files(struct image_store *store, bool repair, void (*each)(void *arg, const char *name, const char *why), void *arg)
 {
-	int copy = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
+	auto_dir dir = path_dir(store->dir_fd);
 	int n = 0;
 
-	if (!dir) {
-		int saved = errno;
-
-		close_keep_errno(copy);
-		return -saved;
-	}
+	if (!dir)
+		return -errno;
 	for (struct dirent *e; (e = readdir(dir));) {
 		struct image image = {0};
 		struct sbx_err why = {0};

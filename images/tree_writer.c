@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "base/path.h"
 #include "images/seal_content.h"
 #include "images/tree_seal.h"
 #include "images/xattr_rules.h"
@@ -292,14 +293,9 @@ static int remove_below(int dir_fd, unsigned int depth, struct sbx_err *err)
 {
 	if (depth > TREE_MAX_DEPTH)
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "more than %u directories deep", TREE_MAX_DEPTH);
-	int copy = fcntl(dir_fd, F_DUPFD_CLOEXEC, 3);
-	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
-	if (!dir) {
-		int saved = errno;
-
-		close_keep_errno(copy);
-		return sbx_err_set(err, SBX_E_SYSTEM, saved, "read a directory to replace");
-	}
+	auto_dir dir = path_dir(dir_fd);
+	if (!dir)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "read a directory to replace");
 	for (struct dirent *e; (e = readdir(dir));) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
@@ -763,14 +759,9 @@ static int hide_below(struct tree_writer *w, int own_fd, int lower_fd, unsigned 
 {
 	if (depth > TREE_MAX_DEPTH) /* lower layers were written under the same bound */
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "more than %u directories deep", TREE_MAX_DEPTH);
-	int copy = fcntl(lower_fd, F_DUPFD_CLOEXEC, 3);
-	auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
-	if (!dir) {
-		int saved = errno;
-
-		close_keep_errno(copy);
-		return sbx_err_set(err, SBX_E_SYSTEM, saved, "read a directory of a lower layer");
-	}
+	auto_dir dir = path_dir(lower_fd);
+	if (!dir)
+		return sbx_err_set(err, SBX_E_SYSTEM, errno, "read a directory of a lower layer");
 	errno = 0;
 	for (struct dirent *e; (e = readdir(dir)); errno = 0)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&

@@ -73,6 +73,16 @@ static void test_beneath(void)
 	ok(path_make_beneath(fd, "a/../../x", 0755) == -EINVAL, "nor through dots");
 	char command[64];
 	snprintf(command, sizeof(command), "%s", dir);
+	auto_fd only_path = path_open_beneath(fd, "a", O_PATH | O_DIRECTORY);
+	unsigned n[2] = {0};
+	for (unsigned i = 0; i < 2; i++) {
+		auto_dir names = path_dir(only_path);
+
+		while (names && readdir(names))
+			n[i]++;
+	}
+	ok(n[0] == 4 && n[1] == 4, "a directory is read from its beginning each time: %u and %u names", n[0], n[1]);
+	ok(!path_dir(-1) && errno == EBADF, "and says why it cannot be");
 	unlinkat(fd, "link", 0);
 	unlinkat(fd, "a/up", 0);
 	unlinkat(fd, "a/b/c", AT_REMOVEDIR);
