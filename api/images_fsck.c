@@ -99,9 +99,7 @@ static void problem(struct fsck *f, const char *kind, const char *level, const c
 	va_end(ap);
 	if (f->n_problems++ >= PROBLEMS_MAX)
 		return;
-	/* names of files are whatever a hand put there */
-	for (char *c = detail; *c; c++)
-		*c = *c < 0x20 || *c > 0x7e ? '?' : *c;
+	sbx_printable(detail, sizeof(detail), detail, sizeof(detail)); /* names of files are whatever a hand put there */
 	jw_object(&f->w);
 	jw_key_str(&f->w, "kind", kind);
 	jw_key_str(&f->w, "level", level);
@@ -110,15 +108,6 @@ static void problem(struct fsck *f, const char *kind, const char *level, const c
 	jw_key_bool(&f->w, "repaired", repaired);
 	jw_object_end(&f->w);
 	log_info("images: fsck: %s %s: %s%s", kind, what, detail, repaired ? " (repaired)" : "");
-}
-
-static void printable(const char *name, char out[DETAIL_BYTES])
-{
-	size_t n = 0;
-
-	for (; name[n] && n < DETAIL_BYTES - 1; n++)
-		out[n] = name[n] < 0x20 || name[n] > 0x7e ? '?' : name[n];
-	out[n] = '\0';
 }
 
 static void fsck_free(struct fsck *f)
@@ -408,7 +397,7 @@ static void bad_file(void *arg, const char *name, const char *why)
 	struct fsck *f = arg;
 	char what[DETAIL_BYTES];
 
-	printable(name, what);
+	sbx_printable(name, SIZE_MAX, what, sizeof(what));
 	problem(f, "index-file", "error", what, f->repair, "%s", why);
 }
 
@@ -439,7 +428,7 @@ static void check_imports(struct fsck *f)
 
 		if (e->d_name[0] == '.' || fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || now.tv_sec - st.st_mtime < IMPORT_AGE_S)
 			continue;
-		printable(e->d_name, what);
+		sbx_printable(e->d_name, SIZE_MAX, what, sizeof(what));
 		bool gone = f->repair && unlinkat(dirfd(dir), e->d_name, 0) == 0;
 		problem(f, "import-stray", "note", what, gone, "a file that an import left, %lld bytes", (long long)st.st_size);
 	}
@@ -593,7 +582,7 @@ static void take_verdict(struct fsck *f, const struct blob_verdict *v)
 	if (v->kind == BLOB_VERDICT_STRAY) {
 		if (f->repair)
 			r = blob_store_remove_stray(blobs, v->name);
-		printable(v->name, what);
+		sbx_printable(v->name, SIZE_MAX, what, sizeof(what));
 		problem(f, "blob-stray", "error", what, r == 0, "no blob has such a name, or it is no file");
 	} else if (v->kind == BLOB_VERDICT_WRONG || v->kind == BLOB_VERDICT_UNREADABLE) {
 		/* what could not be read today may be whole: it stays */

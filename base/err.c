@@ -78,3 +78,12 @@ const char *sbx_err_meaning(enum sbx_err_code code)
 {
 	return row_of(code)->meaning;
 }
+
+void sbx_printable(const char *text, size_t n, char *out, size_t size)
+{
+	size_t i = 0;
+
+	for (; i < n && i + 1 < size && text[i]; i++)
+		out[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+	out[i] = '\0';
+}

@@ -59,6 +59,15 @@ int sbx_err_wrap(struct sbx_err *err, const char *fmt, ...) SBX_PRINTF(2, 3);
 const char *sbx_err_name(enum sbx_err_code code);
 
 /**
+ * sbx_printable() - Copy a text that somebody else wrote, for a message: what is not printable ASCII becomes '?'
+ * @text:	Borrowed; a NUL ends it
+ * @n:		Bytes at most
+ * @out:	May be @text itself
+ * @size:	Of @out, with the NUL
+ */
+void sbx_printable(const char *text, size_t n, char *out, size_t size);
+
+/**
  * sbx_err_api_code() - The `code` member that an API client sees
  * @code:	Any value; unknown ones give the general code
  *

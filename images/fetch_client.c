@@ -101,7 +101,7 @@ static void on_socket(void *arg, int fd, uint32_t events)
 		}
 		done.type[sizeof(done.type) - 1] = '\0';
 		char text[FETCH_TEXT_BYTES];
-		registry_printable(done.text, sizeof(done.text), text, sizeof(text));
+		sbx_printable(done.text, sizeof(done.text), text, sizeof(text));
 		memcpy(done.text, text, sizeof(text));
 		if (done.status >= SBX_E_COUNT)
 			done.status = SBX_E_PROTOCOL;

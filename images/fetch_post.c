@@ -26,7 +26,7 @@ static void tell(struct fetch_poster *p, uint64_t tag, enum sbx_err_code code, c
 	struct fetch_done done = {
 		.head = {.magic = FETCH_MAGIC, .kind = FETCH_DONE, .tag = tag}, .status = (uint32_t)code, .http = code ? 0 : p->status};
 
-	registry_printable(text, strlen(text), done.text, sizeof(done.text));
+	sbx_printable(text, strlen(text), done.text, sizeof(done.text));
 	p->config.done(p->config.arg, &done);
 }
 

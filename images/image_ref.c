@@ -127,11 +127,8 @@ static bool tag_is_good(const char *s, size_t n)
 static int refuse(struct sbx_err *err, const char *text, size_t n, const char *why)
 {
 	char shown[81];
-	size_t i;
 
-	for (i = 0; i < n && i < sizeof(shown) - 1; i++)
-		shown[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
-	shown[i] = '\0';
+	sbx_printable(text, n, shown, sizeof(shown));
 	return sbx_err_set(err, SBX_E_INVALID_REQUEST, 0, "image reference \"%s\": %s", shown, why);
 }
 

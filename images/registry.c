@@ -100,7 +100,7 @@ static void end_job(struct job *j, enum sbx_err_code code, const char *text)
 	struct registry *r = j->r;
 
 	snprintf(done.type, sizeof(done.type), "%s", j->type);
-	registry_printable(text, strlen(text), done.text, sizeof(done.text));
+	sbx_printable(text, strlen(text), done.text, sizeof(done.text));
 	job_free(j); /* closes the pipe before anybody is told */
 	r->config.done(r->config.arg, &done);
 }

@@ -197,15 +197,6 @@ int registry_token_parse(const char *data, size_t n, char out[REGISTRY_TOKEN_BYT
 	return 0;
 }
 
-void registry_printable(const char *text, size_t n, char *out, size_t size)
-{
-	size_t i = 0;
-
-	for (; i < n && i + 1 < size && text[i]; i++)
-		out[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
-	out[i] = '\0';
-}
-
 void registry_error_text(const char *data, size_t n, char *out, size_t size)
 {
 	struct sbx_err ignored = {0};
@@ -219,7 +210,7 @@ void registry_error_text(const char *data, size_t n, char *out, size_t size)
 	if (!text || !*text)
 		text = jv_str(jv_get(root, "details"));
 	if (text)
-		registry_printable(text, strlen(text), out, size);
+		sbx_printable(text, strlen(text), out, size);
 }
 
 /* --- credential file --- */

@@ -69,8 +69,6 @@ int registry_auth_file(const char *data, size_t n, const char *host, const char 
 
 /** registry_basic() - Append "Basic <base64 of user:password>" of @c to @out */
 void registry_basic(const struct registry_credentials *c, struct buf *out);
-/** registry_printable() - Copy @text of @n bytes to @out, at most @size with the NUL; what is not printable becomes '?' */
-void registry_printable(const char *text, size_t n, char *out, size_t size);
 /** registry_is_loopback() - Whether @host ("name[:port]") is localhost or an address of this machine's own */
 bool registry_is_loopback(const char *host);
 

@@ -391,15 +391,6 @@ static int work(struct request *r, struct report *ret, struct sbx_err *err)
 	}
 }
 
-static void copy_text(const char *from, char text[UNPACK_TEXT_BYTES])
-{
-	for (size_t i = 0; from[i] && i < UNPACK_TEXT_BYTES - 1; i++) {
-		unsigned char c = (unsigned char)from[i];
-
-		text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
-	}
-}
-
 static int send_report(const struct request *r, const struct report *report, const struct sbx_err *err)
 {
 	struct capture_result captured = report->captured;
@@ -416,8 +407,8 @@ static int send_report(const struct request *r, const struct report *report, con
 
 	captured.magic = CAPTURE_RESULT_MAGIC;
 	captured.status = (int32_t)err->code;
-	copy_text(err->code ? err->msg : report->difference, captured.text);
-	copy_text(err->code ? err->msg : "", unpacked.text);
+	sbx_printable(err->code ? err->msg : report->difference, SIZE_MAX, captured.text, sizeof(captured.text));
+	sbx_printable(err->code ? err->msg : "", SIZE_MAX, unpacked.text, sizeof(unpacked.text));
 	do
 		n = write(UNPACK_RESULT_FD, data, size);
 	while (n < 0 && errno == EINTR);

@@ -46,6 +46,32 @@ static void test_numbers(void)
 	}
 }
 
+static void test_printable(void)
+{
+	static const struct {
+		const char *why, *text;
+		size_t n;
+		const char *want;
+	} cases[] = {
+		{"plain", "a b~", 4, "a b~"},
+		{"control characters and escapes", "a\n\033[2Jb\177", 9, "a??[2Jb?"},
+		{"what is not ASCII, octet by octet", "\303\244", 2, "??"},
+		{"no more than is given", "abcdef", 3, "abc"},
+		{"a NUL ends it", "ab\0cd", 5, "ab"},
+		{"no more than there is room for", "0123456789", SIZE_MAX, "01234567"},
+		{"nothing", "", SIZE_MAX, ""},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char out[9], same[16] = "";
+
+		sbx_printable(cases[i].text, cases[i].n, out, sizeof(out));
+		ok(!strcmp(out, cases[i].want), "sbx_printable: %s: %s", cases[i].why, out);
+		memcpy(same, cases[i].text, strnlen(cases[i].text, cases[i].n));
+		sbx_printable(same, SIZE_MAX, same, sizeof(out));
+		ok(!strcmp(same, cases[i].want), "and in place");
+	}
+}
+
 static void test_instants(void)
 {
 	static const struct {
@@ -330,6 +356,7 @@ int main(void)
 {
 	test_reaper();
 	test_numbers();
+	test_printable();
 	test_instants();
 	test_errors();
 	test_buffer();
