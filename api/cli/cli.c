@@ -110,14 +110,6 @@ static void print_options(const struct cli_option *o)
 	}
 }
 
-static bool group_is_first(const struct cli_command *c)
-{
-	for (const struct cli_command *p = cli_commands; p < c; p++)
-		if (p->group && c->group && !strcmp(p->group, c->group))
-			return false;
-	return true;
-}
-
 static void print_summary(const struct cli_command *c)
 {
 	int n = printf("  %s%s%s", c->group ? c->group : "", c->group ? " " : "", c->name);
@@ -131,7 +123,7 @@ static void help_program(void)
 	     "\n"
 	     "Runs commands in sandboxes of this host, and manages them.\n");
 	for (const struct cli_command *c = cli_commands; c->name; c++) {
-		if (c->group && group_is_first(c))
+		if (cli_group_is_first(c))
 			putchar('\n');
 		print_summary(c);
 		if (c->group && (!c[1].name || !c[1].group))
@@ -372,70 +364,4 @@ int cli_parse(int argc, char **argv, struct cli *cli, struct cli_args *ret, cons
 	if (p.command->max_operands >= 0 && ret->n_operands > p.command->max_operands)
 		return usage_error(p.command, "too many arguments: \"%s\"", operands[p.command->max_operands]);
 	return 0;
-}
-
-/* --- completion --- */
-
-static void print_words(const struct cli_option *o)
-{
-	for (; o->name; o++) {
-		printf("--%s ", o->name);
-		if (o->letter)
-			printf("-%c ", o->letter);
-	}
-}
-
-void cli_completion_bash(void)
-{
-	puts("# bash completion for sandboxctl; made by: sandboxctl completion bash\n"
-	     "_sandboxctl()\n"
-	     "{\n"
-	     "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} w cmd= words=\n"
-	     "\tfor w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
-	     "\t\tcase $cmd$w in\n"
-	     "\t\t-*) ;;");
-	for (const struct cli_command *c = cli_commands; c->name; c++) {
-		if (c->group && group_is_first(c))
-			printf("\t\t%s) cmd='%s ' ;;\n", c->group, c->group);
-		printf("\t\t'%s%s%s') cmd=%s%s ;;\n", c->group ? c->group : "", c->group ? " " : "", c->name, c->group ? c->group : "",
-		       c->name);
-	}
-	puts("\t\tesac\n"
-	     "\tdone\n"
-	     "\tcase $prev in\n"
-	     "\t-o|--output) COMPREPLY=($(compgen -W 'table json yaml' -- \"$cur\")); return ;;\n"
-	     "\t--image) COMPREPLY=($(compgen -W \"$(sandboxctl image ls -q 2>/dev/null)\" -- \"$cur\")); return ;;\n"
-	     "\tesac\n"
-	     "\tcase $cmd in");
-	for (const struct cli_command *c = cli_commands; c->name; c++) {
-		printf("\t%s%s) words='", c->group ? c->group : "", c->name);
-		print_words(c->options);
-		print_words(cli_global_options);
-		puts("' ;;");
-	}
-	for (const struct cli_command *c = cli_commands; c->name; c++) {
-		if (!c->group || !group_is_first(c))
-			continue;
-		printf("\t'%s ') words='", c->group);
-		for (const struct cli_command *m = cli_commands; m->name; m++)
-			if (m->group && !strcmp(m->group, c->group))
-				printf("%s ", m->name);
-		puts("' ;;");
-	}
-	printf("\t'') words='");
-	for (const struct cli_command *c = cli_commands; c->name; c++)
-		if (!c->group || group_is_first(c))
-			printf("%s ", c->group ? c->group : c->name);
-	print_words(cli_global_options);
-	puts("' ;;\n"
-	     "\tesac\n"
-	     "\tif [[ $cur != -* ]]; then\n"
-	     "\t\tcase $cmd in\n"
-	     "\t\texec|inspect|logs|pause|resume|renew|endpoint|rm) words=$(sandboxctl ls -q 2>/dev/null) ;;\n"
-	     "\t\tcp|imageimport) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
-	     "\t\tesac\n"
-	     "\tfi\n"
-	     "\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-	     "}\n"
-	     "complete -F _sandboxctl sandboxctl");
 }

@@ -96,6 +96,8 @@ const char *cli_next(const struct cli_args *args, const char *name, size_t *at);
 int cli_parse(int argc, char **argv, struct cli *cli, struct cli_args *ret, const char **operands) SBX_WUR;
 /** cli_help() - Print the help of @command, or of the program when it is NULL, to stdout */
 void cli_help(const struct cli_command *command);
+/** cli_group_is_first() - Whether @c, of the table, is the first command of a group */
+bool cli_group_is_first(const struct cli_command *c);
 /** cli_completion_bash() - Print a completion script derived from the tables */
 void cli_completion_bash(void);
 

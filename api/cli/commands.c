@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/cli/cli.h"
 
+#include <string.h>
+
 #define END {0}
 
 const struct cli_option cli_global_options[] = {
@@ -15,7 +17,7 @@ const struct cli_option cli_global_options[] = {
 /* What run and create share. */
 #define SANDBOX_OPTIONS \
 	{"image", 0, "IMAGE", "image to start from (default: host)", 0}, \
-	{"pull", 0, "POLICY", "missing, always or never (default: the daemon's images.pull_policy)", 0}, \
+	{"pull", 0, "missing|always|never", "when to fetch the image (default: the daemon's images.pull_policy)", 0}, \
 	{"memory", 'm', "SIZE", "memory limit, such as 512m or 2g (default: the daemon's limits.default_memory)", 0}, \
 	{"cpu", 0, "N", "processors, such as 2, 0.5 or 500m (default: limits.default_cpu)", 0}, \
 	{"disk", 0, "SIZE", "what it may write to disk, such as 512m or 2g (default: limits.default_disk)", 0}, \
@@ -89,15 +91,15 @@ static const struct cli_option import_options[] = {
 	{"workdir", 'w', "DIR", "directory to start in", 0},
 	{"user", 'u', "USER", "user to run as: name, uid or uid:gid", 0},
 	{"cmd", 'c', "COMMAND", "command to run when none is given", 0},
-	{"format", 'f', "FORMAT", "tar, tar.gz or tar.zst (default: by the content)", 0},
-	{"kind", 'k', "KIND", "rootfs, oci or docker (default: by the content)", 0},
+	{"format", 'f', "tar|tar.gz|tar.zst", "how it is packed (default: by the content)", 0},
+	{"kind", 'k', "rootfs|oci|docker", "what it is (default: by the content)", 0},
 	{"ref", 'r', "NAME", "which image of an archive that has several", 0},
 	{"quiet", 'q', NULL, "print the name only", 0},
 	END,
 };
 
 static const struct cli_option export_options[] = {
-	{"compression", 'c', "HOW", "gzip, zstd or none: pack all layers anew (default: keep)", 0},
+	{"compression", 'c', "gzip|zstd|none", "pack all layers anew (default: keep)", 0},
 	{"directory", 'd', NULL, "make a directory of this name instead of a tar", 0},
 	{"quiet", 'q', NULL, "say nothing", 0},
 	END,
@@ -337,3 +339,11 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl completion bash > /etc/bash_completion.d/sandboxctl\n", no_options, -1, 1, 1, cmd_completion},
 	{0},
 };
+
+bool cli_group_is_first(const struct cli_command *c)
+{
+	for (const struct cli_command *p = cli_commands; c->group && p < c; p++)
+		if (p->group && !strcmp(p->group, c->group))
+			return false;
+	return c->group;
+}
