@@ -56,50 +56,6 @@ struct listing {
 	struct jw *w; /* json, yaml: the items again, as one array */
 };
 
-static void write_value(struct jw *w, const struct jv *v)
-{
-	int64_t number;
-	double real;
-	bool truth;
-
-	switch (jv_type(v)) {
-	case JV_OBJECT:
-	case JV_ARRAY:
-		if (jv_type(v) == JV_OBJECT)
-			jw_object(w);
-		else
-			jw_array(w);
-		for (const struct jv *m = jv_first(v); m; m = jv_next(m)) {
-			if (jv_type(v) == JV_OBJECT)
-				jw_key(w, jv_name(m));
-			write_value(w, m);
-		}
-		if (jv_type(v) == JV_OBJECT)
-			jw_object_end(w);
-		else
-			jw_array_end(w);
-		break;
-	case JV_STRING:
-		jw_str(w, jv_str(v));
-		break;
-	case JV_NUMBER:
-		if (jv_i64(v, &number) == 0)
-			jw_i64(w, number);
-		else if (jv_double(v, &real) == 0)
-			jw_double(w, real);
-		break;
-	case JV_BOOL:
-		if (jv_bool(v, &truth) == 0)
-			jw_bool(w, truth);
-		break;
-	case JV_ABSENT:
-	case JV_NULL:
-	default:
-		jw_raw(w, "null", 4);
-		break;
-	}
-}
-
 static void command_text(const struct jv *item, char *out, size_t size)
 {
 	size_t used = 0;
@@ -130,7 +86,7 @@ static int list_one(void *arg, const struct jv *item)
 		return 0;
 	}
 	if (l->w) {
-		write_value(l->w, item);
+		jw_value(l->w, item);
 		return 0;
 	}
 	snprintf(short_id, sizeof(short_id), "%s", id);
