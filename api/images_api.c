@@ -38,17 +38,6 @@ int images_query_text(struct http_text query, const char *name, char **ret, stru
 
 /* ---- images ---- */
 
-static void write_strings(struct jw *w, const char *key, char *const *list)
-{
-	if (!list || !*list)
-		return;
-	jw_key(w, key);
-	jw_array(w);
-	for (; *list; list++)
-		jw_str(w, *list);
-	jw_array_end(w);
-}
-
 void images_render(struct jw *w, const struct image *image)
 {
 	static const uint8_t unknown[DIGEST_BYTES];
@@ -82,9 +71,9 @@ void images_render(struct jw *w, const struct image *image)
 	jw_key_str(w, "user", image->user && image->user[0] ? image->user : NULL);
 	jw_key_str(w, "author", image->author);
 	jw_key_str(w, "comment", image->comment);
-	write_strings(w, "env", image->env);
-	write_strings(w, "entrypoint", image->entrypoint);
-	write_strings(w, "cmd", image->cmd);
+	jw_key_strs(w, "env", image->env);
+	jw_key_strs(w, "entrypoint", image->entrypoint);
+	jw_key_strs(w, "cmd", image->cmd);
 	jw_key_str(w, "manifest", image->manifest[0] ? image->manifest : NULL);
 	jw_key_str(w, "index", image->index[0] ? image->index : NULL);
 	jw_key_str(w, "config", image->config[0] ? image->config : NULL);

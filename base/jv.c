@@ -754,6 +754,17 @@ void jw_key_str(struct jw *w, const char *key, const char *s)
 	jw_str(w, s);
 }
 
+void jw_key_strs(struct jw *w, const char *key, char *const *list)
+{
+	if (!list || !*list)
+		return;
+	jw_key(w, key);
+	jw_array(w);
+	for (; *list; list++)
+		jw_str(w, *list);
+	jw_array_end(w);
+}
+
 void jw_key_i64(struct jw *w, const char *key, int64_t v)
 {
 	jw_key(w, key);

@@ -134,6 +134,8 @@ void jw_raw(struct jw *w, const char *json, size_t n);
 
 /** jw_key_str() - Write the member @key with the string @s; nothing when @s is NULL */
 void jw_key_str(struct jw *w, const char *key, const char *s);
+/** jw_key_strs() - Write the member @key with the array of @list, which NULL ends; nothing when it is NULL or empty */
+void jw_key_strs(struct jw *w, const char *key, char *const *list);
 /** jw_key_i64() - Write the member @key with the number @v */
 void jw_key_i64(struct jw *w, const char *key, int64_t v);
 /** jw_key_u64() - Write the member @key with the number @v */

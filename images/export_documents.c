@@ -37,17 +37,6 @@ static void write_rootfs(struct jw *w, const struct export_layer *layers, size_t
 	jw_object_end(w);
 }
 
-static void write_strings(struct jw *w, const char *key, char *const *list)
-{
-	if (!list || !*list)
-		return;
-	jw_key(w, key);
-	jw_array(w);
-	for (; *list; list++)
-		jw_str(w, *list);
-	jw_array_end(w);
-}
-
 static void write_fresh(struct jw *w, const struct image *image)
 {
 	struct manifest_platform platform;
@@ -63,9 +52,9 @@ static void write_fresh(struct jw *w, const struct image *image)
 	jw_key(w, "config");
 	jw_object(w);
 	jw_key_str(w, "User", image->user && *image->user ? image->user : NULL);
-	write_strings(w, "Env", image->env);
-	write_strings(w, "Entrypoint", image->entrypoint);
-	write_strings(w, "Cmd", image->cmd);
+	jw_key_strs(w, "Env", image->env);
+	jw_key_strs(w, "Entrypoint", image->entrypoint);
+	jw_key_strs(w, "Cmd", image->cmd);
 	jw_key_str(w, "WorkingDir", image->workdir && *image->workdir ? image->workdir : NULL);
 	jw_object_end(w);
 }
