@@ -701,6 +701,18 @@ void http_response_release(struct http_request *req)
 		http_conn_update(conn);
 }
 
+/* What was read or written may have ended @conn, or brought the next request. */
+static void conn_leave(struct http_conn *conn)
+{
+	conn->busy--;
+	if (conn->broken && !conn->dead)
+		conn_destroy(conn);
+	else if (conn->dead)
+		conn_release_later(conn);
+	else
+		conn_process(conn);
+}
+
 static void conn_event(void *arg, int fd, uint32_t events)
 {
 	struct http_conn *conn = arg;
@@ -728,13 +740,7 @@ static void conn_event(void *arg, int fd, uint32_t events)
 		conn->rdhup_seen = true;
 		http_conn_half_closed(conn);
 	}
-	conn->busy--;
-	if (conn->broken && !conn->dead)
-		conn_destroy(conn);
-	else if (conn->dead)
-		conn_release_later(conn);
-	else
-		conn_process(conn);
+	conn_leave(conn);
 }
 
 void http_conn_pull(struct http_conn *conn)
@@ -742,13 +748,7 @@ void http_conn_pull(struct http_conn *conn)
 	conn->busy++;
 	if (!conn_read(conn))
 		conn->broken = true;
-	conn->busy--;
-	if (conn->broken && !conn->dead)
-		conn_destroy(conn);
-	else if (conn->dead)
-		conn_release_later(conn);
-	else
-		conn_process(conn);
+	conn_leave(conn);
 }
 
 static void conn_timeout(void *arg)
