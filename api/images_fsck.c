@@ -499,6 +499,22 @@ static void note_finding(struct fsck *f, bool altered, const char *text)
 	snprintf(found->text, sizeof(found->text), "%s", text);
 }
 
+static void take_comparison(struct fsck *f, const union broker_any *reply, const struct sbx_err *err)
+{
+	if (err->code == SBX_E_IMAGE_NOT_FOUND) /* collected meanwhile */
+		return;
+	f->n_compared++;
+	if (err->code) {
+		note_finding(f, false, err->msg);
+		return;
+	}
+	f->compared_bytes += reply->capture_reply.bytes;
+	if (reply->capture_reply.kind == BROKER_LAYER_ALTERED)
+		note_finding(f, true, reply->capture_reply.text);
+	else if (reply->capture_reply.kind != BROKER_LAYER_SAME)
+		note_finding(f, false, "no verdict");
+}
+
 static void on_compared(void *arg, const union broker_any *reply, const int *fds, size_t n_fds, const struct sbx_err *err)
 {
 	struct fsck *f = arg;
@@ -507,17 +523,8 @@ static void on_compared(void *arg, const union broker_any *reply, const int *fds
 		close(fds[i]);
 	if (err->code == SBX_E_PEER_GONE) /* and so is the list that we work on */
 		f->err = *err;
-	else if (err->code == SBX_E_IMAGE_NOT_FOUND) /* collected meanwhile */
-		f->n_compared--;
-	else if (err->code)
-		note_finding(f, false, err->msg);
-	else if (reply->capture_reply.kind == BROKER_LAYER_ALTERED)
-		note_finding(f, true, reply->capture_reply.text);
-	else if (reply->capture_reply.kind != BROKER_LAYER_SAME)
-		note_finding(f, false, "no verdict");
-	if (!err->code)
-		f->compared_bytes += reply->capture_reply.bytes;
-	f->n_compared++;
+	else
+		take_comparison(f, reply, err);
 	tell_progress(f, "layers", f->n_compared, f->n_to_compare, f->compared_bytes);
 	compare_next(f);
 }

@@ -468,7 +468,7 @@ int monitor_open_program(int self_fd, const char *program)
 	if (n > 0) {
 		path[n] = '\0';
 		char *slash = strrchr(path, '/');
-		size_t room = sizeof(path) - (size_t)(slash + 1 - path);
+		size_t room = slash ? sizeof(path) - (size_t)(slash + 1 - path) : 0;
 		if (slash && snprintf(slash + 1, room, "%s", program) < (int)room) {
 			int fd = open(path, O_PATH | O_CLOEXEC);
 			if (fd >= 0)
