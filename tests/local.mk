@@ -45,7 +45,7 @@ analyze:
 	$(MAKE) $(AM_MAKEFLAGS) -C _analyze all
 # Sizes of functions: the ten longest.
 sizes:
-	@cd $(srcdir) && awk 'FNR == 1 {f = 0} /^[a-z].*\)$$/ {name = $$0} /^{$$/ {start = FNR} /^}$$/ {print FNR - start, FILENAME ": " name}' \
+	@cd $(srcdir) && awk '/^[a-z].*\(/ {name = $$0} /^{$$/ {start = FNR} /^}$$/ {print FNR - start, FILENAME ": " name}' \
 		$$(find base images netpolicy runtime api -name '*.c') | sort -rn | head -n 10
 distclean-local:
 	rm -rf _asan _analyze
