@@ -17,6 +17,47 @@
 
 #define LO_IFINDEX 1
 
+/* ---- sysctls ---- */
+
+struct sysctl {
+	const char *path, *value; /* path NULL ends */
+	bool optional;		  /* a kernel without IPv6 has none of these */
+};
+
+/* Ports from 0 on are free, every group of the sandbox may ping. */
+static const struct sysctl always[] = {
+	{"sys/net/ipv4/ip_unprivileged_port_start", "0", false},
+	{"sys/net/ipv4/ping_group_range", "0 65535", false},
+	{0},
+};
+
+/* eth0 has none; lo is up with ::1. */
+static const struct sysctl no_ipv6[] = {{"sys/net/ipv6/conf/eth0/disable_ipv6", "1", true}, {0}};
+
+/* It configures nothing by itself; addr_gen_mode 1 is "none". */
+static const struct sysctl with_ipv6[] = {
+	{"sys/net/ipv6/conf/eth0/addr_gen_mode", "1", false},
+	{"sys/net/ipv6/conf/eth0/accept_ra", "0", false},
+	{"sys/net/ipv6/conf/eth0/accept_redirects", "0", false},
+	{0},
+};
+
+static int write_sysctls(int proc_fd, const struct sysctl *list)
+{
+	for (; list->path; list++) {
+		auto_fd fd = openat(proc_fd, list->path, O_WRONLY | O_CLOEXEC);
+		size_t n = strlen(list->value);
+
+		if (fd < 0 && errno == ENOENT && list->optional)
+			continue;
+		if (fd < 0 || write(fd, list->value, n) != (ssize_t)n)
+			return -errno;
+	}
+	return 0;
+}
+
+/* ---- netlink ---- */
+
 struct batch {
 	_Alignas(struct nlmsghdr) uint8_t bytes[1024];
 	uint32_t n;
@@ -132,11 +173,16 @@ static int read_answers(int fd, uint32_t last)
 	return first;
 }
 
-int net_setup(const struct launch_setup *setup)
+int net_setup(const struct launch_setup *setup, int proc_fd)
 {
 	struct batch b = {0};
-	auto_fd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	int r = write_sysctls(proc_fd, always);
 
+	if (!r)
+		r = write_sysctls(proc_fd, setup->ipv6 ? with_ipv6 : no_ipv6);
+	if (r)
+		return r;
+	auto_fd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	if (fd < 0)
 		return -errno;
 	build(&b, setup);

@@ -217,22 +217,27 @@ static int stage_empty(const struct root_stage *s, int *ret_fd)
 	return r;
 }
 
+int root_proc(struct root_stage *s)
+{
+	*s = (struct root_stage){.stage_fd = -1, .proc_fd = -1, .sys_fd = -1, .dev_fd = -1, .devpts_fd = -1, .denied_fd = -1,
+				 .denied_tree_fd = -1};
+	/* nothing that happens here may reach the host's mount table */
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	/* while the host's own /proc is in sight: the kernel makes a new one only where a full one is visible */
+	s->proc_fd = mount_new("proc", NULL, SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC);
+	return s->proc_fd < 0 ? s->proc_fd : 0;
+}
+
 int root_stage(int dev_fd, struct root_stage *s, enum launch_stage *ret_stage)
 {
 	static const struct option small[] = {{"size", "192k"}, {"nr_inodes", "32"}, {"mode", "0755"}, {0}};
 	const unsigned attrs = SYSX_MOUNT_NOSUID | SYSX_MOUNT_NODEV | SYSX_MOUNT_NOEXEC;
 	auto_fd empty = -1;
 
-	*s = (struct root_stage){.stage_fd = -1, .proc_fd = -1, .sys_fd = -1, .dev_fd = dev_fd, .devpts_fd = -1, .denied_fd = -1,
-				 .denied_tree_fd = -1};
 	*ret_stage = LAUNCH_STAGE_PROC;
-	/* nothing that happens here may reach the host's mount table */
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return -errno;
-	/* while the host's own /proc and /sys are in sight: the kernel makes new ones only where a full one is visible */
-	s->proc_fd = mount_new("proc", NULL, attrs);
-	if (s->proc_fd < 0)
-		return s->proc_fd;
+	s->dev_fd = dev_fd;
+	/* as with root_proc() */
 	s->sys_fd = mount_new("sysfs", NULL, attrs | SYSX_MOUNT_RDONLY);
 	if (s->sys_fd < 0)
 		return s->sys_fd;

@@ -2,8 +2,8 @@
 /*
  * DOC: mounts of the sandbox
  *
- * root_stage() runs at pool time, before any image is known: it builds /proc, /sys and /dev with their masks on a staging
- * tmpfs and leaves the host's tree for good.  root_mount() runs when the image is known: it mounts the root over the staging,
+ * root_proc() and root_stage() run at pool time, before any image is known: they build /proc, /sys and /dev with their masks on a
+ * staging tmpfs and leave the host's tree for good.  root_mount() runs when the image is known: it mounts the root over the staging,
  * writes the files of /etc, binds the volumes and moves the three trees beneath.  root_name() runs when the sandbox is known.
  *
  * What an image may contain at the places that we need: a directory is used; nothing there: it is made; a symlink, a FIFO or
@@ -22,10 +22,12 @@ struct root_stage {
 	int denied_tree_fd; /* the same for the sandbox, read-only */
 };
 
+/** root_proc() - Begin @ret with a /proc, not masked yet, of which nothing can be seen by others; Return: 0 or -errno */
+int root_proc(struct root_stage *ret);
 /**
- * root_stage() - Build the three trees and leave the host's tree
+ * root_stage() - Build the other trees and leave the host's tree
  * @dev_fd:	LAUNCH_FD_DEV; taken over
- * @ret:	Filled
+ * @ret:	Begun by root_proc(); filled
  * @ret_stage:	On failure, where
  *
  * Return: 0 or -errno

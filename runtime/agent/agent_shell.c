@@ -227,8 +227,12 @@ static int set_up(struct shell *sh)
 		r = null_stdio(fd[LAUNCH_FD_DEV]);
 	if (r)
 		return r;
+	sh->at = LAUNCH_STAGE_PROC;
+	r = root_proc(&sh->stage);
+	if (r)
+		return r;
 	sh->at = LAUNCH_STAGE_NETWORK;
-	r = net_setup(&m);
+	r = net_setup(&m, sh->stage.proc_fd);
 	if (r)
 		return r;
 	r = root_stage(fd[LAUNCH_FD_DEV], &sh->stage, &sh->at);

@@ -485,7 +485,7 @@ int launch_begin(struct broker *b, struct slot *s, struct sbx_err *err)
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
 	if (FAULT_POINT("launch-cgroup") || clone_shell(b, s, err) < 0 || FAULT_POINT("launch-clone"))
 		return err->code ? -1 : sbx_err_set(err, SBX_E_SYSTEM, EIO, "fault point");
-	if (links_attach(b->links, s->pid, s->generation, s->addr, slot_base(b, s), BROKER_IDS_PER_SLOT, &s->link, err) < 0)
+	if (links_attach(b->links, s->pid, s->generation, s->addr, &s->link, err) < 0)
 		return -1;
 	s->has_link = true;
 	if (FAULT_POINT("launch-link") || (b->is_shells && FAULT_POINT("shells-link")))

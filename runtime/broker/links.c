@@ -816,37 +816,6 @@ void links_name(uint32_t generation, char name[IFNAMSIZ])
 	snprintf(name, IFNAMSIZ, "s%08x", generation);
 }
 
-static int netns_of(pid_t pid)
-{
-	char path[48];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static int prepare_netns(int netns_fd, bool ipv6, gid_t gid_first, uint32_t n_gids)
-{
-	char range[32];
-	/* lo is there already and keeps ::1; eth0 comes later and takes the default. */
-	static const struct netns_sysctl none[] = {{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true}};
-	static const struct netns_sysctl fixed[] = {
-		{"/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1", false},
-		{"/proc/sys/net/ipv6/conf/default/accept_ra", "0", false},
-		{"/proc/sys/net/ipv6/conf/default/accept_redirects", "0", false},
-	};
-	const struct netns_sysctl list[] = {
-		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
-		{"/proc/sys/net/ipv4/ping_group_range", range, false},
-	};
-
-	/* Host ids: the file is read in the writer's user namespace. */
-	snprintf(range, sizeof(range), "%u %u", gid_first, gid_first + (n_gids ? n_gids - 1 : 0));
-	int r = ipv6 ? set_sysctls(netns_fd, fixed, ARRAY_SIZE(fixed)) : set_sysctls(netns_fd, none, ARRAY_SIZE(none));
-	return r < 0 ? r : set_sysctls(netns_fd, list, n_gids ? ARRAY_SIZE(list) : ARRAY_SIZE(list) - 1);
-}
-
 /* The link, who is at its other end, and the way there: the index is ours, so none has to wait for the one before. */
 static int make_link(struct links *links, const struct veth *v, uint32_t addr)
 {
@@ -863,25 +832,18 @@ static int make_link(struct links *links, const struct veth *v, uint32_t addr)
 	return send_together(links->router, msg, 5);
 }
 
-int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
-		 struct links_end *ret, struct sbx_err *err)
+int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, struct links_end *ret, struct sbx_err *err)
 {
 	struct links_end end = {.ifindex = OWN_IFINDEX | (generation & (OWN_IFINDEX - 1))};
 	struct veth v = {.name = end.ifname, .mac = gateway_mac, .ifindex = end.ifindex, .up = true, .peer_name = "eth0", .peer_mac = end.own_mac,
 			 .peer_ifindex = LINKS_PEER_IFINDEX, .peer_netns_fd = -1, .peer_pid = pid};
 	uint32_t wire = htonl(addr);
-	auto_fd netns = netns_of(pid);
 	int r;
 
-	if (netns < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, -netns, "network namespace of pid %d", (int)pid);
 	memcpy(end.gateway_mac, gateway_mac, 6);
 	end.own_mac[0] = 0x02;
 	memcpy(end.own_mac + 2, &wire, 4);
 	links_name(generation, end.ifname);
-	r = prepare_netns(netns, links->config.ipv6, gid_first, n_gids);
-	if (r < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, -r, "sysctls of the sandbox's network");
 	if (FAULT_POINT("links-attach"))
 		return sbx_err_set(err, SBX_E_SYSTEM, EIO, "make link %s", end.ifname);
 	r = make_link(links, &v, addr);

@@ -97,18 +97,14 @@ uint32_t links_addr(const struct links_config *config, uint32_t slot);
  * @pid:	A process in the namespace (in the broker's pid namespace); it has just been cloned
  * @generation:	Of the slot; names the interface
  * @addr:	Address of the slot, host byte order
- * @gid_first:	First host gid that may send pings inside
- * @n_gids:	How many gids
  * @ret:	Filled on success
  * @err:	Filled on failure: SYSTEM
  *
- * Also sets the sysctls of the new namespace: no IPv6 on eth0 (::1 stays) or none that configures itself, ports from 0 free, ping for the sandbox's gids.
- * The child then brings eth0 up and adds address, neighbour and default route (struct launch_setup).
+ * The child then sets the sysctls of its namespace, brings eth0 up and adds address, neighbour and default route (agent_net.c).
  *
  * Return: 0, or -1 with @err set; what was made goes with the namespace
  */
-int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, gid_t gid_first, uint32_t n_gids,
-		 struct links_end *ret, struct sbx_err *err) SBX_WUR;
+int links_attach(struct links *links, pid_t pid, uint32_t generation, uint32_t addr, struct links_end *ret, struct sbx_err *err) SBX_WUR;
 /** links_again() - In a child: a socket of its own to the router's rtnetlink for @links, since answers are not to be shared; Return: 0, or -1 with @err set */
 int links_again(struct links *links, struct sbx_err *err) SBX_WUR;
 /** links_socket() - Descriptor of that socket of @links; @links keeps it */

@@ -146,7 +146,7 @@ static void stage(const char *dir)
 	fw = fwset_open(links_router_fd(links), &err);
 	if (!fw || fwset_probe(fw, &err) < 0 || fwset_release(fw, fw_rules_router_version(&rules), &err) < 0 || links_uplink_set(links, true, &err) < 0)
 		die("table", &err);
-	if (links_attach(links, box, 1, addr_of(0), 0, 1, &end, &err) < 0)
+	if (links_attach(links, box, 1, addr_of(0), &end, &err) < 0)
 		die("sandbox", &err);
 	struct in_addr in = {htonl(addr_of(0))};
 	snprintf(command, sizeof(command),

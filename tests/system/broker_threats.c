@@ -349,6 +349,9 @@ static void inside(void)
 		 "kill -9 1 2>/dev/null && echo yes || echo no; prlimit --pid 1 --nofile=8 2>/dev/null && echo yes || echo no; ls /proc/1/fd >/dev/null 2>&1 && echo yes || echo no", "no\nno\nno\n"},
 		{"device nodes cannot be made", "mknod /sda b 8 0 2>/dev/null && echo yes || echo no", "no\n"},
 		{"27: /proc/sys and /sys cannot be written", "(echo 1 > /proc/sys/kernel/shmmax) 2>/dev/null && echo yes || echo no; grep -c '^sysfs.* rw' /proc/mounts", "no\n0\n"},
+		{"its network: ports from 0 and ping for all its groups, no IPv6 on eth0",
+		 "cd /proc/sys/net; cat ipv4/ip_unprivileged_port_start ipv4/ping_group_range; [ ! -e ipv6 ] && echo 1 || cat ipv6/conf/eth0/disable_ipv6",
+		 "0\n0\t65535\n1\n"},
 		{"tenant capabilities are the table's", "grep CapEff /proc/self/status", "CapEff:\t00000000000405fb\n"},
 	};
 

@@ -121,7 +121,7 @@ static int configure_inside(const char *pid, uint32_t addr, const struct links_e
 	inet_ntop(AF_INET, &wire, text, sizeof(text));
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
 	snprintf(script, sizeof(script),
-		 "ip link set lo up && ip link set eth0 up && ip addr add %s/32 dev eth0 && "
+		 "if [ -e /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; fi && ip link set lo up && ip link set eth0 up && ip addr add %s/32 dev eth0 && "
 		 "ip neigh add 169.254.1.1 lladdr %s nud permanent dev eth0 && ip route add default via 169.254.1.1 dev eth0 onlink",
 		 text, mac);
 	return run((const char *const[]){"nsenter", "-t", pid, "-n", "sh", "-c", script, NULL});
@@ -137,7 +137,7 @@ static void do_attach(const char *pid_text, uint32_t generation, uint32_t slot)
 		say("error bad pid or slot");
 	else if (open_slot(slot, generation, &err) < 0)
 		say("error %s", err.msg);
-	else if (links_attach(links, (pid_t)pid, generation, addr, 0, 1, &end, &err) < 0)
+	else if (links_attach(links, (pid_t)pid, generation, addr, &end, &err) < 0)
 		say("error %s", err.msg);
 	else if (configure_inside(pid_text, addr, &end))
 		say("error configuring eth0 inside");

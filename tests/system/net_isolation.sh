@@ -62,7 +62,6 @@ no "a does not reach it" reach "$a" 203.0.113.9 80
 # IPv6: none on eth0, ::1 inside
 no "a has no IPv6 address on eth0" sh -c "nsenter -t $a -n ip -6 addr show dev eth0 | grep inet6"
 yes "a has ::1" sh -c "nsenter -t $a -n ip -6 addr show dev lo | grep ::1"
-is "$(in_ns "$a" cat /proc/sys/net/ipv4/ip_unprivileged_port_start)" 0 "port 80 needs no capability inside"
 
 tell purge
 is "$answer" "ok purged" "purge"
