@@ -26,6 +26,7 @@ struct agent_source { /* a descriptor in the event loop; edge-triggered: `ready`
 	int fd;
 	uint8_t ready;
 	uint8_t writable;
+	uint8_t printed; /* there were bytes, not only an end */
 };
 
 /* The log of what was denied, see agent_denied.h. */

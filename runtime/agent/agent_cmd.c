@@ -98,7 +98,7 @@ static void forget(struct service *s, struct cmd *gone)
 
 static bool referenced(const struct service *s, const struct cmd *c)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind != STREAM_FREE && s->streams[i].cmd == c)
 			return true;
 	return false;
@@ -335,18 +335,75 @@ static int start_by_us(struct service *s, struct cmd *c, const struct spec_view 
 	return r;
 }
 
-/* The same by the launcher, which has half of it done already. */
-static int start_by_launcher(struct service *s, struct cmd *c, const struct spec_view *view)
+void cmd_drop_ahead(struct service *s)
 {
-	struct ends e;
-	uint32_t n;
-	const uint8_t *bytes = spec_bytes(view, &n);
+	struct ahead *a = &s->ahead;
 
-	if (c->entrypoint || !s->launcher.pid || s->launcher.ending || (view->spec.flags & NEEDS_MORE_ENDS))
-		return -ENOENT;
-	int r = outputs_open(&e, c->background);
+	if (!a->cmd)
+		return;
+	close(a->end[0]);
+	close(a->end[1]);
+	cmd_free(s, take_ptr(a->cmd));
+}
+
+void cmd_make_ahead(struct service *s)
+{
+	static const uint8_t none[AGENT_ID_BYTES];
+	struct ends e;
+
+	s->ahead_due = false;
+	if (s->ahead.cmd || !s->launcher.pid || s->launcher.ending)
+		return;
+	struct cmd *c = cmd_new(none);
+	if (!c)
+		return; /* the next command tries for itself and says so */
+	int r = outputs_open(&e, false);
 	if (!r)
 		r = watch_ends(s, c, &e);
+	if (r) {
+		ends_close(&e, 1);
+		ends_close(&e, 0);
+		cmd_free(s, c);
+		return;
+	}
+	s->ahead = (struct ahead){.cmd = c, .end = {e.out[1], e.err[1]}};
+}
+
+static bool for_launcher(const struct service *s, const struct spec_view *view, bool entrypoint)
+{
+	return !entrypoint && s->launcher.pid && !s->launcher.ending && !(view->spec.flags & NEEDS_MORE_ENDS);
+}
+
+/* A record for the command, with its outputs in @e when they were made ahead. */
+static struct cmd *cmd_begin(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct spec_view *view, bool entrypoint,
+			     struct ends *e)
+{
+	struct ahead *a = &s->ahead;
+
+	*e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+	if (!a->cmd || (view->spec.flags & AGENT_SPEC_BACKGROUND) || !for_launcher(s, view, entrypoint))
+		return cmd_new(id);
+	e->out[1] = a->end[0];
+	e->err[1] = a->end[1];
+	memcpy(a->cmd->id, id, AGENT_ID_BYTES);
+	return take_ptr(a->cmd);
+}
+
+/* The same by the launcher, which has half of it done already; @e: what cmd_begin() has said. */
+static int start_by_launcher(struct service *s, struct cmd *c, const struct spec_view *view, struct ends *made)
+{
+	struct ends e = *made;
+	uint32_t n;
+	const uint8_t *bytes = spec_bytes(view, &n);
+	int r = 0;
+
+	if (!for_launcher(s, view, c->entrypoint))
+		return -ENOENT;
+	if (c->out[0].fd < 0) {
+		r = outputs_open(&e, c->background);
+		if (!r)
+			r = watch_ends(s, c, &e);
+	}
 	/* last: what was sent cannot be taken back */
 	if (!r)
 		r = launch_order(s, c, bytes, n, e.out[1], e.err[1]);
@@ -358,6 +415,7 @@ static int start_by_launcher(struct service *s, struct cmd *c, const struct spec
 		return r;
 	}
 	c->state = CMD_SPAWNED;
+	s->ahead_due = true;
 	return 0;
 }
 
@@ -368,7 +426,8 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 
 	*ret_stage = AGENT_STAGE_FORK;
 	evict(s);
-	struct cmd *c = cmd_new(id);
+	struct ends made;
+	struct cmd *c = cmd_begin(s, id, view, entrypoint, &made);
 	if (!c)
 		return -ENOMEM;
 	c->entrypoint = entrypoint;
@@ -378,8 +437,13 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 	c->tag = proc_tag(++s->serial);
 	c->text = command_text(view);
 	c->started_wall_usec = sysx_wall_usec();
-	int r = !c->text ? -ENOMEM : start_by_launcher(s, c, view);
-	if (r && c->text)
+	if (!c->text) {
+		ends_close(&made, 1);
+		cmd_free(s, c);
+		return -ENOMEM;
+	}
+	int r = start_by_launcher(s, c, view, &made);
+	if (r)
 		r = start_by_us(s, c, view);
 	if (r) {
 		cmd_free(s, c);
@@ -507,7 +571,7 @@ static void close_output(struct service *s, struct cmd *c, int i)
 }
 
 /* Notes what the pipes of @c, which has ended, still hold.  Return: whether somebody who was left behind may still write. */
-static bool see_output(struct service *s, struct cmd *c)
+static bool see_output(struct cmd *c)
 {
 	struct pollfd ends[2] = {{.fd = c->out[0].fd, .events = POLLIN}, {.fd = c->out[1].fd, .events = POLLIN}};
 	bool writers = false;
@@ -518,11 +582,8 @@ static bool see_output(struct service *s, struct cmd *c)
 
 		if (c->out[i].fd < 0)
 			continue;
-		if (hung_up && empty && !c->pty) {
-			close_output(s, c, i);
-			continue;
-		}
-		c->drain_bytes[i] = pipe_holds(&c->out[i]);
+		/* also what has only hung up stays open for now: it is closed when the answer is out, by drain_detached() */
+		c->drain_bytes[i] = hung_up && empty ? 0 : pipe_holds(&c->out[i]);
 		c->out[i].ready = 1;
 		writers |= !hung_up;
 	}
@@ -621,8 +682,7 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec, bo
 	if (launch_failure(s, c, &sys))
 		return; /* its end is near, and says so */
 	/* what has only hung up is mostly over: its end is told with its beginning */
-	bool prints = (c->out[0].ready && pipe_holds(&c->out[0])) || (c->out[1].ready && pipe_holds(&c->out[1]));
-	if (prints || ((late || (c->background && !l->lost)) && has_executed(s, c))) {
+	if (c->out[0].printed || c->out[1].printed || ((late || (c->background && !l->lost)) && has_executed(s, c))) {
 		started(s, c);
 	} else if (late) {
 		look_again(l, now_usec, INT_LAUNCH_USEC);
@@ -664,7 +724,7 @@ static void interrupt_over(struct service *s, struct cmd *c)
 	c->interrupted = false;
 	c->kill_mono_usec = 0;
 	service_unwatch(s, &c->watch);
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind == STREAM_INTERRUPT && s->streams[i].cmd == c)
 			service_end(s, &s->streams[i], AGENT_OK, 0, 0, "");
 }
@@ -720,7 +780,7 @@ bool cmd_reaped(struct service *s, pid_t pid, int wait_status)
 	ended(s, c);
 	c->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
 	c->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-	bool writers = see_output(s, c);
+	bool writers = see_output(c);
 	c->tells_left = pipe_holds(&c->tells);
 	c->before_left[0] = c->before_left[1] = 0; /* drain_bytes knows better now */
 	if (c->pty) {

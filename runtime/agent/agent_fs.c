@@ -274,7 +274,7 @@ int fs_skip(struct service *s, uint32_t n)
 
 static bool is_alone(const struct service *s, const struct stream *st)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].takes_content && &s->streams[i] != st)
 			return false;
 	return true;
@@ -466,7 +466,7 @@ void fs_cancel(struct service *s, struct stream *st)
 
 bool fs_reaped(struct service *s, pid_t pid)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind == STREAM_FILES && s->streams[i].files_pid == pid) {
 			s->streams[i].files_pid = 0;
 			return true;

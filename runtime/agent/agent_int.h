@@ -161,6 +161,12 @@ struct launcher {
 	pid_t still;		 /* which child it stood still with then; 0: none */
 };
 
+/* The next command's record and outputs, watched already: made while the one before runs, so that its order does not wait for them. */
+struct ahead {
+	struct cmd *cmd; /* owned; NULL: there is none */
+	int end[2];	 /* the child's ends of standard output and error */
+};
+
 #define INT_HASH 256u
 
 struct service {
@@ -194,8 +200,11 @@ struct service {
 	struct spare spare;
 	struct launcher launcher;
 	bool launcher_due; /* make one when there is nothing else to do */
+	bool ahead_due;	   /* likewise, make `ahead` */
+	struct ahead ahead;
 	uint32_t n_running, n_finished;
 	uint32_t next_stream; /* round robin */
+	uint32_t streams_top; /* those from here on are free: who walks them all walks few */
 	struct stream *streams; /* LIMIT_STREAMS of them, in the same mapping: all zero is free */
 };
 
@@ -267,6 +276,10 @@ int cmd_start(struct service *s, const uint8_t id[AGENT_ID_BYTES], const struct 
 struct cmd *cmd_find(const struct service *s, const uint8_t id[AGENT_ID_BYTES]);
 /** cmd_make_spare() - Have the entrypoint's child wait in advance */
 void cmd_make_spare(struct service *s);
+/** cmd_make_ahead() - Have what the launcher's next command needs; fine when it is there already */
+void cmd_make_ahead(struct service *s);
+/** cmd_drop_ahead() - It will hardly be needed; fine when there is none */
+void cmd_drop_ahead(struct service *s);
 /** cmd_drop_spare() - It has died or is of no use; fine when there is none */
 void cmd_drop_spare(struct service *s, bool reaped);
 /** cmd_reaped() - Process @pid has ended; Return: true when it was a command's */

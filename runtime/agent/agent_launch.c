@@ -28,6 +28,7 @@ static void end_now(struct service *s)
 	service_unwatch(s, &l->sock);
 	l->ending = true;
 	kill(l->pid, SIGKILL);
+	cmd_drop_ahead(s);
 }
 
 void launch_make(struct service *s)
@@ -83,6 +84,7 @@ bool launch_reaped(struct service *s, pid_t pid)
 	if (!l->pid || l->pid != pid)
 		return false;
 	service_unwatch(s, &l->sock);
+	cmd_drop_ahead(s);
 	l->pid = 0;
 	bool used = false;
 	for (uint32_t i = 0; i < SPAWN_SLOTS; i++) {

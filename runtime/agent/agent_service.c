@@ -117,6 +117,8 @@ void service_free_stream(struct service *s, struct stream *st)
 	if (st->content.fd > 0)
 		service_unwatch(s, &st->content);
 	*st = (struct stream){0};
+	while (s->streams_top && s->streams[s->streams_top - 1].kind == STREAM_FREE)
+		s->streams_top--;
 }
 
 void service_end(struct service *s, struct stream *st, enum agent_reason reason, int sys, uint64_t value, const char *text)
@@ -129,6 +131,8 @@ void service_end(struct service *s, struct stream *st, enum agent_reason reason,
 	service_free_stream(s, st);
 	st->kind = STREAM_END;
 	st->id = id;
+	if (st >= s->streams + s->streams_top)
+		s->streams_top = (uint32_t)(st - s->streams) + 1;
 	if (n > sizeof(st->text))
 		n = sizeof(st->text);
 	memcpy(st->text, text, n);
@@ -138,7 +142,7 @@ void service_end(struct service *s, struct stream *st, enum agent_reason reason,
 
 static struct stream *find_stream(struct service *s, uint32_t id)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind != STREAM_FREE && s->streams[i].id == id)
 			return &s->streams[i];
 	return NULL;
@@ -153,6 +157,8 @@ static struct stream *open_stream(struct service *s, uint32_t id)
 			continue;
 		*st = (struct stream){.kind = STREAM_END, .id = id, .credit = AGENT_WINDOW, .window = AGENT_WINDOW,
 				      .files.fd = -1, .content.fd = -1};
+		if (i >= s->streams_top)
+			s->streams_top = i + 1;
 		return st;
 	}
 	return NULL;
@@ -170,7 +176,7 @@ static void detach_stream(struct service *s, struct stream *st)
 
 static void drop_attachment(struct service *s)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind != STREAM_FREE)
 			detach_stream(s, &s->streams[i]);
 	/* a frame that the FIFO holds the first part of has to be finished, whoever reads it */
@@ -282,9 +288,11 @@ static bool pump(struct service *s)
 	}
 	/* one frame of each stream in turn, several frames a write */
 	for (int frames = 0; any && frames < FRAMES_A_TURN;) {
+		uint32_t n_open = s->streams_top;
+
 		any = false;
-		for (uint32_t i = 0; i < LIMIT_STREAMS; i++) {
-			struct stream *st = &s->streams[(s->next_stream + i) % LIMIT_STREAMS];
+		for (uint32_t i = 0; i < n_open; i++) {
+			struct stream *st = &s->streams[(s->next_stream + i) % n_open];
 
 			/* room for the largest frame that is not asked for by service_room() */
 			if (st->kind == STREAM_FREE || s->out_have + INT_TEXT_BYTES + 256 > INT_OUT_BYTES)
@@ -798,7 +806,7 @@ static void take_told_env(struct service *s)
 	}
 	free(take_ptr(s->told));
 	service_unwatch(s, &s->told_env);
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++) {
+	for (uint32_t i = 0; i < s->streams_top; i++) {
 		struct stream *st = &s->streams[i];
 
 		if (st->kind == STREAM_ASSEMBLING && st->type == AGENT_EXEC && st->have == st->size)
@@ -871,7 +879,7 @@ static bool reap(struct service *s)
 
 static bool idle(const struct service *s)
 {
-	for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+	for (uint32_t i = 0; i < s->streams_top; i++)
 		if (s->streams[i].kind != STREAM_FREE)
 			return false;
 	return !s->in_have && !s->out_have;
@@ -920,7 +928,7 @@ static bool turn(struct service *s)
 		if (s->cmd_events)
 			cmd_walk(s);
 		/* before the answers go out: what a child has taken is credit, which may be all that the gateway waits for */
-		for (uint32_t i = 0; i < LIMIT_STREAMS; i++)
+		for (uint32_t i = 0; i < s->streams_top; i++)
 			if (s->streams[i].kind == STREAM_FILES)
 				fs_push(s, &s->streams[i]);
 		more |= pump(s);
@@ -931,6 +939,8 @@ static bool turn(struct service *s)
 	 * All answers are out: what the next command needs can be done while the client thinks.  Whom an answer wakes mostly stands
 	 * behind us in the queue of this processor, and would only run when the launcher does: it goes first.
 	 */
+	if (s->ahead_due && !more)
+		cmd_make_ahead(s);
 	if (s->launcher_due && !more && !soon(s))
 		launch_make(s);
 	return more;
@@ -1032,6 +1042,7 @@ int service_run(struct service *s)
 			struct agent_source *src = ev[i].data.ptr;
 
 			src->ready |= (ev[i].events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+			src->printed |= (ev[i].events & EPOLLIN) != 0;
 			src->writable |= (ev[i].events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
 		}
 		s->cmd_events = true;

@@ -76,6 +76,8 @@ static uint64_t cap_mask(uint32_t uid)
 }
 
 static uint64_t cut_before; /* what is not in the bounding set of this process any more */
+static uint64_t kept_before = ~0ull; /* its capabilities, when they are fewer than all */
+static const struct users_identity *groups_before; /* whose groups it has already; NULL: nobody's */
 
 static int cut_bounding_set(uint64_t keep)
 {
@@ -99,9 +101,8 @@ static int set_caps(uint64_t keep)
 	return sysx_ret(syscall(SYS_capset, &head, data));
 }
 
-int spawn_identity(const struct users_identity *who)
+static int set_groups(const struct users_identity *who)
 {
-	uint64_t keep = cap_mask(who->uid);
 	gid_t groups[USERS_GROUPS];
 
 	for (uint32_t i = 0; i < who->n_groups; i++)
@@ -109,12 +110,31 @@ int spawn_identity(const struct users_identity *who)
 	/* the bare calls: a libc keeps threads in step, of which there are none, and looks for them in memory that a child shares */
 	if (syscall(SYS_setgroups, (size_t)who->n_groups, groups) < 0 || syscall(SYS_setresgid, who->gid, who->gid, who->gid) < 0)
 		return -errno;
-	int r = cut_bounding_set(keep); /* needs SETPCAP, so before the ids and sets go */
+	return 0;
+}
+
+static bool has_groups(const struct users_identity *who)
+{
+	const struct users_identity *had = groups_before;
+
+	return had && had->gid == who->gid && had->n_groups == who->n_groups &&
+	       !memcmp(had->groups, who->groups, who->n_groups * sizeof(who->groups[0]));
+}
+
+int spawn_identity(const struct users_identity *who)
+{
+	uint64_t keep = cap_mask(who->uid);
+	int r = has_groups(who) ? 0 : set_groups(who);
+
+	if (r)
+		return r;
+	r = cut_bounding_set(keep); /* needs SETPCAP, so before the ids and sets go */
 	if (r)
 		return r;
 	if (syscall(SYS_setresuid, who->uid, who->uid, who->uid) < 0)
 		return -errno;
-	r = set_caps(keep);
+	/* from one id to another that are both not 0, none is lost; to 0, the effective ones become the permitted */
+	r = keep == kept_before ? 0 : set_caps(keep);
 	/* changing ids has set the flag to the host's default for such a process, which may be 2: never dumpable here */
 	if (!r && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = -errno;
@@ -256,10 +276,12 @@ static int add_env_file(struct env_set *set)
 {
 	struct env_set base = {0};
 	const char *path = env_get(set, "EXECD_ENVS", 10);
+	struct stat st;
 	char *text;
 	size_t n;
 
-	if (!path || *path != '/')
+	/* an empty one is what most sandboxes have: a look is less than an open */
+	if (!path || *path != '/' || lstat(path, &st) < 0 || !st.st_size)
 		return 0;
 	int r = users_load(path, &text, &n);
 	if (r || !text)
@@ -768,9 +790,12 @@ __attribute__((noreturn)) static void launcher(const struct agent *a, int sock, 
 
 	leave_agent(a);
 	/* whatever fails here fails again, and is told, when the first command is started without a launcher */
-	if (spawn_enter(a, &stage) || load_filter(a) || cut_bounding_set(cap_mask(0)) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (spawn_enter(a, &stage) || load_filter(a) || cut_bounding_set(cap_mask(0)) || set_groups(&a->default_user) ||
+	    set_caps(cap_mask(0)) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		_exit(1);
 	cut_before = ~cap_mask(0);
+	kept_before = cap_mask(0);
+	groups_before = &a->default_user;
 	if (dup3(sock, LAUNCHER_FD, O_CLOEXEC) < 0)
 		_exit(1);
 	sysx_close_range(LAUNCHER_FD + 1, ~0u);

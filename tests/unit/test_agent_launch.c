@@ -28,6 +28,11 @@ void service_unwatch(struct service *s, struct agent_source *src)
 	src->fd = -1;
 }
 
+void cmd_drop_ahead(struct service *s)
+{
+	(void)s;
+}
+
 /* A process that has not executed, and waits. */
 static pid_t still_child(void)
 {
