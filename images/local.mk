@@ -28,7 +28,8 @@ noinst_LIBRARIES += libimages.a
 libimages_a_SOURCES = images/digest.c images/digest.h images/digest_map.c images/digest_map.h images/gc.c images/gc.h images/image_ref.c images/image_ref.h images/image_store.c \
 	images/image_store.h images/manifest.c images/manifest.h images/registry_auth.c images/registry_auth.h \
 	images/blob_store.c images/blob_verify.c images/blob_receive.c images/blob_store.h images/fetch_msg.h images/fetch_client.c images/fetch_client.h \
-	images/pull.c images/pull.h images/pull_transfer.c images/pull_transfer.h \
+	images/pull.c images/pull.h images/pull_int.h images/pull_blob.c images/pull_layer.c images/pull_manifest.c \
+	images/pull_transfer.c images/pull_transfer.h \
 	images/archive_table.c images/archive_image.c images/archive_image.h images/export_documents.c images/export_documents.h \
 	images/export_stream.c images/export_stream.h images/xattr_rules.c images/xattr_rules.h
 libimages_a_CFLAGS = $(AM_CFLAGS) $(CRYPTO_CFLAGS)

@@ -1,696 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
- * Whatever happens only notes what it changes and arms one timer; on_pump() then looks at every pull and does the next steps.
- * So nothing is freed while somebody above still uses it, and the order in which answers come does not matter.
- */
-#include "images/pull.h"
+/* The pulls of the daemon: who waits for which, each one's steps from the first endpoint to the image, and what is left behind. */
+#include "images/pull_int.h"
 
 #include "base/cleanup.h"
 #include "base/fault.h"
-#include "base/limits.h"
 #include "base/log.h"
-#include "base/path.h"
 #include "base/reaper.h"
 #include "base/settings.h"
 #include "base/wallclock.h"
 #include "images/blob_store.h"
-#include "images/image_ref.h"
-#include "images/image_store.h"
-#include "images/manifest.h"
-#include "images/pull_transfer.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define UNPACKS_MAX	  3u /* of pulls, at once: the broker has four places, for imports too */
-#define UNPACK_TRIES	  50u
-#define BUSY_RETRY_MS	  200u
-#define PROGRESS_MS	  150u
-#define ENDPOINTS_MAX	  9u
-#define DOCUMENTS_MAX	  2u /* index, manifest */
+#define PROGRESS_MS 150u
 
-enum stage { STAGE_MANIFEST = 1, STAGE_CONTENT };
-
-/* One blob that is on its way; at most one for a digest. */
-struct blob_job {
-	struct image_pulls *set;
-	struct blob_job *next;
-	struct pull *owner; /* borrowed */
-	uint8_t digest[DIGEST_BYTES];
-	uint64_t size, done;
-	int file; /* borrowed from the owner; -1: from the registry */
-	uint64_t file_offset;
-	bool counted; /* among those of images.parallel_blobs */
-	struct transfer *transfer;
-	uint64_t tag; /* of the GET under way; 0: none */
-	bool ended, resumed, again;
-	struct sbx_err err, fetch_err;
-};
-
-struct unpacking {
-	struct image_pulls *set;
-	struct unpacking *next;
-	uint64_t pull_id; /* who asked */
-	uint8_t key[DIGEST_BYTES];
-};
-
-struct stat_call {
-	struct image_pulls *set;
-	uint64_t pull_id;
-	size_t index;
-};
-
-struct layer {
-	uint8_t key[DIGEST_BYTES];
-	uint64_t unpacked;
-	unsigned tries;
-	uint64_t not_before_mono_ms;
-	bool asked; /* the broker was asked whether it is there */
-	bool asking;
-};
-
-struct document {
-	uint8_t digest[DIGEST_BYTES];
-	uint64_t size;
-	int fd; /* memory file */
-};
-
-struct image_pull_ticket {
-	struct pull *pull;
-	struct image_pull_ticket *next;
-	struct image_pull_request request; /* its texts are gone */
-};
-
-struct pull {
-	struct image_pulls *set;
-	struct pull *next;
-	uint64_t id;
-	struct image_ref ref;
-	char name[IMAGE_REF_TEXT_BYTES];
-	struct registry_credentials credentials;
-	bool has_credentials;
-	char endpoint[ENDPOINTS_MAX][FETCH_HOST_BYTES];
-	size_t n_endpoints, at_endpoint;
-	enum stage stage;
-	struct image_pull_ticket *tickets;
-	size_t n_tickets;
-	struct fetch_client *fetch;
-	uint64_t manifest_tag;
-	int manifest_fd; /* memory file that is being filled, or -1 */
-	struct document document[DOCUMENTS_MAX];
-	size_t n_documents;
-	struct manifest manifest;
-	bool has_config;
-	struct image image;
-	uint8_t (*diff_ids)[DIGEST_BYTES];
-	struct image_pull_layer shown[LIMIT_LAYERS];
-	struct layer layer[LIMIT_LAYERS];
-	struct sbx_err err; /* why this endpoint failed */
-	bool is_local;
-	bool made; /* the image is in the store */
-	struct image_pull_local local; /* its manifest: only while it begins */
-};
-
-/* What a local pull has put into the stores. */
-struct brought {
-	struct brought *next;
-	uint8_t blob[DOCUMENTS_MAX + 1 + LIMIT_LAYERS][DIGEST_BYTES];
-	uint8_t key[LIMIT_LAYERS][DIGEST_BYTES];
-	size_t n_blobs, n_keys;
-};
-
-struct image_pulls {
-	struct image_pulls_config config;
-	struct reaper *reaper; /* of the children that receive blobs */
-	struct brought *brought; /* owned; of failed imports, to be taken out when nobody can add to it any more */
-	struct pull *pulls;
-	struct blob_job *jobs;
-	struct unpacking *unpackings;
-	struct loop_timer *pump, *progress, *busy;
-	uint64_t last_id, last_tag;
-	unsigned n_pulls, n_tickets;
-};
-
-static void pump_soon(struct image_pulls *set)
+void pull_soon(struct image_pulls *set)
 {
 	loop_timer_arm(set->pump, 0);
 }
 
-static void note_failure(struct pull *p, const struct sbx_err *err)
+void pull_note_failure(struct pull *p, const struct sbx_err *err)
 {
 	if (!p->err.code)
 		p->err = *err;
-	pump_soon(p->set);
+	pull_soon(p->set);
 }
 
-static struct pull *find_pull(const struct image_pulls *set, uint64_t id)
+struct pull *pull_by_id(const struct image_pulls *set, uint64_t id)
 {
 	for (struct pull *p = set->pulls; p; p = p->next)
 		if (p->id == id)
 			return p;
 	return NULL;
-}
-
-/* ---- blobs ---- */
-
-static struct blob_job *find_job(const struct image_pulls *set, const uint8_t digest[DIGEST_BYTES])
-{
-	for (struct blob_job *j = set->jobs; j; j = j->next)
-		if (!memcmp(j->digest, digest, DIGEST_BYTES))
-			return j;
-	return NULL;
-}
-
-static void job_free(struct blob_job *job)
-{
-	for (struct blob_job **at = &job->set->jobs; *at; at = &(*at)->next) {
-		if (*at != job)
-			continue;
-		*at = job->next;
-		break;
-	}
-	transfer_free(job->transfer);
-	free(job);
-}
-
-static int job_wanted(void *arg, uint64_t offset, int fd, struct sbx_err *err)
-{
-	struct blob_job *job = arg;
-	struct pull *p = job->owner;
-	struct fetch_get get = {.head = {.kind = FETCH_BLOB}, .offset = offset, .size = job->size};
-	char text[DIGEST_TEXT_SIZE];
-
-	digest_format(job->digest, text);
-	snprintf(get.path, sizeof(get.path), "%s", p->ref.path);
-	snprintf(get.ref, sizeof(get.ref), "%s", text);
-	get.head.tag = ++job->set->last_tag;
-	if (!p->fetch || fetch_client_get(p->fetch, &get, fd, err) < 0)
-		return p->fetch ? -1 : sbx_err_set(err, SBX_E_PEER_GONE, 0, "sandbox-fetch is gone");
-	job->tag = get.head.tag;
-	return 0;
-}
-
-static void job_progress(void *arg, uint64_t bytes)
-{
-	struct blob_job *job = arg;
-
-	job->done = bytes;
-}
-
-static void job_ended(void *arg, const struct sbx_err *err, bool resumed)
-{
-	struct blob_job *job = arg;
-
-	job->err = *err;
-	job->resumed = resumed;
-	job->ended = true;
-	transfer_free(job->transfer);
-	job->transfer = NULL;
-	pump_soon(job->set);
-}
-
-static int job_start(struct blob_job *job, struct sbx_err *err)
-{
-	const struct transfer_config config = {
-		.loop = job->set->config.loop,
-		.reaper = job->set->reaper,
-		.blobs = job->set->config.blobs,
-		.digest = job->digest,
-		.size = job->size,
-		.file = job->file,
-		.file_offset = job->file_offset,
-		.arg = job,
-		.wanted = job_wanted,
-		.progress = job_progress,
-		.ended = job_ended,
-	};
-
-	job->ended = false;
-	job->err = job->fetch_err = (struct sbx_err){0};
-	job->tag = 0;
-	job->transfer = transfer_new(&config, err);
-	return job->transfer ? 0 : -1;
-}
-
-static int job_new(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int file, uint64_t offset, bool counted,
-		   struct sbx_err *err)
-{
-	struct blob_job *job = calloc(1, sizeof(*job));
-
-	if (!job)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
-	job->set = p->set;
-	job->owner = p;
-	job->size = size;
-	job->file = file;
-	job->file_offset = offset;
-	job->counted = counted;
-	memcpy(job->digest, digest, DIGEST_BYTES);
-	job->next = p->set->jobs;
-	p->set->jobs = job;
-	if (job_start(job, err) < 0) {
-		job_free(job);
-		return -1;
-	}
-	return 0;
-}
-
-/* Looks at a job whose child has ended; it may begin again, or wait for what sandbox-fetch has to say. */
-static void job_settle(struct blob_job *job)
-{
-	struct pull *p = job->owner;
-	struct sbx_err err = job->err;
-	char text[DIGEST_TEXT_SIZE];
-
-	if (!err.code) {
-		job_free(job);
-		return;
-	}
-	if (err.code == SBX_E_PEER_GONE && job->tag)
-		return; /* bytes are missing, and DONE will say why */
-	if (err.code == SBX_E_PEER_GONE && job->fetch_err.code)
-		err = job->fetch_err;
-	/* the bytes of an earlier try may have been the wrong ones: the child has thrown them away */
-	if (err.code == SBX_E_IMAGE_INVALID && job->resumed && !job->again) {
-		job->again = true;
-		if (job_start(job, &err) == 0)
-			return;
-	}
-	digest_format(job->digest, text);
-	if (err.code == SBX_E_PEER_GONE)
-		err.code = p->is_local ? SBX_E_IMAGE_INVALID : SBX_E_IMAGE_PULL_FAILED;
-	sbx_err_wrap(&err, "blob %.19s", text);
-	job_free(job);
-	note_failure(p, &err);
-}
-
-static unsigned jobs_of(const struct pull *p)
-{
-	unsigned n = 0;
-
-	for (const struct blob_job *j = p->set->jobs; j; j = j->next)
-		n += j->owner == p && j->counted;
-	return n;
-}
-
-static int find_local(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int *ret_fd, uint64_t *ret_offset,
-		      struct sbx_err *err)
-{
-	char text[DIGEST_TEXT_SIZE];
-	uint64_t is = 0;
-
-	digest_format(digest, text);
-	if (p->local.find(p->local.arg, digest, ret_fd, ret_offset, &is) < 0)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "blob %s is not there", text);
-	if (is != size)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "blob %s has %llu bytes, its descriptor says %llu", text,
-				   (unsigned long long)is, (unsigned long long)size);
-	return 0;
-}
-
-/*
- * Return: 1 when the blob is in the store, 0 when it is on its way or waits for its turn, -1 with @err set
- */
-static int need_blob(struct pull *p, const uint8_t digest[DIGEST_BYTES], uint64_t size, int file, struct sbx_err *err)
-{
-	uint64_t is = 0;
-	int r = blob_store_size(p->set->config.blobs, digest, &is);
-
-	if (r == 0 && is != size)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "a descriptor says %llu bytes of a blob that has %llu",
-				   (unsigned long long)size, (unsigned long long)is);
-	if (r == 0)
-		return 1;
-	if (r != -ENOENT)
-		return sbx_err_set(err, SBX_E_SYSTEM, -r, "blob store");
-	bool counted = file < 0;
-	uint64_t offset = 0;
-	if (find_job(p->set, digest) || (counted && jobs_of(p) >= (unsigned)p->set->config.settings->images_parallel_blobs))
-		return 0;
-	if (p->is_local && counted && find_local(p, digest, size, &file, &offset, err) < 0)
-		return -1;
-	return job_new(p, digest, size, file, offset, counted, err);
-}
-
-/* ---- the manifest ---- */
-
-static int take_manifest(struct pull *p, const char *type, struct sbx_err *err);
-
-/* A local pull's manifest, or what its index has chosen, in a file as if it had been fetched. */
-static int take_local(struct pull *p, const void *data, size_t n, const char *type, struct sbx_err *err)
-{
-	p->manifest_fd = memfd_create("manifest", MFD_CLOEXEC);
-	if (p->manifest_fd < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "memory file");
-	int r = path_write_all(p->manifest_fd, data, n);
-	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, -r, "memory file") : take_manifest(p, type, err);
-}
-
-static int take_chosen(struct pull *p, const struct manifest_blob *chosen, struct sbx_err *err)
-{
-	uint64_t offset = 0;
-	int fd = -1;
-
-	/* it was in an earlier archive, perhaps, and this one names it only: the store's is as good */
-	if (blob_store_size(p->set->config.blobs, chosen->digest, NULL) == 0) {
-		auto_free char *kept = NULL;
-		size_t n = 0;
-
-		return blob_store_read(p->set->config.blobs, chosen->digest, MANIFEST_MAX_BYTES, &kept, &n, err) < 0 ?
-			       -1 : take_local(p, kept, n, "", err);
-	}
-	if (find_local(p, chosen->digest, chosen->size, &fd, &offset, err) < 0)
-		return -1;
-	auto_free char *data = malloc((size_t)chosen->size + 1); /* the index's reader has bounded it */
-	if (!data)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "manifest");
-	for (size_t done = 0; done < chosen->size;) {
-		ssize_t n = pread(fd, data + done, (size_t)chosen->size - done, (off_t)(offset + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EIO, "manifest");
-		done += (size_t)n;
-	}
-	return take_local(p, data, (size_t)chosen->size, "", err);
-}
-
-static int ask_manifest(struct pull *p, const char *ref, struct sbx_err *err)
-{
-	struct fetch_get get = {.head = {.kind = FETCH_MANIFEST, .tag = ++p->set->last_tag}};
-
-	p->manifest_fd = memfd_create("manifest", MFD_CLOEXEC);
-	if (p->manifest_fd < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "memory file");
-	snprintf(get.path, sizeof(get.path), "%s", p->ref.path);
-	snprintf(get.ref, sizeof(get.ref), "%s", ref);
-	p->manifest_tag = get.head.tag;
-	return fetch_client_get(p->fetch, &get, p->manifest_fd, err);
-}
-
-/* A private copy: whoever filled the file may still write to it. */
-static int read_manifest(int fd, char **ret, size_t *ret_len, struct sbx_err *err)
-{
-	struct stat st;
-	size_t done = 0;
-
-	if (fstat(fd, &st) < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, errno, "manifest");
-	if (st.st_size < 1 || st.st_size > (off_t)MANIFEST_MAX_BYTES)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the manifest is empty or larger than 4 MiB");
-	auto_free char *data = malloc((size_t)st.st_size);
-	if (!data)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "manifest");
-	while (done < (size_t)st.st_size) {
-		ssize_t n = pread(fd, data + done, (size_t)st.st_size - done, (off_t)done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return sbx_err_set(err, SBX_E_SYSTEM, n < 0 ? errno : EIO, "manifest");
-		done += (size_t)n;
-	}
-	*ret = take_ptr(data);
-	*ret_len = done;
-	return 0;
-}
-
-static int check_digest(const struct pull *p, const struct document *d, const struct manifest_blob *chosen, struct sbx_err *err)
-{
-	uint8_t wanted[DIGEST_BYTES];
-	char text[DIGEST_TEXT_SIZE];
-	bool has_wanted = true;
-
-	if (chosen)
-		memcpy(wanted, chosen->digest, sizeof(wanted));
-	else
-		has_wanted = p->ref.digest[0] && digest_parse(p->ref.digest, strlen(p->ref.digest), wanted) == 0;
-	if (has_wanted && memcmp(wanted, d->digest, sizeof(wanted)) != 0) {
-		digest_format(d->digest, text);
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the manifest that came has the digest %s, not the one that was asked for",
-				   text);
-	}
-	if (chosen && chosen->size != d->size)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the index says %llu bytes of a manifest that has %llu",
-				   (unsigned long long)chosen->size, (unsigned long long)d->size);
-	return 0;
-}
-
-static int begin_content(struct pull *p, struct sbx_err *err)
-{
-	struct manifest *m = &p->manifest;
-	char text[DIGEST_TEXT_SIZE];
-
-	if (m->packed_bytes > (uint64_t)p->set->config.settings->images_max_unpacked_bytes)
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "the layers have %llu bytes, more than images.max_unpacked_bytes",
-				   (unsigned long long)m->packed_bytes);
-	for (size_t i = 0; i < m->n_layers; i++) {
-		if (digest_chain(i ? p->layer[i - 1].key : NULL, m->layer[i].digest, p->layer[i].key, err) < 0)
-			return -1;
-		memcpy(p->shown[i].digest, m->layer[i].digest, DIGEST_BYTES);
-		p->shown[i].size = m->layer[i].size;
-	}
-	digest_format(m->config.digest, text);
-	memcpy(p->image.config, text, sizeof(text));
-	p->stage = STAGE_CONTENT;
-	pump_soon(p->set);
-	return 0;
-}
-
-static int take_manifest(struct pull *p, const char *type, struct sbx_err *err)
-{
-	struct manifest_platform platform;
-	struct document *d = &p->document[p->n_documents];
-	const struct manifest_blob chosen = p->manifest.chosen;
-	bool inner = p->n_documents > 0;
-	auto_free char *data = NULL;
-	size_t n = 0;
-
-	if (read_manifest(p->manifest_fd, &data, &n, err) < 0 || digest_bytes(data, n, d->digest, err) < 0)
-		return -1;
-	d->size = n;
-	if (check_digest(p, d, inner ? &chosen : NULL, err) < 0)
-		return -1;
-	manifest_host_platform(&platform);
-	if (manifest_parse(data, n, type, &platform, &p->manifest, err) < 0)
-		return -1;
-	d->fd = take_fd(&p->manifest_fd);
-	p->n_documents++;
-	digest_format(d->digest, p->image.manifest);
-	if (p->manifest.kind == MANIFEST_IMAGE)
-		return begin_content(p, err);
-	if (inner)
-		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "the index names another index");
-	memcpy(p->image.index, p->image.manifest, sizeof(p->image.index));
-	digest_format(p->manifest.chosen.digest, p->image.manifest);
-	if (p->is_local) {
-		const struct manifest_blob to = p->manifest.chosen;
-
-		return take_chosen(p, &to, err);
-	}
-	return ask_manifest(p, p->image.manifest, err);
-}
-
-/* ---- configuration and layers ---- */
-
-static int take_config(struct pull *p, struct sbx_err *err)
-{
-	struct manifest_platform platform;
-	auto_free char *data = NULL;
-	size_t n = 0;
-
-	if (blob_store_read(p->set->config.blobs, p->manifest.config.digest, MANIFEST_CONFIG_BYTES, &data, &n, err) < 0)
-		return -1;
-	manifest_host_platform(&platform);
-	if (manifest_config(data, n, &platform, p->manifest.n_layers, &p->image, &p->diff_ids, err) < 0)
-		return -1;
-	p->has_config = true;
-	return 0;
-}
-
-static void on_layer_stat(void *to, bool present, uint64_t bytes, const struct sbx_err *err)
-{
-	struct stat_call *call = to;
-	struct pull *p = find_pull(call->set, call->pull_id);
-
-	if (p) {
-		struct layer *layer = &p->layer[call->index];
-
-		layer->asking = false;
-		if (err && err->code) {
-			note_failure(p, err);
-		} else {
-			layer->asked = true;
-			if (present) {
-				layer->unpacked = bytes;
-				p->shown[call->index].state = IMAGE_LAYER_READY;
-				p->shown[call->index].done = p->shown[call->index].size;
-			}
-			pump_soon(p->set);
-		}
-	}
-	free(call);
-}
-
-static int ask_layer(struct pull *p, size_t index, struct sbx_err *err)
-{
-	struct image_pulls *set = p->set;
-	struct stat_call *call = calloc(1, sizeof(*call));
-
-	if (!call)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
-	*call = (struct stat_call){set, p->id, index};
-	if (set->config.hooks.layer_stat(set->config.hooks.arg, p->layer[index].key, on_layer_stat, call, err) < 0) {
-		free(call);
-		return -1;
-	}
-	p->layer[index].asking = true;
-	return 0;
-}
-
-static struct unpacking *find_unpacking(const struct image_pulls *set, const uint8_t key[DIGEST_BYTES])
-{
-	for (struct unpacking *u = set->unpackings; u; u = u->next)
-		if (!memcmp(u->key, key, DIGEST_BYTES))
-			return u;
-	return NULL;
-}
-
-static bool lower_at_least(const struct pull *p, size_t index, enum image_pull_layer_state state)
-{
-	for (size_t i = 0; i < index; i++)
-		if (p->shown[i].state < state)
-			return false;
-	return true;
-}
-
-/* The broker is busy with this or other layers, or was restarted: ask it again what is there. */
-static bool may_unpack_again(struct pull *p, size_t index, const struct sbx_err *err)
-{
-	struct layer *layer = &p->layer[index];
-
-	bool begun_upon = err->code == SBX_E_IMAGE_NOT_FOUND && !lower_at_least(p, index, IMAGE_LAYER_READY); /* one of those failed */
-	if ((err->code != SBX_E_LIMIT || !strstr(err->msg, "being unpacked")) && err->code != SBX_E_PEER_GONE && !begun_upon)
-		return false;
-	if (++layer->tries > UNPACK_TRIES)
-		return false;
-	layer->asked = false;
-	layer->not_before_mono_ms = loop_now_ms(p->set->config.loop) + BUSY_RETRY_MS;
-	p->shown[index].state = IMAGE_LAYER_PULLED;
-	loop_timer_arm(p->set->busy, BUSY_RETRY_MS + 1);
-	return true;
-}
-
-static void on_layer_unpacked(void *to, bool present, uint64_t bytes, const struct sbx_err *err)
-{
-	struct unpacking *u = to;
-	struct image_pulls *set = u->set;
-
-	(void)present;
-	for (struct unpacking **at = &set->unpackings; *at; at = &(*at)->next) {
-		if (*at != u)
-			continue;
-		*at = u->next;
-		break;
-	}
-	for (struct pull *p = set->pulls; p; p = p->next) {
-		for (size_t i = 0; p->stage == STAGE_CONTENT && i < p->manifest.n_layers; i++) {
-			if (memcmp(p->layer[i].key, u->key, DIGEST_BYTES) != 0 || p->shown[i].state == IMAGE_LAYER_READY)
-				continue;
-			if (!err || !err->code) {
-				p->layer[i].unpacked = bytes;
-				p->shown[i].state = IMAGE_LAYER_READY;
-			} else if (p->id == u->pull_id && !may_unpack_again(p, i, err)) {
-				struct sbx_err mine = *err;
-
-				sbx_err_wrap(&mine, "layer %zu", i);
-				note_failure(p, &mine);
-			} else if (p->id != u->pull_id && p->shown[i].state == IMAGE_LAYER_UNPACKING) {
-				p->shown[i].state = IMAGE_LAYER_PULLED; /* it tries itself, with its own diff id */
-			}
-		}
-	}
-	free(u);
-	pump_soon(set);
-}
-
-static int unpack_layer(struct pull *p, size_t index, struct sbx_err *err)
-{
-	struct image_pulls *set = p->set;
-	unsigned n = 0;
-
-	for (const struct unpacking *u = set->unpackings; u; u = u->next)
-		n++;
-	if (find_unpacking(set, p->layer[index].key)) {
-		p->shown[index].state = IMAGE_LAYER_UNPACKING;
-		return 0;
-	}
-	if (n >= UNPACKS_MAX || loop_now_ms(set->config.loop) < p->layer[index].not_before_mono_ms)
-		return 0;
-	auto_fd blob = blob_store_get(set->config.blobs, p->manifest.layer[index].digest);
-	if (blob < 0)
-		return sbx_err_set(err, SBX_E_SYSTEM, -blob, "open a blob");
-	struct unpacking *u = calloc(1, sizeof(*u));
-	if (!u)
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
-	*u = (struct unpacking){.set = set, .pull_id = p->id};
-	memcpy(u->key, p->layer[index].key, DIGEST_BYTES);
-	struct image_layer_job *job = calloc(1, sizeof(*job));
-	if (!job) {
-		free(u);
-		return sbx_err_set(err, SBX_E_NO_MEMORY, 0, "pull");
-	}
-	job->blob_fd = blob;
-	job->form = (uint32_t)p->manifest.layer[index].form;
-	memcpy(job->key, u->key, DIGEST_BYTES);
-	memcpy(job->diff_id, p->diff_ids[index], DIGEST_BYTES);
-	for (job->n_lower = 0; job->n_lower < index; job->n_lower++)
-		memcpy(job->lower[job->n_lower], p->layer[job->n_lower].key, DIGEST_BYTES);
-	int rc = set->config.hooks.layer_unpack(set->config.hooks.arg, job, on_layer_unpacked, u, err);
-	free(job);
-	if (rc < 0) {
-		free(u);
-		return -1;
-	}
-	u->next = set->unpackings;
-	set->unpackings = u;
-	p->shown[index].state = IMAGE_LAYER_UNPACKING;
-	return 0;
-}
-
-static int advance_layer(struct pull *p, size_t index, struct sbx_err *err)
-{
-	struct image_pull_layer *shown = &p->shown[index];
-	const struct manifest_blob *blob = &p->manifest.layer[index];
-	struct layer *layer = &p->layer[index];
-
-	if (shown->state == IMAGE_LAYER_READY || layer->asking || loop_now_ms(p->set->config.loop) < layer->not_before_mono_ms)
-		return 0;
-	if (!layer->asked)
-		return ask_layer(p, index, err);
-	if (shown->state == IMAGE_LAYER_UNPACKING)
-		return 0;
-	if (shown->state != IMAGE_LAYER_PULLED) {
-		int there = need_blob(p, blob->digest, blob->size, -1, err);
-
-		if (there < 0)
-			return -1;
-		shown->state = there ? IMAGE_LAYER_PULLED : find_job(p->set, blob->digest) ? IMAGE_LAYER_PULLING : IMAGE_LAYER_WAITING;
-		if (!there)
-			return 0;
-		shown->done = shown->size;
-	}
-	/*
-	 * Begun in their order: an opaque directory hides names that only the layers below can tell.  The broker knows those that are
-	 * under way, and has this one wait for them when the rest of it is unpacked.
-	 */
-	return p->has_config && lower_at_least(p, index, IMAGE_LAYER_UNPACKING) ? unpack_layer(p, index, err) : 0;
 }
 
 /* ---- the end ---- */
@@ -726,7 +70,7 @@ static void tell_progress(struct pull *p)
 					       .total = p->manifest.packed_bytes};
 
 	for (size_t i = 0; i < progress.n_layers; i++) {
-		const struct blob_job *job = p->shown[i].state == IMAGE_LAYER_PULLING ? find_job(p->set, p->shown[i].digest) : NULL;
+		const struct blob_job *job = p->shown[i].state == IMAGE_LAYER_PULLING ? pull_blob_job(p->set, p->shown[i].digest) : NULL;
 
 		if (job)
 			p->shown[i].done = job->done;
@@ -743,7 +87,7 @@ static void clear_try(struct pull *p)
 	for (struct blob_job *j = p->set->jobs, *next; j; j = next) {
 		next = j->next;
 		if (j->owner == p)
-			job_free(j);
+			pull_blob_free(j);
 	}
 	fetch_client_free(p->fetch);
 	p->fetch = NULL;
@@ -793,7 +137,7 @@ static void drop_one(struct image_pulls *set, const struct brought *had)
 static bool being_unpacked(const struct image_pulls *set, const struct brought *had)
 {
 	for (size_t i = 0; i < had->n_keys; i++)
-		if (find_unpacking(set, had->key[i]))
+		if (pull_layer_unpacking(set, had->key[i]))
 			return true;
 	return false;
 }
@@ -842,7 +186,7 @@ static void pull_free(struct pull *p)
 	explicit_bzero(&p->credentials, sizeof(p->credentials));
 	free(p);
 	drop_brought(set);
-	pump_soon(set); /* others may have waited for what it did */
+	pull_soon(set); /* others may have waited for what it did */
 }
 
 /* Tells everybody, then nobody is left to leave. */
@@ -934,20 +278,20 @@ static int advance(struct pull *p, struct sbx_err *err)
 	if (p->stage != STAGE_CONTENT)
 		return 0;
 	for (size_t i = 0; i < p->n_documents; i++) {
-		int there = need_blob(p, p->document[i].digest, p->document[i].size, p->document[i].fd, err);
+		int there = pull_blob_need(p, p->document[i].digest, p->document[i].size, p->document[i].fd, err);
 
 		if (there < 0)
 			return -1;
 		all &= there > 0;
 	}
 	if (!p->has_config) {
-		int there = need_blob(p, p->manifest.config.digest, p->manifest.config.size, -1, err);
+		int there = pull_blob_need(p, p->manifest.config.digest, p->manifest.config.size, -1, err);
 
-		if (there < 0 || (there > 0 && take_config(p, err) < 0))
+		if (there < 0 || (there > 0 && pull_manifest_config(p, err) < 0))
 			return -1;
 	}
 	for (size_t i = 0; i < p->manifest.n_layers; i++) {
-		if (advance_layer(p, i, err) < 0)
+		if (pull_layer_advance(p, i, err) < 0)
 			return -1;
 		all &= p->shown[i].state == IMAGE_LAYER_READY;
 	}
@@ -981,11 +325,11 @@ static int begin_try(struct pull *p, struct sbx_err *err)
 	};
 
 	if (p->is_local)
-		return take_local(p, p->local.manifest, p->local.n_manifest, p->local.type, err);
+		return pull_manifest_local(p, p->local.manifest, p->local.n_manifest, p->local.type, err);
 	p->fetch = fetch_client_new(&config, err);
 	if (!p->fetch)
 		return -1;
-	return ask_manifest(p, p->ref.digest[0] ? p->ref.digest : p->ref.tag, err);
+	return pull_manifest_ask(p, p->ref.digest[0] ? p->ref.digest : p->ref.tag, err);
 }
 
 static void on_fetched(void *arg, const struct fetch_done *done)
@@ -997,8 +341,8 @@ static void on_fetched(void *arg, const struct fetch_done *done)
 		sbx_err_set(&err, (enum sbx_err_code)done->status, 0, "%s", done->text);
 	if (done->head.tag == p->manifest_tag) {
 		p->manifest_tag = 0;
-		if (err.code || take_manifest(p, done->type, &err) < 0)
-			note_failure(p, &err);
+		if (err.code || pull_manifest_take(p, done->type, &err) < 0)
+			pull_note_failure(p, &err);
 		return;
 	}
 	for (struct blob_job *j = p->set->jobs; j; j = j->next) {
@@ -1006,7 +350,7 @@ static void on_fetched(void *arg, const struct fetch_done *done)
 			continue;
 		j->tag = 0;
 		j->fetch_err = err;
-		pump_soon(p->set);
+		pull_soon(p->set);
 	}
 }
 
@@ -1017,7 +361,7 @@ static void on_fetch_lost(void *arg, const struct sbx_err *err)
 	for (struct blob_job *j = p->set->jobs; j; j = j->next)
 		if (j->owner == p)
 			j->tag = 0;
-	note_failure(p, err);
+	pull_note_failure(p, err);
 }
 
 /* The next endpoint, or the end.  Return: whether the pull has ended */
@@ -1053,7 +397,7 @@ static void on_pump(void *arg)
 	for (struct blob_job *j = set->jobs, *next; j; j = next) {
 		next = j->next;
 		if (j->ended)
-			job_settle(j);
+			pull_blob_settle(j);
 	}
 	do {
 		changed = false;
@@ -1067,7 +411,7 @@ static void on_pump(void *arg)
 
 				changed = r > 0;
 				if (r < 0)
-					note_failure(p, &err);
+					pull_note_failure(p, &err);
 			}
 		}
 		/* a callback may have changed the list: from the start */
@@ -1137,7 +481,7 @@ void image_pulls_free(struct image_pulls *set)
 
 static void add_endpoint(struct pull *p, const char *host)
 {
-	if (p->n_endpoints < ENDPOINTS_MAX)
+	if (p->n_endpoints < PULL_ENDPOINTS_MAX)
 		snprintf(p->endpoint[p->n_endpoints++], sizeof(p->endpoint[0]), "%s", host);
 }
 
@@ -1146,7 +490,7 @@ static void choose_endpoints(struct pull *p)
 	const struct settings_texts *mirrors = &p->set->config.settings->images_mirrors;
 	size_t n = strlen(p->ref.registry);
 
-	for (size_t i = 0; i < mirrors->n && p->n_endpoints + 1 < ENDPOINTS_MAX; i++)
+	for (size_t i = 0; i < mirrors->n && p->n_endpoints + 1 < PULL_ENDPOINTS_MAX; i++)
 		if (!strncmp(mirrors->item[i], p->ref.registry, n) && mirrors->item[i][n] == '=' &&
 		    strlen(mirrors->item[i] + n + 1) < FETCH_HOST_BYTES)
 			add_endpoint(p, mirrors->item[i] + n + 1);
