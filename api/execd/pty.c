@@ -53,6 +53,7 @@ struct pty_socket {
 	bool eof;	      /* the client has no more input; told to the shell behind stdin_ */
 	struct loop_timer *keepalive;
 	uint64_t heard_ms;    /* when the client last gave a sign of life */
+	uint64_t pinged_ms;
 	size_t not_granted;
 };
 
@@ -242,13 +243,18 @@ static void socket_drop(struct pty_socket *c, uint16_t code, const char *reason)
 static void socket_keepalive(void *arg)
 {
 	struct pty_socket *c = arg;
+	uint64_t now = mono_ms(), silence = now - c->heard_ms;
 
-	if (mono_ms() - c->heard_ms > SILENCE_MS) {
+	if (silence >= SILENCE_MS) {
 		socket_drop(c, WS_CLOSE_GOING_AWAY, "no sign of life");
 		return;
 	}
-	send_frame(c, WS_PING, "", 0);
-	loop_timer_arm(c->keepalive, KEEPALIVE_MS);
+	if (now - c->pinged_ms >= KEEPALIVE_MS) {
+		send_frame(c, WS_PING, "", 0);
+		c->pinged_ms = now;
+	}
+	uint64_t ping_due = c->pinged_ms + KEEPALIVE_MS - now, end_due = SILENCE_MS - silence;
+	loop_timer_arm(c->keepalive, ping_due < end_due ? ping_due : end_due);
 }
 
 /* ---- the shell ---- */
@@ -750,7 +756,7 @@ void pty_connect(const struct execd_match *match)
 	}
 	c->session = s;
 	c->req = match->call->req;
-	c->heard_ms = mono_ms();
+	c->heard_ms = c->pinged_ms = mono_ms();
 	c->text.max = TEXT_BYTES;
 	ws_reader_init(&c->reader, true, MESSAGE_BYTES);
 	upgrade(c, match->call);

@@ -710,6 +710,91 @@ def test_terminals():
 
 # ---- sections 11 and 12 ----
 
+SERVICE = r"""
+import os, socket, time
+def wait(path):
+    for _ in range(2400):
+        if os.path.exists(path): return
+        time.sleep(0.05)
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", 8100))
+s.listen(16)
+open("/tmp/serving", "w")
+while True:
+    c, _ = s.accept()
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += c.recv(65536)
+    head, body = got.split(b"\r\n\r\n", 1)
+    path = head.split()[1].split(b"?")[0]
+    if path == b"/stream":
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n")
+        wait("/tmp/next")
+        c.sendall(b"7\r\nsecond\n\r\n0\r\n\r\n")
+    elif path == b"/both":
+        c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not body.endswith(b"0\r\n\r\n"):
+            if body:
+                text = body.split(b"\r\n")[1]
+                c.sendall(b"%x\r\n%s\r\n" % (len(text), text))
+            body = c.recv(65536)
+        c.sendall(b"0\r\n\r\n")
+    elif path == b"/old":
+        c.sendall(b"HTTP/1.0 203 Own\r\nX-A: 1\r\nX-A: 2\r\nKeep-Alive: x\r\n\r\nto the end")
+    elif path == b"/none":
+        c.sendall(b"HTTP/1.1 204 None\r\nX-A: 1\r\n\r\n")
+    else:
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), b"" if head.startswith(b"HEAD") else head))
+    c.close()
+"""
+
+
+def test_service():
+    if box.command("command -v python3") == "":
+        return t.skip("11 a service inside", "no python3 in the image")
+    box.upload("/tmp/service.py", write_local(SERVICE), 644)
+    server, _ = start({"command": "python3 /tmp/service.py"})
+    box.command(wait_for("/tmp/serving"))
+    for way in ("/proxy/8100", "/proxy/44772/proxy/8100"):
+        wire.send(say("GET", way + "/stream"))
+        status = wire.head()[0]
+        t.eq((status.split()[1], wire.chunk()), ("200", b"first\n"), "11 what a service streams comes when it is written, by %s" % way)
+        box.command("touch /tmp/next")
+        t.eq((wire.chunk(), wire.chunk()), (b"second\n", b""), "11 to its end, by %s" % way)
+        box.command("rm /tmp/next")
+    both = Wire()
+    both.send(say("POST", "/proxy/8100/both", b"3\r\none\r\n", "Transfer-Encoding: chunked\r\n"))
+    t.eq((both.head()[0].split()[1], both.chunk()), ("200", b"one"), "11 an answer may begin before its request has ended")
+    both.send(b"3\r\ntwo\r\n")
+    t.eq(both.chunk(), b"two", "11 and both go on")
+    both.send(b"0\r\n\r\n")
+    t.eq(both.chunk(), b"", "11 to the end")
+    got = ask("GET", "/proxy/8100/old")
+    t.eq((got[0], [h for h in got[1] if h[:2] == "X-"], got[2]), (203, ["X-A: 1", "X-A: 2"], b"to the end"), "11 HTTP/1.0, a status and headers of its own")
+    t.ok(not any(h.startswith("Keep-Alive") for h in got[1]), "11 headers for one hop stay behind", got[1])
+    got = ask("GET", "/proxy/8100/none")
+    t.ok(got[0] == 204 and "X-A: 1" in got[1] and not any("ength" in h for h in got[1]), "11 an answer without a body", got)
+    got = ask("HEAD", "/proxy/8100/any")
+    t.ok(got[0] == 200 and any(h.startswith("Content-Length: ") for h in got[1]), "11 HEAD", got)
+    for path in ("/a%2Fb//c;d/%e2%82%ac/~x?q=%20+&&r=%zz", "/" + "p" * 3000 + "?" + "q" * 3000):
+        got = ask("GET", "/proxy/8100" + path)
+        t.eq(got[2].split(b"\r\n")[0].decode(), "GET %s HTTP/1.1" % path, "11 path and query as they were: %.30s" % path)
+    for way in ("/proxy/8100", "/proxy/8100/", "/proxy/8100?x"):
+        got = ask("GET", way)
+        t.eq(got[2].split()[1].decode(), "/" + ("?x" if "?" in way else ""), "11 GET %s" % way)
+    got = ask("OPTIONS", "/proxy/8100/x", headers="X-Two: 1\r\nX-Two: 2\r\nTE: trailers\r\nConnection: X-Own\r\nX-Own: 1\r\nX-EXECD-ACCESS-TOKEN: none\r\n")
+    lines = got[2].decode().lower().split("\r\n")
+    t.ok(lines[0] == "options /x http/1.1" and "x-two: 1" in lines and "x-two: 2" in lines and
+         not [x for x in lines if x.startswith(("te:", "x-own", "x-execd"))], "11 any method; headers but those for one hop and our token", lines)
+    t.eq(ask("GET", "/ping"), EMPTY, "11 the connection is as before")
+    server.sock.close()
+    box.command("pkill -f '[s]ervice.py'")
+    until(lambda: ask("GET", "/proxy/8100/")[0] == 502)
+    got = ask("GET", "/proxy/8100/")
+    t.ok(got[0] == 502 and set(json.loads(got[2])) == {"code", "message"}, "11 nobody there: 502", got)
+
+
 def test_ports():
     t.eq(ask("GET", "/proxy/44772/ping"), EMPTY, "11 our own port, within itself")
     t.eq(ask("GET", "/proxy/44772/proxy/44772/proxy/44772/ping"), EMPTY, "11 again and again")

@@ -137,6 +137,12 @@ answer=$(get -H 'Cookie: c' -H 'Authorization: a' "${key[@]}" "$proxy/8000/a%2Fb
 has "$answer" 'GET /a%2Fb//c?q=%20 HTTP/1.1' "127.0.0.1: path and query byte by byte"
 case $answer in *Cookie* | *Authorization* | *secret*) ok 1 "no secret passes the API's origin" ;; *) ok 0 "no secret passes the API's origin" ;; esac
 has "$(get -H 'Cookie: c=1' -H 'Authorization: Basic x' "$direct/8000/")" 'Authorization: Basic x' "the second origin passes logins"
+forwarded() { get "$@" "$direct/8000/" | tr -d '\r' | sed -n 's/^X-Forwarded-//p' | sort | tr '\n' ' '; }
+is "$(forwarded)" "For: 127.0.0.1, 127.0.0.1 Proto: http " "and says who asks"
+is "$(forwarded -H 'X-Forwarded-For: 192.0.2.7, 192.0.2.8' -H 'X-Real-IP: 192.0.2.9' -H 'X-Forwarded-Host: x' -H 'X-Forwarded-Proto: https')" \
+	"For: 192.0.2.7, 127.0.0.1 Proto: http " "behind the first address that was named"
+is "$(forwarded -H 'X-Real-IP: 192.0.2.9')" "For: 192.0.2.9, 127.0.0.1 Proto: http " "which may be X-Real-IP"
+has "$(get -H 'Host: localhost:18202' "$direct/8000/")" 'Host: localhost:18202' "and the host that was asked for"
 if get "${key[@]}" -d '{"command":"cat /proc/net/if_inet6"}' $proxy/44772/command | grep -q 00000000000000000000000000000001; then
 	has "$(get "$direct/8001/v6")" 'GET /v6 ' "a service on ::1"
 else

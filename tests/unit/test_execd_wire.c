@@ -1290,6 +1290,38 @@ static void test_terminal(void)
 	hold = false;
 }
 
+/* A terminal whose client may be gone: pings, and an end when nothing comes back. */
+static void test_terminal_silence(void)
+{
+	static const struct {
+		uint64_t ms;
+		bool pong;
+		const char *want;
+	} steps[] = {
+		{29999, false, ""}, {1, false, "|"},	    {29999, true, ""},		{1, false, "|"},
+		{30000, false, "|"}, {29998, false, ""}, {1, false, "close1001|"},
+	};
+	auto_buf out = {0};
+	char request[512];
+
+	hold = true;
+	ask(post("/pty", "{}"));
+	char *at = strstr((char *)(uintptr_t)buf_str(&reply), "\"session_id\":\"");
+	snprintf(request, sizeof(request), "GET /pty/%.36s/ws HTTP/1.1\r\n" WS_HEAD, at ? at + 14 : "");
+	client_open();
+	client_send(request, strlen(request));
+	ok(strstr(ws_frames(&out), "connected") != NULL, "a terminal's client");
+	fake_agent_started(&agent, last_stream);
+	turn(4);
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		pass(steps[i].ms);
+		is_str(ws_frames(&out), steps[i].want, "pinged every 30 s, closed after 60 s without a sign: step %zu", i);
+		if (steps[i].pong)
+			ws_send(WS_PONG, "", 0);
+	}
+	hold = false;
+}
+
 /* ---- sessions and code: the test plays the shell and the interpreter ---- */
 
 static void start_ask(const char *request)
@@ -1529,6 +1561,7 @@ int main(void)
 	test_hostile_agent();
 	test_metrics();
 	test_terminal();
+	test_terminal_silence();
 	test_sessions();
 	test_code();
 	test_request_log();
