@@ -20,8 +20,8 @@ ROOT = "/v1/sandboxes/%s/proxy/44772" % box.id
 class Wire:
     """A connection: bytes out, answers in."""
 
-    def __init__(self, port=None):
-        self.sock = socket.create_connection(("127.0.0.1", port)) if port else socket.socket(socket.AF_UNIX)
+    def __init__(self, port=None, host="127.0.0.1"):
+        self.sock = socket.create_connection((host, port)) if port else socket.socket(socket.AF_UNIX)
         self.sock.settimeout(90)
         if not port:
             self.sock.connect(execd_client.SOCKET)
@@ -263,6 +263,13 @@ def test_token():
         t.eq(code("GET", "/ping", "%s: %s\r\n" % (name, token))[0], 200, "2.1 the token as %s" % name)
     for why, value in (("longer", token + "x"), ("shorter", token[:-1]), ("in other letters", token.swapcase()), ("empty", "")):
         t.eq(code("GET", "/ping", "X-EXECD-ACCESS-TOKEN: %s\r\n" % value)[0], 401, "2.1 the token, %s" % why)
+    try:
+        other = Wire(port, "::1")
+        other.send(say("GET", "/ping", headers="X-EXECD-ACCESS-TOKEN: %s\r\n" % token))
+        t.eq(other.answer()[0], 200, "15-29 over IPv6")
+        other.sock.close()
+    except OSError as e:
+        t.skip("15-29 over IPv6", "no IPv6 here: %s" % e)
     t.eq(code("GET", "/proxy/44772/ping", "X-EXECD-ACCESS-TOKEN: %s\r\n" % token)[0], 200, "2.1 nested, with the token")
     t.ok(key and code("GET", "/ping", "OPEN-SANDBOX-API-KEY: %s\r\n" % key)[0] == 200, "2.1 the API's key will do")
 
