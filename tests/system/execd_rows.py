@@ -715,6 +715,27 @@ def test_terminals():
          "10 a shell that cannot be started")
 
 
+def test_slow_terminal():
+    ident = json.loads(ask("POST", "/pty", '{"command":"yes"}')[2])["session_id"]
+
+    def offset():
+        return json.loads(ask("GET", "/pty/" + ident)[2])["output_offset"]
+
+    def stands():
+        before = offset()
+        time.sleep(0.3)
+        return before and before == offset()
+
+    ws = Ws(ident)
+    t.ok(until(stands), "10 a client that does not read stalls its terminal")
+    t.eq(box.command("echo beside"), "beside", "10 and nobody else's")
+    at = offset()
+    ws.until(lambda: len(ws.frames) % 50 == 0 and offset() > at)
+    t.ok(offset() > at, "10 which goes on when it does")
+    t.eq(ask("DELETE", "/pty/" + ident), EMPTY, "10 and can be ended")
+    ws.wire.sock.close()
+
+
 # ---- sections 11 and 12 ----
 
 SERVICE = r"""
