@@ -460,6 +460,16 @@ static double ms_between(uint64_t from_usec, uint64_t to_usec)
 	return to_usec > from_usec ? (double)(to_usec - from_usec) / 1000.0 : 0.0;
 }
 
+/* The end of what is no terminal would not be one inside: the command would wait for ever. */
+static bool has_terminal(void)
+{
+	bool has = isatty(STDIN_FILENO) == 1;
+
+	if (!has)
+		cli_say("-t: stdin is no terminal; use -i alone");
+	return has;
+}
+
 /* Return: exit code, or -1 with @err set. */
 static int run_in(struct cli *cli, const struct cli_args *args, const char *const *words, const char *id, struct sbx_err *err)
 {
@@ -565,6 +575,8 @@ int cmd_run(struct cli *cli, const struct cli_args *args)
 	char id[UUID_SIZE];
 	uint64_t began = mono_usec();
 
+	if (cli_flag(args, "tty") && !has_terminal())
+		return CLI_EXIT_USAGE;
 	/* before signals are held: Ctrl-C ends the pull, and there is no sandbox yet */
 	if (pull_for(cli, args, &err) < 0) {
 		cli_fail(cli, &err);
@@ -652,10 +664,8 @@ int cmd_exec(struct cli *cli, const struct cli_args *args)
 		cli_fail(cli, &err);
 		return CLI_EXIT_DAEMON;
 	}
-	if (tty && isatty(STDIN_FILENO) != 1) {
-		cli_say("-t: stdin is no terminal; use -i alone");
+	if (tty && !has_terminal())
 		return CLI_EXIT_USAGE;
-	}
 	stream_signals_hold();
 	if (run_job(cli, args, args->operands + 1, &job, &result, &err) < 0) {
 		cli_fail(cli, &err);

@@ -150,7 +150,9 @@ int cmd_ls(struct cli *cli, const struct cli_args *args)
 	jw_array(&w);
 	int rc = client_walk(cli, buf_str(&filter) ? buf_str(&filter) : "", list_one, &l, &err);
 	jw_array_end(&w);
-	if (l.table && out_table_print(l.table) < 0)
+	if (rc < 0)
+		out_table_drop(l.table);
+	else if (l.table && out_table_print(l.table) < 0)
 		rc = sbx_err_set(&err, SBX_E_NO_MEMORY, 0, "table");
 	if (rc == 0 && l.w) {
 		auto_jv root = jv_parse(buf_peek(&all), buf_used(&all), &err);

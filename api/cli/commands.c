@@ -320,7 +320,7 @@ const struct cli_command cli_commands[] = {
 	 "  sandboxctl egress explain 7f3a api.github.com:22\n"
 	 "  sandboxctl egress explain 7f3a 10.0.0.8:5432\n",
 	 no_options, -1, 2, 2, cmd_egress_explain},
-	{"volume", "ls", "", "list named volumes", "  sandboxctl volume ls\n", no_options, -1, 0, 0, cmd_volume_ls},
+	{"volume", "ls", "", "list the named volumes that sandboxes have", "  sandboxctl volume ls\n", no_options, -1, 0, 0, cmd_volume_ls},
 	{"volume", "create", "NAME", "make a named volume", "  sandboxctl volume create --size 10g models\n", volume_create_options, -1, 1, 1,
 	 cmd_volume_create},
 	{"volume", "rm", "NAME...", "remove named volumes and what is in them", "  sandboxctl volume rm models\n", no_options, -1, 1,

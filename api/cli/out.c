@@ -65,24 +65,30 @@ void out_table_cell(struct out_table *t, const char *text)
 	t->cells[t->n_cells++] = copy;
 }
 
+void out_table_drop(struct out_table *t)
+{
+	if (!t)
+		return;
+	for (size_t i = 0; i < t->n_cells; i++)
+		free(t->cells[i]);
+	free(t->cells);
+	free(t);
+}
+
 int out_table_print(struct out_table *t)
 {
 	int rc = t->failed ? -1 : 0;
 
-	for (size_t i = 0; i < t->n_cells; i++) {
+	for (size_t i = 0; !t->failed && i < t->n_cells; i++) {
 		size_t column = i % t->n_columns;
 
-		if (!t->failed) {
-			fputs(t->cells[i], stdout);
-			if (column + 1 < t->n_columns)
-				printf("%*s", (int)(t->width[column] - shown_width(t->cells[i]) + 2), "");
-			else
-				putchar('\n');
-		}
-		free(t->cells[i]);
+		fputs(t->cells[i], stdout);
+		if (column + 1 < t->n_columns)
+			printf("%*s", (int)(t->width[column] - shown_width(t->cells[i]) + 2), "");
+		else
+			putchar('\n');
 	}
-	free(t->cells);
-	free(t);
+	out_table_drop(t);
 	return rc;
 }
 

@@ -20,6 +20,8 @@ struct out_table;
 struct out_table *out_table_new(const char *const *heads) SBX_WUR;
 /** out_table_cell() - Put @text (copied; control characters become '?') into the next cell of @t; NULL is "-" */
 void out_table_cell(struct out_table *t, const char *text);
+/** out_table_drop() - Forget the table; NULL is fine */
+void out_table_drop(struct out_table *t);
 /** out_table_print() - Print @t with aligned columns, and release it; Return: 0, or -1 when memory ran out */
 int out_table_print(struct out_table *t) SBX_WUR;
 

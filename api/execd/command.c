@@ -621,6 +621,11 @@ static void logs_unknown(void *arg, const struct agent_end *end, const char *tex
 	struct question *q = arg;
 	struct sbx_err err;
 
+	if (end->reason == AGENT_NO_SUCH_COMMAND && q->tail_lines) { /* diagnostics of a sandbox without an entrypoint */
+		respond_tail(q);
+		question_free(q);
+		return;
+	}
 	execd_end_err(end, text, n, &err);
 	if (end->reason == AGENT_NO_SUCH_COMMAND)
 		sbx_err_set(&err, SBX_E_EXECD_BODY, 0, "command not found: %s", q->id_text);

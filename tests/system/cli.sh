@@ -44,7 +44,7 @@ trap finish EXIT
 export SANDBOXD_SOCKET="/run/sandboxd/$instance/api.sock"
 unset OPEN_SANDBOX_DOMAIN OPEN_SANDBOX_API_KEY
 ctl="$builddir/sandboxctl"
-for _ in $(seq 200); do
+for _ in $(seq 1200); do
 	"$ctl" version >/dev/null 2>&1 && break
 	sleep 0.05
 done
@@ -143,15 +143,19 @@ is "$("$ctl" exec web -- echo on)" on "resume"
 has "$("$ctl" renew web 30m)" "in 29m" "renew, shorter than before"
 has "$("$ctl" endpoint web 8000 2>/dev/null)" "/$id/8000" "endpoint"
 command=$("$ctl" exec -d web -- sh -c 'echo behind; sleep 30')
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	[ -n "$("$ctl" logs web -c "$command")" ] && break
 	sleep 0.05
 done
 is "$("$ctl" logs web -c "$command")" behind "exec -d and logs -c"
+is "$("$ctl" logs web 2>&1)/$?" /0 "logs of a sandbox without a command of its own: nothing, and no error"
+"$ctl" run -it -- sh </dev/null >"$work/out" 2>&1
+is "$?/$(cat "$work/out")" "2/sandboxctl: -t: stdin is no terminal; use -i alone" "run -t without a terminal does not wait for ever"
+is "$("$ctl" --socket "$work/none" ls 2>/dev/null)" "" "ls without a daemon prints no table"
 
 "$ctl" exec -u 1000 web -- sh -c 'echo started; exec sleep 4321' >"$work/started" &
 runner=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	[ -s "$work/started" ] && break
 	sleep 0.05
 done
