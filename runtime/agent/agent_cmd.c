@@ -1116,11 +1116,21 @@ void cmd_interrupt(struct service *s, struct cmd *c)
 	s->cmd_events = true;
 }
 
-/* A server that was left behind waits for clients, a `tee` has woken up to the end of its input: only the latter is waited for. */
+/* A server that was left behind waits for clients, a `tee` is fed and wakes up to the end of its input: only the latter is waited for. */
 static void look_for_tail(struct service *s, struct cmd *c, int64_t now_usec)
 {
 	bool open = c->out[0].fd >= 0 || c->out[1].fd >= 0;
-	bool quiet = !pipe_holds(&c->out[0]) && !pipe_holds(&c->out[1]) && !(open && proc_any_at_work(s->agent, c->tag));
+	struct proc_tail tail = {0};
+
+	if (open)
+		proc_tail(s->agent, c->tag, c->out[c->out[0].fd < 0].fd, &tail);
+	if (tail.fed && !c->tail_fed) {
+		c->tail_fed = true;
+		c->drain_mono_usec += INT_FED_USEC - INT_TAIL_USEC;
+		for (int i = 0; i < 2; i++)
+			c->drain_bytes[i] += c->out[i].fd >= 0 ? INT_FED_BYTES - INT_TAIL_BYTES : 0;
+	}
+	bool quiet = !pipe_holds(&c->out[0]) && !pipe_holds(&c->out[1]) && !tail.at_work && !tail.fed;
 
 	if (!open || (quiet && c->tail_quiet)) {
 		c->tail_mono_usec = 0;

@@ -35,11 +35,15 @@
 #define INT_PTY_DRAIN_USEC 500000
 /*
  * For the output of processes that outlive their shell, such as `tee` in a process substitution: FIRST and three times as long each
- * further time it is looked whether any of them has something to do, and twice none ends the wait.
+ * further time it is looked whether any of them has something to do, and twice none ends the wait.  One that a pipe feeds is a filter
+ * behind the shell, whose input has ended: it is waited for while it sleeps, too, and longer.  All are waited for until they close
+ * their end of the output, which the kernel tells, and no longer than this.
  */
 #define INT_TAIL_USEC	   100000
 #define INT_TAIL_FIRST_USEC 4000
 #define INT_TAIL_BYTES	   (64u * 1024)
+#define INT_FED_USEC	   500000
+#define INT_FED_BYTES	   (1024u * 1024)
 #define INT_SPARE_USEC	   5000000 /* how long an unused launcher waits */
 /*
  * STARTED waits so long for company: most commands are over by then, and their beginning and end are one message, one wake-up
@@ -85,6 +89,7 @@ struct cmd {
 	int64_t tail_mono_usec;	    /* when to look whether any are still to come; 0: it is not looked */
 	int64_t tail_step_usec;
 	bool tail_quiet; /* the look before found nobody at work */
+	bool tail_fed;	 /* a look has found a filter */
 	struct agent_source report, out[2], in, watch; /* watch: pidfd of a member of an interrupted group */
 	uint64_t drain_bytes[2]; /* ENDED: what the pipe held then and still has to be sent */
 	struct agent_source tells; /* driver: what it tells */

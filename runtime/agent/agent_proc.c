@@ -207,13 +207,66 @@ int proc_look(const struct agent *a, pid_t pid, struct proc_look *ret)
 	return 0;
 }
 
-int proc_any_at_work(const struct agent *a, uint64_t tag)
-{
-	struct table t = {0};
-	int found = table_read(a->proc_fd, &t) < 0; /* who cannot look waits */
+#define CHILDREN_BYTES 8192 /* of the list of one process: a thousand of them, more are not looked at */
 
-	for (size_t i = 0; i < t.n && !found; i++)
-		found = strchr("RD", t.at[i].state) && carries_tag(t.at[i].pid, tag);
-	free(t.at);
-	return found;
+/* Adds the children of @pid to @to, of which @n are there; with @tag only those who carry it.  Return: how many there are then. */
+static size_t add_children(const struct agent *a, pid_t pid, uint64_t tag, pid_t to[PROC_TAIL_MAX], size_t n)
+{
+	char path[64], text[CHILDREN_BYTES], *at = text;
+
+	snprintf(path, sizeof(path), "%d/task/%d/children", pid, pid);
+	auto_fd fd = openat(a->proc_fd, path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (got <= 0)
+		return n;
+	text[got] = 0;
+	/* each number has a space behind it: one that was cut has none */
+	while (n < PROC_TAIL_MAX && strchr(at, ' ')) {
+		pid_t child = (pid_t)take_number(&at);
+
+		if (child > 1 && (!tag || carries_tag(child, tag)))
+			to[n++] = child;
+	}
+	return n;
+}
+
+/*
+ * The mount that descriptor @fd of @pid is from, 0 when that is not told: that of the kernel's pipes has none but pipes.  A link
+ * in /proc/PID/fd would say it too, but that directory is its owner's; this one is for all who may look into the process.
+ */
+static uint32_t mount_of(const struct agent *a, pid_t pid, int fd)
+{
+	static const char label[] = "mnt_id:\t";
+	char path[48], text[256];
+	uint32_t id;
+
+	snprintf(path, sizeof(path), "%d/fdinfo/%d", pid, fd);
+	auto_fd file = openat(a->proc_fd, path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	const char *number = strstr(text, label);
+	if (!number)
+		return 0;
+	number += sizeof(label) - 1;
+	return users_id(number, strspn(number, "0123456789"), &id) ? 0 : id;
+}
+
+void proc_tail(const struct agent *a, uint64_t tag, int pipe_fd, struct proc_tail *ret)
+{
+	pid_t pids[PROC_TAIL_MAX];
+	uint32_t pipes = mount_of(a, 1, pipe_fd);
+	size_t n = add_children(a, 1, tag, pids, 0);
+
+	*ret = (struct proc_tail){0};
+	for (size_t i = 0; i < n; i++) {
+		struct proc_look look;
+
+		if (proc_look(a, pids[i], &look) < 0 || strchr("ZX", look.state))
+			continue;
+		ret->at_work |= strchr("RD", look.state) != NULL;
+		ret->fed |= pipes && mount_of(a, pids[i], 0) == pipes;
+		n = add_children(a, pids[i], 0, pids, n);
+	}
 }

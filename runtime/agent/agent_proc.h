@@ -29,8 +29,21 @@ struct proc_look {
 /** proc_look() - What process @pid does at this moment; Return: 0 or a negative errno: it is gone */
 int proc_look(const struct agent *a, pid_t pid, struct proc_look *ret);
 
-/** proc_any_at_work() - Whether anyone who carries @tag runs, or waits for a disk */
-int proc_any_at_work(const struct agent *a, uint64_t tag);
+struct proc_tail {
+	int at_work; /* somebody runs, or waits for a disk */
+	int fed;     /* somebody has a pipe as standard input, as who passes output on has */
+};
+
+/**
+ * proc_tail() - What a command has left behind
+ * @pipe_fd:	Any pipe of ours
+ *
+ * Looks at those who carry @tag among our children, which orphans are, and their descendants, PROC_TAIL_MAX at most: whoever
+ * else there is in the sandbox costs a look at a limit, or nothing.  Of a kernel that does not tell children, nothing is known.
+ */
+void proc_tail(const struct agent *a, uint64_t tag, int pipe_fd, struct proc_tail *ret);
+
+#define PROC_TAIL_MAX 64
 
 /** proc_group_member() - A living process of group @pgid; Return: its pid, or 0 when the group is gone */
 pid_t proc_group_member(const struct agent *a, pid_t pgid);

@@ -451,6 +451,38 @@ static void begin(struct harness *h, struct harness_result *r, const char *comma
 	harness_begin(h, r, spec, "", args, NULL);
 }
 
+/* Whoever passes a shell's output on comes behind it, and is part of the command; who only holds its output is not. */
+static void test_tails(struct harness *h)
+{
+	static const struct {
+		const char *why, *command, *want;
+	} rows[] = {
+		{"a filter that sleeps first", "exec > >(sleep 0.1; sed s/^/p:/); echo passed", "p:passed\n"},
+		{"one of several processes", "exec > >(sleep 0.1; tr a-z A-Z | sed s/L//g); echo hello", "HEO\n"},
+		{"one that takes its time for each line", "exec > >(while read l; do sleep 0.03; echo \"<$l>\"; done); echo a; echo b; echo c", "<a>\n<b>\n<c>\n"},
+		{"on standard error", "exec 2> >(sleep 0.1; cat >&2); echo x >&2; echo y", "y\n"},
+	};
+	enum { TRIES = 5 };
+	struct harness_result r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		bool came = false;
+
+		/* on a machine that stands still it may come too late */
+		for (int n = 0; n < TRIES && !came; n++) {
+			harness_run(h, &r, rows[i].command);
+			came = r.exited && r.out && !strcmp(r.out, rows[i].want) && (i != 3 || (r.err && !strcmp(r.err, "x\n")));
+			harness_clear(&r);
+		}
+		ok(came, "its output comes behind the shell: %s", rows[i].why);
+	}
+	is_int(harness_run(h, &r, "echo x | sleep 605 & echo done"), 0, "who is fed and never ends holds nobody up for ever");
+	ok(r.out && !strcmp(r.out, "done\n"), "and what came before is there");
+	harness_clear(&r);
+	harness_run(h, &r, "pkill -f 'sleep 60[5]'");
+	harness_clear(&r);
+}
+
 static void test_ends(struct harness *h)
 {
 	struct harness_result r, q;
@@ -1426,6 +1458,7 @@ int main(int argc, char **argv)
 	test_bulk(&h);
 	test_driver(&h);
 	test_ends(&h);
+	test_tails(&h);
 	test_spare(&h);
 	test_launcher(&h);
 	test_still(&h);
