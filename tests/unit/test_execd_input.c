@@ -170,22 +170,26 @@ static void test_multipart_bounds(void)
 	ok(buf_used(&out) && buf_peek(&out)[buf_used(&out) - 1] == '!', "one part too many is refused");
 }
 
-/* Every place of a delimiter, in content that is full of its first and last byte, and what stands behind it cut off. */
+/*
+ * Every place of a delimiter, in content that is full of its first and last byte and in content that has neither, and what
+ * stands behind it cut off.
+ */
 static void test_multipart_search(void)
 {
 	static const char delimiter[] = "\r\n--X--Y\r", type[] = "multipart/form-data; boundary=X--Y";
+	static const char *const fill[] = {"\rYY\r\n-Y", "zzzzzzz"};
 	const size_t len = sizeof(delimiter) - 2; /* without the CR */
 	unsigned wrong = 0;
 	struct multipart m;
-	char text[400];
+	char text[700];
 
 	if (!ok(multipart_init(&m, type, strlen(type)) == 0, "a boundary that has hyphens"))
 		return;
 	m.state = MULTIPART_BODY;
 	for (size_t n = 1; n < sizeof(text); n += n < 90 ? 1 : 17)
-		for (size_t at = 0; at <= n; at++) {
+		for (size_t at = 0, with = 0; at <= n; at += with, with = !with) {
 			for (size_t i = 0; i < sizeof(text); i++)
-				text[i] = "\rYY\r\n-Y"[i % 7];
+				text[i] = fill[with][i % 7];
 			size_t put = n - at < len ? n - at : len;
 			memcpy(text + at, delimiter, put);
 			const char *end = text + n, *held = put < len ? text + at : NULL, *found = memmem(text, n, delimiter, len);
