@@ -352,12 +352,12 @@ bool dns_leases_make_room(struct dns_leases *t, struct dns_sandbox *s, const str
 	uint32_t oldest = s->lease_first;
 	const struct dns_lease *r;
 
-	for (uint32_t i = 0; (r = find(t, s, &far, &i));)
-		if (is_of(r, w) && !is_closing(t, i))
-			return false;
 	/* Who has as much to close as he may have open waits for the broker. */
 	if (fits(t, s, egress_lease_count(w->n_ports)) || s->closing_elements >= DNS_LEASES_SANDBOX)
 		return false;
+	for (uint32_t i = 0; (r = find(t, s, &far, &i));)
+		if (is_of(r, w) && !is_closing(t, i))
+			return false;
 	while (oldest && is_closing(t, oldest))
 		oldest = t->links[oldest].next;
 	if (!oldest)
