@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DIR_NAMES_MAX_BYTES (64u * 1024 * 1024) /* of one directory */
+#define DIR_NAMES_MAX_BYTES (64u * 1024 * 1024) /* of one directory, or of one part of it */
 
 struct dir_name {
 	char *text;
@@ -33,6 +33,26 @@ struct dir_name {
  * Return: 0, or -1 with @err set and @ret untouched
  */
 int dir_names_read(int fd, const char *path, uint64_t max, struct dir_name **ret, size_t *ret_n, struct sbx_err *err) SBX_WUR;
+struct dir_names_part {
+	struct dir_name *names; /* dir_names_free() them */
+	size_t n;
+	bool more; /* there are names behind those */
+};
+
+/**
+ * dir_names_part() - The first names of a directory, or the first behind one of them, sorted by their bytes
+ * @fd:		The directory, which nobody changes; stays the caller's, its offset too
+ * @path:	For messages
+ * @after:	The last name of the part before; NULL: from the start
+ * @max_bytes:	What a part may take, %DIR_NAMES_MAX_BYTES or less; one name is taken in any case
+ * @ret:	The part
+ * @err:	Filled on failure: NO_MEMORY, SYSTEM
+ *
+ * Each part reads the whole directory: for what has too many names for one.
+ *
+ * Return: 0, or -1 with @err set and @ret untouched
+ */
+int dir_names_part(int fd, const char *path, const char *after, size_t max_bytes, struct dir_names_part *ret, struct sbx_err *err) SBX_WUR;
 /** dir_names_free() - Release @n names; NULL and 0 are fine */
 void dir_names_free(struct dir_name *names, size_t n);
 /** dir_names_compare() - Order of two struct dir_name, for qsort(3) and bsearch(3) */

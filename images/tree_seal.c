@@ -6,6 +6,7 @@
 #include "images/tree_seal.h"
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/limits.h"
 #include "base/path.h"
 #include "images/dir_names.h"
@@ -41,8 +42,8 @@ struct first_name {
 
 struct frame {
 	int fd;
-	struct dir_name *names; /* owned */
-	size_t n, at;
+	struct dir_names_part part; /* owned */
+	size_t at;
 	size_t path_len; /* of the directory's own path */
 };
 
@@ -480,8 +481,25 @@ static void pop(struct seal *s)
 {
 	struct frame *f = &s->frame[--s->depth];
 
-	dir_names_free(f->names, f->n);
+	dir_names_free(f->part.names, f->part.n);
 	close_keep_errno(f->fd);
+}
+
+static int read_part(struct seal *s, struct frame *f, const char *after, struct sbx_err *err)
+{
+	return dir_names_part(f->fd, s->path, after, FAULT_POINT("dir-names-part") ? 100 : DIR_NAMES_MAX_BYTES, &f->part, err);
+}
+
+/* The names behind those that were all taken. */
+static int next_part(struct seal *s, struct frame *f, struct sbx_err *err)
+{
+	struct dir_names_part done = f->part;
+
+	f->part = (struct dir_names_part){0};
+	f->at = 0;
+	int rc = read_part(s, f, done.names[done.n - 1].text, err);
+	dir_names_free(done.names, done.n);
+	return rc;
 }
 
 /* Takes @fd, also when it fails. */
@@ -494,7 +512,7 @@ static int push(struct seal *s, int fd, struct sbx_err *err)
 	struct frame *f = &s->frame[s->depth++];
 
 	*f = (struct frame){.fd = fd, .path_len = strlen(s->path)};
-	return dir_names_read(fd, s->path, s->max_entries, &f->names, &f->n, err); /* pop() follows in any case */
+	return read_part(s, f, NULL, err); /* pop() follows in any case */
 }
 
 static int take_directory(struct seal *s, int fd, struct sbx_err *err)
@@ -514,11 +532,13 @@ static int step(struct seal *s, struct sbx_err *err)
 	struct stat st;
 
 	s->path[f->path_len] = '\0';
-	if (f->at == f->n) {
+	if (f->at == f->part.n && f->part.more && next_part(s, f, err) < 0)
+		return -1;
+	if (f->at == f->part.n) {
 		pop(s);
 		return 0;
 	}
-	const char *name = f->names[f->at++].text;
+	const char *name = f->part.names[f->at++].text;
 	int n = snprintf(s->path + f->path_len, sizeof(s->path) - f->path_len, "%s%s", f->path_len ? "/" : "", name);
 	if (n < 0 || (size_t)n >= sizeof(s->path) - f->path_len)
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "\"%.80s...\": path too long", s->path);

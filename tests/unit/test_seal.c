@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Seals of layers: digests of contents however they come, and what a comparison tells.  tests/system/images_fsck.sh has the rest. */
+#include "config.h"
+
 #include "tests/tap.h"
 
 #include "base/cleanup.h"
+#include "images/dir_names.h"
 #include "images/seal_content.h"
 #include "images/tree_seal.h"
 
@@ -158,7 +161,8 @@ static int compare(int seal, char difference[SEAL_TEXT_BYTES], struct sbx_err *e
 	return lseek(seal, 0, SEEK_SET) < 0 ? -1 : tree_seal_compare(tree, seal, ENTRIES, false, &counts, difference, err);
 }
 
-static void test_trees(void)
+/* @how: for messages */
+static void check_rows(int seal, const char *how)
 {
 	static const struct {
 		const char *why, *change, *told, *undo;
@@ -177,10 +181,34 @@ static void test_trees(void)
 		{"zeros become a hole", "cp -p zeros ../keep && truncate -s 0 zeros && truncate -s 200000 zeros && touch -r ../keep zeros", "", "true"},
 		{"a time", "touch -d @5.000000001 z", "\"z\": its time of modification is another", "touch -d @7.000000009 z"},
 	};
+	char difference[SEAL_TEXT_BYTES];
+	struct sbx_err err = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		ok(shell(rows[i].change) == 0, "%s%s", rows[i].why, how);
+		ok(compare(seal, difference, &err) == 0, "%s%s: compared", rows[i].why, how);
+		/* making and undoing a name leaves the directory's time */
+		bool later = !*rows[i].told && strstr(difference, "time of modification");
+		ok(later || (!*rows[i].told ? !*difference : !strncmp(difference, rows[i].told, strlen(rows[i].told))), "%s%s: \"%s\"", rows[i].why, how, difference);
+		ok(shell(rows[i].undo) == 0, "%s%s: undone", rows[i].why, how);
+	}
+}
+
+#ifdef SBX_FAULT_POINTS
+static bool same_bytes(int a, int b)
+{
+	static char one[SIZE], other[SIZE];
+	ssize_t n = pread(a, one, sizeof(one), 0);
+
+	return n > 0 && (size_t)n < sizeof(one) && pread(b, other, sizeof(other), 0) == n && !memcmp(one, other, (size_t)n);
+}
+#endif
+
+static void test_trees(void)
+{
 	const char *made = "umask 022; chmod 755 .; mkdir -p d/e; echo a >d.e; echo b >d/e/f; echo c >z; ln d/e/f d/g; ln -s z link; mkfifo fifo;"
 			   "touch -d @7 empty; dd if=/dev/zero of=zeros bs=1000 count=200; touch -d @7.000000009 z";
-	char path[64], difference[SEAL_TEXT_BYTES];
-	struct sbx_err err = {0};
+	char path[64];
 
 	bool is_made = mkdtemp(place);
 	snprintf(path, sizeof(path), "%s/tree", place);
@@ -188,14 +216,54 @@ static void test_trees(void)
 		return;
 	auto_fd seal = make_seal();
 	ok(seal >= 0, "its seal");
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		ok(shell(rows[i].change) == 0, "%s", rows[i].why);
-		ok(compare(seal, difference, &err) == 0, "%s: compared", rows[i].why);
-		/* making and undoing a name leaves the directory's time */
-		bool later = !*rows[i].told && strstr(difference, "time of modification");
-		ok(later || (!*rows[i].told ? !*difference : !strncmp(difference, rows[i].told, strlen(rows[i].told))), "%s: \"%s\"", rows[i].why, difference);
-		ok(shell(rows[i].undo) == 0, "%s: undone", rows[i].why);
+	check_rows(seal, "");
+#ifdef SBX_FAULT_POINTS
+	auto_fd whole = make_seal();
+	setenv("SBX_FAULT", "dir-names-part:fail", 1);
+	auto_fd parts = make_seal();
+	ok(same_bytes(parts, whole), "directories that are read in parts of four names: the same seal");
+	check_rows(parts, ", in parts");
+	unsetenv("SBX_FAULT");
+#else
+	tap_skip("directories that are read in parts", "no fault points");
+#endif
+}
+
+/* All names of a directory, in parts of whatever size, are those of one reading. */
+static void test_parts(void)
+{
+	static const size_t sizes[] = {1, 25, 100, 1000, 30000, DIR_NAMES_MAX_BYTES};
+	struct sbx_err err = {0};
+	struct dir_name *all = NULL;
+	size_t n = 0;
+
+	ok(shell("mkdir ../names && cd ../names && i=0 && while [ $i -lt 700 ]; do i=$((i + 1)); : >$((i * 7919 % 1009)).$i; done") == 0, "a directory of 700 names");
+	char path[64];
+	snprintf(path, sizeof(path), "%s/names", place);
+	auto_fd dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok(dir_names_read(dir, "", 699, &all, &n, &err) < 0 && err.code == SBX_E_LIMIT, "699 of them at most: %s", err.msg);
+	if (!ok(dir_names_read(dir, "", 700, &all, &n, &err) == 0 && n == 700, "read whole"))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct dir_names_part part = {.more = true};
+		size_t at = 0, n_parts = 0;
+		bool same = true;
+		char after[256] = "";
+
+		while (part.more && same) {
+			same = dir_names_part(dir, "", at ? after : NULL, sizes[i], &part, &err) == 0 && part.n > 0 && at + part.n <= n;
+			for (size_t k = 0; same && k < part.n; k++)
+				same = !strcmp(part.names[k].text, all[at + k].text);
+			if (!same)
+				break;
+			at += part.n;
+			n_parts++;
+			snprintf(after, sizeof(after), "%s", part.names[part.n - 1].text);
+			dir_names_free(part.names, part.n);
+		}
+		ok(same && at == n && (n_parts == 1) == (sizes[i] >= 30000), "in %zu parts of %zu bytes: the same", n_parts, sizes[i]);
 	}
+	dir_names_free(all, n);
 }
 
 /* The seal itself: cut at each length, changed at each byte, and with a good tail behind nonsense. */
@@ -239,6 +307,7 @@ int main(void)
 	test_content();
 	test_list();
 	test_trees();
+	test_parts();
 	test_damage();
 	snprintf(command, sizeof(command), "rm -rf %s", place);
 	ok(shell_in("/", command) == 0, "nothing is left");
