@@ -39,7 +39,8 @@
 #define PROBLEMS_MAX  10000u
 #define SAFE_FD	      64
 #define DETAIL_BYTES  200
-#define NOT_COMPARED  (BROKER_LAYER_HOST | BROKER_LAYER_ODD | BROKER_LAYER_UNSEALED)
+#define DAMAGED	      (BROKER_LAYER_ODD | BROKER_LAYER_SEAL_LOST)
+#define NOT_COMPARED  (BROKER_LAYER_HOST | BROKER_LAYER_UNSEALED | DAMAGED)
 
 struct fsck {
 	const struct api_context *context;
@@ -271,20 +272,30 @@ static bool is_damaged(const struct fsck *f, const struct digest_entry *layer)
 {
 	const struct finding *found = find_finding(f, layer);
 
-	return (layer->flags & BROKER_LAYER_ODD) || (found && found->altered);
+	return (layer->flags & DAMAGED) || (found && found->altered);
+}
+
+static void tell_altered(struct fsck *f, const uint8_t key[DIGEST_BYTES], const char *why)
+{
+	char text[DIGEST_TEXT_SIZE];
+
+	digest_format(key, text);
+	if (f->repair)
+		drop_layer(f, key, "layer-altered", "error", why);
+	else
+		problem(f, "layer-altered", "error", text, false, "%s", why);
 }
 
 static void tell_finding(struct fsck *f, const struct finding *found)
 {
 	char text[DIGEST_TEXT_SIZE];
 
+	if (found->altered) {
+		tell_altered(f, found->key, found->text);
+		return;
+	}
 	digest_format(found->key, text);
-	if (!found->altered)
-		problem(f, "layer-unread", "error", text, false, "it could not be compared: %s", found->text);
-	else if (f->repair)
-		drop_layer(f, found->key, "layer-altered", "error", found->text);
-	else
-		problem(f, "layer-altered", "error", text, false, "%s", found->text);
+	problem(f, "layer-unread", "error", text, false, "it could not be compared: %s", found->text);
 }
 
 static void check_layers(struct fsck *f)
@@ -302,6 +313,10 @@ static void check_layers(struct fsck *f)
 			f->n_unsealed++;
 		if (found && !odd) {
 			tell_finding(f, found);
+			continue;
+		}
+		if ((e->flags & BROKER_LAYER_SEAL_LOST) && !odd) {
+			tell_altered(f, e->digest, "its seal is gone, so nobody can say");
 			continue;
 		}
 		if ((e->flags & BROKER_LAYER_HOST) || (!odd && !orphan))

@@ -21,9 +21,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 #define LAYER_MODE	  0755
 #define HOST_IMAGE_MS	  60000
+#define SEALED_ATTRIBUTE "trusted.sandboxd.sealed"
 #define WORKING_PREFIX	  "new."
 #define WORKER_ARGS	  14
 #define NUMBER_TEXT	  24
@@ -178,6 +180,22 @@ static int seal_publish(struct broker *b, const char *from, const uint8_t *key, 
 	return r < 0 ? sbx_err_set(err, SBX_E_SYSTEM, errno, "publish the seal of layer %.12s", name) : 0;
 }
 
+/* On the layer, before it has its name.  Where the file system has no such attributes, a seal that is missing later says nothing. */
+static void seal_note(struct broker *b, const char *dir_name)
+{
+	auto_fd dir = path_open_beneath(b->layers_fd, dir_name, O_RDONLY | O_DIRECTORY);
+
+	if (dir < 0 || fsetxattr(dir, SEALED_ATTRIBUTE, "1", 1, 0) < 0)
+		log_debug("layer %s does not say that it has a seal: %s", dir_name, strerrordesc_np(dir < 0 ? -dir : errno));
+}
+
+static bool seal_noted(const struct broker *b, const char *dir_name)
+{
+	auto_fd dir = path_open_beneath(b->layers_fd, dir_name, O_RDONLY | O_DIRECTORY);
+
+	return dir >= 0 && fgetxattr(dir, SEALED_ATTRIBUTE, NULL, 0) >= 0;
+}
+
 /* ---- LAYER_UNPACK ---- */
 
 static void unpack_free(struct unpack *u)
@@ -266,6 +284,8 @@ static void unpack_ended(void *arg, int fd, uint32_t events)
 		r = sbx_err_set(&err, SBX_E_SYSTEM, EIO, "fault point");
 	if (r == 0)
 		r = seal_publish(u->b, u->name, u->key, &err);
+	if (r == 0)
+		seal_note(u->b, u->name);
 	if (r == 0)
 		r = publish(u->b, u->name, u->key, &err);
 	if (r < 0) /* before the answer, as who asked may look */
@@ -477,7 +497,7 @@ static void list_row(struct broker *b, const char *name, struct broker_layers_re
 	if (slot_layer_lives(b, row->key) || lower_used(b, row->key) || capture_uses_layer(b, row->key))
 		row->flags |= BROKER_LAYER_USED;
 	if (fstatat(b->seals_fd, name, &seal, AT_SYMLINK_NOFOLLOW) < 0)
-		row->flags |= BROKER_LAYER_UNSEALED;
+		row->flags |= seal_noted(b, name) ? BROKER_LAYER_SEAL_LOST : BROKER_LAYER_UNSEALED;
 	row->made_wall_s = st.st_ctim.tv_sec;
 	out->n++;
 }

@@ -7,8 +7,9 @@
  * as it has read the first byte.  The rename happens after its pid namespace is empty.  The broker never reads the blob.
  *
  * <state dir>/seals/<key hex>, root's, 0600: what the layer was when it was published, written by the same process into a file that
- * the broker opened.  It gets its name before the layer gets its own, so a layer without one is from an earlier version; the
- * `host` image's skeletons, which are made anew by each start, have none.
+ * the broker opened.  It gets its name before the layer gets its own, and the layer's directory says that it has one (an attribute
+ * that only root of the host can set or see): a layer that says so and has none is damaged, another one is from an earlier version.
+ * The `host` image's skeletons, which are made anew by each start, have none.
  */
 #ifndef RUNTIME_LAYERS_H
 #define RUNTIME_LAYERS_H

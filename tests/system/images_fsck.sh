@@ -203,9 +203,13 @@ seal=$state/seals/$(layer t0)
 printf X | dd of="$seal" bs=1 seek=200 conv=notrunc 2>/dev/null
 mv "$state/seals/$(layer lost)" "$work/seal"
 fsck
-is "$?/$(found layer-altered)/$(found layer-unsealed)" 1/1/1 "a damaged seal is an error, a missing one a note"
-grep -q 'the seal of the layer is damaged' "$work/report"
+is "$?/$(found layer-altered)/$(found layer-unsealed)" 1/2/0 "a damaged seal is an error, and so is a missing one"
+grep -q 'the seal of the layer is damaged' "$work/report" && grep -q 'its seal is gone' "$work/report"
 ok $? "and it is said that the seal is"
+python3 -c 'import os, sys; os.removexattr(sys.argv[1], "trusted.sandboxd.sealed")' "$state/layers/$(layer lost)"
+ok $? "a layer as an earlier version left it"
+fsck
+is "$?/$(found layer-altered)/$(found layer-unsealed)" 1/1/1 "of which nobody knows more: a note"
 mv "$work/seal" "$state/seals/$(layer lost)"
 chmod 600 "$state/layers/$(layer used)/name"
 fsck --repair
