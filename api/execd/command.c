@@ -11,6 +11,7 @@
  * Nothing is answered before STARTED, so a request that cannot start gets a status of its own.
  */
 #include "api/execd/command_spec.h"
+#include "api/execd/escape.h"
 #include "api/execd/event_stream.h"
 #include "api/execd/execd_int.h"
 #include "api/execd/line_split.h"
@@ -478,7 +479,7 @@ static void status_replied(void *arg, const struct agent_command_status *status,
 	jw_object(&w);
 	jw_key_str(&w, "id", q->id_text);
 	jw_key(&w, "content");
-	jw_strn(&w, text, n);
+	jw_strn(&w, text, escape_utf8_cut(text, n)); /* the agent keeps the beginning of a long one */
 	jw_key_bool(&w, "running", status->running);
 	if (!status->running) {
 		jw_key_i64(&w, "exit_code", status->signal ? -1 : status->code);

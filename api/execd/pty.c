@@ -91,6 +91,17 @@ static void session_unlink(struct pty_session *s)
 	session_free(s);
 }
 
+/* The first that was made of those that nobody has and in which nothing runs; NULL: there is none. */
+static struct pty_session *session_oldest(const struct execd_box *box)
+{
+	struct pty_session *oldest = NULL;
+
+	for (struct pty_session *s = box->ptys; s; s = s->next)
+		if (!s->stream && !s->socket && !s->deleted)
+			oldest = s;
+	return oldest;
+}
+
 /* A deleted session goes when neither shell nor client is left. */
 static void session_settle(struct pty_session *s)
 {
@@ -606,8 +617,9 @@ static int create_parse(struct fs_call *call, const char *body, size_t n, struct
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, "error parsing request. the body is not an object");
 	if (take_text(root, "cwd", &want->cwd, err) < 0 || take_text(root, "command", &want->command, err) < 0)
 		return -1;
-	if (call->box->n_ptys >= MAX_SESSIONS)
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "the sandbox has %u terminal sessions already", MAX_SESSIONS);
+	if (call->box->n_ptys >= MAX_SESSIONS && !session_oldest(call->box))
+		return sbx_err_set(err, SBX_E_LIMIT, 0, "the sandbox has %u terminal sessions already, and all of them are in use",
+				   MAX_SESSIONS);
 	if (!want->cwd)
 		return 0;
 	struct fs_request r = {.op = AGENT_FS_MKDIR, .strings = (const char *const[]){want->cwd, "", ""}, .n_strings = 3};
@@ -618,12 +630,15 @@ static void create_finish(struct fs_call *call)
 {
 	struct wanted *want = call->data;
 	struct pty_session *s = calloc(1, sizeof(*s));
+	struct pty_session *oldest = call->box->n_ptys >= MAX_SESSIONS ? session_oldest(call->box) : NULL;
 	uint8_t id[16];
 
 	if (!s) {
 		call->body.failed = true;
 		return;
 	}
+	if (oldest)
+		session_unlink(oldest);
 	*s = (struct pty_session){.box = call->box,
 				  .next = call->box->ptys,
 				  .cwd = take_ptr(want->cwd),

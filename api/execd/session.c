@@ -89,6 +89,29 @@ static void session_unlink(struct session *s)
 		}
 }
 
+/* The last used is the first in the list. */
+static void session_used(struct session *s)
+{
+	struct session **at = &s->box->sessions;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	s->next = s->box->sessions;
+	s->box->sessions = s;
+}
+
+/* Of those in which nothing runs the one that was used before all others; NULL: there is none. */
+static struct session *session_oldest(const struct execd_box *box)
+{
+	struct session *oldest = NULL;
+
+	for (struct session *s = box->sessions; s; s = s->next)
+		if (!s->runs)
+			oldest = s;
+	return oldest;
+}
+
 static size_t states_bytes(const struct execd_box *box)
 {
 	size_t sum = 0;
@@ -375,6 +398,7 @@ static int queue_run(const struct run_ask *ask, struct session_run *r, struct sb
 		return sbx_err_set(err, SBX_E_LIMIT, 0, "session is busy: %zu runs wait for it already", waiting - 1);
 	*at = r;
 	r->session = s;
+	session_used(s);
 	return 0;
 }
 
@@ -445,9 +469,14 @@ static void creation_refuse(struct creation *c, const struct sbx_err *err)
 static void creation_done(struct creation *c)
 {
 	struct session *s = take_ptr(c->session);
+	struct session *oldest = c->box->n_sessions >= MAX_SESSIONS ? session_oldest(c->box) : NULL;
 	auto_buf body = {0};
 	struct jw w = {.out = &body};
 
+	if (oldest) { /* nobody deletes what he has forgotten */
+		session_unlink(oldest);
+		session_free(oldest);
+	}
 	s->box = c->box;
 	s->next = c->box->sessions;
 	c->box->sessions = s;
@@ -519,8 +548,8 @@ static void creation_body(void *user, struct http_request *req, const char *body
 		creation_refuse(c, &err);
 	} else if (!execd_box_agent(c->box, &err)) {
 		creation_refuse(c, &err);
-	} else if (c->box->n_sessions >= MAX_SESSIONS) {
-		sbx_err_set(&err, SBX_E_LIMIT, 0, "the sandbox has %u sessions already", MAX_SESSIONS);
+	} else if (c->box->n_sessions >= MAX_SESSIONS && !session_oldest(c->box)) {
+		sbx_err_set(&err, SBX_E_LIMIT, 0, "the sandbox has %u sessions already, and all of them are in use", MAX_SESSIONS);
 		creation_refuse(c, &err);
 	} else if (!c->session->cwd) {
 		creation_done(c);

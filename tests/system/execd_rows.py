@@ -320,6 +320,10 @@ def test_bodies():
     t.eq(box.command("ls -d /made/upper"), "/made/upper", "2.2 and a member in other letters means the same")
     body = b'{"command":"echo x #' + b"a" * 100000 + b'"}'
     stream_is(ask("POST", "/command", body), done, "5.1 a command of 100,000 bytes")
+    json_is(ask("POST", "/command", '{"command":"%s"}' % ("#" * 140000)), bad(INVALID + "a string has 140000 bytes, the kernel takes 131071"),
+            "5.1 one that the kernel does not take")
+    json_is(ask("POST", "/command", json.dumps({"command": "true", "envs": {"N%d" % i: "" for i in range(9000)}})), bad(INVALID + "more than 8192 variables"),
+            "5.1 more variables than may be")
     got = ask("POST", "/command", body, "Content-Length: 99999999999\r\n")
     t.ok(got[0] == 413 and b'"code"' in got[2], "2.2 a body that says it is larger than may be is refused at once", got)
     got = ask("GET", "/files/info?path=/no%C3%A9%3C%26%E2%80%A8%FF%01")
@@ -439,6 +443,16 @@ def test_questions():
     over(ident)
     json_is(ask("GET", "/command/status/" + ident), (200, finished % (json.dumps(text).replace(">", "\\u003e").replace("&", "\\u0026"), 3, '"error":"exit status 3",')),
             "5.5 status of what has failed")
+    other, long_one = start({"command": ": " + "\u00fc" * 2500})
+    other.sock.close()
+    over(long_one)
+    content = json.loads(ask("GET", "/command/status/" + long_one)[2])["content"]
+    t.eq(content, ": " + "\u00fc" * 2047, "5.5 status has the first 4096 bytes of a command")
+    other, long_one = start({"command": ":  " + "\u00fc" * 2500})
+    other.sock.close()
+    over(long_one)
+    content = json.loads(ask("GET", "/command/status/" + long_one)[2])["content"]
+    t.eq(content, ":  " + "\u00fc" * 2046, "5.5 but no half of a character")
     whole = b"a\n\r\xffbe"
     for query, at, cursor in (("", 0, 6), ("?cursor=", 0, 6), ("?cursor=0", 0, 6), ("?cursor=2", 2, 6), ("?cursor=5", 5, 6), ("?cursor=6", 6, 6),
                               ("?cursor=99", 6, 99), ("?cursor=x", 0, 6), ("?cursor=1.5", 0, 6), ("?cursor=1&cursor=2", 1, 6), ("?CURSOR=3", 0, 6),
@@ -577,6 +591,20 @@ def test_sessions():
             t.ok(('"type":"init","text":"%s"' % sid).encode() in got[2], name + ": the session's id is in init", got)
     t.eq(box.command("pgrep -fc '[s]leep 60[78]' || true"), "0", "6 a timeout ends all that the run started")
     gone = (500, refusal("RUNTIME_ERROR", "error running in session. context not found"))
+    busy = json.loads(ask("POST", "/session", "{}")[2])["session_id"]
+    first, *others = (Wire() for _ in range(4))
+    first.send(say("POST", "/session/%s/run" % busy, '{"command":"echo up; sleep 609"}'))
+    first.head()
+    while b'"up"' not in first.chunk():
+        pass
+    for other in others:
+        other.send(say("POST", "/session/%s/run" % busy, '{"command":"echo never"}'))
+    t.eq(ask("DELETE", "/session/" + busy), EMPTY, "6 a session is deleted while runs wait for it")
+    t.eq(masked(b"".join(iter(first.chunk, b""))), failed(-1, "signal: killed"), "6 what ran is killed")
+    for other in others:
+        json_is(other.answer(), gone, "6 what waited is told")
+    for other in [first] + others:
+        other.sock.close()
     json_is(ask("POST", "/session/nope/run", '{"command":"x"}'), gone, "6 a run in no session")
     json_is(ask("POST", "/session/nope/run", "{"), bad("error parsing request. JSON: the text ends too early (byte 1)"), "6 whose body is looked at first")
     json_is(ask("DELETE", "/session/nope"), (404, refusal("CONTEXT_NOT_FOUND", "session nope not found")), "6 no session to delete")
@@ -696,7 +724,16 @@ def test_terminals():
     t.ok(third.frames[0] == (0x81, ('{"type":"connected","session_id":"%s","mode":"pty"}\n' % ident).encode()) and b"24 80\r\n/dev/pts/" in third.out(),
          "10 the next socket starts a new shell, of 24 by 80; beyond the end nothing is missed", third.frames)
     t.eq(third.frames[-2:], [(0x81, b'{"type":"exit","exit_code":-1,"signal":9}\n'), (0x88, (1000).to_bytes(2, "big") + b"process exited")], "10 a signal is -1")
-    for why, frame, code in (("not masked", b"\x82\x02\0x", 1002), ("a bit that is nobody's", b"\xc2\x82abcd\0\0", 1002), ("an unknown kind", b"\x83\x80abcd", 1002),
+    held = Ws(ident, "?pty=0")
+    held.until(lambda: held.frames)
+    held.say('{"type":"stdin","data":"#%s"}' % ("x" * 65000))
+    held.send(1, b"x" * 2000, last=False)
+    held.send(0, b"y" * 63900)
+    held.until(lambda: len(held.frames) > 1 and b"error" in held.frames[-1][1])
+    t.eq(held.frames[-1], error_frame("the message is too long"), "10 a text beyond 64 KiB")
+    held.wire.sock.close()
+    until(lambda: ask("GET", "/pty/%s/ws" % ident)[0] == 400)
+    for why, frame, code in (("a frame beyond 1 MiB", b"\x82\xff" + (1 << 40).to_bytes(8, "big") + b"abcd", 1009), ("not masked", b"\x82\x02\0x", 1002), ("a bit that is nobody's", b"\xc2\x82abcd\0\0", 1002), ("an unknown kind", b"\x83\x80abcd", 1002),
                              ("a close", b"\x88\x82abcd" + bytes([0x03 ^ 0x61, 0xe8 ^ 0x62]), 1000)):
         held = Ws(ident)
         held.until(lambda: held.frames)
@@ -713,6 +750,22 @@ def test_terminals():
     t.eq([f for f in ws.frames if b"connected" not in f[1]],
          [(0x81, b'{"type":"error","error":"working directory /made/gone: No such file or directory","code":"START_FAILED"}\n'), (0x88, (1011).to_bytes(2, "big") + b"the shell is gone")],
          "10 a shell that cannot be started")
+
+
+def test_history():
+    """What clients forget to delete is forgotten: the session that was not used for longest, the first terminal in which nothing runs."""
+    kept, first = (json.loads(ask("POST", "/session", "{}")[2])["session_id"] for _ in range(2))
+    ask("POST", "/session/%s/run" % first, '{"command":"a=1"}')
+    ask("POST", "/session/%s/run" % kept, '{"command":"a=kept"}')
+    made = [ask("POST", "/session", "{}")[0] for _ in range(63)]
+    t.eq((set(made), ask("DELETE", "/session/" + first)[0]), ({200}, 404), "15-23 of 65 sessions the one that was not used for longest is gone")
+    stream_is(ask("POST", "/session/%s/run" % kept, '{"command":"echo $a"}'), INIT + out("kept") + COMPLETE, "15-23 and one that was used is there")
+    idle, busy = (json.loads(ask("POST", "/pty", '{"command":"exec cat"}')[2])["session_id"] for _ in range(2))
+    ws = Ws(busy)
+    ws.until(lambda: ws.frames)
+    made = [ask("POST", "/pty", "{}")[0] for _ in range(16)]
+    t.eq((set(made), ask("GET", "/pty/" + idle)[0], ask("GET", "/pty/" + busy)[0]), ({201}, 404, 200), "15-23 of 18 terminals the first is gone, not the one that runs")
+    ws.wire.sock.close()
 
 
 def test_slow_terminal():
