@@ -119,7 +119,7 @@ static void respond_busy(struct http_request *req, const struct code_context *c)
 	run_stream_clear(&out);
 }
 
-static void run_in(struct code_context *c, struct http_request *req, const char *code)
+static void run_in(struct code_context *c, struct http_request *req, const char *code, uint32_t timeout_ms)
 {
 	static const struct http_request_ops ops = {
 		.flags = HTTP_KEEP_ON_HALF_CLOSE,
@@ -130,8 +130,10 @@ static void run_in(struct code_context *c, struct http_request *req, const char 
 		return;
 	}
 	struct code_run *r = calloc(1, sizeof(*r));
-	if (r)
+	if (r) {
 		r->code = strdup(code);
+		r->timeout_ms = timeout_ms;
+	}
 	if (!r || !r->code || run_stream_init(&r->out, c->box->x->loop, req) < 0) {
 		if (r)
 			free(r->code);
@@ -143,14 +145,22 @@ static void run_in(struct code_context *c, struct http_request *req, const char 
 	code_context_run(c, r);
 }
 
-static void run_command(struct execd_box *box, struct http_request *req, const char *code, bool background)
+/* The command's own members are read where those of POST /command are. */
+static void run_command(struct execd_box *box, struct http_request *req, const struct jv *root, const char *code, bool background)
 {
+	static const char *const passed[] = {"timeout", "envs"};
 	auto_buf body = {0};
 	struct jw w = {.out = &body};
 
 	jw_object(&w);
 	jw_key_str(&w, "command", code);
 	jw_key_bool(&w, "background", background);
+	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
+		if (jv_is_set(jv_get(root, passed[i]))) {
+			jw_key(&w, passed[i]);
+			jw_value(&w, jv_get(root, passed[i]));
+		}
+	}
 	jw_object_end(&w);
 	if (body.failed)
 		http_respond_code(req, SBX_E_NO_MEMORY, "out of memory");
@@ -173,11 +183,26 @@ static struct code_context *standard_context(struct execd_box *box, const char *
 	return c;
 }
 
+/* An interpreter that runs has its environment. */
+static int get_limits(const struct jv *root, uint32_t *ret_ms, struct sbx_err *err)
+{
+	const struct jv *timeout = jv_get(root, "timeout"), *envs = jv_get(root, "envs");
+	int64_t ms = 0;
+
+	if (jv_is_set(timeout) && (jv_i64(timeout, &ms) < 0 || ms < 0))
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'timeout' is not a number of milliseconds");
+	if (jv_is_set(envs) && (jv_type(envs) != JV_OBJECT || jv_first(envs)))
+		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'envs' is for commands: a context has the environment that it started with");
+	*ret_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+	return 0;
+}
+
 static int run_request(struct execd_box *box, struct http_request *req, const char *body, size_t n, struct sbx_err *err)
 {
 	auto_jv root = execd_body_object(body, n, BAD_BODY, err);
 	const struct jv *context = jv_find(root, "context");
 	const char *code, *id = "", *language = "";
+	uint32_t timeout_ms;
 
 	if (!root || get_text(root, "code", &code, err) < 0)
 		return -1;
@@ -190,13 +215,15 @@ static int run_request(struct execd_box *box, struct http_request *req, const ch
 	if (!execd_box_agent(box, err))
 		return -1;
 	if (!*id && (!*language || is_command(language))) {
-		run_command(box, req, code, *language == 'b');
+		run_command(box, req, root, code, *language == 'b');
 		return 0;
 	}
+	if (get_limits(root, &timeout_ms, err) < 0)
+		return -1;
 	struct code_context *c = *id ? code_context_find(box, id) : standard_context(box, language, err);
 	if (!c)
 		return *id ? sbx_err_set(err, SBX_E_EXECD_RUNTIME, 0, RUNNING "context not found") : -1;
-	run_in(c, req, code);
+	run_in(c, req, code, timeout_ms);
 	return 0;
 }
 

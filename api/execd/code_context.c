@@ -41,12 +41,12 @@
 #define NO_SUCH_PROGRAM 127
 
 static const struct code_language languages[] = {
-	{"python", false, {"$EXECD_PYTHON\npython3\npython", "-c", PYTHON_BOOT}, code_driver_python, sizeof(code_driver_python)},
-	{"javascript", false, {"node\nnodejs", "-e", NODE_BOOT}, code_driver_javascript, sizeof(code_driver_javascript)},
-	{"typescript", false, {"node\nnodejs", "-e", NODE_BOOT, "typescript"}, code_driver_javascript, sizeof(code_driver_javascript)},
-	{"java", false, {JAVA_ARGS}, code_driver_java, sizeof(code_driver_java)},
-	{"go", false, {"bash\nsh", "-c", GO_BOOT}, code_driver_go, sizeof(code_driver_go)},
-	{"bash", true, {NULL}, NULL, 0},
+	{"python", false, {"$EXECD_PYTHON\npython3\npython", "-c", PYTHON_BOOT}, code_driver_python, sizeof(code_driver_python), false},
+	{"javascript", false, {"node\nnodejs", "-e", NODE_BOOT}, code_driver_javascript, sizeof(code_driver_javascript), true},
+	{"typescript", false, {"node\nnodejs", "-e", NODE_BOOT, "typescript"}, code_driver_javascript, sizeof(code_driver_javascript), true},
+	{"java", false, {JAVA_ARGS}, code_driver_java, sizeof(code_driver_java), false},
+	{"go", false, {"bash\nsh", "-c", GO_BOOT}, code_driver_go, sizeof(code_driver_go), false},
+	{"bash", true, {NULL}, NULL, 0, false},
 };
 
 static const struct code_language *language_find(const char *name)
@@ -84,6 +84,7 @@ struct code_context *code_context_standard(const struct execd_box *box, const ch
 }
 
 static void patience_over(void *arg);
+static void limit_over(void *arg);
 
 struct code_context *code_context_new(struct execd_box *box, const char *name, const char *cwd, struct sbx_err *err)
 {
@@ -96,11 +97,13 @@ struct code_context *code_context_new(struct execd_box *box, const char *name, c
 	struct code_context *c = calloc(1, sizeof(*c));
 	if (c) {
 		c->patience = loop_timer_new(box->x->loop, patience_over, c);
+		c->limit = loop_timer_new(box->x->loop, limit_over, c);
 		c->cwd = cwd && *cwd ? strdup(cwd) : NULL;
 	}
-	if (!c || !c->patience || (cwd && *cwd && !c->cwd)) {
+	if (!c || !c->patience || !c->limit || (cwd && *cwd && !c->cwd)) {
 		if (c) {
 			loop_timer_free(c->patience);
+			loop_timer_free(c->limit);
 			free(c->cwd);
 			free(c);
 		}
@@ -126,6 +129,7 @@ struct code_context *code_context_new(struct execd_box *box, const char *name, c
 static void context_free(struct code_context *c)
 {
 	loop_timer_free(c->patience);
+	loop_timer_free(c->limit);
 	code_frames_clear(&c->frames);
 	buf_free(&c->unsent);
 	buf_free(&c->said);
@@ -184,6 +188,7 @@ static void free_run(struct code_context *c)
 {
 	struct code_run *r = take_ptr(c->run);
 
+	loop_timer_disarm(c->limit);
 	run_stream_clear(&r->out);
 	free(r->code);
 	free(r);
@@ -334,6 +339,7 @@ static void died(struct code_context *c, const char *how)
 		buf_clear(&c->death);
 		buf_puts(&c->death, how);
 		c->state = CODE_COLD;
+		c->count = 0;
 		return;
 	}
 	snprintf(text, sizeof(text), "the %s interpreter ended (%s); the context was restarted and its state is lost",
@@ -341,6 +347,7 @@ static void died(struct code_context *c, const char *how)
 	flush_tails(c->run);
 	put_count(c);
 	put_error(c, "KernelDied", text);
+	c->count = 0;
 	finish_run(c, CODE_COLD);
 }
 
@@ -399,6 +406,18 @@ static void told_result(struct code_context *c, char type, struct code_list list
 		code_event_result(&c->run->out.events, list, run_stream_now_ms());
 }
 
+static void send_interrupt(struct code_context *c);
+
+/* An interrupt before that would have been nobody's. */
+static void told_begun(struct code_context *c, struct code_list list)
+{
+	if (c->state != CODE_RUNNING || !c->run->sent || c->run->begun || !number_is(&list, c->count))
+		return;
+	c->run->begun = true;
+	if (c->interrupts)
+		send_interrupt(c);
+}
+
 static void told_output(struct code_context *c, char type, const uint8_t *text, size_t n)
 {
 	if (c->state == CODE_RUNNING)
@@ -430,7 +449,9 @@ static int take_frame(void *arg, char type, const uint8_t *payload, size_t n)
 	default:
 		if (!code_list_check(list) || c->state == CODE_STARTING)
 			return -EPROTO;
-		if (type == 'Z')
+		if (type == 'B')
+			told_begun(c, list);
+		else if (type == 'Z')
 			told_end(c, list);
 		else
 			told_result(c, type, list);
@@ -821,6 +842,8 @@ void code_context_run(struct code_context *c, struct code_run *r)
 	c->run = r;
 	r->context = c;
 	r->begun_ms = mono_ms();
+	if (r->timeout_ms)
+		loop_timer_arm(c->limit, r->timeout_ms);
 	if (c->state == CODE_IDLE)
 		hand_over(c);
 	else if (c->state == CODE_COLD)
@@ -841,6 +864,15 @@ static void send_signal(struct code_context *c, int signo)
 						 NULL, &err)); /* the next step follows in any case */
 }
 
+static void send_interrupt(struct code_context *c)
+{
+	send_signal(c, SIGINT);
+	/* whole or not at all: what is not sent when its run is over is dropped */
+	if (c->language->told && !buf_used(&c->unsent) && agent_stream_room(c->stream) >= 2 * CODE_FRAME_HEAD &&
+	    !code_frames_interrupt(&c->unsent, c->count))
+		send_code(c);
+}
+
 static void patience_over(void *arg)
 {
 	struct code_context *c = arg;
@@ -850,7 +882,7 @@ static void patience_over(void *arg)
 	code_context_enter(c);
 	if (c->interrupts++ < 2) {
 		if (c->stream)
-			send_signal(c, SIGINT);
+			send_interrupt(c);
 		loop_timer_arm(c->patience, PATIENCE_MS);
 	} else if (is_shell(c)) {
 		static const struct agent_exit killed = {.code = -1, .signal = SIGKILL};
@@ -872,10 +904,26 @@ void code_context_interrupt(struct code_context *c, struct http_request *req)
 		return; /* it has not begun: see hand_over() */
 	if (c->by_jupyter)
 		jupyter_interrupt(c, req);
-	else
-		send_signal(c, SIGINT);
+	else if (is_shell(c) || c->run->begun)
+		send_interrupt(c); /* else when it has begun */
 	if (!loop_timer_armed(c->patience))
 		loop_timer_arm(c->patience, PATIENCE_MS);
+}
+
+/* As if its client had interrupted it, and told as such. */
+static void limit_over(void *arg)
+{
+	struct code_context *c = arg;
+	char note[96];
+
+	if (!c->run)
+		return;
+	code_context_enter(c);
+	int n = snprintf(note, sizeof(note), "[interrupted after the timeout of %u ms]\n", c->run->timeout_ms);
+	put_raw(c->run, "stderr", note, (size_t)n);
+	code_context_interrupt(c, NULL);
+	code_context_flush(c);
+	code_context_leave(c);
 }
 
 /* ---- the end of a context ---- */

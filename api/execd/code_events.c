@@ -88,12 +88,19 @@ static void put_result(struct buf *out, const struct datum *all, size_t count, i
 	buf_append(out, "\n\n", 2);
 }
 
+static bool is_image(const struct datum *d)
+{
+	return d->name_n > 6 && !memcmp(d->name, "image/", 6);
+}
+
+/* The largest image; the largest of all when there is none. */
 static struct datum *largest(struct datum *all, size_t count)
 {
 	struct datum *found = NULL;
 
 	for (size_t i = 0; i < count; i++)
-		if (all[i].data && all[i].n && (!found || all[i].n > found->n))
+		if (all[i].data && all[i].n &&
+		    (!found || (is_image(&all[i]) == is_image(found) ? all[i].n > found->n : is_image(&all[i]))))
 			found = &all[i];
 	return found;
 }

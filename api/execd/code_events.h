@@ -23,7 +23,8 @@ void code_event_count(struct buf *out, uint32_t count, int64_t wall_ms);
  * @list:	MIME types and data in turn; text/plain goes by the name `text` as well
  * @wall_ms:	Time stamp
  *
- * Data that would make the event longer than CODE_EVENT_BYTES is left out, the largest first, and a `stderr` event says so.
+ * Data that would make the event longer than CODE_EVENT_BYTES is left out, images before others and the largest first, and a
+ * `stderr` event says so.
  */
 void code_event_result(struct buf *out, struct code_list list, int64_t wall_ms);
 /** code_event_error() - Append `error` with @name, @value and the strings of @traceback, which may be empty */

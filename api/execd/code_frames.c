@@ -20,6 +20,7 @@ static void put32(uint8_t *p, uint32_t v)
 static uint32_t largest(uint8_t type)
 {
 	switch (type) {
+	case 'B':
 	case 'H':
 	case 'F':
 		return CODE_HELLO_MAX;
@@ -94,6 +95,15 @@ int code_frames_cell(struct buf *out, uint32_t number, const char *code)
 	put32(head + CODE_FRAME_HEAD, number);
 	buf_append(out, head, sizeof(head));
 	return buf_append(out, code, n);
+}
+
+int code_frames_interrupt(struct buf *out, uint32_t number)
+{
+	uint8_t frame[CODE_FRAME_HEAD + 4] = {'I'};
+
+	put32(frame + 1, 4);
+	put32(frame + CODE_FRAME_HEAD, number);
+	return buf_append(out, frame, sizeof(frame));
 }
 
 bool code_list_next(struct code_list *list, const char **ret, size_t *ret_n)

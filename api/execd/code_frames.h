@@ -2,11 +2,13 @@
 /*
  * DOC: frames between a code context's driver and the gateway
  *
- * One byte of type, the payload's length in four bytes (little endian), the payload.  To the driver only `X`: the number
- * of the run in four bytes, then the code.  From the driver:
+ * One byte of type, the payload's length in four bytes (little endian), the payload.  To the driver `X`: the number
+ * of the run in four bytes, then the code; and to those that ask for it `I`: the number of a run that is interrupted, besides
+ * the signal.  From the driver:
  *
  *	H version            ready
  *	F reason             it cannot serve here, and ends
+ *	B n                  run n has begun: an interrupt from now on is its own
  *	O text, E text       standard output, standard error: what the language itself wrote
  *	R n, {mime, data}... the value of run n
  *	D {mime, data}...    something shown: a figure, display()
@@ -28,7 +30,7 @@
 #define CODE_FRAME_HEAD	 5u
 #define CODE_OUTPUT_MAX	 (256u * 1024)	     /* O, E */
 #define CODE_HELLO_MAX	 4096u		     /* H, F */
-#define CODE_LIST_MAX	 (3u * 1024 * 1024)  /* R, D, Z: drivers keep to two thirds of it */
+#define CODE_LIST_MAX	 (5u * 1024 * 1024)  /* R, D, Z: drivers keep to 4 MiB of data */
 
 struct code_frames {
 	struct buf held; /* the beginning of a frame */
@@ -52,6 +54,8 @@ int code_frames_feed(struct code_frames *f, const uint8_t *data, size_t n, code_
 void code_frames_clear(struct code_frames *f);
 /** code_frames_cell() - Append the frame that has the driver run @code as run @number; Return: 0 or -ENOMEM */
 int code_frames_cell(struct buf *out, uint32_t number, const char *code);
+/** code_frames_interrupt() - Append the frame that says that run @number is interrupted; Return: 0 or -ENOMEM */
+int code_frames_interrupt(struct buf *out, uint32_t number);
 
 struct code_list {
 	const uint8_t *at, *end; /* borrowed */

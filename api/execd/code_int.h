@@ -35,6 +35,7 @@ struct code_language {
 	const char *argv[CODE_ARGS_MAX]; /* as AGENT_SPEC_DRIVER takes them; NULL ends them.  None, and no shell: only Jupyter has it */
 	const unsigned char *text;	/* of the driver */
 	size_t n_text;
+	bool told; /* of an interrupt by a frame as well */
 };
 
 enum code_state { CODE_COLD = 0, CODE_STARTING, CODE_IDLE, CODE_RUNNING };
@@ -44,7 +45,9 @@ struct code_run {
 	struct run_stream out;
 	char *code; /* owned */
 	uint64_t begun_ms;
+	uint32_t timeout_ms; /* 0: none */
 	bool sent, counted; /* the code was handed over; execution_count was */
+	bool begun;	    /* the driver said so: a signal is for this run */
 	char tail[2][4];    /* the beginning of a character, of each raw output */
 	size_t n_tail[2];
 };
@@ -82,6 +85,7 @@ struct code_context {
 	void (*ready)(void *arg, const struct sbx_err *err);
 	void *ready_arg;
 	struct loop_timer *patience; /* owned; since an interrupt */
+	struct loop_timer *limit;    /* owned; of a run with a timeout */
 	unsigned interrupts;
 	unsigned busy; /* depth of callbacks that use it */
 	bool gone;     /* freed when busy is 0 */

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import execd_client
-from execd_client import Box, Tap, once, short, until, when_free
+from execd_client import Box, Tap, joined, once, short, until, when_free
 
 t = Tap()
 box = Box(memory="2Gi")
@@ -28,6 +28,33 @@ def rich(value, **more):
 
 
 OUT, ERR = "stdout", "stderr"
+# as if there were no IPython
+PLAIN = [
+    ("import sys; sys.modules['IPython'] = None", []),
+    ("x = 5", []),
+    ("!echo raw; echo err >&2; exit 3", [(OUT, "raw\n"), (ERR, "err\n")]),
+    ("%cd /usr", []),
+    ("import os; os.getcwd()", [text("'/usr'")]),
+    ("%%bash\necho from $((1+1)); exit 4", [(OUT, "from 2\n"), ("error", ("CalledProcessError", None))]),
+    ("%matplotlib inline\nx", [text("5")]),
+    ("if x:\n  !echo nested", [(OUT, "nested\n")]),
+    ("get_ipython()", [("error", ("NameError", None))]),
+    ("%nosuch", [("error", ("SyntaxError", None))]),
+]
+# with it
+IPYTHON = [
+    ("7", [text("7")]),
+    ("!echo raw; echo err >&2; exit 3", [(OUT, "raw\n"), (ERR, "err\n")]),
+    ("_, _exit_code", [text("(7, 3)")]),
+    ("x = 5\nfor i in range(2):\n  !echo {x} $i", [(OUT, "5 0\n5 1\n")]),
+    ("%matplotlib inline\n%config InlineBackend.figure_format = 'retina'\nx", [text("5")]),
+    ("get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda v: '<i>%d</i>' % v)\n41 + 1", [rich("42", text_html="<i>42</i>")]),
+    ("class D:\n  def _ipython_display_(self): display('shown')\nD()", [text("'shown'")]),
+    ("from IPython.display import clear_output, HTML\nclear_output()\nprint('kept')", [(OUT, "kept\n")]),
+    ("get_ipython().display_pub.publish({'text/plain': 'pub'})", [text("pub")]),
+    ("%%bash\nexit 4", [("error", ("CalledProcessError", None))]),
+    ("%cd /usr", [(OUT, "/usr\n")]),
+]
 TABLES = {
     "python": [
         ("2 + 2", [text("4")]),
@@ -73,6 +100,18 @@ TABLES = {
         ("from __future__ import annotations\ndef ann(x: NoSuch): return 1\nann(2)", [text("1")]),
         ("x # ;", [text("5")]),
         ("x ; # silent", []),
+        ("class D:\n  def _ipython_display_(self): display('shown')\nD()", [text("'shown'")]),
+        ("class L:\n  def _repr_latex_(self): return '$x$'\n  def _repr_svg_(self): return '<svg/>'\n  def _repr_jpeg_(self): return b'jj'\n"
+         "  def _repr_json_(self): return {'k': 1}\n  def __repr__(self): return 'L'\nL()",
+         [("result", {"text": "L", "text/plain": "L", "text/latex": "$x$", "image/svg+xml": "<svg/>", "image/jpeg": "amo=",
+                      "application/json": '{"k": 1}'})]),
+        ("class M:\n  def _repr_mimebundle_(self, include=None, exclude=None): return {'text/plain': 'm', 'image/png': b'abc'}\nM()",
+         [rich("m", image_png="YWJj")]),
+        ("{'a' * 40: 1, 'b' * 40: 2}", [text("{'%s': 1,\n '%s': 2}" % ("a" * 40, "b" * 40))]),
+        ("import sys, os; sys.stdout.isatty(), sys.stdout.fileno(), sys.stderr.fileno(), os.getsid(0) == os.getpid()",
+         [text("(False, 1, 2, True)")]),
+        ("[k for k in os.environ if 'OSB' in k], os.listdir('/proc/self/fd').count('197')", [text("([], 0)")]),
+        ("import subprocess; subprocess.run('ls /proc/self/fd | grep -c 19', shell=True) and None", [(OUT, "0\n")]),
         ("import builtins\nfor name in ('len', 'isinstance', 'type', 'str', 'bytes', 'open'): setattr(builtins, name, None)\n1 + 1", [text("2")]),
         ("1 / 0", [("error", ("ZeroDivisionError", "division by zero"))]),
         ("import os; os.getcwd()", [text("'/w/py thon'")]),
@@ -145,6 +184,12 @@ TABLES = {
         ("Promise.reject('unh'); await new Promise(r => process.once('unhandledRejection', () => r())); 2",
          [(ERR, "Uncaught (in promise) 'unh'\n"), text("2")]),
         ("throw null", [("error", ("Error", "null"))]),
+        ("undefined", []),
+        ("class Own extends Error { constructor(m) { super(m); this.name = 'Own' } }; throw new Own('o')", [("error", ("Own", "o"))]),
+        ("({ toPng() { return Buffer.alloc(5 << 20) }, toHtml() { return 'h' } })",
+         [(ERR, "[image/png of 6990508 bytes is too large and was left out]\n"), ("result", {"text": "{ toPng: [Function: toPng], toHtml: [Function: toHtml] }",
+          "text/plain": "{ toPng: [Function: toPng], toHtml: [Function: toHtml] }", "text/html": "h"})]),
+        ("process.nextTick(() => console.log('tick')); await 1; console.log('await')", [(OUT, "await\ntick\n")]),
     ],
     "typescript": [
         ("const n: number = 5; n + 1", [text("6")]),
@@ -234,14 +279,37 @@ def table(language):
     got = c.run(interrupts[language], once(OUT, lambda: t.eq(c.interrupt(), 200, "%s: interrupt" % language) and None))
     t.ok(got and got[-1][0] == "error" and got[-1][1][0] == "KeyboardInterrupt",
          "%s: an interrupt ends a loop" % language, got)
+    sleeps = {"python": "import time\ntime.sleep(60)", "javascript": "await new Promise(r => setTimeout(r, 60000))", "java": "Thread.sleep(60000);",
+              "typescript": "await 1; while (true) {}", "go": "time.Sleep(time.Minute)"}
+    if language in sleeps:  # the signal waits until the driver says that its run has begun; lost, it would come again after 5 s
+        got = c.run(sleeps[language], once("init", lambda: c.interrupt() and None))
+        t.eq(got, [("error", ("KeyboardInterrupt", ""))], "%s: an interrupt that comes with the first event" % language)
     code, events = TABLES[language][1 if language in ("go", "bash") else 0]
-    t.ok(fits(c.run(code), events), "%s: and the context goes on" % language)
+    got = c.run(code)
+    t.ok(fits(got, events), "%s: and the context goes on" % language, got)
     t.eq(other.delete()[0], 200, "%s: delete" % language)
     t.eq(box.call("GET", "/code/contexts/" + other.id)[0], 404, "%s: deleted" % language)
     return c
 
 
+# What takes ten seconds of its own goes on beside the rest: who does not listen is asked twice, and killed.
+stubborn = {}
+
+
+def ask_twice(name, code):
+    c = Context("python")
+    stubborn[name] = c.run(code, once(OUT, lambda: c.interrupt() and None)), c.run("'next'"), c.count
+    c.delete()
+
+
+patient = [threading.Thread(target=ask_twice, args=row) for row in (
+    ("twice", "import signal, time\nn = 0\nprint('up', flush=True)\nwhile n < 2:\n  try: time.sleep(60)\n  except KeyboardInterrupt: n += 1\nprint(n)"),
+    ("killed", "import signal\nsignal.signal(2, signal.SIG_IGN)\nprint('up', flush=True)\nimport time; time.sleep(60)"))]
+[thread.start() for thread in patient]
 contexts = {name: table(name) for name in TABLES}
+[thread.join() for thread in patient]
+t.eq(stubborn["twice"], ([(OUT, "up\n2\n")], [text("'next'")], 2), "a second signal follows the first")
+t.eq((stubborn["killed"][0][1][1][0], stubborn["killed"][1:]), ("KernelDied", ([text("'next'")], 1)), "who ignores both is killed; the context starts again, and its count")
 
 def answers(path):
     try:
@@ -300,6 +368,21 @@ bare = Context("python", "/none/of\nthese/new")
 t.eq(bare.run("import os; os.getcwd()"), [text("'/none/of\\nthese/new'")], "the directory is made")
 bare.delete()
 box.call("POST", "/directories", {"/w/file": {"mode": 755}})
+
+
+def cells(context, rows, name):
+    for code, events in rows:
+        got = context.run(code)
+        t.ok(fits(got, events), "%s: %s" % (name, code[:60].replace("\n", " | ")), {"got": got, "want": events})
+
+
+plain = Context("python")
+cells(plain, PLAIN, "without IPython")
+got = plain.run("%time 40 + 2")
+t.ok(len(got) == 2 and re.match(r"Wall time: [\d.e+-]+ ms\n$", got[0][1]) and got[1] == text("42"), "without IPython: %time", got)
+got = plain.run("%pip --version")
+t.ok("pip" in str(got), "without IPython: %pip", got)
+plain.delete()
 if box.command("python3 -c 'import IPython' 2>&1") == "":
     got = a.run("from IPython.display import display as show, HTML\nshow(HTML('<b>i</b>'))")
     t.ok(len(got) == 1 and got[0][0] == "result" and got[0][1]["text/html"] == "<b>i</b>", "IPython's display() is ours", got)
@@ -309,6 +392,12 @@ if box.command("python3 -c 'import IPython' 2>&1") == "":
     got = a.run("%nosuchmagic")
     t.ok("nosuchmagic" in str(got), "one that there is not", got)
     t.eq([x[:1] for x in a.run("exit(0)")], [("error",)], "and exit() is still Python's")
+    own = Context("python")
+    cells(own, IPYTHON, "with IPython")
+    own.delete()
+    own = Context("python")
+    t.eq(own.run("import IPython\nIPython.get_ipython() is not None"), [text("True")], "with IPython: a library that asks for the shell finds it")
+    own.delete()
 else:
     t.skip("IPython's magics and display()", "no IPython on this host")
 if box.command("python3 -c 'import matplotlib' 2>&1") == "":
@@ -318,6 +407,58 @@ if box.command("python3 -c 'import matplotlib' 2>&1") == "":
          "a figure is shown as PNG", short(events))
 else:
     t.skip("a figure is shown as PNG", "no matplotlib on this host")
+
+# ---- tracebacks, what is too large, limits ----
+
+PICTURE = """class I:
+  def __init__(self, *sizes): self.sizes = sizes
+  def __repr__(self): return 'I'
+  def _repr_png_(self): return b'p' * self.sizes[0]
+  def _repr_jpeg_(self): return b'j' * self.sizes[1]
+  def _repr_html_(self): return 'h' * self.sizes[2]
+"""
+
+
+def kinds_of(events):
+    return [(e["type"], e["text"] if e["type"] == ERR else {k: len(v) for k, v in e["results"].items()}) for e in events if e["type"] in (ERR, "result")]
+
+
+def note(mime, size):
+    return (ERR, "[%s of %d bytes is too large and was left out]\n" % (mime, size))
+
+
+c = Context("python")
+status, events = c.stream("def g():\n    raise ValueError('deep')\ng()")
+t.eq([e["error"]["traceback"] for e in events if e["type"] == "error"],
+     [["Traceback (most recent call last):", '  File "<cell 1>", line 3, in <module>\n    g()', '  File "<cell 1>", line 2, in g\n    raise ValueError(\'deep\')',
+       "ValueError: deep"]], "a traceback: the cell's own lines, without ours and without colours")
+status, events = c.stream("x = 1\nx = = 2")
+t.eq([e["error"]["traceback"][0] for e in events if e["type"] == "error"], ['  File "<cell 2>", line 2'], "one of what cannot be read is the place alone")
+status, events = c.stream("import asyncio\nawait asyncio.sleep(0)\nno_such")
+t.eq([len(e["error"]["traceback"]) for e in events if e["type"] == "error"], [3], "a cell that awaits: without the loop's")
+status, events = c.stream("import os\nfor i in range(200):\n  _ = os.write(1, b'<%d>' % i)\n  display(i)")
+early = [e["results"]["text"] for i, e in enumerate(events) if e["type"] == "result" and "<%s>" % e["results"]["text"] not in joined(events[:i])]
+t.eq((early, len([e for e in events if e["type"] == "result"])), ([], 200), "what was written to a descriptor before a frame comes before it")
+c.run(PICTURE)
+for code, want in (("I(2500000, 10, 10)", [("result", {"text": 1, "text/plain": 1, "text/html": 10, "image/png": 3333336, "image/jpeg": 16})]),
+                   ("I(2500000, 1000000, 10)", [note("image/png", 3333336), ("result", {"text": 1, "text/plain": 1, "text/html": 10, "image/jpeg": 1333336})]),
+                   ("I(2500000, 2000000, 900000)", [note("image/png", 3333336), ("result", {"text": 1, "text/plain": 1, "text/html": 900000, "image/jpeg": 2666668})]),
+                   ("I(3200000, 3200000, 10)", [note("image/png", 4266668), note("image/jpeg", 4266668), ("result", {"text": 1, "text/plain": 1, "text/html": 10})])):
+    t.eq(kinds_of(c.stream(code)[1]), want, "4 MiB for an event, images go first, the largest of them: %s" % code)
+ask = {"code": "import time; time.sleep(60)", "context": {"id": c.id}, "timeout": 300}
+t.eq(short(box.stream("/code", ask)[1])[1:], [(ERR, "[interrupted after the timeout of 300 ms]\n"), ("execution_count", 10),
+                                              ("error", ("KeyboardInterrupt", "")), ("execution_complete", None)], "a timeout is an interrupt")
+t.eq(c.run("1"), [text("1")], "and the context goes on")
+for more, want in (({"timeout": -1}, 400), ({"timeout": "5"}, 400), ({"envs": {"A": "b"}}, 400), ({"timeout": 0, "envs": {}}, 200), ({"timeout": None, "envs": None}, 200)):
+    t.eq(box.stream("/code", dict({"code": "1", "context": {"id": c.id}}, **more))[0], want, "with %s" % json.dumps(more))
+t.eq(joined(box.stream("/code", {"code": "echo $A", "envs": {"A": "b"}, "timeout": 60000})[1]), "b", "a command by /code has both")
+got = c.run("import subprocess\nprint('up', flush=True)\nsubprocess.run(['sh', '-c', 'sleep 6001; sleep 6002'])", once(OUT, lambda: c.interrupt() and None))
+t.eq((got[1:], box.command("pgrep -fc '[s]leep 600' || true")), ([("error", ("KeyboardInterrupt", ""))], "0"), "an interrupt reaches what the cell has started")
+t.eq((c.interrupt(), c.run("2")), (200, [text("2")]), "an interrupt while nothing runs is nobody's")
+got = c.run("import subprocess\nsubprocess.Popen(['setsid', 'sleep', '6003'])\nprint('up', flush=True)\nimport time; time.sleep(60)",
+            once(OUT, lambda: t.eq(c.delete()[0], 200, "delete while it runs") and None))
+t.eq(got[-1], ("error", ("KernelDied", "the context was deleted")), "is told to the run")
+t.ok(until(lambda: box.command("pgrep -fc '[s]leep 6003' || true") == "0"), "and its whole tree is gone")
 
 # ---- hostile cells: each harms its own context only, and the next run says or shows it ----
 
@@ -356,6 +497,7 @@ for name, code, ename in HOSTILE:
         got = c.run("1 + 1")
         t.ok(got[0][0] == ERR and "its state is lost" in got[0][1] and got[1:] == [text("2")], "the next run says so", got)
     t.eq(c.run("1 + 1"), [text("2")], "hostile: %s: the next run" % name)
+    t.eq(c.count, 1 if ename == DIED else 2, "hostile: %s: and its count" % name)
     c.delete()
 t.eq(a.run("e"), [text("2")], "the others have not noticed")
 many = [Context("python") for _ in range(5)]

@@ -41,7 +41,7 @@ static void test_frames(void)
 		{"at once, without its length", BYTES("O\0\0\0\0?"), -EPROTO, "O0:;"},
 		{"too long for output", BYTES("O\1\0\4\0"), -EPROTO, ""},
 		{"too long for a hello", BYTES("H\1\20\0\0"), -EPROTO, ""},
-		{"too long for a result", BYTES("R\1\0\60\0"), -EPROTO, ""},
+		{"too long for a result", BYTES("R\1\0\120\0"), -EPROTO, ""},
 		{"the sink ends it", BYTES("F\0\0\0\0O\0\0\0\0"), -ECANCELED, "F0:;"},
 	};
 
@@ -62,6 +62,8 @@ static void test_frames(void)
 	struct buf out = {0};
 	ok(!code_frames_cell(&out, 258, "1+1") && buf_used(&out) == 12 && !memcmp(buf_peek(&out), "X\7\0\0\0\2\1\0\0" "1+1", 12),
 	   "a cell, with its number");
+	buf_clear(&out);
+	ok(!code_frames_interrupt(&out, 258) && buf_used(&out) == 9 && !memcmp(buf_peek(&out), "I\4\0\0\0\2\1\0\0", 9), "an interrupt, with its number");
 	buf_free(&out);
 }
 

@@ -1461,7 +1461,11 @@ static void test_code(void)
 				"\"traceback\":[]}}\n\n",
 	       "one run at a time");
 	is_str(ask(interrupt), EMPTY, "an interrupt is answered at once");
-	ok(strstr(buf_str(&seen), "signal 2"), "and is a signal to the interpreter");
+	ok(!strstr(buf_str(&seen), "signal 2"), "and waits until the driver says that the run has begun");
+	last_stream = stream;
+	SEND(AGENT_DATA, "B\5\0\0\0\1\0\0\0009B\5\0\0\0\1\0\0\0002");
+	turn(20);
+	ok(strstr(buf_str(&seen), "signal 2"), "then it is a signal to the interpreter");
 	close(client);
 	client = other;
 	buf_clear(&reply);

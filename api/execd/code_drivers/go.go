@@ -336,14 +336,28 @@ func write(p program, count uint32, show bool) string {
 
 // ---- running it ----
 
+// One that came before there was a process of the cell; later ones come to it as to us.
+func passInterrupt(cmd *exec.Cmd) {
+	if len(interrupts) > 0 {
+		cmd.Process.Signal(os.Interrupt)
+	}
+}
+
 func build(text string) (string, error) {
 	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "cell")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		return err.Error(), err
 	}
 	// in the cell's own directory: a go.mod there says what may be imported
-	out, err := exec.Command("go", "build", "-o", binary, source).CombinedOutput()
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	var out bytes.Buffer
+	cmd := exec.Command("go", "build", "-o", binary, source)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Start()
+	if err == nil {
+		passInterrupt(cmd)
+		err = cmd.Wait()
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) > 0 && strings.HasPrefix(lines[0], "# ") {
 		lines = lines[1:]
 	}
@@ -368,6 +382,7 @@ func run(shown *string) (state *os.ProcessState, err error) {
 		r.Close()
 		return nil, err
 	}
+	passInterrupt(cmd)
 	w.Close()
 	done := make(chan string, 1)
 	go func() {
@@ -480,6 +495,7 @@ func main() {
 		for len(interrupts) > 0 {
 			<-interrupts
 		}
+		tellStrings('B', strconv.Itoa(int(count)))
 		problem := cell(count, string(code))
 		tellStrings('Z', append([]string{strconv.Itoa(int(count))}, problem...)...)
 	}

@@ -36,6 +36,8 @@ public final class Driver {
 	static OutputStream tells;
 	static JShell shell;
 	static volatile boolean busy, interrupted;
+	static volatile int current;
+	static final Object stopping = new Object();
 
 	// ---- frames ----
 
@@ -249,6 +251,8 @@ public final class Driver {
 				rest = info.remaining();
 			}
 			value[0] = null;
+			if (interrupted)
+				return List.of("KeyboardInterrupt", "", "KeyboardInterrupt");
 			for (SnippetEvent event : shell.eval(source)) {
 				if (event.causeSnippet() != null)
 					continue; // another snippet that this one brought up to date
@@ -270,13 +274,19 @@ public final class Driver {
 		List<String> error, end = new ArrayList<>();
 
 		interrupted = false;
-		busy = true;
+		synchronized (stopping) {
+			current = count;
+			busy = true;
+		}
+		tell('B', List.of(Integer.toString(count)));
 		try {
 			error = run(code, value);
 		} catch (Throwable problem) {
 			error = List.of(problem.getClass().getSimpleName(), String.valueOf(problem.getMessage()), problem.toString());
 		}
-		busy = false;
+		synchronized (stopping) {
+			busy = false; // and nobody stops the next cell
+		}
 		System.out.flush();
 		System.err.flush();
 		if (interrupted && error == null)
@@ -301,6 +311,23 @@ public final class Driver {
 		signal.getMethod("handle", signal, handler).invoke(null, signal.getConstructor(String.class).newInstance("INT"), called);
 	}
 
+	/** Whether cell @count still ran. */
+	static boolean stop(int count) {
+		synchronized (stopping) {
+			if (busy && current == count)
+				shell.stop();
+			return busy && current == count;
+		}
+	}
+
+	static void pause() {
+		try {
+			Thread.sleep(20);
+		} catch (InterruptedException nobody) {
+			Thread.currentThread().interrupt();
+		}
+	}
+
 	static byte[] read(InputStream in, int n) throws IOException {
 		byte[] data = new byte[n];
 
@@ -321,7 +348,9 @@ public final class Driver {
 			if (!busy)
 				return;
 			interrupted = true;
-			shell.stop();
+			// it does nothing while the compiler works, and a finally block may begin anew
+			for (int mine = current; stop(mine);)
+				pause();
 		});
 		for (String name : IMPORTS)
 			shell.eval("import " + name + ";");

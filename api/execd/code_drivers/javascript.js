@@ -11,9 +11,34 @@
 		encodeURI, process, setImmediate } = globalThis;
 	const fs = require('fs'), vm = require('vm'), util = require('util'), path = require('path');
 	const { createRequire } = require('module');
-	const TOLD = 198, TELLS = 199, TEXT_MAX = 1 << 20;
+	const TOLD = 198, TELLS = 199, TEXT_MAX = 1 << 20, DATA_MAX = 4 << 20;
 	const typescript = process.argv.includes('typescript');
 	const write = fs.writeSync, exit = process.reallyExit.bind(process);
+	// What follows an await is run by whoever calls this: within the watch for interrupts.  V8 has a word for it and Node has none.
+	const checkpoint = () => {
+		try {
+			require('v8').setFlagsFromString('--allow-natives-syntax');
+			const found = vm.runInThisContext('() => %PerformMicrotaskCheckpoint()', { filename: '<driver>' });
+			found();
+			return found;
+		} catch (error) {
+			return () => {};
+		} finally {
+			require('v8').setFlagsFromString('--no-allow-natives-syntax');
+		}
+	};
+	let settle_awaits = checkpoint(), settling = false;
+	// What an interrupted cell has behind an await that is over would go on when nobody watches: it gets a moment, and ends.
+	const end_awaits = () => {
+		globalThis[Symbol.for('osb.settle')] = settle_awaits;
+		try {
+			vm.runInThisContext("globalThis[Symbol.for('osb.settle')]()", { timeout: 50, breakOnSigint: true, filename: '<driver>' });
+		} catch (error) {
+			// it was a loop without end
+		} finally {
+			delete globalThis[Symbol.for('osb.settle')];
+		}
+	};
 	const own = /<driver>|\[eval\]|node:(internal|vm|inspector|events)|^\s+at (new )?Script|inspector\.Session/;
 
 	// ---- frames ----
@@ -131,12 +156,42 @@
 		}
 		return data;
 	};
-	const flat = (data) => Object.entries(data).flatMap(([mime, value]) => {
+	const asText = (mime, value) => {
 		if (Buffer.isBuffer(value) || value instanceof Uint8Array)
-			return [mime, Buffer.from(value).toString('base64')];
-		return value === undefined || value === null ? [] :
-			[mime, cut(typeof value === 'string' ? value : JSON.stringify(value), 2 << 20)];
-	});
+			return Buffer.from(value).toString('base64');
+		const text = typeof value === 'string' ? value : String(JSON.stringify(value));
+
+		return mime.startsWith('image/') ? text : cut(text);
+	};
+	const isWorse = (a, b) => {
+		const image = a[0].startsWith('image/');
+
+		return image === b[0].startsWith('image/') ? a[1].length > b[1].length : image;
+	};
+	// types and texts in turn; of more than a frame may have, images go first, and the largest of them
+	const flat = (data) => {
+		const texts = [], list = [];
+		let sum = 0;
+
+		for (const [mime, value] of Object.entries(data)) {
+			if (value === undefined || value === null)
+				continue;
+			const text = asText(mime, value);
+			sum += Buffer.byteLength(text);
+			texts.push([mime, text]);
+		}
+		while (sum > DATA_MAX) {
+			let worst = 0;
+			for (let i = 1; i < texts.length; i++)
+				worst = isWorse(texts[i], texts[worst]) ? i : worst;
+			const [[mime, text]] = texts.splice(worst, 1), size = Buffer.byteLength(text);
+			sum -= size;
+			say('E', Buffer.from(`[${mime} of ${size} bytes is too large and was left out]\n`));
+		}
+		for (const one of texts)
+			list.push(...one);
+		return list;
+	};
 	globalThis.display = (...values) => values.forEach((value) => tell('D', strings(flat(bundle(value)))));
 
 	// ---- TypeScript: types are taken off by what is there ----
@@ -472,13 +527,32 @@
 		};
 
 		const evaluate = () => {
-			globalThis[Symbol.for('osb.evaluate')] = () => session.post('Runtime.evaluate', {
-				expression: expression + `\n//# sourceURL=<cell_${count}>`, replMode: true, awaitPromise: true, silent: true,
-			}, result);
+			globalThis[Symbol.for('osb.evaluate')] = () => {
+				tell('B', strings([count]));
+				session.post('Runtime.evaluate', {
+					expression: expression + `\n//# sourceURL=<cell_${count}>`, replMode: true, awaitPromise: true, silent: true,
+				// what the cell has put behind its turn is its own, too
+				}, (...told) => settling ? setImmediate(result, ...told) : result(...told));
+				if (!/\bawait\b/.test(expression))
+					return;
+				try {
+					settle_awaits = settle_awaits || checkpoint();
+					settling = true;
+					settle_awaits();
+				} catch (error) {
+					settle_awaits = null; // its code was dropped by the collector, and cannot be read again as it is
+				} finally {
+					settling = false;
+				}
+			};
 			try {
 				vm.runInThisContext("globalThis[Symbol.for('osb.evaluate')]()", { breakOnSigint: true, filename: '<driver>' });
 			} catch (error) {
-				finish(error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? INTERRUPTED : described(error));
+				const interrupted = error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
+
+				if (interrupted && settle_awaits)
+					end_awaits();
+				finish(interrupted ? INTERRUPTED : described(error));
 			} finally {
 				delete globalThis[Symbol.for('osb.evaluate')];
 			}
@@ -523,17 +597,24 @@
 	}
 
 	let held = Buffer.alloc(0), running = false;
+	const INTERRUPT = 73;
 	const next = () => {
-		if (running || held.length < 5)
-			return;
-		const size = held.readUInt32LE(1);
-		if (held.length < 5 + size)
-			return;
-		const code = held.toString('utf8', 9, 5 + size);
-		count = held.readUInt32LE(5);
-		held = held.subarray(5 + size);
-		running = true;
-		run(code, () => { running = false; setImmediate(next); });
+		while (held.length >= 5) {
+			const size = held.readUInt32LE(1), kind = held[0];
+			if (held.length < 5 + size || (running && kind !== INTERRUPT))
+				return;
+			const code = held.toString('utf8', 9, 5 + size), number = held.readUInt32LE(5);
+			held = held.subarray(5 + size);
+			if (kind === INTERRUPT) {
+				// the signal is lost when it comes while vm takes its watch off
+				if (running && number === count && abandon)
+					abandon();
+				continue;
+			}
+			count = number;
+			running = true;
+			run(code, () => { running = false; setImmediate(next); });
+		}
 	};
 	const net = require('net');
 	const told = new net.Socket({ fd: TOLD, readable: true, writable: false });

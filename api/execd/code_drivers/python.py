@@ -16,7 +16,7 @@ globals().update((name, value) for name, value in vars(builtins).items() if name
 
 TOLD, TELLS = 198, 199
 TEXT_MAX = 1 << 20      # of one text in a frame
-FRAME_MAX = 2 << 20     # of a result
+FRAME_MAX = 4 << 20     # of a result
 FLUSH_BYTES = 8192
 FLUSH_SECONDS = 0.05
 AST_ONLY, AWAIT = 0x400, 0x2000
@@ -226,8 +226,24 @@ def plain(value):
 
 
 def bundle(value):
+    """Its MIME types; None: it has shown itself."""
     data = {}
-    if not isinstance(value, type):
+    if ipython is not None:
+        try:
+            data = dict(ipython.display_formatter.format(value)[0])
+        except Exception:
+            pass            # as if there were no IPython
+        else:
+            if not data and callable(getattr(value, "_ipython_display_", None)):
+                return None
+    elif not isinstance(value, type):
+        hook = getattr(value, "_ipython_display_", None)
+        if callable(hook):
+            try:
+                hook()
+                return None
+            except Exception:
+                pass
         hook = getattr(value, "_repr_mimebundle_", None)
         if callable(hook):
             try:
@@ -252,19 +268,19 @@ def bundle(value):
 
 
 def tell_bundle(kind, head, data):
-    parts, size = list(head), 0
-    for mime, value in sorted(data.items(), key=lambda item: (item[0] != "text/plain", item[0])):
+    texts = {}
+    for mime, value in data.items():
         try:
             text = octets(as_text(mime, value))
         except Exception:
             continue
-        if mime.startswith("text/") or mime == "application/json":
-            text = cut(text)
-        if size + len(text) > FRAME_MAX:
-            tell(b"E", octets("[%s of %d bytes is too large and was left out]\n" % (mime, len(text))))
-            continue
-        size += len(text)
-        parts += [octets(str(mime)), text]
+        texts[str(mime)] = cut(text) if mime.startswith("text/") or mime == "application/json" else text
+    while sum(map(len, texts.values())) > FRAME_MAX:
+        worst = max(texts, key=lambda mime: (mime.startswith("image/"), len(texts[mime])))
+        tell(b"E", octets("[%s of %d bytes is too large and was left out]\n" % (worst, len(texts.pop(worst)))))
+    parts = list(head)
+    for mime, text in texts.items():
+        parts += [octets(mime), text]
     tell(kind, strings(parts))
 
 
@@ -283,7 +299,9 @@ class Shown:
 def display(*values, **options):
     flush()
     for value in values:
-        tell_bundle(b"D", [], value if options.get("raw") and isinstance(value, dict) else bundle(value))
+        data = value if options.get("raw") and isinstance(value, dict) else bundle(value)
+        if data is not None:
+            tell_bundle(b"D", [], data)
     name = options.get("display_id")
     if name:
         return Shown(name if isinstance(name, str) else "%x" % id(values))
@@ -291,6 +309,10 @@ def display(*values, **options):
 
 def publish(data, *_, **__):
     display(data, raw=True)
+
+
+def clear_output(*_, **__):
+    """There is nothing to be cleared: what was shown is on its way."""
 
 
 def no_input(*_):
@@ -352,10 +374,11 @@ def show_figures():
 # ---- IPython, where the image has it ----
 
 class Displays:
-    """Its display() is ours: without a terminal of its own it would print the names of objects."""
+    """Its display() is ours: without a terminal of its own it would print the names of objects.  And who imports it finds its
+    shell, as in a notebook: libraries ask for that once, when they are imported themselves."""
 
     def find_spec(self, name, path=None, target=None):
-        if name not in ("IPython.core.display_functions", "IPython.core.display"):
+        if name not in ("IPython", "IPython.core.display_functions", "IPython.core.display"):
             return None
         from importlib.machinery import PathFinder
         spec = PathFinder.find_spec(name, path)
@@ -365,40 +388,68 @@ class Displays:
 
         def exec_module(module):
             plain(module)
-            for known, ours in (("display", display), ("update_display", display), ("publish_display_data", publish)):
+            for known, ours in (("display", display), ("update_display", display), ("publish_display_data", publish),
+                                ("clear_output", clear_output)):
                 if known in vars(module):
                     setattr(module, known, ours)
+            if module.__name__ == "IPython" and not forked and _thread.get_ident() == main_thread:
+                try:
+                    own_shell()
+                except Exception:
+                    pass    # too old or too new: then there are its functions, and no shell
 
         spec.loader.exec_module = exec_module
         return spec
 
 
 sys.meta_path.insert(0, Displays())
-ipython = None
+ipython, making_shell = None, False
 
 
-def magic(code):
-    """A cell with magic as the Python that IPython makes of it; None: there is no IPython, or no magic."""
-    global ipython
-    if not any(line.lstrip()[:1] in ("%", "!", "?") or line.rstrip()[-1:] == "?" or "= !" in line or "= %" in line
-               for line in code.split("\n")):
-        return None
-    if ipython is None:
-        try:
-            from IPython.core.interactiveshell import InteractiveShell
-            from traitlets.config import Config
-        except ImportError:
-            return None
-        kept = sys.displayhook, sys.excepthook, {name: names[name] for name in ("exit", "quit", "open") if name in names}
+def system(command):
+    """`!command`, whose output goes where that of any process goes, and through no terminal."""
+    import subprocess
+    names["_exit_code"] = subprocess.call(ipython.var_expand(command, depth=1), shell=True)
+
+
+def own_shell():
+    """Its shell around our names, once; what it takes of the interpreter is given back."""
+    global ipython, making_shell
+    if ipython is not None or making_shell:
+        return
+    making_shell = True
+    try:
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+        kept = sys.displayhook, sys.excepthook, {name: names[name] for name in ("exit", "quit", "open", "_") if name in names}
         config = Config()
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "NoColor"
-        ipython = InteractiveShell.instance(config=config, user_module=main, user_ns=names)
+        shell = InteractiveShell.instance(config=config, user_module=main, user_ns=names)
         for name in ("exit", "quit", "open", "In", "Out"):
             names.pop(name, None)
         sys.displayhook, sys.excepthook, mine = kept
         names.update(mine)
         sys.modules["__main__"] = main
+        shell.system = system
+        shell.enable_matplotlib = lambda gui=None: (gui or "inline", "osb_figures")
+        shell.display_pub.publish, shell.display_pub.clear_output = publish, clear_output
+        ipython = shell
+    finally:
+        making_shell = False
+
+
+def magic(code):
+    """A cell with magic as the Python that IPython makes of it; None: there is no IPython, or no magic."""
+    if not any(line.lstrip()[:1] in ("%", "!", "?") or line.rstrip()[-1:] == "?" or "= !" in line or "= %" in line
+               for line in code.split("\n")):
+        return None
+    try:
+        own_shell()
+    except ImportError:
+        return None
+    # where figures go is decided; what is set for another backend would not be found
+    code = "\n".join("pass" if line.startswith("%config InlineBackend") else line for line in code.split("\n"))
     text = ipython.transform_cell(code)
     return text if text.rstrip("\n") != code.rstrip("\n") else None
 
@@ -421,12 +472,36 @@ own_file = "<driver>"
 loop = None
 
 
+class Time:
+    """What %time is without IPython: `with` for statements, a pair of calls around an expression."""
+
+    def __init__(self):
+        self.begun = []
+
+    def __enter__(self):
+        self.begun.append(time.perf_counter())
+
+    def __exit__(self, *_):
+        print("Wall time: %.3g ms" % ((time.perf_counter() - self.begun.pop()) * 1000))
+
+
+builtins._osb_time = Time()
+
+
+def timed(text):
+    try:
+        compile(text, "", "eval", AST_ONLY | AWAIT, True)
+    except SyntaxError:
+        return "with _osb_time: " + text
+    return "(_osb_time.__enter__(), (%s), _osb_time.__exit__())[1]" % text
+
+
 def shell_lines(code):
     """`!command`, `%cd`, `%pip`, `%time` and `%%bash`, for cells that are no Python as they stand; None: nothing of it."""
     lines = code.split("\n")
     first = lines[0].strip()
     if first in ("%%bash", "%%sh"):
-        return "__import__('subprocess').run([%r, '-c', %r]) and None" % (first[2:], "\n".join(lines[1:]))
+        return "__import__('subprocess').run([%r, '-c', %r], check=True) and None" % (first[2:], "\n".join(lines[1:]))
     changed = False
     for i, line in enumerate(lines):
         body = line.lstrip()
@@ -440,7 +515,7 @@ def shell_lines(code):
         elif word == "%cd":
             lines[i] = pad + "__import__('os').chdir(__import__('os').path.expanduser(%r))" % (rest.strip() or "~")
         elif word == "%time" and rest:
-            lines[i] = pad + rest
+            lines[i] = pad + timed(rest)
         elif word in ("%matplotlib", "%load_ext", "%autoreload", "%config"):
             lines[i] = pad + "pass"
         else:
@@ -454,13 +529,9 @@ def parse(code, name):
     try:
         return compile(code, name, "exec", AST_ONLY | AWAIT, True), code
     except SyntaxError:
-        other = shell_lines(code)
-        try:
-            if other is not None:
-                return compile(other, name, "exec", AST_ONLY | AWAIT, True), other
-        except SyntaxError:
-            pass
-        other = magic(other or code)
+        other = magic(code)
+        if other is None:
+            other = shell_lines(code)
         if other is None:
             raise
         return compile(other, name, "exec", AST_ONLY | AWAIT, True), other
@@ -515,6 +586,11 @@ def is_silenced(statement, text):
 
 
 def run(code, name):
+    if "get_ipython" in code:
+        try:
+            own_shell()
+        except ImportError:
+            pass
     tree, text = parse(code, name)
     last, looped = None, wants_loop(text)
     if not looped and "asyncio" in sys.modules:
@@ -532,7 +608,8 @@ def run(code, name):
             names["_"] = value
             data = bundle(value)
             flush()
-            tell_bundle(b"R", [b"%d" % count], data)
+            if data is not None:
+                tell_bundle(b"R", [b"%d" % count], data)
     show_figures()
 
 
@@ -540,6 +617,10 @@ def frames_of(error):
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename == own_file:
         frame = frame.tb_next
+    inner = frame           # a cell that waits is called by asyncio
+    while inner is not None and not inner.tb_frame.f_code.co_filename.startswith("<cell "):
+        inner = inner.tb_next
+    frame = inner or frame
     shorten(frame)
     return frame
 
@@ -622,6 +703,7 @@ def cell(code):
     try:
         try:
             busy = True
+            tell(b"B", strings([b"%d" % count]))
             remember(code, name)
             if "linecache" in sys.modules or "inspect" in code:
                 show_cells()
