@@ -303,12 +303,12 @@ def ask_twice(name, code):
 
 
 patient = [threading.Thread(target=ask_twice, args=row) for row in (
-    ("twice", "import signal, time\nn = 0\nprint('up', flush=True)\nwhile n < 2:\n  try: time.sleep(60)\n  except KeyboardInterrupt: n += 1\nprint(n)"),
+    ("twice", "import signal, time\nn = 0\nwhile n < 2:\n  try:\n    print('up', flush=True)\n    time.sleep(60)\n  except KeyboardInterrupt: n += 1\nprint(n)"),
     ("killed", "import signal\nsignal.signal(2, signal.SIG_IGN)\nprint('up', flush=True)\nimport time; time.sleep(60)"))]
 [thread.start() for thread in patient]
 contexts = {name: table(name) for name in TABLES}
 [thread.join() for thread in patient]
-t.eq(stubborn["twice"], ([(OUT, "up\n2\n")], [text("'next'")], 2), "a second signal follows the first")
+t.eq(stubborn["twice"], ([(OUT, "up\nup\n2\n")], [text("'next'")], 2), "a second signal follows the first")
 t.eq((stubborn["killed"][0][1][1][0], stubborn["killed"][1:]), ("KernelDied", ([text("'next'")], 1)), "who ignores both is killed; the context starts again, and its count")
 
 def answers(path):
