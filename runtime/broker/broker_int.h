@@ -80,6 +80,7 @@ struct slot {
 	bool flows_gone; /* its connection entries were deleted and the kernel said so */
 	int dir_fd; /* <run dir>/slots/<n> */
 	int launch_fd; /* our end of the launch socket */
+	int mounts_fd; /* its mount namespace, while it is DYING and bare; -1: none */
 	struct loop_fd *launch_source;
 	struct loop_timer *deadline;
 	int layer_ns_fd;  /* helper user namespace S -> B; made once, kept over the lives of the slot */
@@ -91,6 +92,7 @@ struct slot {
 	bool is_shell;	  /* has said so */
 	bool rooted;	  /* has its root, that of its layers */
 	bool host_usr;	  /* rooted: and the host's /usr */
+	bool bare;	  /* was given to a sandbox without volumes and without a disk image: its mounts are nobody else's */
 	uint32_t addr;
 	uint32_t mark; /* its flows are judged under; 0: it has no policy and is closed */
 	uint32_t mode; /* enum egress_mode of that policy */

@@ -620,6 +620,7 @@ static void note_use(struct slot *s)
 	const struct broker_create *c = s->create;
 
 	memcpy(s->sandbox_id, c->sandbox_id, sizeof(s->sandbox_id));
+	s->bare = !c->n_volumes && !s->disk_mib;
 	for (uint32_t i = 0; i < c->n_volumes; i++)
 		if (c->volume[i].kind == BROKER_VOLUME_NAMED)
 			memcpy(s->use->claim[s->n_claims++], c->volume[i].claim, sizeof(s->use->claim[0]));

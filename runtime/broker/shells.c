@@ -143,7 +143,7 @@ static void make_one(struct broker *b, int sock, const struct shells_request *re
 	struct shells_answer answer = {.slot = request->slot, .generation = request->generation};
 	struct iovec iov = {.iov_base = &answer, .iov_len = sizeof(answer)};
 	struct slot s = {.broker = b, .number = request->slot, .generation = request->generation, .addr = request->addr,
-			 .pidfd = -1, .launch_fd = -1, .disk_fd = -1, .layer_ns_fd = -1, .volume_ns_fd = -1};
+			 .pidfd = -1, .launch_fd = -1, .mounts_fd = -1, .disk_fd = -1, .layer_ns_fd = -1, .volume_ns_fd = -1};
 	struct sbx_err err = {0};
 	int fd[LAUNCH_MADE_FDS];
 	char name[16];

@@ -234,6 +234,7 @@ static void slot_reset(struct slot *s)
 			   .pidfd = -1,
 			   .dir_fd = -1,
 			   .launch_fd = -1,
+			   .mounts_fd = -1,
 			   .disk_fd = -1,
 			   .layer_ns_fd = layer_ns_fd,
 			   .volume_ns_fd = volume_ns_fd,
@@ -416,6 +417,7 @@ static void enter_draining(struct broker *b, struct slot *s)
 	s->draining_ms = loop_now_ms(b->loop);
 	slot_list_push(&b->draining, s);
 	broker_kill_done(b, s);
+	trash_mounts(b, take_fd(&s->mounts_fd));
 	/*
 	 * Not now: whom the answer wakes mostly waits for this very processor, and removing groups takes as long as the kill did.
 	 * But at the start, where a slot that is free again is what tells a group without an owner.
@@ -460,6 +462,24 @@ int slot_adopt_pid(struct broker *b, struct slot *s, struct sbx_err *err)
 	return s->pid_source ? 0 : sbx_err_set(err, SBX_E_SYSTEM, errno, "watch pid 1 of slot %u", s->number);
 }
 
+/*
+ * The last process of a mount namespace takes its mounts down, which waits for two RCU grace periods, and for seconds where the
+ * kernel has much of its files in its caches.  So that pid 1 has not to do it, somebody else is the last who has them.  What
+ * others may ask for at once (volumes, loop devices) is not kept over the answer.
+ */
+static void hold_mounts(struct slot *s)
+{
+	char path[48];
+
+	if (!s->bare || s->pidfd < 0 || s->mounts_fd >= 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)s->pid);
+	s->mounts_fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* it may have been reaped before, and its number be somebody's */
+	if (s->mounts_fd >= 0 && pidfd_signal(s->pidfd, 0) < 0)
+		replace_fd(&s->mounts_fd, -1);
+}
+
 void slot_kill(struct broker *b, struct slot *s)
 {
 	struct sbx_err err = {0};
@@ -470,6 +490,7 @@ void slot_kill(struct broker *b, struct slot *s)
 	leave_pool(b, s);
 	(void)slot_set_state(b, s, BROKER_SLOT_DYING);
 	launch_end(s);
+	hold_mounts(s);
 	if (FAULT_POINT("kill-cgroup"))
 		return;
 	if (s->has_cgroup && cgroup_kill(b->cg, &s->cg, &err) < 0)

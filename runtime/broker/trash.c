@@ -2,6 +2,7 @@
 #include "runtime/broker/trash.h"
 
 #include "base/cleanup.h"
+#include "base/fdpass.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "runtime/broker/broker_int.h"
@@ -10,12 +11,14 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <linux/ioprio.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,7 +27,7 @@
 #define DEPTH	  8 /* directories in each other that are open at once */
 
 struct trash {
-	int wake_fd; /* write end; the worker ends when it is closed */
+	int wake_fd; /* our end of a SOCK_SEQPACKET pair; the worker ends when it is closed */
 	int pidfd;
 	struct loop_fd *source;
 	uint64_t number; /* of the next name */
@@ -113,13 +116,33 @@ static bool worker_round(uint64_t *number)
 	return progress;
 }
 
+/* Waits for a message and takes all that there are; what comes with them are mounts that end here.  Return: false when the broker is gone */
+static bool worker_wait(int wake_fd)
+{
+	struct pollfd p = {.fd = wake_fd, .events = POLLIN};
+	char wake[2];
+
+	while (poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+	for (;;) {
+		int fd[1];
+		size_t n_fds = 0;
+		ssize_t n = fdpass_recv(wake_fd, wake, sizeof(wake), fd, ARRAY_SIZE(fd), &n_fds);
+
+		if (n_fds)
+			close(fd[0]);
+		if (n <= 0)
+			return n == -EAGAIN;
+	}
+}
+
 _Noreturn static void worker(int trash_fd, int wake_fd)
 {
 	uint64_t number = 0;
-	char wake[64];
+	char wake;
 
 	/* the maps are there once the first byte arrives */
-	if (read(wake_fd, wake, 1) != 1)
+	if (read(wake_fd, &wake, 1) != 1)
 		_exit(0);
 	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		_exit(1);
@@ -128,13 +151,9 @@ _Noreturn static void worker(int trash_fd, int wake_fd)
 	if (dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
 		_exit(1);
 	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7))); /* not idle: a busy disk would let the trash grow */
-	for (;;) {
-		while (worker_round(&number))
-			;
-		ssize_t n = read(0, wake, sizeof(wake));
-		if (n == 0 || (n < 0 && errno != EINTR))
-			_exit(0);
-	}
+	while (worker_round(&number) || worker_wait(0))
+		;
+	_exit(0);
 }
 
 /* ---- the broker's side ---- */
@@ -161,27 +180,25 @@ static int start_worker(struct broker *b)
 		{.inside = (LIMIT_SANDBOXES + 1) * BROKER_IDS_PER_SLOT, .outside = b->volume_base, .count = BROKER_IDS_PER_SLOT},
 	};
 	struct trash *t = b->trash;
-	int wake[2];
+	int pair[2];
 
-	if (pipe2(wake, O_CLOEXEC) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	auto_fd read_end = wake[0];
-	auto_fd write_end = wake[1];
+	auto_fd ours = pair[0];
+	auto_fd theirs = pair[1];
 	int pidfd = -1;
 	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		close(write_end);
-		worker(b->trash_fd, read_end);
+		close(ours);
+		worker(b->trash_fd, theirs);
 	}
 	int r = idmap_write((pid_t)pid, row, row, ARRAY_SIZE(row));
 	if (r == 0) {
 		t->source = loop_fd_add(b->loop, pidfd, EPOLLIN, worker_ended, b);
 		r = t->source ? 0 : -errno;
 	}
-	if (r == 0 && fcntl(write_end, F_SETFL, O_NONBLOCK) < 0)
-		r = -errno;
 	if (r < 0) {
 		siginfo_t info;
 
@@ -193,18 +210,35 @@ static int start_worker(struct broker *b)
 		return r;
 	}
 	t->pidfd = pidfd;
-	t->wake_fd = take_fd(&write_end);
+	t->wake_fd = take_fd(&ours);
 	return 0;
+}
+
+static int tell_worker(struct broker *b, const int *fd, size_t n_fds)
+{
+	char byte = '!';
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+
+	return fdpass_send(b->trash->wake_fd, &iov, 1, fd, n_fds);
 }
 
 static void wake(struct broker *b)
 {
 	int r = b->trash->wake_fd < 0 ? start_worker(b) : 0;
 
-	if (r < 0)
+	if (r == 0)
+		r = tell_worker(b, NULL, 0);
+	if (r < 0 && r != -EAGAIN) /* so many messages wake it as well */
 		log_error("trash is not emptied: no worker: %s", strerror(-r));
-	else if (write(b->trash->wake_fd, "!!", 2) < 0 && errno != EAGAIN) /* a full pipe wakes it as well */
-		log_error("trash: %s", strerror(errno));
+}
+
+void trash_mounts(struct broker *b, int fd)
+{
+	if (fd < 0)
+		return;
+	if (b->trash->wake_fd >= 0)
+		ignore_result(tell_worker(b, &fd, 1)); /* what does not reach it ends here and now */
+	close(fd);
 }
 
 int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)

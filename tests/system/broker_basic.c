@@ -25,6 +25,22 @@ static bool drained(const struct btc *t)
 	return false;
 }
 
+/* Whether broker and children let go of the mounts of sandboxes that ended, which one of them has for a moment. */
+static bool no_mounts_held(const struct btc *t)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), "! { for p in %d $(pgrep -P %d); do ls -l /proc/$p/fd; done 2>/dev/null | grep -q 'mnt:\\['; }", (int)t->pid, (int)t->pid);
+	for (int i = 0; i < 200; i++) {
+		FILE *f = popen(command, "re");
+
+		if (f && pclose(f) == 0)
+			return true;
+		poll(NULL, 0, 50);
+	}
+	return false;
+}
+
 static void read_back(uint32_t pid, const char *path, char *out, size_t size)
 {
 	auto_fd root = btc_root(pid);
@@ -76,6 +92,7 @@ int main(void)
 	if (ok(btc_start(&t, "basic", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
 		one_life(&t);
 		ok(drained(&t), "nothing is left");
+		ok(no_mounts_held(&t), "nobody has its mounts");
 	}
 	btc_stop(&t, tap_failed > 0 || getenv("SHOW_LOG"));
 	return tap_done();
