@@ -408,6 +408,42 @@ if box.command("python3 -c 'import matplotlib' 2>&1") == "":
 else:
     t.skip("a figure is shown as PNG", "no matplotlib on this host")
 
+# ---- which interpreter, and what is refused ----
+
+for body, want in (({}, 400), ({"language": ""}, 400), ({"language": None}, 400), ({"language": 5}, 400), ({"language": "command"}, 500), ({"language": "sql"}, 501)):
+    t.eq(box.call("POST", "/code/context", body)[0], want, "a context refused: %s" % json.dumps(body))
+t.eq(box.call("POST", "/code/context", b"")[0], 400, "a context refused: an empty body")
+for language in ("command", "background-command", "sql"):
+    status, reply = box.call("GET", "/code/contexts?language=" + language)
+    t.eq((status, reply["message"]), (500, "unsupported language context operation: " + language), "no list of %s" % language)
+other = execd_client.Context(box, "bash")
+t.eq(short(box.stream("/code", {"code": "echo $BASH_VERSION | head -c0; echo own", "context": {"id": other.id, "language": "python"}})[1])[:2],
+     [("init", other.id), ("stdout", "own\n")], "a context's own language counts")
+other.delete()
+found = Box(env={"EXECD_ENVS": "/w/env"})
+found.command("mkdir -p /w/bin; cd /w; for n in bin/python3 own; do printf '#!/bin/sh\\nMARK=%s exec /usr/bin/python3 \"$@\"\\n' $n >$n; done; "
+              "printf '#!/bin/sh\\nexec /usr/bin/python3 -c \"import sys; sys.version_info = (3, 7, 3); exec(sys.argv[1])\" \"$2\"\\n' >old; chmod 755 own old bin/python3")
+
+
+def with_env(lines):
+    found.command("printf '%s' >/w/env" % lines)
+    return found
+
+
+MARK = "import os; os.environ['MARK']"
+t.eq(execd_client.Context(with_env("PATH=/w/bin:/usr/bin:/bin\\n"), "python").run(MARK), [text("'bin/python3'")], "an interpreter is found along the env file's PATH")
+t.eq(execd_client.Context(with_env("PATH=/w/bin:/usr/bin:/bin\\nEXECD_PYTHON=/w/own\\n"), "python").run(MARK), [text("'own'")], "EXECD_PYTHON comes first")
+reply = execd_client.Context(with_env("EXECD_PYTHON=/w/old\\n"), "python").reply
+NONE = "language runtime server not configured, please check your image runtime"
+t.ok(NONE in reply["message"] and "3.7 is too old" in reply["message"], "a Python before 3.8 is told", reply)
+for language in ("python", "javascript", "typescript", "java", "go"):
+    c = execd_client.Context(with_env("PATH=/none\\n"), language)
+    t.eq((c.status, NONE in c.reply["message"]), (500, True), "no interpreter of %s" % language)
+found.command("PATH=/bin:/usr/bin; rm -rf /tmp /var/tmp; printf 'PATH=/usr/bin:/bin\\n' >/w/env")
+t.eq([execd_client.Context(found, language).run(code) for language, code in (("python", "1 + 1"), ("bash", "echo 2"))], [[text("2")], [("stdout", "2\n")]],
+     "without /tmp")
+found.delete()
+
 # ---- tracebacks, what is too large, limits ----
 
 PICTURE = """class I:
