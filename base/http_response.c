@@ -393,6 +393,8 @@ static void write_events(struct http_request *req, const char *data, size_t n, c
 	}
 	struct iovec iov = piece(buf_peek(b), buf_used(b));
 	head_leaves(req, &iov, 1);
+	if (b->cap > DRAIN_MAX) /* all connections share it, and few have so much at once */
+		buf_free(b);
 }
 
 void http_response_write(struct http_request *req, const void *data, size_t n)
