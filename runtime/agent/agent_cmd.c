@@ -686,8 +686,10 @@ static void follow_launch(struct service *s, struct cmd *c, int64_t now_usec, bo
 		started(s, c);
 	} else if (late) {
 		look_again(l, now_usec, INT_LAUNCH_USEC);
-		if (now_usec - l->sent_mono_usec > INT_STILL_USEC)
-			kill(c->pid, SIGCONT); /* a tenant may have stopped it on its way */
+		if (now_usec - l->sent_mono_usec > INT_STILL_USEC) {
+			kill(c->pid, SIGCONT); /* a tenant may have stopped it on its way, or who tells of it */
+			launch_wake(s);
+		}
 	}
 }
 

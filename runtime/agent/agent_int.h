@@ -253,6 +253,8 @@ bool launch_learn(struct service *s, struct cmd *c);
 bool launch_take_back(struct service *s, struct cmd *c);
 /** launch_signal() - Have @c, which has no number yet, signalled as soon as it has one */
 void launch_signal(struct cmd *c, int sig);
+/** launch_wake() - Have the launcher, and who waits for its next order, go on where a tenant has stopped them */
+void launch_wake(const struct service *s);
 /** launch_stands_still() - Whether the child that the launcher waits for waits itself, for something else than a processor; wakes it */
 bool launch_stands_still(struct service *s, int64_t now_usec);
 /** launch_failure() - What @c, which has not started yet, failed with; Return: enum agent_stage, 0 for nothing */

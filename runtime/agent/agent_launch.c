@@ -220,6 +220,17 @@ static pid_t in_hand(const struct launcher *l)
 	return 0;
 }
 
+void launch_wake(const struct service *s)
+{
+	const struct launcher *l = &s->launcher;
+	pid_t waits = l->board ? l->board->waits : 0;
+
+	if (l->pid)
+		kill(l->pid, SIGCONT);
+	if (waits)
+		kill(waits, SIGCONT);
+}
+
 bool launch_stands_still(struct service *s, int64_t now_usec)
 {
 	struct launcher *l = &s->launcher;
@@ -230,10 +241,7 @@ bool launch_stands_still(struct service *s, int64_t now_usec)
 	struct proc_look look;
 	l->still_mono_usec = now_usec;
 	l->still = 0;
-	kill(l->pid, SIGCONT); /* a tenant may have stopped it, or who waits for the order */
-	pid_t waits = l->board->waits;
-	if (waits)
-		kill(waits, SIGCONT);
+	launch_wake(s);
 	if (!child || proc_look(s->agent, child, &look) < 0 || look.executed || strchr("RZX", look.state))
 		return false;
 	l->still = child;

@@ -679,6 +679,44 @@ static void test_launcher(struct harness *h)
 	}
 }
 
+/*
+ * The launcher is stopped, and not its child, which takes the next order all the same.  Of what prints nothing only the launcher
+ * tells: it is woken for that, and not waited for until it is too old.
+ */
+static void test_launcher_stopped(struct harness *h)
+{
+	static const char stop[] = "for n in $(ls /proc | grep '^[0-9]' | sort -n); do [ $n != 1 ] && grep -qs '^Uid:.65534' /proc/$n/status "
+				   "&& kill -STOP $n && echo $n > /tmp/stopped.pid && exit 3; done; exit 9";
+	static const uint32_t flags[] = {0, AGENT_SPEC_BACKGROUND};
+	static uint8_t payload[AGENT_OUT_FRAME];
+	enum { TRIES = 5 };
+	struct harness_result r, q;
+	struct agent_frame f;
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		bool woken = false;
+
+		/* on a machine that stands still it may have become too old all the same */
+		for (int n = 0; n < TRIES && !woken; n++) {
+			harness_run(h, &r, "true"); /* at the latest now there is one */
+			harness_clear(&r);
+			bool stopped = harness_run(h, &r, stop) == 3;
+			harness_clear(&r);
+			begin(h, &r, "sleep 606", (struct agent_spec){.flags = flags[i]});
+			int got = harness_recv(h, FRAME_MS, &f, payload);
+			while (got >= 0 && f.stream != r.stream) /* of the try before */
+				got = harness_recv(h, FRAME_MS, &f, payload);
+			bool told = got >= 0 && f.type == AGENT_STARTED;
+			woken = stopped && told && harness_run(h, &q, "kill -0 $(cat /tmp/stopped.pid) && exit 7") == 7;
+			harness_clear(&q);
+			harness_ask(h, &q, AGENT_INTERRUPT, 0, r.id, sizeof(r.id));
+			harness_clear(&q);
+			harness_clear(&r);
+		}
+		ok(woken, "a launcher that was stopped is woken to tell that a command has started, flags %x", flags[i]);
+	}
+}
+
 /* INTERRUPT overtakes a command on its way to its exec, with and without the launcher. */
 static void test_overtaken(struct harness *h)
 {
@@ -1461,6 +1499,7 @@ int main(int argc, char **argv)
 	test_tails(&h);
 	test_spare(&h);
 	test_launcher(&h);
+	test_launcher_stopped(&h);
 	test_still(&h);
 	test_overtaken(&h);
 	test_many(&h);
