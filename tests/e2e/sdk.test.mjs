@@ -2,7 +2,9 @@
 // The released JavaScript SDK, unmodified, against a daemon.  SANDBOXD_URL and SANDBOXD_KEY name it.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { ConnectionConfig, ExecutionEventDispatcher, Sandbox, SandboxManager } from "@alibaba-group/opensandbox";
+import {
+  ConnectionConfig, createDefaultAdapterFactory, DefaultAdapterFactory, ExecutionEventDispatcher, Sandbox, SandboxManager,
+} from "@alibaba-group/opensandbox";
 import { createExecdClient } from "@alibaba-group/opensandbox/internal";
 import { WebSocket } from "undici"; // of the SDK's own dependencies
 
@@ -880,6 +882,18 @@ describe("the rest of what the package offers", () => {
       await end(sandbox);
     }
   });
+  test("both factories of adapters, handed in by the caller", async () => {
+    for (const adapterFactory of [createDefaultAdapterFactory(), new DefaultAdapterFactory()]) {
+      const sandbox = await create({ adapterFactory }), manager = SandboxManager.create({ connectionConfig: connection(), adapterFactory });
+      try {
+        assert.deepEqual(texts((await sandbox.commands.run("echo made")).logs.stdout), ["made"]);
+        assert.equal((await manager.getSandboxInfo(sandbox.id)).id, sandbox.id);
+      } finally {
+        await manager.close();
+        await end(sandbox);
+      }
+    }
+  });
   test("what is not there says so, with a code and a reason", async () => {
     const sandbox = await create(), manager = SandboxManager.create({ connectionConfig: connection() });
     const refused = (err) => apiError(err.statusCode)(err) && err.statusCode >= 400 && err.statusCode !== 500 && !!err.error.code;
@@ -899,6 +913,7 @@ describe("the rest of what the package offers", () => {
         "credentialVault.getBinding": () => sandbox.credentialVault.getBinding("x"),
         "credentialVault.create": () => sandbox.credentialVault.create({ credentials: [], bindings: [] }),
         "credentialVault.patch": () => sandbox.credentialVault.patch({}),
+        "isolation session run": () => sandbox.isolation._run("x", "true"),
       }))
         await assert.rejects(call(), refused, name);
       // the package throws plain errors here, with the answer in the text
@@ -908,6 +923,9 @@ describe("the rest of what the package offers", () => {
         "isolation.list": () => sandbox.isolation.list(),
         "isolation.runOnce": () => sandbox.isolation.runOnce("true", "/tmp"),
         "isolation.withSession": () => sandbox.isolation.withSession({ workspace }, () => null),
+        // what get() and delete() of a session call (and run(), above), of which there is none to be had
+        "isolation session get": () => sandbox.isolation._get("x"),
+        "isolation session delete": () => sandbox.isolation._delete("x"),
       }))
         await assert.rejects(call(), /ISOLATION_UNAVAILABLE.*not offered/, name);
       // none of it harmed the sandbox
