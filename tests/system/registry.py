@@ -476,13 +476,13 @@ def test_slow():
     took = []
     for _ in range(400):
         begun = time.monotonic()
-        c.request("GET", "/health")
+        c.request("GET", "/v1/version")  # sandboxd's to answer, as the pulls are its
         c.getresponse().read()
         took.append(time.monotonic() - begun)
     took.sort()
-    print("# /health while registries stall: p50 %.2f ms, p99 %.2f ms" % (took[200] * 1e3, took[396] * 1e3), flush=True)
-    # a daemon that waited for a registry would wait for seconds; how fast it is otherwise is for the bench
-    ok(took[200] < 0.1 and took[396] < 1, "a stalling registry delays nothing else", took[-5:])
+    print("# sandboxd while registries stall: p50 %.2f ms, p99 %.2f ms" % (took[200] * 1e3, took[396] * 1e3), flush=True)
+    # one that waited for them would do so until these creates are answered; how fast it is otherwise is for the bench
+    ok(took[-1] < 8, "a stalling registry delays nothing else", took[-5:])
     for t in threads:
         t.join()
     for name in ("slow", "slowfail"):
