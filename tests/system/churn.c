@@ -45,7 +45,8 @@ static const char tenant[] =
 	"vec($r, fileno(U), 1) = 1;"
 	/* half of the time first listen: what comes then can only be another's */
 	"my $quiet = time + $ms / 2000; my $said = 0;"
-	"while (time < $end) { if (!$said && time > $quiet) { send(U, $id, 0, $peer); connect(T, $peer) or die \"connect $!\";"
+	/* and on a loaded machine until its own peer was heard */
+	"while (time < $end || (time < $end + 2 && !($heard{\"u$id\"} && $heard{\"t$id\"}))) { if (!$said && time > $quiet) { send(U, $id, 0, $peer); connect(T, $peer) or die \"connect $!\";"
 	" syswrite(T, $id); vec($r, fileno(T), 1) = 1; $said = 1 }"
 	" my $n = select(my $got = $r, undef, undef, 0.003); next unless $n > 0;"
 	" if (vec($got, fileno(U), 1)) { my $x; recv(U, $x, 100, 0); $heard{\"u$x\"}++ }"
