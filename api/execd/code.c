@@ -156,9 +156,11 @@ static void run_command(struct execd_box *box, struct http_request *req, const s
 	jw_key_str(&w, "command", code);
 	jw_key_bool(&w, "background", background);
 	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
-		if (jv_is_set(jv_get(root, passed[i]))) {
+		const struct jv *v = jv_find(root, passed[i]);
+
+		if (jv_is_set(v)) {
 			jw_key(&w, passed[i]);
-			jw_value(&w, jv_get(root, passed[i]));
+			jw_value(&w, v);
 		}
 	}
 	jw_object_end(&w);
@@ -183,17 +185,24 @@ static struct code_context *standard_context(struct execd_box *box, const char *
 	return c;
 }
 
-/* An interpreter that runs has its environment. */
-static int get_limits(const struct jv *root, uint32_t *ret_ms, struct sbx_err *err)
+static int get_timeout(const struct jv *root, uint32_t *ret_ms, struct sbx_err *err)
 {
-	const struct jv *timeout = jv_get(root, "timeout"), *envs = jv_get(root, "envs");
+	const struct jv *timeout = jv_find(root, "timeout");
 	int64_t ms = 0;
 
 	if (jv_is_set(timeout) && (jv_i64(timeout, &ms) < 0 || ms < 0))
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'timeout' is not a number of milliseconds");
+	*ret_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+	return 0;
+}
+
+/* An interpreter that runs has its environment. */
+static int check_envs(const struct jv *root, struct sbx_err *err)
+{
+	const struct jv *envs = jv_find(root, "envs");
+
 	if (jv_is_set(envs) && (jv_type(envs) != JV_OBJECT || jv_first(envs)))
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'envs' is for commands: a context has the environment that it started with");
-	*ret_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 	return 0;
 }
 
@@ -212,13 +221,13 @@ static int run_request(struct execd_box *box, struct http_request *req, const ch
 		return -1;
 	if (!*code)
 		return sbx_err_set(err, SBX_E_EXECD_BODY, 0, INVALID "'code' is required");
-	if (!execd_box_agent(box, err))
+	if (!execd_box_agent(box, err) || get_timeout(root, &timeout_ms, err) < 0)
 		return -1;
 	if (!*id && (!*language || is_command(language))) {
 		run_command(box, req, root, code, *language == 'b');
 		return 0;
 	}
-	if (get_limits(root, &timeout_ms, err) < 0)
+	if (check_envs(root, err) < 0)
 		return -1;
 	struct code_context *c = *id ? code_context_find(box, id) : standard_context(box, language, err);
 	if (!c)

@@ -485,7 +485,7 @@ ask = {"code": "import time; time.sleep(60)", "context": {"id": c.id}, "timeout"
 t.eq(short(box.stream("/code", ask)[1])[1:], [(ERR, "[interrupted after the timeout of 300 ms]\n"), ("execution_count", 10),
                                               ("error", ("KeyboardInterrupt", "")), ("execution_complete", None)], "a timeout is an interrupt")
 t.eq(c.run("1"), [text("1")], "and the context goes on")
-for more, want in (({"timeout": -1}, 400), ({"timeout": "5"}, 400), ({"envs": {"A": "b"}}, 400), ({"timeout": 0, "envs": {}}, 200), ({"timeout": None, "envs": None}, 200)):
+for more, want in (({"timeout": -1}, 400), ({"timeout": "5"}, 400), ({"envs": {"A": "b"}}, 400), ({"Envs": {"A": "b"}}, 400), ({"TIMEOUT": -1}, 400), ({"timeout": 0, "envs": {}}, 200), ({"timeout": None, "envs": None}, 200)):
     t.eq(box.stream("/code", dict({"code": "1", "context": {"id": c.id}}, **more))[0], want, "with %s" % json.dumps(more))
 t.eq(joined(box.stream("/code", {"code": "echo $A", "envs": {"A": "b"}, "timeout": 60000})[1]), "b", "a command by /code has both")
 got = c.run("import subprocess\nprint('up', flush=True)\nsubprocess.run(['sh', '-c', 'sleep 6001; sleep 6002'])", once(OUT, lambda: c.interrupt() and None))

@@ -301,6 +301,8 @@ def test_bodies():
         ("behind the value", "/code/context", '{"language":"bash"}]', (200, '{"id":"ID","language":"bash"}')),
         ("names in other letters", "/code/context", '{"Language":"bash"}', (200, '{"id":"ID","language":"bash"}')),
         ("names in other letters", "/code", '{"CODE":"echo x"}]', done),
+        ("names in other letters", "/code", '{"code":"echo $A","ENVS":{"A":"x"},"Timeout":60000}', done),
+        ("an integer with a point", "/code", '{"code":"true","timeout":1000.0}', bad(INVALID + "'timeout' is not a number of milliseconds")),
         ("an integer with a point", "/command", '{"command":"true","timeout":1000.0}', bad(INVALID + "'timeout' is not a number of milliseconds")),
         ("an integer with an exponent", "/command", '{"command":"true","timeout":1e3}', bad(INVALID + "'timeout' is not a number of milliseconds")),
         ("an integer with a point", run, '{"command":"true","timeout":1000.0}', bad("invalid request. 'timeout' is not a number of milliseconds")),
