@@ -27,6 +27,7 @@
 #include <string.h>
 
 #define MAX_SESSIONS   16u
+#define IN_USE	       "the sandbox has 16 terminal sessions already, and all of them are in use"
 #define RING_BYTES     (1024u * 1024)
 #define MESSAGE_BYTES  (1024u * 1024)
 #define TEXT_BYTES     (64u * 1024)
@@ -618,27 +619,41 @@ static int create_parse(struct fs_call *call, const char *body, size_t n, struct
 	if (take_text(root, "cwd", &want->cwd, err) < 0 || take_text(root, "command", &want->command, err) < 0)
 		return -1;
 	if (call->box->n_ptys >= MAX_SESSIONS && !session_oldest(call->box))
-		return sbx_err_set(err, SBX_E_LIMIT, 0, "the sandbox has %u terminal sessions already, and all of them are in use",
-				   MAX_SESSIONS);
+		return sbx_err_set(err, SBX_E_LIMIT, 0, IN_USE);
 	if (!want->cwd)
 		return 0;
 	struct fs_request r = {.op = AGENT_FS_MKDIR, .strings = (const char *const[]){want->cwd, "", ""}, .n_strings = 3};
 	return fs_call_add(call, &r, err);
 }
 
+/* Whether there is room for one more, made by taking one that nobody uses where it has to be. */
+static bool make_room(struct execd_box *box)
+{
+	struct pty_session *oldest = box->n_ptys >= MAX_SESSIONS ? session_oldest(box) : NULL;
+
+	if (oldest)
+		session_unlink(oldest);
+	return box->n_ptys < MAX_SESSIONS;
+}
+
 static void create_finish(struct fs_call *call)
 {
 	struct wanted *want = call->data;
-	struct pty_session *s = calloc(1, sizeof(*s));
-	struct pty_session *oldest = call->box->n_ptys >= MAX_SESSIONS ? session_oldest(call->box) : NULL;
 	uint8_t id[16];
 
+	if (!make_room(call->box)) { /* there was, before the directory was made */
+		call->status = (unsigned)sbx_err_status(SBX_E_LIMIT);
+		jw_object(&call->writer);
+		jw_key_str(&call->writer, "code", sbx_err_api_code(SBX_E_LIMIT));
+		jw_key_str(&call->writer, "message", IN_USE);
+		jw_object_end(&call->writer);
+		return;
+	}
+	struct pty_session *s = calloc(1, sizeof(*s));
 	if (!s) {
 		call->body.failed = true;
 		return;
 	}
-	if (oldest)
-		session_unlink(oldest);
 	*s = (struct pty_session){.box = call->box,
 				  .next = call->box->ptys,
 				  .cwd = take_ptr(want->cwd),

@@ -1322,6 +1322,47 @@ static void test_terminal_silence(void)
 	hold = false;
 }
 
+/* Whoever comes first has the last place, also when the other one was there to ask before. */
+static void test_terminals_full(void)
+{
+	enum { MOST = 16 };
+	char request[512];
+	int held[MOST];
+
+	box_down(); /* and with it all terminals */
+	box_up(NULL);
+	hold = true;
+	for (int i = 0; i < MOST; i++) {
+		ask(post("/pty", "{}"));
+		char *at = strstr((char *)(uintptr_t)buf_str(&reply), "\"session_id\":\"");
+		snprintf(request, sizeof(request), "GET /pty/%.36s/ws HTTP/1.1\r\n" WS_HEAD, at ? at + 14 : "");
+		client_open();
+		if (i < MOST - 1)
+			client_send(request, strlen(request));
+		else
+			client_send(post("/pty", "{\"cwd\":\"/late\"}"), strlen(post("/pty", "{\"cwd\":\"/late\"}")));
+		turn(4);
+		held[i] = client;
+		client = -1;
+	}
+	uint32_t making = last_stream;
+	client_open(); /* the last one is in use, too */
+	client_send(request, strlen(request));
+	client_read();
+	ok(!strncmp(buf_str(&reply), "HTTP/1.1 101", 12), "as many terminals as may be, all of them in use");
+	fake_agent_end(&agent, making, AGENT_OK, 0, 0, "");
+	close(client);
+	client = held[MOST - 1];
+	buf_clear(&reply);
+	client_read();
+	ok(strstr(buf_str(&reply), "{\"code\":\"GENERAL::OVERLOADED\",\"message\":\"the sandbox has 16 terminal sessions already, and all of them are in use\"}"),
+	   "and not one more");
+	for (int i = 0; i < MOST - 1; i++)
+		close(held[i]);
+	turn(4);
+	hold = false;
+}
+
 /* ---- sessions and code: the test plays the shell and the interpreter ---- */
 
 static void start_ask(const char *request)
@@ -1566,6 +1607,7 @@ int main(void)
 	test_metrics();
 	test_terminal();
 	test_terminal_silence();
+	test_terminals_full();
 	test_sessions();
 	test_code();
 	test_request_log();
