@@ -286,11 +286,8 @@ int main(void)
 		ok(n_made >= want, "%u sandboxes were made, in %llu s", n_made, (unsigned long long)(mono_ms() - from) / 1000);
 		ok(n_slots[SLOTS] == 0 && n_slots[0] > want / 8 && n_slots[3] > want / 8, "in four slots: %u, %u, %u, %u", n_slots[0],
 		   n_slots[1], n_slots[2], n_slots[3]);
-		/*
-		 * TCP: a port that the last tenant had may be refused for a moment by the peer, which still knows the connection; and on a
-		 * busy machine some lives are over before they have heard anything.
-		 */
-		ok(n_heard[0] > n_made / 4 && n_heard[1] > n_made / 4, "they heard their own peers: %u by UDP, %u by TCP", n_heard[0],
+		/* TCP: a port that the last tenant had may be refused for a moment by the peer, which still knows the connection */
+		ok(n_heard[0] > n_made / 10 * 8 && n_heard[1] > n_made / 10 * 8, "they heard their own peers: %u by UDP, %u by TCP", n_heard[0],
 		   n_heard[1]);
 		ok(n_foreign == 0, "nobody heard another's: %u did; %s", n_foreign, n_foreign ? first_foreign : "none");
 	}
