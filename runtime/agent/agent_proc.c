@@ -207,7 +207,7 @@ int proc_look(const struct agent *a, pid_t pid, struct proc_look *ret)
 	return 0;
 }
 
-#define CHILDREN_BYTES 8192 /* of the list of one process: a thousand of them, more are not looked at */
+#define CHILDREN_BYTES 4096 /* of the list of one process, as much as one read(2) gives: its oldest 800, more are not looked at */
 
 /* Adds the children of @pid to @to, of which @n are there; with @tag only those who carry it.  Return: how many there are then. */
 static size_t add_children(const struct agent *a, pid_t pid, uint64_t tag, pid_t to[PROC_TAIL_MAX], size_t n)
