@@ -83,5 +83,5 @@ EXTRA_DIST += tests/fuzz/corpus/query
 EXTRA_DIST += tests/images/make_code_interpreter.sh
 EXTRA_DIST += doc/execd-rows.md
 # rows of the contract, to the byte, against a whole daemon
-ROOT_TESTS += tests/system/execd_rows.sh
-EXTRA_DIST += tests/system/execd_rows.sh tests/system/execd_rows.py
+ROOT_TESTS += tests/system/execd_rows.sh tests/system/execd_files.sh
+EXTRA_DIST += tests/system/execd_rows.sh tests/system/execd_rows.py tests/system/execd_files.sh tests/system/execd_files.py
