@@ -118,7 +118,7 @@ def test_paths():
                         ("/w/dir/../a", "/w/a")):
         status, got = info(asked)
         if asked == "/w/$HOME":
-            t.eq((status, got.get("code")), MISSING if not got.get(asked) else (200, None), "row 8.1-7: %r is expanded" % asked)
+            t.eq((status, got.get("code")), MISSING, "row 8.1-7: %r is expanded" % asked)
         else:
             t.ok(status == 200 and got[asked]["path"] in (real, asked if ".." in asked else real), "row 8.1-7: %r" % asked, got)
     t.eq(code(info("~nobody/x")), MISSING, "row 8.1-8: no homes of others")
@@ -194,8 +194,8 @@ def test_move():
     t.ok((status, got["code"]) == FAILED and "destination path already exists" in got["message"] and sh("ls /w/m") == "b2\nl",
          "row 8.5-3: never over something; the first failure ends it", got)
     t.eq(call("POST", "/files/mv", [{"src": "/w/m/l", "dest": "/w/m/l2"}]) + (sh("readlink /w/m/l2"),), DONE + ("a",), "row 8.5-4: a link is moved as one")
-    t.eq((call("POST", "/files/mv", [{"src": "/w/n", "dest": "/dev/shm/n"}]), sh("cd /dev/shm/n && find . | sort; stat -c %a deep/a; ls -d /w/n 2>&1 | wc -l")),
-         (DONE, ".\n./deep\n./deep/a\n./md\n./md/sub\n./md/sub/f\n4711\n1"), "row 8.5-5: to another file system")
+    t.eq((call("POST", "/files/mv", [{"src": "/w/n", "dest": "/dev/shm/n"}]), sh("cd /dev/shm/n && find . | sort; stat -c %a deep/a; ls -d /w/n 2>/dev/null | wc -l")),
+         (DONE, ".\n./deep\n./deep/a\n./md\n./md/sub\n./md/sub/f\n4711\n0"), "row 8.5-5: to another file system")
     t.eq(code(call("POST", "/files/mv", [{"src": "/w/m", "dest": "/w/m/in/itself"}])), FAILED, "row 8.5-6: into itself")
     t.eq(sh("ls /w/m/b2 /w/m/l2 | wc -l"), "2", "row 8.5-6: which leaves it")
     t.eq(call("POST", "/files/mv", b"[]"), DONE, "row 8.5-7: of nothing")
@@ -282,7 +282,7 @@ def test_upload():
     sh("cd /u; printf 'long content' >ex; chmod 604 ex; chown nobody ex; ln -s ex exl; ls -i ex >/tmp/ino")
     t.eq((upload(pair({"path": "/u/exl"}, b"short")), sh("cd /u; cat ex; stat -c :%a:%U ex; readlink exl")), ((200, b""), "short:604:nobody\nex"),
          "row 8.8-3: over a file through a link: its mode and owner stay")
-    t.eq((upload(pair({"path": "/u/new-parent/../p4"}, b"x"))[0] in (200, 500), sh("ls /u/p4 2>&1 | wc -l")), (True, "1"), "row 8.8-4: .. in a path")
+    t.eq((upload(pair({"path": "/u/deep/../p4"}, b"x")), sh("cat /u/p4")), ((200, b""), "x"), "row 8.8-4: .. in a path")
     sh("mkdir /u/far; cd /u; ln -s ../u/far/made dang1; ln -s dang1 dang2; ln -s nowhere/x dang3; ln -s loop loop")
     t.eq((upload(pair({"path": "/u/dang2", "mode": 600}, b"made")), sh("cd /u; readlink dang2 dang1; cat far/made; stat -c :%a far/made")),
          ((200, b""), "dang1\n../u/far/made\nmade:600"), "row 8.8-3: over a dangling link: what it names is made")
@@ -322,7 +322,7 @@ def test_upload():
     sh("rm -f /u/bad")
     for meta in ({"path": "/u/deep"}, {"path": "/u/own", "owner": "no-such-user"}, {"path": "/u/mode", "mode": 888}, {"path": "/u/p1/below"}):
         status, got = upload(pair({"path": "/u/first"}, b"1"), pair(meta, b"x"))
-        t.ok(status in (400, 500) and got["code"] in ("RUNTIME_ERROR", "INVALID_FILE_METADATA"), "row 8.8-15: %s" % json.dumps(meta), (status, got))
+        t.ok((status, got["code"]) == FAILED, "row 8.8-15: %s" % json.dumps(meta), (status, got))
     t.eq(sh("cat /u/first; ls -A /u | grep -c sbx-"), "10", "row 8.8-15: earlier pairs stay, and nothing lies beside them")
 
 
@@ -344,7 +344,7 @@ def test_download():
     t.eq(get("/d/\u00fc b.txt")[1].getheader("Content-Disposition"), "attachment; filename=\"%C3%BC%20b.txt\"; filename*=UTF-8''%C3%BC%20b.txt",
          "row 8.9-4: a name that is not ASCII")
     quoted = get('/d/q"uo\\te')[1].getheader("Content-Disposition")
-    t.ok(quoted.count('"') - quoted.count('\\"') in (2, 3) and "\n" not in quoted, "row 8.9-4: quotes in a name", quoted)
+    t.eq(quoted, "attachment; filename=\"q%22uo%5Cte\"; filename*=UTF-8''q%22uo%5Cte", "row 8.9-4: quotes in a name")
     t.eq(get("/d/link")[2], content, "row 8.9-5: through a link")
     for row, text, status, want, where in (
             ("8.9-6", "bytes=0-9", 206, content[:10], "bytes 0-9/1024"), ("8.9-6", "bytes=1000-", 206, content[1000:], "bytes 1000-1023/1024"),

@@ -477,6 +477,7 @@ def test_questions():
     other, ident = start({"command": "echo up; sleep 603 & sleep 604"})
     while b'"up"' not in other.chunk():
         pass
+    t.ok(re.fullmatch("[0-9a-f]{32}", ident), "5.2 an id of 32 hexadecimal digits", ident)
     json_is(ask("GET", "/command/status/" + ident), (200, '{"id":"ID","content":"echo up; sleep 603 \\u0026 sleep 604","running":true,"started_at":"W"}'),
             "5.5 status of what runs")
     t.eq(ask("DELETE", "/command?id=" + ident), EMPTY, "5.4 an interrupt")
@@ -683,7 +684,7 @@ def test_terminals():
             "10 one that cannot be made: one body")
     for method, path in (("GET", "/pty/nope"), ("DELETE", "/pty/nope"), ("GET", "/pty/nope/ws")):
         json_is(ask(method, path), (404, refusal("CONTEXT_NOT_FOUND", "no terminal session nope")), "10 no session: %s %s" % (method, path))
-    ident = json.loads(ask("POST", "/pty", '{"cwd":"/made/t 1"}')[2])["session_id"]
+    ident = json.loads(ask("POST", "/pty", '{"cwd":"$MADE/t 1"}')[2])["session_id"]
     state = '{"session_id":"ID","running":%s,"output_offset":%d}'
     json_is(ask("GET", "/pty/" + ident), (200, state % ("false", 0)), "10 nothing is started yet")
     json_is(ask("GET", "/pty/%s/ws" % ident), bad("this path takes a WebSocket upgrade request of version 13"), "10 not an upgrade")
