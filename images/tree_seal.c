@@ -493,13 +493,12 @@ static int read_part(struct seal *s, struct frame *f, const char *after, struct 
 /* The names behind those that were all taken. */
 static int next_part(struct seal *s, struct frame *f, struct sbx_err *err)
 {
-	struct dir_names_part done = f->part;
+	auto_free char *last = f->part.names[f->part.n - 1].text;
 
+	dir_names_free(f->part.names, f->part.n - 1); /* before there are others: a part takes more memory than its names */
 	f->part = (struct dir_names_part){0};
 	f->at = 0;
-	int rc = read_part(s, f, done.names[done.n - 1].text, err);
-	dir_names_free(done.names, done.n);
-	return rc;
+	return read_part(s, f, last, err);
 }
 
 /* Takes @fd, also when it fails. */
