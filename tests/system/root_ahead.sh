@@ -127,9 +127,9 @@ else
 fi
 until_true 20 clean
 is "$(leftovers)" "" "nothing of the sandboxes is left"
-mkdir "$state/trash/3.17" # root's: the worker cannot remove it
+mkdir -p "$state/trash/3.17/roots" # the worker cannot remove what lies in a directory of root
 is "$(leftovers)" "root $state/trash/3.17" "a root that stays in the trash would be seen"
-rmdir "$state/trash/3.17"
+rm -r "$state/trash/3.17"
 stop_daemon
 
 # ---- shells that wait without a root, of generations that are no positive number of a link ----
