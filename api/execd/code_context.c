@@ -18,6 +18,7 @@
 /* A machine virtual machine on a loaded host; a missing program is told at once. */
 #define START_MS     60000u
 #define PATIENCE_MS  5000u
+#define ASKED_MS     20u
 #define SAID_BYTES   2048u
 /* Frames that are not complete, and states of shells, of all contexts of one sandbox. */
 #define HELD_BYTES   (8u * 1024 * 1024)
@@ -84,6 +85,7 @@ struct code_context *code_context_standard(const struct execd_box *box, const ch
 }
 
 static void patience_over(void *arg);
+static void asked_over(void *arg);
 static void limit_over(void *arg);
 
 struct code_context *code_context_new(struct execd_box *box, const char *name, const char *cwd, struct sbx_err *err)
@@ -97,12 +99,14 @@ struct code_context *code_context_new(struct execd_box *box, const char *name, c
 	struct code_context *c = calloc(1, sizeof(*c));
 	if (c) {
 		c->patience = loop_timer_new(box->x->loop, patience_over, c);
+		c->asked = loop_timer_new(box->x->loop, asked_over, c);
 		c->limit = loop_timer_new(box->x->loop, limit_over, c);
 		c->cwd = cwd && *cwd ? strdup(cwd) : NULL;
 	}
-	if (!c || !c->patience || !c->limit || (cwd && *cwd && !c->cwd)) {
+	if (!c || !c->patience || !c->asked || !c->limit || (cwd && *cwd && !c->cwd)) {
 		if (c) {
 			loop_timer_free(c->patience);
+			loop_timer_free(c->asked);
 			loop_timer_free(c->limit);
 			free(c->cwd);
 			free(c);
@@ -129,6 +133,7 @@ struct code_context *code_context_new(struct execd_box *box, const char *name, c
 static void context_free(struct code_context *c)
 {
 	loop_timer_free(c->patience);
+	loop_timer_free(c->asked);
 	loop_timer_free(c->limit);
 	code_frames_clear(&c->frames);
 	buf_free(&c->unsent);
@@ -200,6 +205,7 @@ static void finish_run(struct code_context *c, enum code_state next)
 	struct code_run *r = c->run;
 
 	loop_timer_disarm(c->patience);
+	loop_timer_disarm(c->asked);
 	c->interrupts = 0;
 	c->state = next;
 	buf_free(&c->unsent);
@@ -251,6 +257,7 @@ static void start_failed(struct code_context *c, const struct sbx_err *err)
 	c->waits_for_site = false;
 	code_frames_clear(&c->frames);
 	loop_timer_disarm(c->patience);
+	loop_timer_disarm(c->asked);
 	c->interrupts = 0;
 	if (c->run)
 		refuse_run(c, err);
@@ -864,13 +871,32 @@ static void send_signal(struct code_context *c, int signo)
 						 NULL, &err)); /* the next step follows in any case */
 }
 
+/*
+ * A driver whose loop runs reads the frame and ends its cell: nothing can hit the next one, or the moment in which vm takes its
+ * watch for signals on or off, where a signal is lost or ends the process.  One that does not is in a cell that does not
+ * wait, and the signal is for that.
+ */
 static void send_interrupt(struct code_context *c)
 {
-	send_signal(c, SIGINT);
 	/* whole or not at all: what is not sent when its run is over is dropped */
 	if (c->language->told && !buf_used(&c->unsent) && agent_stream_room(c->stream) >= 2 * CODE_FRAME_HEAD &&
-	    !code_frames_interrupt(&c->unsent, c->count))
+	    !code_frames_interrupt(&c->unsent, c->count)) {
 		send_code(c);
+		loop_timer_arm(c->asked, ASKED_MS);
+	} else {
+		send_signal(c, SIGINT);
+	}
+}
+
+static void asked_over(void *arg)
+{
+	struct code_context *c = arg;
+
+	if (c->state != CODE_RUNNING || !has_engine(c))
+		return;
+	code_context_enter(c);
+	send_signal(c, SIGINT);
+	code_context_leave(c);
 }
 
 static void patience_over(void *arg)

@@ -85,6 +85,7 @@ struct code_context {
 	void (*ready)(void *arg, const struct sbx_err *err);
 	void *ready_arg;
 	struct loop_timer *patience; /* owned; since an interrupt */
+	struct loop_timer *asked;    /* owned; since one was told by a frame: its signal follows */
 	struct loop_timer *limit;    /* owned; of a run with a timeout */
 	unsigned interrupts;
 	unsigned busy; /* depth of callbacks that use it */

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code contexts against a running daemon: a table of cells and their events for each language, then what hostile code tries."""
+import collections
 import json
 import os
 import re
@@ -284,6 +285,9 @@ def table(language):
     if language in sleeps:  # the signal waits until the driver says that its run has begun; lost, it would come again after 5 s
         got = c.run(sleeps[language], once("init", lambda: c.interrupt() and None))
         t.eq(got, [("error", ("KeyboardInterrupt", ""))], "%s: an interrupt that comes with the first event" % language)
+    if language == "javascript":  # told twice, by a signal and a frame: the later one is not the next cell's
+        got = [(c.run(sleeps[language], once("init", lambda: c.interrupt() and None)), c.run("1")) for _ in range(20)]
+        t.eq(got, [([("error", ("KeyboardInterrupt", ""))], [text("1")])] * 20, "%s: interrupts are each of one cell" % language)
     code, events = TABLES[language][1 if language in ("go", "bash") else 0]
     got = c.run(code)
     t.ok(fits(got, events), "%s: and the context goes on" % language, got)
@@ -351,6 +355,11 @@ status, events = box.stream("/code", {"code": "d", "context": {"language": "pyth
 t.eq((events[0]["text"], events[2]["execution_count"], events[3]["results"]["text"]), (standard, 2, "1"), "a default context, shared")
 got = a.run("print('early')\n%sprint('late')" % python_wait("/tmp/early"), once(OUT, lambda: box.command("touch /tmp/early")))
 t.eq(got, [(OUT, "early\nlate\n")], "output comes while it is made")
+got = a.run("print('half', end='')\n%sprint(' line')" % python_wait("/tmp/half"), once(OUT, lambda: box.command("touch /tmp/half")))
+t.eq(got, [(OUT, "half line\n")], "the part of a line leaves without its rest")
+got = a.run("import sys, threading\ndef say(c):\n    for i in range(2000): sys.stdout.write(c)\n"
+            "ts = [threading.Thread(target=say, args=(c,)) for c in 'abcd']\n[t.start() for t in ts]; [t.join() for t in ts];")
+t.eq((len(got), sorted(collections.Counter(got[0][1]).items())), (1, [(c, 2000) for c in "abcd"]), "what four threads write at once is told once")
 status, events = box.stream("/code", {"code": "echo $((1+1)); exit 3"})
 t.eq([e["type"] for e in events if e["type"] != "ping"], ["init", OUT, "error"], "no language is a shell command")
 a.stream("e = 1\nprint('x')\n%se = 2" % python_wait("/tmp/left"), once(OUT, lambda: "leave"))

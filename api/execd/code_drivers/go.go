@@ -343,6 +343,18 @@ func passInterrupt(cmd *exec.Cmd) {
 	}
 }
 
+// What the group was sent may end a process of the cell before the runtime has told us: then it is waited for, since it is not the next cell's.
+func interrupted(likely bool) bool {
+	if likely {
+		select {
+		case sent := <-interrupts:
+			interrupts <- sent
+		case <-time.After(time.Second):
+		}
+	}
+	return len(interrupts) > 0
+}
+
 func build(text string) (string, error) {
 	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "cell")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
@@ -425,7 +437,7 @@ func cell(count uint32, code string) []string {
 		p.body, p.show = append(p.body, *p.show), nil
 		out, err = build(write(p, count, false))
 	}
-	if err != nil && len(interrupts) > 0 {
+	if err != nil && interrupted(out == "" || strings.Contains(out, "signal: interrupt")) {
 		return []string{"KeyboardInterrupt", "", "KeyboardInterrupt"}
 	}
 	if err != nil {
@@ -459,6 +471,7 @@ func cell(count uint32, code string) []string {
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch {
 	case status.Signaled() && status.Signal() == syscall.SIGINT:
+		interrupted(true)
 		return []string{"KeyboardInterrupt", "", "KeyboardInterrupt"}
 	case status.Signaled():
 		return failure("Error", "signal: "+status.Signal().String())

@@ -579,7 +579,8 @@
 
 	// ---- what a cell leaves running ----
 
-	process.on('SIGINT', () => { if (abandon) abandon(); });
+	// The signal is for vm's watch.  Here it comes when the loop gets to it, maybe in the next cell: its frame says which one is meant.
+	process.on('SIGINT', () => {});
 	const left = (how) => (error) => say('E', Buffer.from(how + described(error).slice(2).join('\n').replace(/^Uncaught /, '') + '\n'));
 	process.on('uncaughtException', left('Uncaught '));
 	process.on('unhandledRejection', left('Uncaught (in promise) '));

@@ -26,6 +26,7 @@ for fd in (TOLD, TELLS):
     os.set_inheritable(fd, False)
 
 main_thread = _thread.get_ident()
+start_thread, sleep = _thread.start_new_thread, time.sleep      # what a cell puts in their places is its own
 wire = _thread.allocate_lock()
 busy = telling = interrupted = forked = False
 count = 0
@@ -42,6 +43,11 @@ def send(data):
 
 
 def tell(kind, payload):
+    tell_all(kind, (payload,))
+
+
+def tell_all(kind, payloads):
+    """@payloads may be a generator: what it takes from where others put it, it takes in the order of the wire."""
     global telling, interrupted
     if forked:
         return
@@ -50,7 +56,8 @@ def tell(kind, payload):
         telling = True      # an interrupt in the middle would tear the frame
     try:
         with wire:
-            send(kind + len(payload).to_bytes(4, "little") + payload)
+            for payload in payloads:
+                send(kind + len(payload).to_bytes(4, "little") + payload)
     except OSError:
         os._exit(70)        # the descriptor was closed by a cell: the context cannot be served any more
     finally:
@@ -104,7 +111,7 @@ class Text(io.TextIOBase):
 
     def __init__(self, kind, fd, name):
         self.kind, self.fd, self.name = kind, fd, name
-        self.parts, self.held, self.since = [], 0, 0.0
+        self.parts, self.held, self.timed = [], 0, False
         self.buffer = Raw(self)
 
     def fileno(self):
@@ -124,22 +131,36 @@ class Text(io.TextIOBase):
             raise TypeError("write() argument must be str, not " + type(text).__name__)
         if not text:
             return 0
-        now = time.monotonic()
-        if not self.parts:
-            self.since = now
         self.parts.append(text)
         self.held += len(text)
-        if "\n" in text or self.held > FLUSH_BYTES or now - self.since > FLUSH_SECONDS:
+        if "\n" in text or self.held > FLUSH_BYTES:
             self.flush()
+        elif not self.timed and not forked:
+            self.timed = True
+            try:
+                start_thread(self.flush_later, ())
+            except RuntimeError:        # no more processes here
+                self.flush_later()
         return len(text)
 
+    def flush_later(self):
+        """The part of a line that waits for its rest leaves without it.  A thread, since timers of signals are the cells'."""
+        sleep(FLUSH_SECONDS)
+        self.timed = False      # before the flush: who writes from here on has it told here, or begins another wait
+        self.flush()
+
     def flush(self):
-        if not self.parts:
-            return
-        parts, self.parts, self.held = self.parts, [], 0
+        if self.parts:
+            tell_all(self.kind, self.taken())
+
+    def taken(self):
+        # The list stays the same one, since other threads may be about to put something behind what is taken.
+        parts = self.parts[:]
+        del self.parts[:len(parts)]
+        self.held = 0
         text = "".join(parts)
         for at in range(0, len(text), 16384):
-            tell(self.kind, octets(text[at:at + 16384]))
+            yield octets(text[at:at + 16384])
 
 
 def own_output():
