@@ -185,8 +185,10 @@ static void seal_note(struct broker *b, const char *dir_name)
 {
 	auto_fd dir = path_open_beneath(b->layers_fd, dir_name, O_RDONLY | O_DIRECTORY);
 
-	if (dir < 0 || fsetxattr(dir, SEALED_ATTRIBUTE, "1", 1, 0) < 0)
-		log_debug("layer %s does not say that it has a seal: %s", dir_name, strerrordesc_np(dir < 0 ? -dir : errno));
+	int r = dir < 0 ? dir : fsetxattr(dir, SEALED_ATTRIBUTE, "1", 1, 0) < 0 ? -errno : 0;
+
+	if (r < 0 && r != -EOPNOTSUPP)
+		log_warn("layer %s does not say that it has a seal: %s", dir_name, strerrordesc_np(-r));
 }
 
 static bool seal_noted(const struct broker *b, const char *dir_name)

@@ -412,7 +412,7 @@ static void enter_draining(struct broker *b, struct slot *s)
 	capture_end_life(b, &(struct broker_slot_ref){.slot = s->number, .generation = s->generation});
 	disk_end(b, s);
 	put_away_files(b, s);
-	s->n_layers = s->n_claims = 0; /* nothing is mounted any more: pid 1 was the last of its mount namespace */
+	s->n_layers = s->n_claims = 0; /* nobody is in its mounts any more; what mounts_fd holds of them is nobody's way to a layer */
 	(void)slot_set_state(b, s, BROKER_SLOT_DRAINING);
 	s->draining_ms = loop_now_ms(b->loop);
 	slot_list_push(&b->draining, s);

@@ -27,7 +27,8 @@
 #define DEPTH	  8 /* directories in each other that are open at once */
 
 struct trash {
-	int wake_fd; /* our end of a SOCK_SEQPACKET pair; the worker ends when it is closed */
+	int wake_fd;   /* our end of a SOCK_SEQPACKET pair; the worker ends when it is closed */
+	int mounts_fd; /* likewise; its child for mounts */
 	int pidfd;
 	struct loop_fd *source;
 	uint64_t number; /* of the next name */
@@ -116,29 +117,44 @@ static bool worker_round(uint64_t *number)
 	return progress;
 }
 
-/* Waits for a message and takes all that there are; what comes with them are mounts that end here.  Return: false when the broker is gone */
-static bool worker_wait(int wake_fd)
+/* Return: whether there may be something to read; false: the broker is gone */
+static bool worker_take(int fd, int *held)
 {
-	struct pollfd p = {.fd = wake_fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 	char wake[2];
 
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
 		;
 	for (;;) {
-		int fd[1];
-		size_t n_fds = 0;
-		ssize_t n = fdpass_recv(wake_fd, wake, sizeof(wake), fd, ARRAY_SIZE(fd), &n_fds);
+		int came[1];
+		size_t n_came = 0;
+		ssize_t n = fdpass_recv(fd, wake, sizeof(wake), came, ARRAY_SIZE(came), &n_came);
 
-		if (n_fds)
-			close(fd[0]);
 		if (n <= 0)
 			return n == -EAGAIN;
+		replace_fd(held, n_came ? came[0] : -1);
 	}
 }
 
-_Noreturn static void worker(int trash_fd, int wake_fd)
+/*
+ * Mounts end in a process of their own: a large tree must not keep what others had in their memory.  They come with one message, and
+ * the next one says that the broker has let them go: the last who has them takes them down.
+ */
+_Noreturn static void mounts_worker(int mounts_fd)
+{
+	int held = -1;
+
+	if (dup2(mounts_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
+		_exit(1);
+	while (worker_take(0, &held))
+		;
+	_exit(0);
+}
+
+_Noreturn static void worker(int trash_fd, int wake_fd, int mounts_fd)
 {
 	uint64_t number = 0;
+	int none = -1;
 	char wake;
 
 	/* the maps are there once the first byte arrives */
@@ -148,10 +164,13 @@ _Noreturn static void worker(int trash_fd, int wake_fd)
 		_exit(1);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || fchdir(trash_fd) < 0 || chroot(".") < 0)
 		_exit(1);
-	if (dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
+	pid_t child = fork();
+	if (child == 0)
+		mounts_worker(mounts_fd);
+	if (child < 0 || dup2(wake_fd, 0) < 0 || syscall(SYS_close_range, 1, ~0u, 0) < 0)
 		_exit(1);
 	ignore_result(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7))); /* not idle: a busy disk would let the trash grow */
-	while (worker_round(&number) || worker_wait(0))
+	while (worker_round(&number) || worker_take(0, &none))
 		;
 	_exit(0);
 }
@@ -169,6 +188,7 @@ static void worker_ended(void *arg, int fd, uint32_t events)
 	ignore_result(waitid(P_PIDFD, (id_t)fd, &info, WEXITED)); /* the next trash_put() starts another */
 	replace_fd(&b->trash->pidfd, -1);
 	replace_fd(&b->trash->wake_fd, -1);
+	replace_fd(&b->trash->mounts_fd, -1);
 }
 
 static int start_worker(struct broker *b)
@@ -180,19 +200,24 @@ static int start_worker(struct broker *b)
 		{.inside = (LIMIT_SANDBOXES + 1) * BROKER_IDS_PER_SLOT, .outside = b->volume_base, .count = BROKER_IDS_PER_SLOT},
 	};
 	struct trash *t = b->trash;
-	int pair[2];
+	int pair[2], mounts[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	auto_fd ours = pair[0];
 	auto_fd theirs = pair[1];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, mounts) < 0)
+		return -errno;
+	auto_fd our_mounts = mounts[0];
+	auto_fd their_mounts = mounts[1];
 	int pidfd = -1;
 	long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
 		close(ours);
-		worker(b->trash_fd, theirs);
+		close(our_mounts);
+		worker(b->trash_fd, theirs, their_mounts);
 	}
 	int r = idmap_write((pid_t)pid, row, row, ARRAY_SIZE(row));
 	if (r == 0) {
@@ -211,15 +236,16 @@ static int start_worker(struct broker *b)
 	}
 	t->pidfd = pidfd;
 	t->wake_fd = take_fd(&ours);
+	t->mounts_fd = take_fd(&our_mounts);
 	return 0;
 }
 
-static int tell_worker(struct broker *b, const int *fd, size_t n_fds)
+static int tell_worker(int sock, const int *fd, size_t n_fds)
 {
 	char byte = '!';
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 
-	return fdpass_send(b->trash->wake_fd, &iov, 1, fd, n_fds);
+	return fdpass_send(sock, &iov, 1, fd, n_fds);
 }
 
 static void wake(struct broker *b)
@@ -227,7 +253,7 @@ static void wake(struct broker *b)
 	int r = b->trash->wake_fd < 0 ? start_worker(b) : 0;
 
 	if (r == 0)
-		r = tell_worker(b, NULL, 0);
+		r = tell_worker(b->trash->wake_fd, NULL, 0);
 	if (r < 0 && r != -EAGAIN) /* so many messages wake it as well */
 		log_error("trash is not emptied: no worker: %s", strerror(-r));
 }
@@ -236,9 +262,10 @@ void trash_mounts(struct broker *b, int fd)
 {
 	if (fd < 0)
 		return;
-	if (b->trash->wake_fd >= 0)
-		ignore_result(tell_worker(b, &fd, 1)); /* what does not reach it ends here and now */
-	close(fd);
+	const bool told = b->trash->mounts_fd >= 0 && tell_worker(b->trash->mounts_fd, &fd, 1) == 0;
+	close(fd); /* what did not reach it ends here and now */
+	if (told)
+		ignore_result(tell_worker(b->trash->mounts_fd, NULL, 0)); /* lost: the next ones say it */
 }
 
 int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
@@ -294,6 +321,7 @@ int trash_init(struct broker *b)
 	if (!b->trash)
 		return -ENOMEM;
 	b->trash->wake_fd = -1;
+	b->trash->mounts_fd = -1;
 	b->trash->pidfd = -1;
 	/* names start anew with each broker; what an earlier one left has a smaller time in it */
 	b->trash->number = (uint64_t)loop_now_ms(b->loop) << 20;

@@ -8,8 +8,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static bool drained(const struct btc *t)
@@ -85,12 +90,77 @@ static void one_life(struct btc *t)
 	close_keep_errno(fds[1]);
 }
 
+static void put_into_trash(const struct btc *t, unsigned series, unsigned n)
+{
+	char name[160];
+
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/state/trash/busy.%u.%u", t->dir, series, i);
+		if (mkdir(name, 0755) < 0)
+			return;
+	}
+}
+
+enum { FEEDERS = 3, HEAD_START = 3000, NAMES_MAX = 1000000 };
+
+/* Gives the worker of the trash more to do than it does, until these children are killed. */
+static void keep_worker_busy(const struct btc *t, pid_t feeder[FEEDERS])
+{
+	put_into_trash(t, FEEDERS, HEAD_START);
+	for (unsigned i = 0; i < FEEDERS; i++) {
+		feeder[i] = fork();
+		if (feeder[i])
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		put_into_trash(t, i, NAMES_MAX);
+		_exit(0);
+	}
+}
+
+/* Return: whether the file system that @watch_fd looks into is unmounted within 30 s */
+static bool unmounted(int watch_fd)
+{
+	struct pollfd p = {.fd = watch_fd, .events = POLLIN};
+	struct inotify_event event = {0}; /* none of a directory itself has a name behind it */
+
+	while (!(event.mask & IN_UNMOUNT))
+		if (poll(&p, 1, 30000) != 1 || read(watch_fd, &event, sizeof(event)) != (ssize_t)sizeof(event))
+			return false;
+	return true;
+}
+
+/* What a sandbox left in its memory file systems is the host's again, whatever the worker of the trash has to remove. */
+static void mounts_end_beside_trash(struct btc *t)
+{
+	static struct broker_create create;
+	struct broker_create_reply made = {0};
+	union broker_any any;
+	pid_t feeder[FEEDERS];
+	char path[64];
+	int fds[2] = {-1, -1};
+	auto_fd watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+	btc_host_create(t, &create);
+	if (!ok(btc_create(t, &create, &made, fds) == 0, "another sandbox: %s", made.text))
+		return;
+	snprintf(path, sizeof(path), "/proc/%u/root/dev/shm", made.pid);
+	ok(inotify_add_watch(watch, path, IN_DELETE_SELF) >= 0, "its /dev/shm is watched");
+	keep_worker_busy(t, feeder);
+	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, &any, NULL) == 0, "killed");
+	ok(unmounted(watch), "its mounts end while the worker of the trash is busy");
+	for (unsigned i = 0; i < FEEDERS; i++)
+		ok(feeder[i] > 0 && kill(feeder[i], SIGKILL) == 0 && waitpid(feeder[i], NULL, 0) == feeder[i], "which it was until now");
+	close_keep_errno(fds[0]);
+	close_keep_errno(fds[1]);
+}
+
 int main(void)
 {
 	struct btc t;
 
 	if (ok(btc_start(&t, "basic", "[pool]\ntarget = 0\n") == 0, "broker starts")) {
 		one_life(&t);
+		mounts_end_beside_trash(&t);
 		ok(drained(&t), "nothing is left");
 		ok(no_mounts_held(&t), "nobody has its mounts");
 	}

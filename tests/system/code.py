@@ -497,8 +497,8 @@ t.eq(c.run("1"), [text("1")], "and the context goes on")
 for more, want in (({"timeout": -1}, 400), ({"timeout": "5"}, 400), ({"envs": {"A": "b"}}, 400), ({"Envs": {"A": "b"}}, 400), ({"TIMEOUT": -1}, 400), ({"timeout": 0, "envs": {}}, 200), ({"timeout": None, "envs": None}, 200)):
     t.eq(box.stream("/code", dict({"code": "1", "context": {"id": c.id}}, **more))[0], want, "with %s" % json.dumps(more))
 t.eq(joined(box.stream("/code", {"code": "echo $A", "envs": {"A": "b"}, "timeout": 60000})[1]), "b", "a command by /code has both")
-got = c.run("import subprocess\nprint('up', flush=True)\nsubprocess.run(['sh', '-c', 'sleep 6001; sleep 6002'])", once(OUT, lambda: c.interrupt() and None))
-t.eq((got[1:], box.command("pgrep -fc '[s]leep 600' || true")), ([("error", ("KeyboardInterrupt", ""))], "0"), "an interrupt reaches what the cell has started")
+got = c.run("import subprocess\nsubprocess.run(['sh', '-c', 'echo up; sleep 6001; sleep 6002'])", once(OUT, lambda: c.interrupt() and None))
+t.eq((got[1:], until(lambda: box.command("pgrep -fc '[s]leep 600' || true") == "0")), ([("error", ("KeyboardInterrupt", ""))], True), "an interrupt reaches what the cell has started")
 t.eq((c.interrupt(), c.run("2")), (200, [text("2")]), "an interrupt while nothing runs is nobody's")
 got = c.run("import subprocess\nsubprocess.Popen(['setsid', 'sleep', '6003'])\nprint('up', flush=True)\nimport time; time.sleep(60)",
             once(OUT, lambda: t.eq(c.delete()[0], 200, "delete while it runs") and None))
