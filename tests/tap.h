@@ -52,6 +52,7 @@ __attribute__((format(printf, 4, 5), unused)) static bool tap_check(bool good, c
 __attribute__((unused)) static void tap_skip(const char *what, const char *why)
 {
 	printf("ok %d - %s # SKIP %s\n", ++tap_count, what, why);
+	fflush(stdout); /* else a child that is forked next says it as well */
 }
 
 __attribute__((unused)) static int tap_done(void)
