@@ -362,7 +362,7 @@ def flow(sid, slice):
     sh(sid, "rm -f /tmp/flow")
     t = threading.Thread(target=lambda: got.update(out=sh(sid, CUT.replace("SLICE", str(slice)), 80)))
     t.start()
-    seen = lambda: int(sh(sid, "cat /tmp/flow") or 0)
+    seen = lambda: int(sh(sid, "cat /tmp/flow 2>/dev/null") or 0)
 
     def goes_on():
         now = seen()
