@@ -4,7 +4,6 @@
  */
 #include "images/pull_int.h"
 
-#include "base/cleanup.h"
 #include "base/settings.h"
 #include "images/blob_store.h"
 #include "images/pull_transfer.h"

@@ -16,7 +16,6 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "base/wallclock.h"
 
@@ -146,7 +145,7 @@ static bool needs_name(const struct dnsd_gate *g, const struct dns_sandbox *s, c
 	       (p->target ? dns_leases_find(g->d->leases, s, p->target, &at) : dns_leases_find6(g->d->leases, s, p->target6, &at)) != NULL;
 }
 
-static enum gate_said of_syn(struct dnsd_gate *g, const struct dns_sandbox *s, struct gate_entry *e, const struct gate_packet *p)
+static enum gate_said of_syn(struct dnsd_gate *g, const struct dns_sandbox *s, const struct gate_key *key, struct gate_entry *e, const struct gate_packet *p)
 {
 	/*
 	 * Bytes in a SYN are for servers that take them before the hand-shake: without them every server goes on.  What connection tracking
@@ -162,9 +161,7 @@ static enum gate_said of_syn(struct dnsd_gate *g, const struct dns_sandbox *s, s
 		return GATE_PASS;
 	}
 	if (!e) {
-		const struct gate_key key = key_of(g, p);
-
-		e = gate_table_add(g->table, &key, p->seg.now_ms);
+		e = gate_table_add(g->table, key, p->seg.now_ms);
 		if (!e)
 			return GATE_DROP;
 		e->ref = s->ref;
@@ -189,7 +186,7 @@ static enum gate_said of_packet(struct dnsd_gate *g, const struct gate_packet *p
 		e = NULL;
 	}
 	if (p->seg.flags & GATE_SYN)
-		return of_syn(g, s, e, p);
+		return of_syn(g, s, &key, e, p);
 	if (e)
 		return of_flow(g, s, e, p);
 	if (p->seg.flags & GATE_RST)

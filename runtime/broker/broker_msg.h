@@ -285,7 +285,7 @@ enum broker_layer_flags {
 	BROKER_LAYER_HOST = 1u << 1, /* skeleton of the `host` image, of whatever start */
 	BROKER_LAYER_ODD = 1u << 2,  /* not as the broker publishes them: no directory, or owner or mode are others */
 	BROKER_LAYER_UNSEALED = 1u << 3, /* an earlier version unpacked it: LAYER_VERIFY has nothing to compare it with */
-	BROKER_LAYER_SEAL_LOST = 1u << 4, /* nor here, but it had a seal when it was published */
+	BROKER_LAYER_SEAL_LOST = 1u << 4, /* nor here: the seal that it was published with is gone */
 };
 
 struct broker_layer_row {

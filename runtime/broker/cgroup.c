@@ -553,14 +553,12 @@ static bool parse_name(const char *name, uint32_t *slot, uint32_t *generation)
 
 int cgroup_each(struct cgroup *cg, cgroup_found *found, void *arg, struct sbx_err *err)
 {
-	auto_fd fd = openat(cg->root_fd[CGROUP_TREE_V2], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
+	auto_dir dir = path_dir(cg->root_fd[CGROUP_TREE_V2]);
 	const struct dirent *entry;
 	uint32_t slot, generation;
 
 	if (!dir)
 		return sbx_err_set(err, SBX_E_SYSTEM, errno, "list %s", cg->root_path);
-	take_fd(&fd);
 	while ((entry = readdir(dir)))
 		if (parse_name(entry->d_name, &slot, &generation))
 			found(arg, slot, generation);

@@ -74,7 +74,7 @@ struct disk {
 
 static void sweep(int dir_fd)
 {
-	auto_dir dir = fdopendir(path_open_beneath(dir_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(dir_fd);
 
 	for (struct dirent *e; dir && (e = readdir(dir));) {
 		if (e->d_name[0] == '.' || unlinkat(dir_fd, e->d_name, 0) == 0)
@@ -659,10 +659,10 @@ static int fits_volume(struct broker *b, const char *claim, int dir_fd, uint32_t
 	uint32_t project = 0;
 	uint64_t now = volume_mib(b, dir_fd, &project);
 
-	if (!now || (now >= mib && volume_filled(dir_fd)))
+	if (!now)
 		return 1;
 	if (now >= mib)
-		return ask_volume(b, DISK_JOB_GROW, claim, mib, asker, err);
+		return volume_filled(dir_fd) ? 1 : ask_volume(b, DISK_JOB_GROW, claim, mib, asker, err);
 	if (room_for(b, mib, mib - (uint32_t)now, err) < 0)
 		return -1;
 	if (project)
@@ -674,7 +674,7 @@ static int fits_volume(struct broker *b, const char *claim, int dir_fd, uint32_t
 static uint32_t free_project(struct broker *b)
 {
 	static uint8_t used[BROKER_IDS_PER_SLOT / 8];
-	auto_dir dir = fdopendir(path_open_beneath(b->volumes_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->volumes_fd);
 	uint32_t project;
 
 	memset(used, 0, sizeof(used));

@@ -506,7 +506,7 @@ static void list_row(struct broker *b, const char *name, struct broker_layers_re
 
 int layers_list(struct broker *b, uint64_t cursor, struct broker_layers_reply *ret, struct sbx_err *err)
 {
-	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->layers_fd);
 	unsigned seen = 0;
 
 	if (!dir)
@@ -530,7 +530,7 @@ int layers_list(struct broker *b, uint64_t cursor, struct broker_layers_reply *r
 /* Seals whose layer was not published, or went without them. */
 static void sweep_seals(struct broker *b)
 {
-	auto_dir dir = fdopendir(path_open_beneath(b->seals_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->seals_fd);
 
 	for (struct dirent *e; dir && (e = readdir(dir));) {
 		uint8_t key[BROKER_KEY_BYTES];
@@ -545,7 +545,7 @@ static void sweep_seals(struct broker *b)
 
 int layers_sweep(struct broker *b)
 {
-	auto_dir dir = fdopendir(path_open_beneath(b->layers_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->layers_fd);
 	int n = 0;
 
 	if (!dir)

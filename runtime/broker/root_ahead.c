@@ -250,7 +250,7 @@ void root_ahead_forget(struct broker *b, const uint8_t key[BROKER_KEY_BYTES])
 /* An overlay's upper is mounted once: what an earlier broker made is of no use. */
 static void sweep(struct broker *b, int dir_fd)
 {
-	auto_dir dir = fdopendir(path_open_beneath(dir_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(dir_fd);
 	struct stat st;
 
 	for (struct dirent *e; dir && (e = readdir(dir));) {

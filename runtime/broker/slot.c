@@ -818,7 +818,7 @@ static bool kept_name(const struct broker *b, const char *name, uint32_t *number
 
 void slot_kept_each(struct broker *b, slot_kept_found *found, void *arg)
 {
-	auto_dir dir = fdopendir(path_open_beneath(b->sandboxes_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->sandboxes_fd);
 	uint32_t number, generation, n = 0;
 
 	if (!dir)

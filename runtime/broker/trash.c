@@ -117,18 +117,18 @@ static bool worker_round(uint64_t *number)
 	return progress;
 }
 
-/* Return: whether there may be something to read; false: the broker is gone */
+/* Waits for a message and takes all that there are; @held becomes the last one's descriptor, or -1.  Return: false when the broker is gone */
 static bool worker_take(int fd, int *held)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	char wake[2];
+	char wake;
 
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
 		;
 	for (;;) {
 		int came[1];
 		size_t n_came = 0;
-		ssize_t n = fdpass_recv(fd, wake, sizeof(wake), came, ARRAY_SIZE(came), &n_came);
+		ssize_t n = fdpass_recv(fd, &wake, sizeof(wake), came, ARRAY_SIZE(came), &n_came);
 
 		if (n <= 0)
 			return n == -EAGAIN;
@@ -200,12 +200,12 @@ static int start_worker(struct broker *b)
 		{.inside = (LIMIT_SANDBOXES + 1) * BROKER_IDS_PER_SLOT, .outside = b->volume_base, .count = BROKER_IDS_PER_SLOT},
 	};
 	struct trash *t = b->trash;
-	int pair[2], mounts[2];
+	int wake[2], mounts[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, wake) < 0)
 		return -errno;
-	auto_fd ours = pair[0];
-	auto_fd theirs = pair[1];
+	auto_fd our_wake = wake[0];
+	auto_fd their_wake = wake[1];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, mounts) < 0)
 		return -errno;
 	auto_fd our_mounts = mounts[0];
@@ -215,9 +215,9 @@ static int start_worker(struct broker *b)
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		close(ours);
+		close(our_wake);
 		close(our_mounts);
-		worker(b->trash_fd, theirs, their_mounts);
+		worker(b->trash_fd, their_wake, their_mounts);
 	}
 	int r = idmap_write((pid_t)pid, row, row, ARRAY_SIZE(row));
 	if (r == 0) {
@@ -235,7 +235,7 @@ static int start_worker(struct broker *b)
 		return r;
 	}
 	t->pidfd = pidfd;
-	t->wake_fd = take_fd(&ours);
+	t->wake_fd = take_fd(&our_wake);
 	t->mounts_fd = take_fd(&our_mounts);
 	return 0;
 }
@@ -262,10 +262,15 @@ void trash_mounts(struct broker *b, int fd)
 {
 	if (fd < 0)
 		return;
-	const bool told = b->trash->mounts_fd >= 0 && tell_worker(b->trash->mounts_fd, &fd, 1) == 0;
+	int r = b->trash->mounts_fd < 0 ? -ESRCH : tell_worker(b->trash->mounts_fd, &fd, 1);
+
 	close(fd); /* what did not reach it ends here and now */
-	if (told)
+	if (r < 0 && r != -EAGAIN && r != -ESRCH) {
+		log_warn("who ends mounts of sandboxes is gone: the broker does until the trash has another worker: %s", strerror(-r));
+		replace_fd(&b->trash->mounts_fd, -1);
+	} else if (r == 0) {
 		ignore_result(tell_worker(b->trash->mounts_fd, NULL, 0)); /* lost: the next ones say it */
+	}
 }
 
 int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
@@ -295,7 +300,7 @@ int trash_put(struct broker *b, int dir_fd, const char *name, uint32_t owner)
 /* Root's are volumes with an image whose broker was killed before they were the worker's: nothing else of root gets here. */
 static void take_over(struct broker *b)
 {
-	auto_dir dir = fdopendir(path_open_beneath(b->trash_fd, "", O_RDONLY | O_DIRECTORY));
+	auto_dir dir = path_dir(b->trash_fd);
 	struct stat st;
 
 	for (struct dirent *e; dir && (e = readdir(dir));) {

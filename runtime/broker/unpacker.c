@@ -174,8 +174,7 @@ int unpacker_judge(int pidfd, int result_fd, void *ret, size_t size, uint32_t ma
 	if (n != (ssize_t)size || got_magic != magic || text[UNPACK_TEXT_BYTES - 1])
 		return sbx_err_set(err, SBX_E_IMAGE_INVALID, 0, "sandbox-unpack ended without a result (%s %d)",
 				   info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
-	for (char *c = text; *c; c++)
-		*c = *c < 0x20 || *c > 0x7e ? '?' : *c;
+	sbx_printable(text, UNPACK_TEXT_BYTES, text, UNPACK_TEXT_BYTES);
 	if (status != 0) {
 		enum sbx_err_code code = status == SBX_E_LIMIT || status == SBX_E_NO_MEMORY || status == SBX_E_SYSTEM ?
 						 (enum sbx_err_code)status : SBX_E_IMAGE_INVALID;
