@@ -148,8 +148,12 @@ static void mounts_end_beside_trash(struct btc *t)
 	keep_worker_busy(t, feeder);
 	ok(btc_slot_call(t, BROKER_OP_SANDBOX_KILL, made.ref, 0, &any, NULL) == 0, "killed");
 	ok(unmounted(watch), "its mounts end while the worker of the trash is busy");
-	for (unsigned i = 0; i < FEEDERS; i++)
-		ok(feeder[i] > 0 && kill(feeder[i], SIGKILL) == 0 && waitpid(feeder[i], NULL, 0) == feeder[i], "which it was until now");
+	for (unsigned i = 0; i < FEEDERS; i++) {
+		int status = 0;
+
+		ok(feeder[i] > 0 && kill(feeder[i], SIGKILL) == 0 && waitpid(feeder[i], &status, 0) == feeder[i] && WIFSIGNALED(status),
+		   "which it was until now");
+	}
 	close_keep_errno(fds[0]);
 	close_keep_errno(fds[1]);
 }

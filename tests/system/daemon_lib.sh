@@ -117,12 +117,13 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# For suites that are written in Python: python_daemon PORT starts a daemon or ends the test, python_suite FILE ARG... is its rest.
+# For suites that are written in Python: python_daemon PORT [HOST] starts a daemon or ends the test, python_suite FILE ARG... is its rest.
 python_daemon() {
 	command -v python3 >/dev/null || { echo "1..0 # SKIP no python3"; exit 0; }
 	write_config <<-END
 	[server]
 	port = $1
+	host = "${2:-127.0.0.1}"
 	END
 	start_daemon || { echo "1..1"; echo "not ok 1 - the daemon starts"; exit 1; }
 }

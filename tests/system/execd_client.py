@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 
 SOCKET = sys.argv[1] if len(sys.argv) > 1 else "/run/sandboxd/0/api.sock"
 
@@ -225,6 +226,19 @@ class Tap:
     def skip(self, name, why):
         self.count += 1
         print("ok %d - %s # SKIP %s" % (self.count, name, why))
+
+    def run(self, names, box=None, only=None, failed=None):
+        """Each test_* of a module's @names, in their order, with @box where one is taken; what one raises is a failed check, and @failed is called."""
+        for name, test in list(names.items()):
+            if not name.startswith("test_") or (only and name[5:] not in only):
+                continue
+            try:
+                test(*([box] if test.__code__.co_argcount else []))
+            except Exception as e:  # the rest still counts
+                self.ok(False, "%s: %r" % (name, e))
+                traceback.print_exc()
+                if failed:
+                    failed()
 
     def done(self):
         print("1..%d" % self.count)

@@ -477,7 +477,6 @@ def test_metrics():
     small.delete()
 
 
-for test in (test_paths, test_info, test_remove, test_permissions, test_move, test_search, test_replace, test_upload, test_download, test_directories, test_metrics):
-    test()
+t.run(globals())
 box.delete()
 t.done()

@@ -3,6 +3,7 @@
 
 usage: execd_rows.py API-SOCKET PORT.  In what came, times are T or W, ids ID, and how long something took is left out.
 """
+import errno
 import json
 import re
 import socket
@@ -269,6 +270,8 @@ def test_token():
         t.eq(other.answer()[0], 200, "15-29 over IPv6")
         other.sock.close()
     except OSError as e:
+        if e.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH):
+            raise
         t.skip("15-29 over IPv6", "no IPv6 here: %s" % e)
     t.eq(code("GET", "/proxy/44772/ping", "X-EXECD-ACCESS-TOKEN: %s\r\n" % token)[0], 200, "2.1 nested, with the token")
     t.ok(key and code("GET", "/ping", "OPEN-SANDBOX-API-KEY: %s\r\n" % key)[0] == 200, "2.1 the API's key will do")
@@ -900,14 +903,11 @@ def test_ports():
         json_is(ask(method, path), no, "12 %s %s" % (method, path))
 
 
-for name, test in list(globals().items()):
-    if name.startswith("test_"):
-        try:
-            test()
-        except Exception as e:  # the rest still counts
-            t.ok(False, "%s: %r" % (name, e))
-            import traceback
-            traceback.print_exc()
-            wire = Wire()
+def new_wire():
+    global wire
+    wire = Wire()
+
+
+t.run(globals(), failed=new_wire)
 box.delete()
 t.done()

@@ -994,12 +994,5 @@ def test_soak(box):
 box = Box(memory="2Gi")
 box.command("mkdir -p /f")
 only = os.environ.get("ONLY", "").split(",") if os.environ.get("ONLY") else None
-for name, test in list(globals().items()):
-    if name.startswith("test_") and (not only or name[5:] in only):
-        try:
-            test(*([box] if test.__code__.co_argcount else []))
-        except Exception as e:  # the rest still counts
-            t.ok(False, "%s: %r" % (name, e))
-            import traceback
-            traceback.print_exc()
+t.run(globals(), box, only)
 t.done()
